@@ -1,0 +1,34 @@
+# make demo: fresh machine to comparison table.   make test: the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONWARNINGS := ignore
+
+.PHONY: install demo test slow lint clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt "torch==2.13.0" 2>&1 | grep -v WARNING || true
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[fast,dev]" 2>&1 | grep -v WARNING || true
+	$(BIN)/python -c "import retemper"
+	touch $@
+
+demo: install
+	$(BIN)/dvc repro
+	$(BIN)/retemper table
+
+test: install
+	$(BIN)/python -m pytest
+
+slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: # results and caches; data, foundations and the MLflow store stay
+	rm -rf runs .cache

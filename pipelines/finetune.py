@@ -1,0 +1,78 @@
+"""Stage finetune@S: train one strategy with every seed, side by side.
+
+    python -m pipelines.finetune lora
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from retemper import launch, tracking
+from retemper.cli import stage
+from retemper.files import atomic_folder, project_root, read_json, write_json
+from retemper.finetune import build, seeds
+from retemper.settings import load_settings
+from retemper.strategies import Strategy
+
+
+@stage
+def main(strategy: str) -> None:
+    """Train, track, and put models, histories and proofs into ``runs/finetune/<strategy>``."""
+    root = project_root()
+    settings = load_settings(root / "params.yaml")
+    launch.prepare(settings.finetune.device)
+    plans = build.plans(settings, strategy, root)
+    folders = [root / ".cache/training" / plan.key for plan in plans]
+    count = seeds.workers(settings.finetune.workers, settings.finetune.device, len(plans))
+    print(f"{strategy}: {Strategy.model_validate(plans[0].strategy).about}")
+    print(f"{len(plans)} seed(s), {count} at a time, {plans[0].target.n_train} training structures, on {plans[0].device}", flush=True)
+
+    show = seeds.Printer(strategy, settings.finetune.epochs, len(plans))
+    run_ids = {
+        plan.seed: tracking.start_training(
+            {"system": settings.system, "foundation": settings.foundation, **plan.strategy, "epochs": plan.epochs},
+            experiment=settings.tracking.experiment,
+            strategy=strategy,
+            seed=plan.seed,
+            root=root,
+            key=plan.key,
+        )
+        for plan in plans
+    }
+
+    def on_epoch(seed: int, row: dict[str, float]) -> None:
+        show(seed, row)
+        tracking.log_epoch(run_ids[seed], int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
+
+    status = "FAILED"
+    try:
+        summaries = seeds.train_all(plans, folders, count, on_epoch)
+        status = "FINISHED"
+    finally:
+        for plan, folder in zip(plans, folders, strict=True):
+            tracking.finish_training(run_ids[plan.seed], folder, status)
+    with atomic_folder(root / "runs/finetune" / strategy) as out:
+        for plan, folder in zip(plans, folders, strict=True):
+            (out / f"seed-{plan.seed}").mkdir()
+            for name in ("model.model", "history.csv", "effective.json", "mace.yaml"):
+                shutil.copy2(folder / name, out / f"seed-{plan.seed}" / name)
+        write_json(
+            out / "summary.json",
+            {
+                "strategy": strategy,
+                "foundation": settings.foundation,
+                "settings": plans[0].strategy,
+                "seeds": {str(plan.seed): summary for plan, summary in zip(plans, summaries, strict=True)},
+            },
+        )
+    for plan, summary in zip(plans, summaries, strict=True):
+        proof = read_json(root / f"runs/finetune/{strategy}/seed-{plan.seed}/effective.json")
+        print(
+            f"{strategy} seed {plan.seed}: best epoch {summary['best_epoch'] + 1}, {summary['trainable']} of "
+            f"{summary['parameters']} parameters trained, asked = ran in {len(proof['asked'])} points"
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,51 @@
+"""Energies as a sum of one energy an element: what is left tells outliers and mixed levels of theory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+
+Array = np.ndarray
+
+
+def fractions(frames: Sequence[Atoms]) -> tuple[Array, Array]:
+    """Share of each element in each frame [n_frames, n_elements], and the atomic numbers [n_elements]."""
+    species = np.unique(np.concatenate([frame.numbers for frame in frames]))
+    counts = np.array([np.bincount(frame.numbers, minlength=species[-1] + 1)[species] for frame in frames], dtype=float)
+    return counts / counts.sum(axis=1, keepdims=True), species
+
+
+def robust_fit(frames: Sequence[Atoms], per_atom: Array, rounds: int = 20) -> tuple[Array, int]:
+    """Residuals of energies per atom from a sum of one energy an element, by least absolute deviations.
+
+    Iteratively reweighted least squares (Schlossmacher, J. Am. Stat. Assoc. 68, 857 (1973))
+    on distinct compositions, minimum norm where compositions are linearly dependent: the
+    residuals are unique all the same.
+
+    Parameters
+    ----------
+    frames
+        Structures.
+    per_atom
+        Energies per atom [n_frames], eV.
+
+    Returns
+    -------
+    residuals
+        [n_frames], eV/atom.
+    rank
+        Independent compositions.
+    """
+    shares, _ = fractions(frames)
+    weights = np.ones(len(per_atom))
+    fit = np.zeros(shares.shape[1])
+    offset = float(np.median(per_atom))
+    scale = max(float(np.median(np.abs(per_atom - offset))), 1e-9)
+    for _ in range(rounds):
+        fit = np.linalg.lstsq(shares * weights[:, None], (per_atom - offset) * weights, rcond=1e-10)[0]
+        rest = per_atom - offset - shares @ fit
+        weights = 1 / np.sqrt(np.maximum(np.abs(rest), 1e-6 * scale))
+        weights /= weights.max()
+    return per_atom - offset - shares @ fit, int(np.linalg.matrix_rank(shares, tol=1e-8))

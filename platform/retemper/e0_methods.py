@@ -1,0 +1,176 @@
+"""Ways to atomic reference energies (E0s) for a new level of theory.
+
+A foundation's E0s belong to its level of theory. Fine-tuning data at another level need
+others, or the model must learn thousands of eV. Four ways to get them:
+
+``isolated``
+    Energies of free atoms at the new level. Exact physics, but the difference between the
+    two levels' cohesive energies stays in the data, for training to learn.
+``foundation``
+    The foundation's own, unchanged.
+``reestimate``
+    The foundation's own plus the correction d that minimises || (E_ref - E_foundation) - N d ||
+    over the training frames (N: number of atoms of each element). Where the compositions of the
+    frames leave directions of d undetermined, these do not change any frame's energy; free
+    atoms, where there are some, settle them, without touching the fit to the frames.
+``average``
+    Least squares of E_ref = N E0 without the foundation. Only computed when asked for by name.
+
+References
+----------
+Model-aware re-estimation, and its comparison with averaging: arXiv:2606.12704.
+The formulas with full rank: ``estimate_e0s_from_foundation`` and ``compute_average_E0s`` of
+``mace.data.utils`` (mace-torch 0.3.16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from retemper.errors import RetemperError
+from retemper.frames import ENERGY
+from retemper.stoichiometry import composition_matrix, null_basis
+
+SAME_ATOM = 1e-3  # eV; free atoms of one element that differ by more are different states
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the methods work with; n elements of the data, m training frames."""
+
+    numbers: list[int]  # [n] atomic numbers, sorted
+    counts: np.ndarray  # [m, n] atoms of each element
+    energy: np.ndarray  # [m] eV, reference
+    predicted: np.ndarray  # [m] eV, the foundation's
+    own: np.ndarray  # [n] eV, the foundation's E0s
+    isolated: dict[int, float]  # eV, free atoms at the new level (elements of `numbers` only)
+
+    @property
+    def has_atom(self) -> np.ndarray:
+        """[n] booleans: is there a free atom of the element?"""
+        return np.array([z in self.isolated for z in self.numbers])
+
+
+def least_norm(counts: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The shortest x [n] that minimises || counts x - target ||; numpy's rank tolerance, as in MACE."""
+    solution: np.ndarray = np.linalg.lstsq(counts, target, rcond=None)[0]
+    return solution
+
+
+def reestimate(problem: Problem) -> np.ndarray:
+    """Model-aware E0s [n] in eV: frames first, free atoms for what the frames leave open.
+
+    With d0 the least-norm least-squares solution over the frames and V [n, k] an orthonormal basis
+    of the null space of N, every d0 + V c fits the frames equally well. c is the shortest one that
+    brings the E0s of elements with a free atom nearest to the free atoms' energies. With full rank
+    (k = 0) this is MACE's formula; without free atoms c = 0: the E0s nearest to the foundation's.
+    """
+    energies = problem.own + least_norm(problem.counts, problem.energy - problem.predicted)
+    basis = null_basis(problem.counts)
+    known = problem.has_atom
+    if basis.shape[1] and known.any():
+        atoms = np.array([problem.isolated[z] for z in problem.numbers if z in problem.isolated])
+        energies = energies + basis @ least_norm(basis[known], atoms - energies[known])
+    return energies
+
+
+def average(problem: Problem) -> np.ndarray:
+    """E0s [n] in eV by least squares of the energies alone; they hold binding energies too."""
+    return least_norm(problem.counts, problem.energy)
+
+
+def from_atoms(problem: Problem) -> np.ndarray:
+    """The free atoms' energies [n] in eV; an element without one is a `RetemperError`."""
+    lacking = [chemical_symbols[z] for z in problem.numbers if z not in problem.isolated]
+    if lacking:
+        raise RetemperError(
+            f"E0 method 'isolated': no free atom of {', '.join(lacking)} in the data.",
+            expected="one frame with a single atom, not periodic, for every element of the data",
+            fix="compute the atoms at your level of theory (ground-state multiplicity), or set e0s.method: reestimate",
+        )
+    return np.array([problem.isolated[z] for z in problem.numbers])
+
+
+METHODS: dict[str, Callable[[Problem], np.ndarray]] = {
+    "isolated": from_atoms,
+    "foundation": lambda problem: problem.own,
+    "reestimate": reestimate,
+    "average": average,
+}
+
+
+def isolated_energies(frames: Sequence[Atoms]) -> dict[int, float]:
+    """Free-atom energies {atomic number: eV}; two states of one element are a `RetemperError`."""
+    found: dict[int, list[float]] = {}
+    for atoms in frames:
+        found.setdefault(int(atoms.numbers[0]), []).append(float(atoms.info[ENERGY]))
+    for z, energies in found.items():
+        if max(energies) - min(energies) > SAME_ATOM:
+            raise RetemperError(
+                f"Several free atoms of {chemical_symbols[z]} with different energies.",
+                expected="one energy an element: the ground state's",
+                got=", ".join(f"{energy:.4f} eV" for energy in sorted(energies)),
+                fix="keep the frame with the right multiplicity (Hund's rules)",
+            )
+    return {z: min(energies) for z, energies in found.items()}
+
+
+def recovery(
+    model: Path, frames: Sequence[Atoms], isolated: dict[int, float], *, head: str | None = None
+) -> dict[str, Any]:
+    """How well re-estimation and averaging recover free-atom energies that they are not shown.
+
+    Where the compositions have full rank all atoms are hidden at once. Otherwise no method could know them
+    all: each is hidden in turn while the others settle the open directions, for averaging as for re-estimation
+    (averaging with free atoms is `reestimate` with a foundation that predicts zero).
+
+    Parameters
+    ----------
+    model, head
+        Foundation.
+    frames
+        Labelled frames, without free atoms.
+    isolated
+        {atomic number: eV}, the truth; elements that `frames` lack are left out.
+
+    Returns
+    -------
+    dict
+        ``frames``, ``n_elements``, ``rank``; ``hidden``: "all" or "each in turn"; and for ``reestimate``,
+        ``average`` and ``foundation`` (its own E0s): ``errors`` {atomic number: eV} and ``mae`` (eV).
+    """
+    from retemper import inference
+
+    numbers = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    all_own = inference.atomic_energies(model, head)
+    own = np.array([all_own[z] for z in numbers])
+    energy = np.array([float(atoms.info[ENERGY]) for atoms in frames])
+    predicted = inference.predict(model, frames, head=head, progress=True).energy
+    counts = composition_matrix(frames, numbers)
+    truth = {z: isolated[z] for z in numbers if z in isolated}
+    rank = len(numbers) - null_basis(counts).shape[1]
+    hidden = [set(truth)] if rank == len(numbers) else [{z} for z in truth]
+    errors: dict[str, dict[int, float]] = {"reestimate": {}, "average": {}, "foundation": {}}
+    for atoms in hidden:
+        shown = {z: e for z, e in truth.items() if z not in atoms}
+        found = {
+            "reestimate": reestimate(Problem(numbers, counts, energy, predicted, own, shown)),
+            "average": reestimate(Problem(numbers, counts, energy, 0.0 * predicted, 0.0 * own, shown)),
+            "foundation": own,
+        }
+        for method, values in found.items():
+            errors[method].update({z: float(values[numbers.index(z)] - truth[z]) for z in atoms})
+    return {
+        "frames": len(frames),
+        "n_elements": len(numbers),
+        "rank": rank,
+        "hidden": "all" if rank == len(numbers) else "each in turn",
+        **{name: {"mae": float(np.mean(np.abs([*e.values()]))), "errors": e} for name, e in errors.items()},
+    }

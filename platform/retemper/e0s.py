@@ -1,0 +1,227 @@
+"""The E0 doctor: chooses atomic reference energies, compares the choices, says what the data leave open.
+
+`retemper.e0_methods` describes the four methods. With fixed ratios of elements (droplets
+NaCl(H2O)n: Na and Cl 1:1, H and O 2:1) the frames cannot split an energy between elements.
+Re-estimation then lets free atoms decide, and refuses when there are none: see `diagnose`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from retemper.e0_methods import METHODS, Problem, isolated_energies
+from retemper.errors import RetemperError
+from retemper.files import write_json
+from retemper.frames import ENERGY, read_frames
+from retemper.settings import Settings
+from retemper.stoichiometry import composition_matrix, fixed_ratios, null_basis
+
+
+def separability(problem: Problem, method: str) -> dict[str, Any]:
+    """Rank of the training compositions, and what they cannot separate.
+
+    Returns
+    -------
+    dict
+        ``rank``, ``n_elements``, ``condition_number`` (largest over smallest non-zero singular value);
+        ``ratios``: the fixed ratios in words; and, after free atoms have settled what they can
+        (for `method` reestimate), ``deficient``: symbols of the elements that stay undetermined,
+        ``open_ratios`` in words, and ``add_atoms``: free atoms that would settle them.
+    """
+    singular = np.linalg.svd(problem.counts, compute_uv=False)
+    n = len(problem.numbers)
+    ratios, _, _ = fixed_ratios(problem.counts, problem.numbers)
+    counts = problem.counts
+    if method in ("isolated", "foundation"):
+        counts = np.eye(n, dtype=int)
+    elif method == "reestimate":
+        counts = np.vstack([counts, np.eye(n, dtype=int)[problem.has_atom]])
+    open_ratios, elements, atoms = fixed_ratios(counts, problem.numbers)
+    rank = n - null_basis(problem.counts).shape[1]
+    return {
+        "rank": rank,
+        "n_elements": n,
+        "condition_number": float(singular[0] / singular[rank - 1]),
+        "ratios": ratios,
+        "open_ratios": open_ratios,
+        "deficient": [chemical_symbols[z] for z in elements],
+        "add_atoms": [chemical_symbols[z] for z in atoms],
+    }
+
+
+def error_per_atom(shift: np.ndarray, counts: np.ndarray, error: np.ndarray) -> dict[str, float]:
+    """The foundation's energy error after exchanging its E0s, in meV/atom.
+
+    Parameters
+    ----------
+    shift
+        [n] new minus own E0s, eV.
+    counts
+        [n_frames, n] atoms of each element.
+    error
+        [n_frames] E_foundation - E_ref with the foundation's own E0s, eV.
+    """
+    left = 1000.0 * (error + counts @ shift) / counts.sum(axis=1)
+    return {
+        "rmse": float(np.sqrt(np.mean(left**2))),
+        "mae": float(np.abs(left).mean()),
+        "max": float(np.abs(left).max()),
+        "mean": float(left.mean()),
+    }
+
+
+def diagnose(
+    settings: Settings,
+    dataset: Path,
+    model: Path,
+    out: Path,
+    *,
+    head: str | None = None,
+    report: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Choose the E0s by ``e0s.method``, compare them with the other methods, write ``e0s.json``.
+
+    Parameters
+    ----------
+    settings
+        ``e0s`` and ``finetune.device`` are used.
+    dataset
+        Folder of the dataset stage: ``train``, ``valid`` and ``isolated.extxyz``.
+    model, head
+        The foundation's weights, and its head.
+    out
+        File to write; nothing is written when the diagnosis stops.
+    report
+        Receives the comparison table and the warnings.
+
+    Returns
+    -------
+    dict
+        What was written: ``method``, ``E0s`` {atomic number: eV} of every element of the foundation
+        (those absent from the data: its own), ``elements_in_data``, the fields of `separability`,
+        ``error_per_atom`` (meV/atom, training and validation frames) and ``candidates`` by method.
+
+    Raises
+    ------
+    RetemperError
+        Elements that the foundation lacks, missing free atoms, E0s that the data do not determine, or an
+        error above ``e0s.max_error``. The last two only warn with ``e0s.force``.
+    """
+    from retemper import inference
+
+    dataset, out = Path(dataset), Path(out)
+    chosen = settings.e0s.method
+    train, valid = (read_frames(dataset / f"{name}.extxyz") for name in ("train", "valid"))
+    atoms_file = dataset / "isolated.extxyz"
+    none = atoms_file.is_file() and atoms_file.stat().st_size == 0
+    free = [] if none else read_frames(atoms_file)
+    own = inference.atomic_energies(model, head)
+    frames, m = [*train, *valid], len(train)
+    numbers = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    predicted = inference.predict(model, frames, head=head, device=settings.finetune.device, progress=True).energy
+    energy = np.array([float(atoms.info[ENERGY]) for atoms in frames])
+    counts = composition_matrix(frames, numbers)
+    isolated = {z: e for z, e in isolated_energies(free).items() if z in numbers}
+    own_here = np.array([own[z] for z in numbers])
+    problem = Problem(numbers, counts[:m], energy[:m], predicted[:m], own_here, isolated)
+
+    candidates: dict[str, Any] = {}
+    for method in ("isolated", "foundation", "reestimate", *(["average"] if chosen == "average" else [])):
+        try:
+            values = METHODS[method](problem)
+        except RetemperError as error:
+            if method == chosen:
+                raise
+            candidates[method] = {"available": False, "reason": str(error).splitlines()[0]}
+            continue
+        candidates[method] = {
+            "available": True,
+            "E0s": {str(z): float(e) for z, e in zip(numbers, values, strict=True)},
+            "error_per_atom": error_per_atom(values - own_here, counts, predicted - energy),
+        }
+    result = {
+        "method": chosen,
+        "E0s": {**{str(z): e for z, e in sorted(own.items())}, **candidates[chosen]["E0s"]},
+        "elements_in_data": [chemical_symbols[z] for z in numbers],
+        "isolated_atoms": [chemical_symbols[z] for z in isolated],
+        "frames": {"train": m, "valid": len(valid)},
+        **separability(problem, chosen),
+        "unit": "eV; errors meV/atom",
+        "error_per_atom": candidates[chosen]["error_per_atom"],
+        "candidates": candidates,
+    }
+    report(table(result))
+    for stop in (open_question(result), too_far(result, settings.e0s.max_error)):
+        if stop is not None and not settings.e0s.force:
+            raise stop
+        if stop is not None:
+            report(f"Warning (e0s.force is true, going on): {stop}")
+    write_json(out, result)
+    return result
+
+
+def open_question(result: dict[str, Any]) -> RetemperError | None:
+    """The error for E0s that neither frames nor free atoms determine; None when all are determined."""
+    if not result["deficient"]:
+        return None
+    atoms = ", ".join(result["add_atoms"])
+    got = f"rank {result['rank']}"
+    fix = f"set e0s.method: reestimate and have free atoms of at least {atoms} in the data"
+    if result["method"] == "reestimate":
+        fix = f"add free atoms of {atoms} (single-atom frames, ground-state multiplicity)"
+        if result["isolated_atoms"]:
+            got += f", and free atoms of {', '.join(result['isolated_atoms'])}"
+    return RetemperError(
+        f"The data do not determine the E0s of {', '.join(result['deficient'])} (method {result['method']}): "
+        + "; ".join(result["open_ratios"])
+        + ".\n  Energies of frames with these ratios do not depend on how the E0s are split, so training on them\n"
+        "  is unharmed; energies of anything else (other ratios, free atoms, reactions) would be arbitrary.",
+        expected=f"compositions of rank {result['n_elements']}",
+        got=got,
+        fix=f"{fix}, or frames with other ratios; e0s.force: true goes on with the smallest correction that fits",
+    )
+
+
+def too_far(result: dict[str, Any], max_error: float) -> RetemperError | None:
+    """The error for a foundation that misses the shifted energies by more than `max_error` (eV/atom, RMSE)."""
+    rmse = result["error_per_atom"]["rmse"] / 1000.0
+    if rmse <= max_error:
+        return None
+    errors = {name: c["error_per_atom"]["rmse"] for name, c in result["candidates"].items() if c["available"]}
+    better = min(errors, key=lambda name: errors[name])
+    advice = "check the energies' unit, that all are total energies at one level of theory, and the foundation's domain"
+    if better != result["method"]:
+        advice = f"set e0s.method: {better} ({errors[better]:.0f} meV/atom); if that is not enough, {advice}"
+    return RetemperError(
+        f"With the E0s of method '{result['method']}' the foundation misses the data by {rmse:.2f} eV/atom (RMSE).\n"
+        "  Fine-tuning would spend itself on this offset and forget what the foundation knows.",
+        expected=f"at most {max_error:g} eV/atom (e0s.max_error)",
+        fix=f"{advice}; e0s.force: true goes on all the same",
+    )
+
+
+def table(result: dict[str, Any]) -> str:
+    """The comparison as text: E0s by method, and the foundation's error with each."""
+    candidates = result["candidates"]
+    names = [name for name in candidates if candidates[name]["available"]]
+    numbers = [chemical_symbols.index(symbol) for symbol in result["elements_in_data"]]
+    lines = ["E0s (eV)".ljust(24) + "".join(f"{name:>14}" for name in names)]
+    for symbol, z in zip(result["elements_in_data"], numbers, strict=True):
+        lines.append(f"  {symbol:<22}" + "".join(f"{candidates[name]['E0s'][str(z)]:14.4f}" for name in names))
+    lines.append("error after the shift (meV/atom)")
+    for key in ("rmse", "mae", "max", "mean"):
+        lines.append(f"  {key:<22}" + "".join(f"{candidates[name]['error_per_atom'][key]:14.1f}" for name in names))
+    lines += [f"{name}: {c['reason']}" for name, c in candidates.items() if not c["available"]]
+    lines.append(
+        f"chosen: {result['method']}; compositions of rank {result['rank']} of {result['n_elements']}, "
+        f"condition number {result['condition_number']:.3g}; "
+        f"{result['frames']['train']} training and {result['frames']['valid']} validation frames"
+    )
+    if result["ratios"] and not result["deficient"] and result["method"] == "reestimate":
+        lines.append(f"the frames alone leave open: {'; '.join(result['ratios'])}. Free atoms settle it.")
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""From settings and the files of earlier stages to the plans of one strategy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retemper import foundations
+from retemper.errors import RetemperError
+from retemper.files import read_json
+from retemper.finetune.plan import HeadData, Plan, head_data, versions
+from retemper.frames import labels_hash, read_frames, write_frames
+from retemper.settings import Settings
+from retemper.strategies import Strategy, load
+
+
+def plans(settings: Settings, name: str, root: Path) -> list[Plan]:
+    """One plan a seed for strategy `name`, from ``runs/{dataset,e0s,replay,pseudolabel}``.
+
+    Raises
+    ------
+    RetemperError
+        Missing upstream files, pseudolabels of another foundation, too few structures.
+    """
+    strategy = load(name, root, settings.finetune.overrides)
+    entry = foundations.find(settings.foundation, root)
+    weights = foundations.weights(entry, root)
+    sha = foundations.sha256(weights)
+    e0s = {int(z): float(e) for z, e in read_json(root / "runs/e0s/e0s.json")["E0s"].items()}
+    data = root / "runs/dataset"
+    target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s)
+    replay = _replay(strategy, settings, entry, weights, sha, root) if strategy.replay is not None else None
+    batch_size = settings.finetune.batch_size
+    if target.n_train < batch_size:
+        print(f"batch size {batch_size} is above the {target.n_train} training structures (MACE would train on nothing): {target.n_train} used")
+        batch_size = target.n_train
+    return [
+        Plan(
+            strategy=strategy.model_dump(),
+            seed=seed,
+            foundation=str(weights.resolve()),
+            foundation_sha256=sha,
+            foundation_head=entry.head,
+            elements=sorted(e0s),
+            target=target,
+            replay=replay,
+            epochs=settings.finetune.epochs,
+            batch_size=batch_size,
+            valid_batch_size=settings.finetune.valid_batch_size,
+            dtype=settings.finetune.dtype,
+            device=settings.finetune.device,
+            versions=versions(),
+        )
+        for seed in settings.seeds
+    ]
+
+
+def _replay(
+    strategy: Strategy, settings: Settings, entry: foundations.Foundation, weights: Path, sha: str, root: Path
+) -> HeadData:
+    """The replay head's data: original labels, or pseudolabels that must be of this very foundation."""
+    from retemper.inference import atomic_energies
+
+    assert strategy.replay is not None
+    if strategy.replay.labels == "original":
+        folder, source = root / "runs/replay", "original"
+    else:
+        folder, source = root / "runs/pseudolabel", f"foundation:{sha}"
+        manifest = read_json(folder / "manifest.json")
+        if manifest["foundation_sha256"] != sha:
+            raise RetemperError(
+                "The pseudolabels were made by another foundation.",
+                expected=f"sha256 {sha}",
+                got=f"sha256 {manifest['foundation_sha256']}",
+                fix="dvc repro pseudolabel",
+            )
+    train = folder / "train.extxyz"
+    if strategy.replay.number is not None:
+        train = _first(train, strategy.replay.number, root)
+    return head_data(train, folder / "valid.extxyz", source, atomic_energies(weights, entry.head))
+
+
+def _first(path: Path, number: int, root: Path) -> Path:
+    """A file with the first `number` frames (farthest-point order makes the subsets nested)."""
+    frames = read_frames(path)
+    if number > len(frames):
+        raise RetemperError(
+            f"replay.number is {number}, but the replay stage chose {len(frames)} structures.",
+            fix="raise replay.number in params.yaml, or lower the strategy's replay.number",
+        )
+    if number == len(frames):
+        return path
+    subset = root / ".cache/replay" / f"{labels_hash(frames[:number])}.extxyz"
+    if not subset.exists():
+        write_frames(subset, frames[:number])
+    return subset

@@ -1,0 +1,197 @@
+"""The epoch loop over MACE's `train_one_epoch` and `evaluate`.
+
+It stands in for `mace.tools.train`: the same order of schedule, training, validation and
+best-model rule, plus progress after every epoch, checkpoints that a killed run resumes
+from, an objective that sees the replay head, and a stop on a diverged loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mace.tools.train import evaluate, train_one_epoch
+
+from retemper.errors import RetemperError
+from retemper.finetune import checkpoint
+from retemper.finetune.batches import PairedLoader
+from retemper.finetune.plan import REPLAY
+
+Progress = Callable[[dict[str, float]], None]
+
+
+class _Losses:
+    """Collects the loss of every step; stands in for MACE's metrics logger."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def log(self, entry: dict[str, Any]) -> None:
+        if entry.get("mode") == "opt":
+            self.values.append(float(entry["loss"]))
+
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+
+def run(
+    *,
+    model: torch.nn.Module,
+    loss_fn: torch.nn.Module,
+    train_loader: Any,
+    valid_loaders: dict[str, Any],
+    optimizer: torch.optim.Optimizer,
+    lr_scheduler: Any,
+    ema: Any,
+    max_grad_norm: float | None,
+    max_num_epochs: int,
+    patience: int,
+    output_args: dict[str, bool],
+    device: torch.device,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train, or go on training, until `max_num_epochs` or `patience`.
+
+    Writes ``state.pt`` (resume), ``best.pt`` (state dict of the best averaged weights) and
+    ``history.csv`` in `folder`. The objective that picks the best epoch and drives the
+    schedule is the training loss on the validation sets, both heads included.
+
+    Returns
+    -------
+    dict
+        ``best_epoch`` (-1: before training), ``best_loss``, ``epochs`` (run in all),
+        ``seconds``, ``started_from`` (epoch at which this process took up the run).
+
+    Raises
+    ------
+    RetemperError
+        The loss became NaN or infinite; the last good model stays in ``best.pt``.
+    """
+    losses = _Losses()
+    state = {"epoch": 0, "best_epoch": -1, "best_loss": math.inf, "stale": 0, "seconds": 0.0, "valid_loss": math.inf}
+    saved = checkpoint.load(folder / "state.pt", device)
+    if saved is not None:
+        state.update(saved["state"])
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        lr_scheduler.load_state_dict(saved["lr_scheduler"])
+        if ema is not None:
+            ema.load_state_dict(saved["ema"])
+        _loader_restore(train_loader, saved["loader"])
+    started_from = int(state["epoch"])
+
+    def validate() -> dict[str, float]:
+        row: dict[str, float] = {}
+        averaged = ema.average_parameters() if ema is not None else contextlib.nullcontext()
+        with averaged:
+            for head, loader in valid_loaders.items():
+                loss, metrics = evaluate(
+                    model=model, loss_fn=loss_fn, data_loader=loader, output_args=output_args, device=device
+                )
+                name = "replay" if head == REPLAY else "target"
+                # MACE divides the sum of batch means by the number of frames; undo that, or
+                # the two heads would be weighed by how their sets divide into batches
+                row[f"{name}_loss"] = float(loss) * len(loader.dataset) / len(loader)
+                row[f"{name}_energy_rmse"] = float(metrics["rmse_e_per_atom"]) * 1e3
+                row[f"{name}_force_rmse"] = float(metrics["rmse_f"]) * 1e3
+        # the replay loss comes out of ReplayLoss already multiplied by its weight
+        row["valid_loss"] = row["target_loss"] + row.get("replay_loss", 0.0)
+        return row
+
+    history = _History(folder / "history.csv", upto=started_from)
+    while state["epoch"] < max_num_epochs and state["stale"] < patience:
+        epoch = int(state["epoch"])
+        start = time.perf_counter()
+        if epoch > 0:
+            lr_scheduler.step(metrics=state["valid_loss"])
+        losses.values.clear()
+        train_one_epoch(
+            model=model,
+            loss_fn=loss_fn,
+            data_loader=train_loader,
+            optimizer=optimizer,
+            epoch=epoch,
+            output_args=output_args,
+            max_grad_norm=max_grad_norm,
+            ema=ema,
+            logger=losses,
+            device=device,
+            distributed=False,
+        )
+        row = {"epoch": epoch, "train_loss": losses.mean(), "lr": _largest_lr(optimizer), **validate()}
+        row["seconds"] = time.perf_counter() - start
+        if not (math.isfinite(row["train_loss"]) and math.isfinite(row["valid_loss"])):
+            raise RetemperError(
+                f"Training diverged in epoch {epoch}: loss {row['train_loss']} in training, {row['valid_loss']} in validation.",
+                expected="a finite loss",
+                fix="lower training.lr, lower training.clip_grad, or look for outliers in the training data",
+            )
+        state.update(epoch=epoch + 1, valid_loss=row["valid_loss"], seconds=state["seconds"] + row["seconds"])
+        if row["valid_loss"] < state["best_loss"]:
+            state.update(best_loss=row["valid_loss"], best_epoch=epoch, stale=0)
+            with ema.average_parameters() if ema is not None else contextlib.nullcontext():
+                checkpoint.save(folder / "best.pt", {"model": model.state_dict()})
+        else:
+            state["stale"] += 1
+        history.append(row)
+        checkpoint.save(
+            folder / "state.pt",
+            {
+                "state": state,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "lr_scheduler": lr_scheduler.state_dict(),
+                "ema": ema.state_dict() if ema is not None else None,
+                "loader": _loader_state(train_loader),
+            },
+        )
+        progress(row)
+    return {
+        "best_epoch": int(state["best_epoch"]),
+        "best_loss": float(state["best_loss"]),
+        "epochs": int(state["epoch"]),
+        "seconds": float(state["seconds"]),
+        "started_from": started_from,
+    }
+
+
+def _largest_lr(optimizer: torch.optim.Optimizer) -> float:
+    return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def _loader_state(loader: Any) -> Any:
+    return loader.state() if isinstance(loader, PairedLoader) else loader.generator.get_state()
+
+
+def _loader_restore(loader: Any, state: Any) -> None:
+    if isinstance(loader, PairedLoader):
+        loader.restore(state)
+    else:
+        loader.generator.set_state(state.cpu())
+
+
+class _History:
+    """``history.csv``: one line an epoch; lines after epoch `upto` of a killed run are dropped."""
+
+    def __init__(self, path: Path, upto: int):
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open() as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < upto]
+
+    def append(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+        temporary = self.path.with_suffix(".part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        temporary.replace(self.path)

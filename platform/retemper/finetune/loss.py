@@ -1,0 +1,83 @@
+"""A loss in which the replay weight works.
+
+In multihead fine-tuning MACE reads neither ``--weight_pt_head`` for frames from a
+``--pt_train_file`` nor a frame's weight in its universal loss, so a replay weight of 1
+and of 100 train the same model. Here
+
+    L = L_target(target frames of the batch) + w * L_replay(replay frames of the batch)
+
+where both are MACE's universal loss, each a mean over its own frames. The gradient's
+replay part is proportional to w whatever the batch size and whatever the mix.
+"""
+
+from __future__ import annotations
+
+import torch
+from mace.modules.loss import UniversalLoss
+
+
+def universal(weights: dict[str, float], huber_delta: float) -> UniversalLoss:
+    """MACE's universal loss from energy_weight, forces_weight and stress_weight."""
+    return UniversalLoss(
+        energy_weight=weights["energy_weight"],
+        forces_weight=weights["forces_weight"],
+        stress_weight=weights["stress_weight"],
+        huber_delta=huber_delta,
+    )
+
+
+class _Part(dict):
+    """Reference labels of some frames of a batch, with the attributes that the loss reads."""
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        return self[name]
+
+
+class ReplayLoss(torch.nn.Module):
+    """Target loss plus `weight` times replay loss.
+
+    Parameters
+    ----------
+    target, replay : UniversalLoss
+    weight : float
+        Of the replay loss; 0 trains on the target alone.
+    replay_head : int
+        Index of the replay head in ``batch.head``.
+    """
+
+    def __init__(self, target: UniversalLoss, replay: UniversalLoss, weight: float, replay_head: int):
+        super().__init__()
+        self.target = target
+        self.replay = replay
+        self.weight = weight
+        self.replay_head = replay_head
+
+    def forward(self, ref: torch.Tensor, pred: dict[str, torch.Tensor], ddp: bool | None = None) -> torch.Tensor:
+        """Loss of a batch (scalar). A head without frames in the batch contributes nothing."""
+        is_replay = ref["head"] == self.replay_head
+        total = pred["energy"].sum() * 0.0
+        if bool((~is_replay).any()):
+            total = total + self.target(*_select(ref, pred, ~is_replay), ddp)
+        if self.weight > 0 and bool(is_replay.any()):
+            total = total + self.weight * self.replay(*_select(ref, pred, is_replay), ddp)
+        return total
+
+
+def _select(ref: torch.Tensor, pred: dict[str, torch.Tensor], graphs: torch.Tensor) -> tuple[_Part, dict[str, torch.Tensor]]:
+    """The frames of `graphs` (mask [n_graphs]) of a batch and of its prediction."""
+    counts = ref["ptr"][1:] - ref["ptr"][:-1]
+    atoms = torch.repeat_interleave(graphs, counts)
+    kept = counts[graphs]
+    part = _Part(
+        ptr=torch.cat([kept.new_zeros(1), kept.cumsum(0)]),
+        energy=ref["energy"][graphs],
+        forces=ref["forces"][atoms],
+        stress=ref["stress"][graphs],
+        energy_weight=ref["energy_weight"][graphs],
+        forces_weight=ref["forces_weight"][graphs],
+        stress_weight=ref["stress_weight"][graphs],
+    )
+    selected = {"energy": pred["energy"][graphs], "forces": pred["forces"][atoms]}
+    if pred.get("stress") is not None:
+        selected["stress"] = pred["stress"][graphs]
+    return part, selected

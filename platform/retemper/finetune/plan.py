@@ -1,0 +1,160 @@
+"""What one training run is asked to do: settings, data, foundation, seed, and MACE's flags.
+
+A plan is plain data. Its `key` is a hash of everything that decides the result, so the
+folder of a run is found again after a kill, and a finished run is not repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retemper import __version__
+from retemper.files import digest
+from retemper.frames import labels_hash, read_frames
+from retemper.strategies import Strategy
+
+TARGET, REPLAY = "Default", "pt_head"  # MACE's names of the two heads
+
+
+@dataclass(frozen=True)
+class HeadData:
+    """Files of one head and what they hold, as counted and hashed here, before MACE reads them."""
+
+    train: str
+    valid: str
+    n_train: int
+    n_valid: int
+    train_hash: str
+    valid_hash: str
+    label_source: str  # "target", "original" or "foundation:<sha256>"
+    E0s: dict[int, float]  # eV by atomic number, every element of the model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides one run. Paths are absolute."""
+
+    strategy: dict[str, Any]
+    seed: int
+    foundation: str
+    foundation_sha256: str
+    foundation_head: str | None
+    elements: list[int]
+    target: HeadData
+    replay: HeadData | None
+    epochs: int
+    batch_size: int
+    valid_batch_size: int
+    dtype: str
+    device: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Hash of the plan; paths, the device and prose do not count."""
+        content = asdict(self)
+        for name in ("foundation", "device"):
+            content.pop(name)
+        for head in (content["target"], content["replay"] or {}):
+            head.pop("train", None)
+            head.pop("valid", None)
+        content["strategy"] = {k: v for k, v in content["strategy"].items() if k not in ("name", "about", "search")}
+        return digest(content)
+
+
+def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float]) -> HeadData:
+    """Read both files once to count and hash them."""
+    train_frames, valid_frames = read_frames(train), read_frames(valid)
+    return HeadData(
+        train=str(train.resolve()),
+        valid=str(valid.resolve()),
+        n_train=len(train_frames),
+        n_valid=len(valid_frames),
+        train_hash=labels_hash(train_frames),
+        valid_hash=labels_hash(valid_frames),
+        label_source=label_source,
+        E0s=E0s,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide the numbers."""
+    from importlib.metadata import version
+
+    return {"retemper": __version__, **{name: version(name) for name in ("mace-torch", "torch", "e3nn")}}
+
+
+def mace_flags(plan: Plan, work: Path, name: str, architecture: dict[str, Any] | None) -> dict[str, Any]:
+    """MACE's settings for a plan, by the full names of its command line flags.
+
+    `architecture` describes the foundation (see `worker.architecture`) and is used when
+    the weights start at random.
+    """
+    strategy = Strategy.model_validate(plan.strategy)
+    training, loss = strategy.training, strategy.loss
+    flags: dict[str, Any] = {
+        "name": name,
+        "seed": plan.seed,
+        "work_dir": str(work),
+        "device": plan.device.split(":")[0],
+        "default_dtype": plan.dtype,
+        "train_file": plan.target.train,
+        "valid_file": plan.target.valid,
+        "energy_key": "REF_energy",
+        "forces_key": "REF_forces",
+        "stress_key": "REF_stress",
+        "E0s": str({int(z): float(e) for z, e in plan.target.E0s.items()}),
+        "loss": "universal",
+        "energy_weight": loss.energy_weight,
+        "forces_weight": loss.forces_weight,
+        "stress_weight": loss.stress_weight,
+        "huber_delta": loss.huber_delta,
+        "compute_stress": True,
+        "error_table": "PerAtomRMSE",
+        "batch_size": plan.batch_size,
+        "valid_batch_size": plan.valid_batch_size,
+        "max_num_epochs": plan.epochs,
+        "eval_interval": 1,
+        "lr": training.lr,
+        "optimizer": training.optimizer,
+        "weight_decay": training.weight_decay,
+        "scheduler": training.scheduler,
+        "lr_factor": training.lr_factor,
+        "scheduler_patience": training.scheduler_patience,
+        "patience": training.patience,
+        "ema": training.ema_decay is not None,
+        "clip_grad": training.clip_grad,
+        "plot": False,
+        "num_workers": 0,
+        "multiheads_finetuning": plan.replay is not None,
+    }
+    if training.ema_decay is not None:
+        flags["ema_decay"] = training.ema_decay
+    if strategy.start == "random":
+        assert architecture is not None
+        flags |= architecture
+        flags["atomic_numbers"] = str(plan.elements)
+        return flags
+    flags |= {
+        "model": "ScaleShiftMACE",
+        "foundation_model": plan.foundation,
+        "foundation_model_elements": True,
+        "foundation_filter_elements": True,
+    }
+    if plan.foundation_head is not None:
+        flags["foundation_head"] = plan.foundation_head
+    if strategy.freeze is not None:
+        flags["freeze"] = strategy.freeze
+    if strategy.lora is not None:
+        flags |= {"lora": True, "lora_rank": strategy.lora.rank, "lora_alpha": strategy.lora.alpha}
+    if plan.replay is not None:
+        flags |= {
+            "pt_train_file": plan.replay.train,
+            "pt_valid_file": plan.replay.valid,
+            "force_mh_ft_lr": True,
+            "real_pt_data_ratio_threshold": 0.0,
+            "pseudolabel_replay": False,
+        }
+    return flags

@@ -1,0 +1,215 @@
+"""Proof that what ran is what was asked for.
+
+Everything is read from the live objects that MACE built (model, optimiser, average, loss,
+loaded frames), not from its arguments or its log, and compared with the plan. MACE changes
+or ignores settings silently in more than ten ways; each would show here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from retemper.errors import RetemperError
+from retemper.finetune.batches import PairedLoader
+from retemper.finetune.loss import ReplayLoss
+from retemper.finetune.plan import REPLAY, TARGET, HeadData, Plan
+from retemper.strategies import Strategy
+
+
+def _rule(strategy: Strategy) -> tuple[str, ...]:
+    """Fragments of parameter names that a strategy trains; empty: all that MACE optimises."""
+    allowed: tuple[str, ...] = ()
+    if strategy.freeze == 5:
+        allowed = ("products.", "readouts.")
+    if strategy.freeze == 6:
+        allowed = ("readouts.",)
+    return allowed
+
+
+def trainable(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of parameters that are optimised: they need a gradient, are in the optimiser, at lr > 0."""
+    optimised = {id(p) for group in optimizer.param_groups if group["lr"] > 0 for p in group["params"]}
+    return sorted(name for name, p in model.named_parameters() if p.requires_grad and id(p) in optimised)
+
+
+def expected_trainable(model: torch.nn.Module, strategy: Strategy) -> list[str]:
+    """Names that the strategy's words imply, found without MACE's freezing code."""
+    optimised_parts = ("node_embedding.", "interactions.", "products.", "readouts.", "joint_embedding.", "embedding_readout.")
+    names = [name for name, _ in model.named_parameters() if name.startswith(optimised_parts)]
+    allowed = _rule(strategy)
+    if allowed:
+        names = [name for name in names if name.startswith(allowed)]
+    if strategy.lora is not None:
+        names = [name for name in names if "lora_A" in name or "lora_B" in name]
+    return sorted(names)
+
+
+def asked(plan: Plan) -> dict[str, Any]:
+    """What the plan demands, in the form that `ran` reads back."""
+    strategy = Strategy.model_validate(plan.strategy)
+    training = strategy.training
+    result: dict[str, Any] = {
+        "heads": [REPLAY, TARGET] if plan.replay is not None else [TARGET],
+        "elements": sorted(plan.elements),
+        "E0s": {TARGET: plan.target.E0s, **({REPLAY: plan.replay.E0s} if plan.replay else {})},
+        "optimizer": {"adam": "Adam", "adamw": "AdamW"}[training.optimizer],
+        "lr": training.lr,
+        "weight_decay": training.weight_decay,
+        "ema_decay": training.ema_decay,
+        "clip_grad": training.clip_grad,
+        "scheduler": training.scheduler,
+        "batch_size": plan.batch_size,
+        "max_epochs": plan.epochs,
+        "dtype": plan.dtype,
+        "loss": {"class": "UniversalLoss", **strategy.loss.model_dump()},
+        "frames": {TARGET: [plan.target.n_train, plan.target.n_valid]},
+        "lora": strategy.lora.model_dump() if strategy.lora else None,
+        "starts_from_foundation": strategy.start == "foundation",
+    }
+    if plan.replay is not None and strategy.replay is not None:
+        weights = {name: getattr(strategy.replay, name) for name in ("energy_weight", "forces_weight", "stress_weight")}
+        result["replay_loss"] = {"class": "UniversalLoss", **weights, "huber_delta": strategy.loss.huber_delta}
+        result["replay_weight"] = strategy.replay.weight
+        result["replay_batch_size"] = min(strategy.replay.batch_size, plan.replay.n_train)
+        result["frames"][REPLAY] = [plan.replay.n_train, plan.replay.n_valid]
+    return result
+
+
+def _loss(loss: torch.nn.Module) -> dict[str, Any]:
+    weights = {name: float(getattr(loss, name)) for name in ("energy_weight", "forces_weight", "stress_weight")}
+    return {"class": type(loss).__name__, **weights, "huber_delta": float(loss.huber_delta)}
+
+
+def ran(
+    *,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: Any,
+    loss_fn: torch.nn.Module,
+    loader: Any,
+    frames: dict[str, tuple[Sequence[Any], Sequence[Any]]],
+    max_grad_norm: float | None,
+    max_num_epochs: int,
+    scheduler: Any,
+    start_gap: float,
+) -> dict[str, Any]:
+    """What MACE and the loop hold at the start of training, read from the objects themselves."""
+    rates = {float(group["lr"]) for group in optimizer.param_groups if group["lr"] > 0}
+    decays = {float(group["weight_decay"]) for group in optimizer.param_groups}
+    energies = model.atomic_energies_fn.atomic_energies.detach().cpu().double().numpy()
+    energies = energies.reshape(len(model.heads), -1)
+    zs = [int(z) for z in model.atomic_numbers]
+    wrappers = [m for m in model.modules() if type(m).__name__.startswith("LoRA")]
+    lora = None
+    if wrappers:
+        ranks = {_rank(m) for m in wrappers}
+        lora = {"rank": min(ranks), "alpha": float(wrappers[0].scaling) * min(ranks)}
+    result = {
+        "heads": list(model.heads),
+        "elements": sorted(zs),
+        "E0s": {head: dict(zip(zs, map(float, energies[k]), strict=True)) for k, head in enumerate(model.heads)},
+        "optimizer": type(optimizer).__name__,
+        "lr": rates.pop() if len(rates) == 1 else sorted(rates),
+        "weight_decay": decays.pop() if len(decays) == 1 else sorted(decays),
+        "ema_decay": float(ema.decay) if ema is not None else None,
+        "clip_grad": max_grad_norm,
+        "scheduler": type(scheduler.lr_scheduler).__name__,
+        "batch_size": loader.batch_size,
+        "max_epochs": max_num_epochs,
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "loss": _loss(loss_fn.target if isinstance(loss_fn, ReplayLoss) else loss_fn),
+        "frames": {head: [len(train), len(valid)] for head, (train, valid) in frames.items()},
+        "lora": lora,
+        "starts_from_foundation": start_gap < 1e-3,
+    }
+    if isinstance(loss_fn, ReplayLoss) and isinstance(loader, PairedLoader):
+        result["replay_loss"] = _loss(loss_fn.replay)
+        result["replay_weight"] = float(loss_fn.weight)
+        result["replay_batch_size"] = loader.replay_batch_size
+    return result
+
+
+def _rank(module: torch.nn.Module) -> int:
+    """Rank of an adapter: the inner dimension (dense), or copies of each irrep (equivariant)."""
+    a = module.lora_A
+    if isinstance(a, torch.nn.Parameter):
+        return int(a.shape[1])
+    if isinstance(a, torch.nn.Linear):
+        return int(a.out_features)
+    return min(mul for mul, _ in module.lora_irreps)
+
+
+def differences(want: Any, got: Any, path: str = "", tolerance: float = 1e-5) -> list[str]:
+    """Where `got` is not `want`, as readable lines; numbers compare relatively."""
+    if isinstance(want, dict) and isinstance(got, dict):
+        lines = []
+        for key in sorted(set(want) | set(got), key=str):
+            if key not in want or key not in got:
+                lines.append(f"{path}{key}: asked {want.get(key, 'nothing')}, ran {got.get(key, 'nothing')}")
+            else:
+                lines += differences(want[key], got[key], f"{path}{key}.", tolerance)
+        return lines
+    if isinstance(want, (int, float)) and isinstance(got, (int, float)) and not isinstance(want, bool):
+        if math.isclose(want, got, rel_tol=tolerance, abs_tol=tolerance):
+            return []
+    elif want == got:
+        return []
+    return [f"{path.rstrip('.')}: asked {want}, ran {got}"]
+
+
+def labels_of(frames: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Energies [n] (eV) and root mean square forces [n] (eV/A) of frames as MACE loaded them."""
+    energies = np.array([float(frame.energy) for frame in frames])
+    forces = np.array([float(frame.forces.double().pow(2).mean().sqrt()) for frame in frames])
+    return energies, forces
+
+
+def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) -> None:
+    """Raise unless MACE loaded exactly the labels of the file: none dropped, doubled or replaced.
+
+    Energies agree to 1e-6 relative (float32 storage), root mean square forces to 1e-4 eV/A.
+    """
+    from retemper.frames import ENERGY, FORCES, read_frames
+
+    frames = read_frames(path)
+    energies, forces = labels_of(loaded)
+    want_e = np.array([float(frame.info[ENERGY]) for frame in frames])
+    want_f = np.array([float(np.sqrt(np.mean(frame.arrays[FORCES] ** 2))) for frame in frames])
+    if len(energies) != len(want_e):
+        raise RetemperError(
+            f"Head {head}: MACE trains on {len(energies)} frames.", expected=f"the {len(want_e)} frames of {path}"
+        )
+    off = ~(np.isclose(energies, want_e, rtol=1e-6, atol=1e-4) & np.isclose(forces, want_f, rtol=1e-4, atol=1e-4))
+    if off.any():
+        first = int(np.flatnonzero(off)[0])
+        raise RetemperError(
+            f"Head {head}: MACE holds other labels than {path} ({int(off.sum())} of {len(off)} frames, first: {first}).",
+            expected=f"energy {want_e[first]:.6f} eV, RMS force {want_f[first]:.6f} eV/A ({data.label_source} labels)",
+            got=f"energy {energies[first]:.6f} eV, RMS force {forces[first]:.6f} eV/A",
+        )
+
+
+def fingerprint(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copy of every parameter, to see afterwards which ones moved."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def check_moved(before: dict[str, torch.Tensor], model: torch.nn.Module, trained: Sequence[str]) -> dict[str, int]:
+    """Raise if a frozen parameter moved or no trained one did; count both (numbers of parameters)."""
+    moved = sorted(name for name, p in model.named_parameters() if not torch.equal(p.detach(), before[name].to(p.device)))
+    stray = sorted(set(moved) - set(trained))
+    if stray:
+        raise RetemperError(f"Parameters that should be frozen moved: {', '.join(stray[:5])}.", expected="frozen parameters unchanged")
+    if not moved:
+        raise RetemperError("No parameter moved during training.", expected=f"{len(trained)} trained tensors to change")
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    return {
+        "parameters": sum(sizes.values()),
+        "trainable": sum(sizes[name] for name in trained),
+        "moved": sum(sizes[name] for name in moved),
+    }

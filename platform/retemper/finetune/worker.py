@@ -1,0 +1,258 @@
+"""One training run in this process: MACE sets up, our loop trains, the proof is written.
+
+MACE's `mace.cli.run_train.run` builds data, model and optimiser. It is left at the point
+where it would train: the marked place below puts our loop in place of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mace.tools
+import numpy as np
+import torch
+import yaml
+from mace.cli import run_train
+from mace.modules.lora import merge_lora_weights
+from mace.tools import build_default_arg_parser
+
+from retemper.errors import RetemperError
+from retemper.files import sha256, write_json
+from retemper.finetune import loop, proof
+from retemper.finetune.batches import PairedLoader
+from retemper.finetune.loss import ReplayLoss, universal
+from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
+from retemper.frames import read_frames
+from retemper.strategies import Strategy
+
+
+class _Done(Exception):
+    """Leaves MACE's `run` after training: its error tables and compiled copies are not needed."""
+
+
+def train(plan: Plan, folder: Path, progress: Callable[[dict[str, float]], None]) -> dict[str, Any]:
+    """Run `plan` in `folder` and return its summary; a finished run returns at once.
+
+    `folder` gets ``model.model``, ``history.csv``, ``effective.json``, ``mace.yaml``,
+    ``training.log`` and the checkpoints. After a kill the same call goes on where it was.
+
+    Raises
+    ------
+    RetemperError
+        The effective configuration differs from the plan, labels were changed, frozen
+        parameters moved, or the loss diverged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    summary_file = folder / "summary.json"
+    if summary_file.exists() and (folder / "model.model").exists():
+        import json
+
+        return dict(json.loads(summary_file.read_text()))
+    strategy = Strategy.model_validate(plan.strategy)
+    flags = mace_flags(plan, folder / "mace", "model", architecture(plan) if strategy.start == "random" else None)
+    _write_config(folder / "mace.yaml", flags, strategy)
+    result: dict[str, Any] = {}
+
+    def in_place_of_mace_train(**given: Any) -> None:
+        result.update(_train(plan, strategy, folder, progress, given))
+        raise _Done
+
+    with _quiet(folder / "training.log"), _in_place_of(mace.tools, "train", in_place_of_mace_train):
+        with contextlib.suppress(_Done):
+            run_train.run(_arguments(flags))
+    if not result:
+        raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
+    result["sha256"] = sha256(folder / "model.model")
+    write_json(summary_file, result)
+    return result
+
+
+def _train(
+    plan: Plan, strategy: Strategy, folder: Path, progress: Callable[[dict[str, float]], None], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything between MACE's set-up and the saved model."""
+    model, optimizer, device = given["model"], given["optimizer"], given["device"]
+    frames = _frames(given["train_loader"].dataset, given["valid_loaders"], list(model.heads))
+    for head, data in ((TARGET, plan.target), (REPLAY, plan.replay)):
+        if data is not None:
+            proof.check_labels(head, data, frames[head][0], data.train)
+            proof.check_labels(head, data, frames[head][1], data.valid)
+    loss_fn, loader = given["loss_fn"], given["train_loader"]
+    if plan.replay is not None and strategy.replay is not None:
+        weights = {name: getattr(strategy.replay, name) for name in ("energy_weight", "forces_weight", "stress_weight")}
+        replay_loss = universal(weights, strategy.loss.huber_delta).to(device)
+        loss_fn = ReplayLoss(loss_fn, replay_loss, strategy.replay.weight, list(model.heads).index(REPLAY)).to(device)
+        loader = PairedLoader(
+            frames[TARGET][0], frames[REPLAY][0], plan.batch_size, strategy.replay.batch_size, plan.seed
+        )  # fmt: skip
+    gap = _gap_to_foundation(plan, model, next(iter(given["valid_loaders"][TARGET])), device)
+    want = proof.asked(plan)
+    got = proof.ran(
+        model=model,
+        optimizer=optimizer,
+        ema=given["ema"],
+        loss_fn=loss_fn,
+        loader=loader,
+        frames=frames,
+        max_grad_norm=given["max_grad_norm"],
+        max_num_epochs=given["max_num_epochs"],
+        scheduler=given["lr_scheduler"],
+        start_gap=gap,
+    )
+    trained = proof.trainable(model, optimizer)
+    wrong = proof.differences(want, got)
+    if trained != (expected := proof.expected_trainable(model, strategy)):
+        wrong.append(f"trainable: asked {len(expected)} tensors, ran {len(trained)}: {set(trained) ^ set(expected)}")
+    if wrong:
+        write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": wrong})
+        raise RetemperError(
+            f"{strategy.name}, seed {plan.seed}: what MACE set up is not what was asked for.",
+            got="; ".join(wrong),
+            fix="this is a bug or a changed MACE release: report it with effective.json",
+        )
+    before = proof.fingerprint(model)
+    outcome = loop.run(
+        model=model,
+        loss_fn=loss_fn,
+        train_loader=loader,
+        valid_loaders=given["valid_loaders"],
+        optimizer=optimizer,
+        lr_scheduler=given["lr_scheduler"],
+        ema=given["ema"],
+        max_grad_norm=given["max_grad_norm"],
+        max_num_epochs=given["max_num_epochs"],
+        patience=given["patience"],
+        output_args=given["output_args"],
+        device=device,
+        folder=folder,
+        progress=progress,
+    )
+    got["epochs"] = outcome["epochs"]
+    got["counts"] = proof.check_moved(before, model, trained)
+    got["start_gap"] = gap
+    got["versions"] = plan.versions
+    best = torch.load(folder / "best.pt", map_location=device, weights_only=False)
+    model.load_state_dict(best["model"])
+    if strategy.lora is not None:
+        merge_lora_weights(model)
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+    temporary = folder / ".model.model"
+    torch.save(model.to("cpu"), temporary)
+    temporary.replace(folder / "model.model")
+    write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": []})
+    return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
+
+
+def architecture(plan: Plan) -> dict[str, Any]:
+    """MACE's flags for an untrained model of the foundation's architecture."""
+    from mace.tools.scripts_utils import extract_config_mace_model
+
+    config = extract_config_mace_model(_foundation(plan, torch.device("cpu")))
+    if "error" in config:
+        raise RetemperError(f"The foundation's architecture cannot be copied: {config['error']}.", fix="leave out scratch")
+    return {
+        "model": "ScaleShiftMACE",
+        "r_max": float(config["r_max"]),
+        "num_radial_basis": int(config["num_bessel"]),
+        "num_cutoff_basis": int(config["num_polynomial_cutoff"]),
+        "max_ell": int(config["max_ell"]),
+        "interaction": config["interaction_cls"].__name__,
+        "interaction_first": config["interaction_cls_first"].__name__,
+        "num_interactions": int(config["num_interactions"]),
+        "hidden_irreps": str(config["hidden_irreps"]),
+        "MLP_irreps": str(config["MLP_irreps"]),
+        "correlation": int(config["correlation"]),
+        "radial_type": str(config["radial_type"]),
+        "radial_MLP": str(list(config["radial_MLP"])),
+        "distance_transform": str(config["distance_transform"]),
+        "pair_repulsion": bool(config["pair_repulsion"]),
+        "scaling": "rms_forces_scaling",
+    }
+
+
+def _foundation(plan: Plan, device: torch.device) -> torch.nn.Module:
+    if sha256(plan.foundation) != plan.foundation_sha256:
+        raise RetemperError(f"{plan.foundation} changed since the run was planned.", expected=plan.foundation_sha256)
+    model: torch.nn.Module = torch.load(plan.foundation, map_location=device, weights_only=False)
+    return model
+
+
+def _gap_to_foundation(plan: Plan, model: torch.nn.Module, batch: Any, device: torch.device) -> float:
+    """Largest force difference (eV/A) between the model before training and the foundation, on one batch."""
+    from retemper.inference import predict
+
+    path = plan.target.valid
+    count = min(plan.valid_batch_size, plan.target.n_valid)
+    frames = read_frames(path)[:count]
+    reference = predict(
+        Path(plan.foundation), frames, head=plan.foundation_head, dtype=plan.dtype, device=plan.device, backend="torch"
+    )
+    output = model(batch.to(device).to_dict(), training=False, compute_force=True, compute_stress=False)
+    forces = output["forces"].detach().cpu().double().numpy()
+    return float(np.abs(forces - np.concatenate(reference.forces)).max())
+
+
+def _frames(dataset: Any, valid_loaders: dict[str, Any], heads: list[str]) -> dict[str, tuple[Any, Any]]:
+    """Training and validation frames by head; MACE concatenates its training sets in the order of the heads."""
+    return {head: (dataset.datasets[k], valid_loaders[head].dataset) for k, head in enumerate(heads)}
+
+
+def _arguments(flags: dict[str, Any]) -> argparse.Namespace:
+    """MACE's arguments with `flags` set by their full names; a name that MACE lacks is an error."""
+    required = [f"--{name}={flags[name]}" for name in ("name", "train_file")]
+    arguments: argparse.Namespace = build_default_arg_parser().parse_args(required)
+    for name, value in flags.items():
+        if not hasattr(arguments, name):
+            raise RetemperError(f"This MACE has no setting {name!r}.", fix="install the version in constraints.txt")
+        setattr(arguments, name, value)
+    return arguments
+
+
+def _write_config(path: Path, flags: dict[str, Any], strategy: Strategy) -> None:
+    """Settings for ``mace_run_train --config``, to run the same without us."""
+    note = "# mace_run_train --config mace.yaml\n"
+    if strategy.replay is not None:
+        note += f"# replay weight {strategy.replay.weight:g}: MACE has no working setting for it (retemper.finetune.loss)\n"
+    path.write_text(note + yaml.safe_dump({k: v for k, v in flags.items() if v is not None}, sort_keys=False))
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    return content
+
+
+@contextlib.contextmanager
+def _in_place_of(module: Any, name: str, replacement: Any) -> Iterator[None]:
+    """The one place where MACE's code is replaced; fails loudly when the name has moved."""
+    original = getattr(module, name)
+    setattr(module, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+@contextlib.contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """MACE's output into `log`; its log handlers and default dtype do not outlive the run."""
+    root = logging.getLogger()
+    handlers, filters, level, dtype = list(root.handlers), list(root.filters), root.level, torch.get_default_dtype()
+    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for handler in [h for h in root.handlers if h not in handlers]:
+                root.removeHandler(handler)
+                handler.close()
+            root.filters[:] = filters
+            root.setLevel(level)
+            torch.set_default_dtype(dtype)

@@ -1,0 +1,53 @@
+"""Processes that compute: their environment, their parents, their number.
+
+On a CPU one thread a process and as many processes as cores is the fastest way to train
+several small models, and the allocator must keep its memory: glibc otherwise returns every
+large block to the system and faults it in again (measured in ``benchmarks/``).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "268435456",
+    "PYTHONUNBUFFERED": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def prepare(device: str = "cpu") -> None:
+    """Set the environment that processes started from here inherit.
+
+    The allocator reads its settings when a process starts, so the calling process itself
+    does not change: start workers after this. Values already set by the user win.
+    """
+    for name, value in ENVIRONMENT.items():
+        if device != "cpu" and name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            continue
+        os.environ.setdefault(name, value)
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_parent() -> None:
+    """End this process when its parent ends, so that a killed run leaves no orphan that writes."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="die-with-parent").start()

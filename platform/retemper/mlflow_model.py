@@ -1,0 +1,106 @@
+"""A fine-tuned MACE model as MLflow keeps it: this file is stored beside the weights and run when the model is loaded.
+
+It needs torch, mace-torch and ase, not retemper. The weights are a pickle, so their sha256
+is compared with the one recorded at registration before they are opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from ase import Atoms
+
+
+def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dtype: str = "float64") -> Any:
+    """ASE calculator of a model file (eV, eV/A, eV/A^3).
+
+    Parameters
+    ----------
+    sha256 : str
+        Of the file; anything else is not opened.
+    head : str
+        Output head to use.
+    dtype : str
+        ``float64`` or ``float32``. MACE also makes it torch's default in this process.
+
+    Raises
+    ------
+    ValueError
+        Another sha256, or a model without that head.
+    """
+    content = Path(path).read_bytes()
+    got = hashlib.sha256(content).hexdigest()
+    if got != sha256:
+        raise ValueError(f"{path} is not the registered model and was not opened: sha256 {got}, registered {sha256}")
+    import mace  # noqa: F401  (before torch.load: it allows pickled modules)
+    import torch
+    from mace.calculators import MACECalculator
+
+    model = torch.load(io.BytesIO(content), map_location=device)
+    heads = list(getattr(model, "heads", ["Default"]))
+    if head not in heads:
+        raise ValueError(f"{path} has no head {head!r}, only {', '.join(heads)}")
+    return MACECalculator(models=model, device=device, default_dtype=dtype, head=head)
+
+
+class FineTunedMACE(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """Energies, forces and stresses of structures given as JSON.
+
+    A row has ``numbers`` [n_atoms], ``positions`` [n_atoms, 3] in A and, where there is one,
+    ``cell`` [3, 3] in A and ``pbc`` [3], each as JSON text or as nested lists. The answer has
+    ``energy`` (eV), and as JSON text ``forces`` [n_atoms, 3] (eV/A) and ``stress`` [3, 3]
+    (eV/A^3, null without periodicity in three directions).
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Open the weights; ``model_config`` says which head, device and dtype."""
+        config = context.model_config
+        self.calculator = calculator(
+            context.artifacts["model"], config["sha256"], config["head"], config["device"], config["dtype"]
+        )
+
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """Evaluate every row."""
+        rows = model_input.to_dict("records") if isinstance(model_input, pd.DataFrame) else list(model_input)
+        answers = []
+        for row in rows:
+            atoms = structure(row)
+            atoms.calc = self.calculator
+            stress = atoms.get_stress(voigt=False).tolist() if atoms.pbc.all() else None
+            answers.append(
+                {
+                    "energy": float(atoms.get_potential_energy()),
+                    "forces": json.dumps(atoms.get_forces().tolist()),
+                    "stress": json.dumps(stress),
+                }
+            )
+        return pd.DataFrame(answers)
+
+
+def structure(row: dict[str, Any]) -> Atoms:
+    """A row of the input as ASE structure."""
+
+    def read(name: str) -> Any:
+        value = row.get(name)
+        if isinstance(value, float):  # NaN: a row without this entry in a table that has the column
+            return None
+        return json.loads(value) if isinstance(value, str) else value
+
+    numbers, positions = read("numbers"), read("positions")
+    if numbers is None or positions is None:
+        raise ValueError("a structure needs `numbers` and `positions`")
+    cell, pbc = read("cell"), read("pbc")
+    positions = np.asarray([list(position) for position in positions], dtype=float)
+    return Atoms(
+        numbers=list(numbers), positions=positions, cell=None if cell is None else [list(v) for v in cell], pbc=pbc
+    )
+
+
+mlflow.models.set_model(FineTunedMACE())

@@ -1,0 +1,193 @@
+"""Where MLflow keeps its runs and models, and how this project talks to it.
+
+The store is ``mlflow.db`` (sqlite) with ``mlartifacts/`` at the project root, or whatever
+``MLFLOW_TRACKING_URI`` names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retemper import lineage
+from retemper.errors import RetemperError
+from retemper.files import atomic_write, project_root
+from retemper.results import Results, evaluation_metrics
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Metric, Run
+
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+
+
+def tracking_uri(root: Path | None = None) -> str:
+    """``MLFLOW_TRACKING_URI``, or the embedded store of the project at `root`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root or project_root()).resolve() / DATABASE}"
+
+
+def connect(root: Path | None = None) -> MlflowClient:
+    """Client of the tracking store; the embedded store is created first where there is none.
+
+    A server is asked once whether it answers: MLflow itself would try for four minutes.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        _create_database((root or project_root()).resolve())
+    return _client(tracking_uri(root))
+
+
+@lru_cache(maxsize=8)
+def _client(uri: str) -> MlflowClient:
+    quiet()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with impatient():
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """Requests to a server are tried twice at most, ten seconds each."""
+    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    added = {name: value for name, value in patience.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def quiet() -> None:
+    """No telemetry, no progress bars, warnings only. Values already set by the user win."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _create_database(root: Path) -> None:
+    """Make ``mlflow.db`` under a lock, whole or not at all.
+
+    Processes that create the database together break it, and so does a kill half way: it is
+    made under another name and moved into place.
+    """
+    database = root / DATABASE
+    if database.exists():
+        return
+    from filelock import FileLock
+
+    with FileLock(root / f".{DATABASE}.lock"):
+        if database.exists():
+            return
+        quiet()
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with atomic_write(database) as temporary:
+            store = SqlAlchemyStore(f"sqlite:///{temporary}", (root / ARTIFACTS).as_uri())
+            store.engine.dispose()
+
+
+def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
+    """Identifier of the experiment called `name`, which is created where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        embedded = not tracking_uri(root).startswith(("http", "databricks"))
+        try:
+            return str(client.create_experiment(name, (root.resolve() / ARTIFACTS).as_uri() if embedded else None))
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+@contextlib.contextmanager
+def store_errors(root: Path | None = None) -> Iterator[None]:
+    """Failures of the tracking store as `RetemperError`."""
+    quiet()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, ConnectionError) as error:
+        raise RetemperError(
+            f"MLflow at {tracking_uri(root)} failed: {str(error).splitlines()[0][:300]}",
+            expected="a tracking store that answers",
+            fix=f"start the server, or unset MLFLOW_TRACKING_URI to use {DATABASE} in the project",
+        ) from error
+
+
+# ------------------------------------------------------------------ what runs and metrics say of themselves
+
+
+def find_run(client: MlflowClient, experiment: str, **tags: str | int) -> Run | None:
+    """The newest run with these ``retemper.`` tags that nothing has superseded."""
+    wanted = " and ".join(f"tags.`retemper.{name}` = '{value}'" for name, value in tags.items())
+    runs = client.search_runs([experiment], wanted, order_by=["attributes.start_time DESC"])
+    return next((run for run in runs if "retemper.superseded" not in run.data.tags), None)
+
+
+def run_tags(root: Path, strategy: str, seed: int, key: str) -> dict[str, str]:
+    """Tags of a new run: identity, code and machine."""
+    git = lineage.git_commit(root)
+    tags = {"retemper.strategy": strategy, "retemper.seed": str(seed), "retemper.key": key}
+    if git["commit"]:
+        tags |= {"mlflow.source.git.commit": git["commit"], "git.dirty": str(git["dirty"]).lower()}
+    tags |= {f"version.{name}": version for name, version in lineage.versions().items()}
+    return tags | {f"machine.{name}": value for name, value in lineage.machine().items()}
+
+
+def dataset_inputs(files: Iterable[lineage.DataFile]) -> list[DatasetInput]:
+    """Data files as MLflow's dataset inputs; the digest is the md5 by which DVC stores the file."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = []
+    for file in files:
+        source = json.dumps({"path": file.path, "dvc_path": file.dvc_path, "dvc_md5": file.dvc_md5})
+        dataset = Dataset(file.role, file.md5, source_type="dvc", source=source)
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", file.use)]))
+    return inputs
+
+
+def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``a.b.c: text``, as MLflow's parameters want them (keys and texts bounded)."""
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        name = f"{prefix}{re.sub(r'[^A-Za-z0-9_. /-]', '_', str(key))}"
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name[:250]] = str(value)[:6000]
+    return flat
+
+
+def metric_entities(
+    results: Results, name: str, seed: int, model_id: str | None = None, run_id: str | None = None
+) -> list[Metric]:
+    """`evaluation_metrics` for MLflow, each with the data set it was measured on."""
+    from mlflow.entities import Metric
+
+    root, settings = results.root, results.settings
+    test = next((f for f in lineage.training_data(root, settings, None) if f.role == "test"), None)
+    sets = {"target": test, "retention": lineage.retention_data(root, settings)}
+    step = max(0, int(results.summaries.get(name, {}).get("seeds", {}).get(str(seed), {}).get("best_epoch", 0)))
+    now = int(time.time() * 1000)
+    metrics = []
+    for key, value in evaluation_metrics(results, name, seed).items():
+        data = sets["target" if key.startswith("target") else "retention"]
+        on = (data.role, data.md5) if data else (None, None)
+        metrics.append(Metric(key, value, now, step, model_id, *on, run_id))
+    return metrics

@@ -1,0 +1,144 @@
+"""``params.yaml`` as typed, frozen settings. Unknown keys are errors.
+
+One class a section, one section a stage; the field comments are the reference of what
+can be set. Paths are relative to the project root.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from retemper.errors import RetemperError, unknown
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Keys(Section):
+    """Where a frame carries its labels; `None` means: not there."""
+
+    energy: str = "REF_energy"  # info key, total energy
+    forces: str = "REF_forces"  # array key [n_atoms, 3]
+    stress: str | None = "REF_stress"  # info key, 3x3, 9 or Voigt 6; used where a frame has it
+    virial: str | None = None  # info key; converted to stress by -virial / volume
+
+
+class Dataset(Section):
+    files: list[str]  # anything ASE reads
+    level_of_theory: str  # what made the labels, e.g. "GFN2-xTB" or "PBE+D3"
+    keys: Keys = Keys()
+    energy_unit: str = "eV"  # eV, meV, Hartree, Ry, kcal/mol, kJ/mol
+    length_unit: str = "Angstrom"  # Angstrom, Bohr, nm: unit of the labels; positions are always as ASE reads them
+    group: str = "auto"  # info key that names trajectory or molecule; "composition"; "auto" picks
+    valid: float = Field(0.1, gt=0, lt=1)  # share of the frames, by whole groups
+    test: float = Field(0.1, gt=0, lt=1)
+    max_train: int | None = Field(None, ge=1)  # nested subset of the training frames, by farthest groups first
+    seed: int = 0
+    max_force: float = Field(50.0, gt=0)  # eV/A; frames above are rejected
+    min_distance: float = Field(0.4, gt=0)  # times the sum of covalent radii; frames below are rejected
+    max_net_force: float = Field(0.1, gt=0)  # eV/A per atom: mean force of a frame; above is rejected
+    energy_window: float = Field(20.0, gt=0)  # eV/atom around the robust fit; frames outside are rejected
+    near_duplicate: float = Field(1e-3, ge=0)  # A; same species within this RMS displacement is a duplicate
+
+
+class E0s(Section):
+    method: Literal["isolated", "foundation", "reestimate", "average"] = "reestimate"
+    max_error: float = Field(0.5, gt=0)  # eV/atom that the foundation may be off after the shift
+    force: bool = False  # go on above max_error or with a rank-deficient fit
+
+
+class Replay(Section):
+    pool: str | None = None  # file; null: the pool of the foundation's entry
+    number: int = Field(200, ge=2)  # training structures
+    valid: int = Field(40, ge=1)  # validation structures, from the pool's groups that training does not use
+    select: Literal["farthest-point", "random", "elements"] = "farthest-point"
+    seed: int = 0
+
+
+class Pseudolabel(Section):
+    dtype: Literal["float32", "float64"] = "float64"
+
+
+class Finetune(Section):
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(8, ge=1)
+    valid_batch_size: int = Field(16, ge=1)
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"  # cpu, cuda, cuda:1, mps
+    workers: int | None = None  # seeds at a time; null: one a core (cpu) or one (gpu)
+    overrides: dict[str, Any] = {}  # settings for every strategy, e.g. {scheduler_patience: 50}
+
+
+class Evaluate(Section):
+    retention: str | None = None  # labelled file; null: the held-out set of the foundation's entry
+    max_retention: int | None = Field(None, ge=1)  # a fixed random subset of it, for speed
+    backend: Literal["auto", "torch", "symmetrix"] = "auto"
+    dtype: Literal["float32", "float64"] = "float64"
+    bootstrap: int = Field(1000, ge=100)  # resamples over frames for the confidence intervals
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class Tracking(Section):
+    experiment: str = "retemper"  # MLflow experiment
+
+
+class Settings(Section):
+    system: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")  # name of the registered model
+    foundation: str  # an entry of foundations/foundations.yaml
+    strategies: list[str] = Field(min_length=1)  # names of strategies/*.yaml
+    seeds: list[int] = Field(min_length=1)
+    dataset: Dataset
+    e0s: E0s = E0s()
+    replay: Replay = Replay()
+    pseudolabel: Pseudolabel = Pseudolabel()
+    finetune: Finetune = Finetune()
+    evaluate: Evaluate = Evaluate()
+    tracking: Tracking = Tracking()
+
+
+def parse(model: type[BaseModel], content: Any, source: str) -> Any:
+    """Validate `content` as `model`; the first problem becomes a readable `RetemperError`."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            fields = _fields_at(model, first["loc"][:-1])
+            raise unknown(f"setting in {source} ({where})", first["loc"][-1], fields) from None
+        raise RetemperError(
+            f"{source}: {where or 'file'} is wrong ({error.error_count()} problem(s) in all).",
+            expected=first["msg"],
+            got=repr(first.get("input")) if first["type"] != "missing" else "nothing",
+            fix=f"edit {source}",
+        ) from None
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Content of a YAML file; missing or broken files are `RetemperError`."""
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise RetemperError(f"{path} does not exist.", fix="check the path") from None
+    except yaml.YAMLError as error:
+        raise RetemperError(f"{path} is not YAML: {error}") from error
+
+
+def load_settings(path: str | Path = "params.yaml") -> Settings:
+    """Read and check ``params.yaml``."""
+    return parse(Settings, read_yaml(path), str(path))

@@ -1,0 +1,128 @@
+"""Fine-tuning strategies as data: ``strategies/<name>.yaml`` over ``strategies/base.yaml``.
+
+A strategy says where the weights start, which parameters train, and whether a replay
+head keeps learning the pretraining structures. Any combination is allowed: replay with
+freezing, with adapters, at any weight. Settings follow arXiv:2606.12704.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from retemper.errors import RetemperError, unknown
+from retemper.files import project_root
+from retemper.settings import Section, parse, read_yaml
+
+
+class Lora(Section):
+    rank: int = Field(4, ge=1)
+    alpha: float = Field(1.0, gt=0)  # adapters are scaled by alpha / rank
+
+
+class Replay(Section):
+    labels: Literal["original", "foundation"]
+    weight: float = Field(1.0, ge=0)
+    batch_size: int = Field(8, ge=1)
+    number: int | None = Field(None, ge=1)
+    energy_weight: float = Field(1.0, ge=0)
+    forces_weight: float = Field(10.0, ge=0)
+    stress_weight: float = Field(1.0, ge=0)
+
+
+class Training(Section):
+    lr: float = Field(gt=0)
+    ema_decay: float | None = Field(gt=0, lt=1)
+    clip_grad: float | None = Field(gt=0)
+    optimizer: Literal["adam", "adamw"]
+    weight_decay: float = Field(ge=0)
+    scheduler: Literal["ReduceLROnPlateau", "ExponentialLR"]
+    lr_factor: float = Field(gt=0, le=1)
+    scheduler_patience: int = Field(ge=0)
+    patience: int = Field(ge=1)
+
+
+class Loss(Section):
+    energy_weight: float = Field(ge=0)
+    forces_weight: float = Field(ge=0)
+    stress_weight: float = Field(ge=0)
+    huber_delta: float = Field(gt=0)
+
+
+class SearchRange(Section):
+    """A continuous range (`low`, `high`, `log`) or a list of `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: list[Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SearchRange:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give either low and high, or choices")
+        return self
+
+
+class Strategy(Section):
+    name: str
+    about: str
+    start: Literal["foundation", "random"]
+    freeze: Literal[5, 6] | None
+    lora: Lora | None
+    replay: Replay | None
+    training: Training
+    loss: Loss
+    search: dict[str, SearchRange]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Strategy:
+        if self.start == "random" and (self.freeze or self.lora or self.replay):
+            raise ValueError("start: random trains everything from scratch; freeze, lora and replay need start: foundation")
+        return self
+
+
+def names(root: Path | None = None) -> list[str]:
+    """Names of all strategies there are."""
+    folder = (root or project_root()) / "strategies"
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base")
+
+
+def load(name: str, root: Path | None = None, overrides: dict[str, Any] | None = None) -> Strategy:
+    """Read a strategy; `overrides` maps dotted paths (``training.lr``) to values.
+
+    Raises
+    ------
+    RetemperError
+        An unknown strategy, setting or path, with the nearest that exists.
+    """
+    root = root or project_root()
+    if name not in names(root):
+        raise unknown("strategy", name, names(root))
+    content = merge(read_yaml(root / "strategies/base.yaml"), read_yaml(root / f"strategies/{name}.yaml"))
+    for path, value in (overrides or {}).items():
+        *folders, leaf = path.split(".")
+        target = content
+        for folder in folders:
+            if not isinstance(target.get(folder), dict):
+                raise RetemperError(
+                    f"Strategy {name} has no setting {path}.",
+                    expected=f"a path below {', '.join(key for key, value in content.items() if isinstance(value, dict))}",
+                    fix="drop the override, or choose a strategy that has it",
+                )
+            target = target[folder]
+        target[leaf] = value
+    return parse(Strategy, {"name": name, **content}, f"strategies/{name}.yaml")
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`; sections are merged key by key."""
+    result = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = value
+    return result

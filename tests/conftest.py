@@ -1,0 +1,69 @@
+"""Shared fixtures: small real MACE models (random weights) and where optional real data lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_ELEMENTS = (1, 6, 7, 8, 11, 17)
+
+
+def build_tiny(path: Path, heads: list[str], seed: int = 0) -> Path:
+    """Save an untrained two-layer MACE; energies are smooth, equivariant and not zero."""
+    import torch
+    from mace import modules
+    from e3nn import o3  # isort: skip  (after mace: see its weights_only handling)
+
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(seed)
+    energies = np.linspace(-30.0, -1.0, len(TINY_ELEMENTS))
+    model = modules.ScaleShiftMACE(
+        r_max=4.0,
+        num_bessel=6,
+        num_polynomial_cutoff=5,
+        max_ell=2,
+        interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
+        interaction_cls_first=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
+        num_interactions=2,
+        num_elements=len(TINY_ELEMENTS),
+        hidden_irreps=o3.Irreps("8x0e + 8x1o"),
+        MLP_irreps=o3.Irreps("8x0e"),
+        atomic_energies=np.stack([energies + 0.5 * k for k in range(len(heads))]),
+        avg_num_neighbors=8.0,
+        atomic_numbers=list(TINY_ELEMENTS),
+        correlation=2,
+        gate=torch.nn.functional.silu,
+        atomic_inter_scale=[0.8] * len(heads),
+        atomic_inter_shift=[0.0] * len(heads),
+        heads=heads,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny(tmp_path_factory.mktemp("tiny") / "model.model", ["Default"])
+
+
+@pytest.fixture(scope="session")
+def tiny_multihead(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny(tmp_path_factory.mktemp("tiny-multihead") / "model.model", ["pt_head", "Default"])
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of optional real data sets; tests that ask for it skip without it."""
+    folder = os.environ.get("RETEMPER_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("RETEMPER_DATA is not set")
+    return Path(folder)

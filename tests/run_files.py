@@ -1,0 +1,238 @@
+"""Builds a small project with files under ``runs/`` as the stages write them, for the tests of what comes after."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from retemper.files import sha256, write_json
+from retemper.frames import write_frames
+from retemper.settings import Settings, load_settings
+
+
+def water_frames(number: int, seed: int = 0) -> list[Atoms]:
+    """Rattled water dimers with a sodium ion, with smooth made-up labels."""
+    random = np.random.default_rng(seed)
+    frames = []
+    for index in range(number):
+        one = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+        positions = np.vstack([one, one + [0.2, 0.1, 2.8], [[2.3, 0.4, 1.2]]]) + random.normal(0.0, 0.08, (7, 3))
+        atoms = Atoms("OH2OH2Na", positions=positions)
+        atoms.info |= {"REF_energy": -100.0 - 0.1 * index, "config_type": ("dimer", "salt")[index % 2]}
+        atoms.arrays["REF_forces"] = random.normal(0.0, 1.0, (7, 3))
+        frames.append(atoms)
+    return frames
+
+
+def write_project(
+    root: Path, foundation: Path, strategies: Sequence[str] = ("naive",), seeds: Sequence[int] = (1,)
+) -> Settings:
+    """``params.yaml``, catalogue with the model file `foundation`, data sets and E0s."""
+    (root / "foundations").mkdir(parents=True)
+    shutil.copy(foundation, root / "foundations/tiny.model")
+    write_frames(root / "foundations/retention.extxyz", water_frames(4, seed=9))
+    entry = {
+        "about": "tiny",
+        "level_of_theory": "PBE",
+        "licence": "MIT",
+        "citation": "none",
+        "file": "foundations/tiny.model",
+        "sha256": sha256(foundation),
+        "retention": "foundations/retention.extxyz",
+    }
+    (root / "foundations/foundations.yaml").write_text(yaml.safe_dump({"tiny": entry}))
+    params = {
+        "system": "salt",
+        "foundation": "tiny",
+        "strategies": list(strategies),
+        "seeds": list(seeds),
+        "dataset": {"files": ["data/raw/salt.extxyz"], "level_of_theory": "GFN2-xTB"},
+        "tracking": {"experiment": "test"},
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    for index, name in enumerate(("train", "valid", "test")):
+        write_frames(root / f"runs/dataset/{name}.extxyz", water_frames(4, seed=index))
+    for folder in ("replay", "pseudolabel"):
+        for index, name in enumerate(("train", "valid")):
+            write_frames(root / f"runs/{folder}/{name}.extxyz", water_frames(3, seed=20 + index))
+        write_json(root / f"runs/{folder}/manifest.json", {"counts": {"train": 3, "valid": 3}})
+    return load_settings(root / "params.yaml")
+
+
+def history(epochs: int, scale: float = 1.0, replay: bool = False) -> list[dict[str, float]]:
+    """Rows of ``history.csv`` that fall towards a floor."""
+    rows = []
+    for epoch in range(epochs):
+        level = scale * (1.0 + 9.0 * math.exp(-epoch / 4.0))
+        row = {"epoch": epoch, "train_loss": 0.01 * level, "lr": 0.001, "seconds": 2.0, "valid_loss": 0.011 * level}
+        row |= {"target_loss": 0.011 * level, "target_energy_rmse": 2.0 * level, "target_force_rmse": 20.0 * level}
+        if replay:
+            row |= {"replay_loss": 0.02, "replay_energy_rmse": 11.0, "replay_force_rmse": 45.0 + epoch}
+        rows.append(row)
+    return rows
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_training(
+    root: Path,
+    strategy: str,
+    models: Mapping[int, Path],
+    *,
+    epochs: int = 5,
+    replay: str | None = None,
+    scale: float = 1.0,
+    trainable: int = 900,
+    differences: Sequence[str] = (),
+) -> None:
+    """Folders of the seeds with a copy of `models`, and the summary."""
+    outcomes = {}
+    settings = {"name": strategy, "training": {"lr": 0.001}, "replay": replay and {"labels": replay, "weight": 1.0}}
+    for seed, model in models.items():
+        folder = root / f"runs/finetune/{strategy}/seed-{seed}"
+        rows = history(epochs, scale * (1.0 + 0.05 * seed), replay is not None)
+        write_table(folder / "history.csv", rows)
+        shutil.copy(model, folder / "model.model")
+        (folder / "mace.yaml").write_text("lr: 0.001\n")
+        asked = {"lr": 0.001, "heads": ["Default"], "epochs": epochs}
+        write_json(folder / "effective.json", {"asked": asked, "ran": asked, "differences": list(differences)})
+        outcomes[str(seed)] = {
+            "best_epoch": epochs - 1,
+            "epochs": epochs,
+            "valid_loss": rows[-1]["valid_loss"],
+            "seconds": 2.0 * epochs,
+            "sha256": sha256(folder / "model.model"),
+            "key": f"key-{strategy}-{seed}",
+            "trainable": trainable,
+            "parameters": 1000,
+        }
+    write_json(
+        root / f"runs/finetune/{strategy}/summary.json",
+        {"strategy": strategy, "foundation": "tiny", "settings": settings, "seeds": outcomes},
+    )
+
+
+def measured(force: float, energy: float, spread: float = 0.05) -> dict[str, Any]:
+    """One M of ``metrics.json`` with intervals of `spread` either side."""
+
+    def value(centre: float) -> dict[str, float]:
+        return {"value": centre, "low": centre * (1 - spread), "high": centre * (1 + spread)}
+
+    kinds = {
+        name: {"n_frames": 2, "energy_rmse": energy * f, "force_rmse": force * f}
+        for name, f in (("dimer", 0.8), ("salt", 1.2))
+    }
+    return {
+        "n_frames": 4,
+        "energy_mae": value(0.8 * energy),
+        "energy_rmse": value(energy),
+        "force_mae": value(0.7 * force),
+        "force_rmse": value(force),
+        "stress_mae": None,
+        "stress_rmse": None,
+        "by_config_type": kinds,
+        "by_element": {"O": {"n_atoms": 8, "force_mae": 0.7 * force, "force_rmse": force}},
+    }
+
+
+def write_evaluation(
+    root: Path,
+    name: str,
+    force: Mapping[int, float],
+    retention: Mapping[int, float],
+    own: float,
+    *,
+    energy: float = 3.0,
+    replay_head: Mapping[int, float] | None = None,
+    spread: float = 0.05,
+) -> None:
+    """``runs/evaluate/<name>`` from target and retention force RMSE by seed (meV/A); `own` is the foundation's."""
+
+    def summary(values: Sequence[float]) -> dict[str, Any]:
+        mean = float(np.mean(values))
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        half = mean * spread + (std or 0.0)
+        return {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
+
+    def both(f: Sequence[float], e: float) -> dict[str, Any]:
+        return {"energy_rmse": summary([e] * len(f)), "force_rmse": summary(f)}
+
+    seeds: dict[str, Any] = {}
+    for seed in force:
+        seeds[str(seed)] = {
+            "target": measured(force[seed], energy, spread),
+            "retention": measured(retention[seed], 30.0, spread),
+        }
+        if replay_head is not None:
+            seeds[str(seed)]["retention_replay_head"] = measured(replay_head[seed], 25.0, spread)
+    totals = {
+        "target": both(list(force.values()), energy),
+        "retention": both(list(retention.values()), 30.0),
+        "forgetting_ratio": summary([value / own for value in retention.values()]),
+    }
+    if replay_head is not None:
+        totals["forgetting_ratio_replay_head"] = summary([value / own for value in replay_head.values()])
+    folder = root / "runs/evaluate" / name
+    write_json(
+        folder / "metrics.json",
+        {"name": name, "system": "salt", "foundation": "tiny", "seeds": seeds, "summary": totals},
+    )
+    random = np.random.default_rng(0)
+    rows = []
+    for seed in force:
+        for kind, error in (("target", force[seed]), ("retention", retention[seed])):
+            for reference in random.normal(0.0, 1.5, 300):
+                predicted = reference + random.normal(0.0, 1e-3 * error)
+                rows.append({"seed": seed, "set": kind, "reference": reference, "predicted": predicted})
+    write_table(folder / "parity.csv", rows)
+
+
+def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
+    """Manifest of the data set and the E0 doctor's result."""
+    write_json(
+        root / "runs/dataset/manifest.json",
+        {"counts": {"train": 40, "valid": 6, "test": 8, "isolated": 0, "rejected": 3}, "elements": ["H", "Na", "O"]},
+    )
+    numbers = (1, 8, 11)
+    error = {"rmse": 41.0, "mae": 33.0, "max": 120.0, "mean": 0.4}
+    candidates = {
+        "foundation": {
+            "available": True,
+            "E0s": {str(z): -1.0 * z for z in numbers},
+            "error_per_atom": {**error, "rmse": 3100.0},
+        },
+        "reestimate": {"available": True, "E0s": {str(z): -1.1 * z for z in numbers}, "error_per_atom": error},
+        "isolated": {"available": False, "reason": "no free atoms of H, Na, O"},
+    }
+    write_json(
+        root / "runs/e0s/e0s.json",
+        {
+            "method": "reestimate",
+            "E0s": {str(z): -1.1 * z for z in (1, 6, *numbers[1:])},
+            "elements_in_data": [chemical_symbols[z] for z in numbers],
+            "isolated_atoms": [],
+            "frames": {"train": 40, "valid": 6},
+            "rank": len(numbers) - len(deficient),
+            "n_elements": len(numbers),
+            "deficient": list(deficient),
+            "open_ratios": ["H : O = 2 : 1"] if deficient else [],
+            "condition_number": 12.5,
+            "error_per_atom": error,
+            "candidates": candidates,
+        },
+    )
