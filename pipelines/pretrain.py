@@ -9,6 +9,7 @@ made by foundations/pretraining/structures.py in an environment of its own.
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import subprocess
@@ -29,9 +30,12 @@ def main(what: str = "all") -> None:
     data = root / "foundations/pretraining"
     if what == "all":
         work.mkdir(parents=True, exist_ok=True)
+        for name in ("train", "valid"):  # ASE reads compressed files many times over
+            with lzma.open(data / f"{name}.extxyz.xz") as packed, (work / f"{name}.extxyz").open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
         command = [
             sys.executable, "-m", "mace.cli.run_train", f"--config={data / 'mace.yaml'}", f"--work_dir={work}",
-            f"--train_file={data / 'train.extxyz.xz'}", f"--valid_file={data / 'valid.extxyz.xz'}",
+            f"--train_file={work / 'train.extxyz'}", f"--valid_file={work / 'valid.extxyz'}",
         ]  # fmt: skip
         if subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}).returncode != 0:
             raise RetemperError("Pretraining failed.", fix=f"see {work / 'logs'}; running again goes on from the last checkpoint")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
+
 from retemper import e0_methods, e0s, inference, stoichiometry
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, write_frames
 from retemper.settings import Dataset, E0s, Settings
 
 SHIFT = {1: -3.0, 6: -11.0, 8: 7.5, 11: 0.25, 17: -40.0}  # eV; the new level minus the foundation's
-Diagnose = Callable[..., dict[str, object]]
+Diagnose = Callable[..., dict[str, Any]]
 
 
 def cluster(formula: str, rng: np.random.Generator) -> Atoms:
@@ -45,7 +47,7 @@ def free_atoms(energies: dict[str, float]) -> list[Atoms]:
 
 @pytest.fixture
 def diagnose(tiny_model: Path, tmp_path: Path) -> Diagnose:
-    def run(train: list[Atoms], valid: list[Atoms], free: list[Atoms], **options: object) -> dict[str, object]:
+    def run(train: list[Atoms], valid: list[Atoms], free: list[Atoms], **options: object) -> dict[str, Any]:
         for name, frames in (("train", train), ("valid", valid), ("isolated", free)):
             write_frames(tmp_path / "dataset" / f"{name}.extxyz", frames)
         settings = Settings(

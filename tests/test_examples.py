@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+
 from retemper import examples, xtb
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, is_isolated_atom, read_frames

@@ -113,7 +113,7 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
     summary, rows = run(make_plan(files, name), tmp_path)
     proof = json.loads((tmp_path / "effective.json").read_text())
     assert proof["differences"] == [] and proof["asked"]["lr"] == proof["ran"]["lr"]
-    assert len(rows) == 2 and rows[1]["train_loss"] < rows[0]["train_loss"]
+    assert len(rows) == 2 and rows[1]["valid_loss"] < rows[0]["valid_loss"]
     assert inference.elements(tmp_path / "model.model") == inference.elements(files["model"])
     before, after = weights_of(files["model"]), weights(tmp_path)
     frozen = {"freeze-5": "interactions.0.linear_up.weight", "freeze-6": "products.0.linear.weight"}.get(name)
@@ -260,8 +260,13 @@ def test_weight_zero_ignores_the_replay_set(files: dict[str, Any], tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["naive", "lora", "freeze-5"])
 def test_losses_agree_with_mace_run_train(name: str, files: dict[str, Any], tmp_path: Path) -> None:
-    """The same settings through MACE's own command give the same validation loss, epoch by epoch."""
-    plan = make_plan(files, name, epochs=3)
+    """The same settings through MACE's own command give the same validation loss, epoch by epoch.
+
+    The target's E0s are the foundation's here: MACE would replace any others (see the next test).
+    """
+    folder = files["folder"]
+    target = head_data(folder / "replay-train.extxyz", folder / "replay-valid.extxyz", "target", files["replay_e0s"])
+    plan = dataclasses.replace(make_plan(files, name, epochs=3), target=target)
     _, rows = run(plan, tmp_path / "ours")
     config = (tmp_path / "ours/mace.yaml").read_text().replace(str(tmp_path / "ours/mace"), str(tmp_path / "mace"))
     (tmp_path / "mace.yaml").write_text(config)
@@ -271,11 +276,25 @@ def test_losses_agree_with_mace_run_train(name: str, files: dict[str, Any], tmp_
     )  # fmt: skip
     results = next((tmp_path / "mace/results").glob("*_train.txt")).read_text().splitlines()
     theirs = [e for e in map(json.loads, results) if e["mode"] == "eval" and e["epoch"] is not None]
-    batches, frames = 2, 8  # MACE reports the sum of batch means divided by the number of frames
+    batches, frames = 2, 6  # MACE reports the sum of batch means divided by the number of frames
     assert len(theirs) == 3
     for ours, entry in zip(rows, theirs, strict=True):
         assert ours["target_force_rmse"] == pytest.approx(1e3 * entry["rmse_f"], rel=1e-6)
         assert ours["target_loss"] == pytest.approx(entry["loss"] * frames / batches, rel=1e-6)
+
+
+def test_mace_would_lose_the_reference_energies(
+    files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left alone, MACE overwrites the E0s it is given by the foundation's; the proof sees it, the worker mends it."""
+    from retemper.finetune import worker
+    from retemper.inference import atomic_energies
+
+    run(make_plan(files, "naive", epochs=1), tmp_path / "mended")
+    assert atomic_energies(tmp_path / "mended/model.model") == pytest.approx(files["target_e0s"], rel=1e-12)
+    monkeypatch.setattr(worker, "_set_reference_energies", lambda model, plan: None)
+    with pytest.raises(RetemperError, match=r"E0s\.Default"):
+        run(make_plan(files, "naive", epochs=1), tmp_path / "alone")
 
 
 def test_killed_run_goes_on_as_the_same_run(files: dict[str, Any], tmp_path: Path) -> None:

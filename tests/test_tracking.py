@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_files import history, write_evaluation, write_preparation, write_project, write_training, write_table
+from run_files import history, write_evaluation, write_preparation, write_project, write_table, write_training
 
 from retemper import tracking
 from retemper.errors import RetemperError
@@ -45,7 +45,8 @@ def all_runs(root: Path) -> list[Any]:
 def test_training_is_logged_with_its_data(project: tuple[Path, Settings]) -> None:
     root, _ = project
     (root / "dvc.lock").write_text(
-        "schema: '2.0'\nstages:\n  dataset:\n    cmd: x\n    outs:\n    - path: runs/dataset\n      hash: md5\n      md5: 0123456789abcdef0123456789abcdef.dir\n"
+        "schema: '2.0'\nstages:\n  dataset:\n    cmd: x\n    outs:\n    - path: runs/dataset\n      hash: md5\n"
+        "      md5: 0123456789abcdef0123456789abcdef.dir\n"
     )
     run_id = start(root)
     for row in history(3):

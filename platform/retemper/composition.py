@@ -39,8 +39,8 @@ def robust_fit(frames: Sequence[Atoms], per_atom: Array, rounds: int = 20) -> tu
         Independent compositions.
     """
     shares, _ = fractions(frames)
-    weights = np.ones(len(per_atom))
-    fit = np.zeros(shares.shape[1])
+    weights: Array = np.ones(len(per_atom))
+    fit: Array = np.zeros(shares.shape[1])
     offset = float(np.median(per_atom))
     scale = max(float(np.median(np.abs(per_atom - offset))), 1e-9)
     for _ in range(rounds):

@@ -72,7 +72,7 @@ def reestimate(problem: Problem) -> np.ndarray:
     brings the E0s of elements with a free atom nearest to the free atoms' energies. With full rank
     (k = 0) this is MACE's formula; without free atoms c = 0: the E0s nearest to the foundation's.
     """
-    energies = problem.own + least_norm(problem.counts, problem.energy - problem.predicted)
+    energies: np.ndarray = problem.own + least_norm(problem.counts, problem.energy - problem.predicted)
     basis = null_basis(problem.counts)
     known = problem.has_atom
     if basis.shape[1] and known.any():

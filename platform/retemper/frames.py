@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import lzma
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.io import read, write
+from ase.io.formats import filetype
 
 from retemper.errors import RetemperError
 from retemper.files import atomic_write
@@ -32,8 +34,14 @@ def read_frames(path: str | Path) -> list[Atoms]:
         raise RetemperError(f"{path} does not exist.", fix="check the path in params.yaml, or `dvc pull`")
     if path.stat().st_size == 0:
         raise RetemperError(f"{path} is empty.", expected="at least one structure")
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
     try:
-        frames = read(path, index=":")
+        if opener is None:
+            frames = read(path, index=":")
+        else:  # unpacked in memory: ASE seeks in the file, and each seek would unpack it again
+            with opener(path, "rt") as file:
+                text = file.read()
+            frames = read(io.StringIO(text), index=":", format=filetype(path.stem, read=False))
     except Exception as error:  # ASE's readers raise nearly anything on a broken file
         raise RetemperError(
             f"{path} cannot be read: {type(error).__name__}: {error}",

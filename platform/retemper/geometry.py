@@ -1,17 +1,14 @@
-"""Distances and displacements: neighbours within a frame, and frames that lie close to each other."""
+"""Distances within a frame and displacements between frames."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
 from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
-
-from retemper.frames import ENERGY, FORCES, STRESS
 
 Array = np.ndarray
 
@@ -56,7 +53,7 @@ def heights(cell: Array) -> Array:
     faces = np.stack([np.cross(cell[..., 1, :], cell[..., 2, :]), np.cross(cell[..., 2, :], cell[..., 0, :])], axis=-2)
     faces = np.concatenate([faces, np.cross(cell[..., 0, :], cell[..., 1, :])[..., None, :]], axis=-2)
     area = np.linalg.norm(faces, axis=-1)
-    return np.divide(volume[..., None], area, out=np.zeros_like(area), where=area > 0)
+    return np.asarray(np.divide(volume[..., None], area, out=np.zeros_like(area), where=area > 0))
 
 
 def by_atoms(frames: Sequence[Atoms]) -> list[list[int]]:
@@ -114,58 +111,3 @@ def displacements(positions: Array, cells: Array, pbc: Array, first: Array, seco
     centred = positions - positions.mean(axis=1, keepdims=True)
     rotation = rotations(centred[first], centred[second])
     return centred[second] @ rotation - centred[first], rotation
-
-
-@dataclass(frozen=True)
-class ClosePairs:
-    """Pairs of frames near each other, all arrays [n_pairs].
-
-    `rms` is the RMS movement in A, `strain` the largest component of the strain between the
-    cells, `energy` the difference E_b - E_a, `force_work` the sum of (F_a + F_b)/2 . dx and
-    `stress_work` V s:e, in eV (NaN without stress).
-    """
-
-    rms: Array
-    strain: Array
-    energy: Array
-    force_work: Array
-    stress_work: Array
-
-
-def close_pairs(frames: Sequence[Atoms], per_group: int = 120, nearest: int = 3) -> ClosePairs:
-    """For each of at most `per_group` frames with the same atoms, the pairs with its `nearest` others."""
-    rows = [_pairs_of([frames[k] for k in group[:per_group]], nearest) for group in by_atoms(frames) if len(group) > 1]
-    table = np.concatenate(rows, axis=1) if rows else np.zeros((5, 0))
-    return ClosePairs(*table)
-
-
-def _pairs_of(group: Sequence[Atoms], nearest: int) -> Array:
-    positions = np.array([frame.positions for frame in group])
-    forces = np.array([frame.arrays[FORCES] for frame in group])
-    energies = np.array([frame.info[ENERGY] for frame in group])
-    cells = np.array([frame.cell.array for frame in group])
-    stress = np.array([np.reshape(frame.info.get(STRESS, np.full(9, np.nan)), (3, 3)) for frame in group])
-    pbc = group[0].pbc
-    first, second = np.triu_indices(len(group), 1)
-    rms = np.empty(len(first))
-    for part in np.array_split(np.arange(len(first)), 1 + len(first) * positions.shape[1] // 200_000):
-        movement, _ = displacements(positions, cells, pbc, first[part], second[part])
-        rms[part] = np.sqrt((movement**2).sum(axis=2).mean(axis=1))
-    table = np.full((len(group), len(group)), np.inf)
-    table[first, second] = table[second, first] = rms
-    chosen = np.argsort(table, axis=1)[:, : min(nearest, len(group) - 1)]
-    low, high = np.sort(np.stack([np.repeat(np.arange(len(group)), chosen.shape[1]), chosen.ravel()]), axis=0)
-    first, second = np.unique(np.stack([low, high]), axis=1)
-    movement, rotation = displacements(positions, cells, pbc, first, second)
-    mean_force = (forces[first] + forces[second] @ rotation) / 2
-    force_work = (mean_force * movement).sum(axis=(1, 2))
-    strain = np.zeros(len(first))
-    stress_work = np.full(len(first), np.nan)
-    if pbc.all():
-        mean_cell = (cells[first] + cells[second]) / 2
-        gradient = np.linalg.solve(mean_cell, cells[second] - cells[first])
-        symmetric = (gradient + gradient.transpose(0, 2, 1)) / 2
-        strain = np.abs(symmetric).max(axis=(1, 2))
-        volume = np.abs(np.linalg.det(mean_cell))
-        stress_work = volume * ((stress[first] + stress[second]) / 2 * symmetric).sum(axis=(1, 2))
-    return np.stack([table[first, second], strain, energies[second] - energies[first], force_work, stress_work])

@@ -16,6 +16,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from mlflow.pyfunc.model import PythonModel
 
 
 def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dtype: str = "float64") -> Any:
@@ -50,11 +51,11 @@ def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dt
     return MACECalculator(models=model, device=device, default_dtype=dtype, head=head)
 
 
-class FineTunedMACE(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class FineTunedMACE(PythonModel):
     """Energies, forces and stresses of structures given as JSON.
 
     A row has ``numbers`` [n_atoms], ``positions`` [n_atoms, 3] in A and, where there is one,
-    ``cell`` [3, 3] in A and ``pbc`` [3], each as JSON text or as nested lists. The answer has
+    ``cell`` [3, 3] in A and ``pbc`` [3], each as JSON text. The answer has
     ``energy`` (eV), and as JSON text ``forces`` [n_atoms, 3] (eV/A) and ``stress`` [3, 3]
     (eV/A^3, null without periodicity in three directions).
     """
@@ -66,12 +67,11 @@ class FineTunedMACE(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             context.artifacts["model"], config["sha256"], config["head"], config["device"], config["dtype"]
         )
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        """Evaluate every row."""
-        rows = model_input.to_dict("records") if isinstance(model_input, pd.DataFrame) else list(model_input)
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Evaluate every row. MLflow turns a list of rows into a table before it gets here."""
         answers = []
-        for row in rows:
-            atoms = structure(row)
+        for row in model_input.to_dict("records"):
+            atoms: Any = structure(row)
             atoms.calc = self.calculator
             stress = atoms.get_stress(voigt=False).tolist() if atoms.pbc.all() else None
             answers.append(
@@ -85,21 +85,15 @@ class FineTunedMACE(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
 
 def structure(row: dict[str, Any]) -> Atoms:
-    """A row of the input as ASE structure."""
-
-    def read(name: str) -> Any:
-        value = row.get(name)
-        if isinstance(value, float):  # NaN: a row without this entry in a table that has the column
-            return None
-        return json.loads(value) if isinstance(value, str) else value
-
-    numbers, positions = read("numbers"), read("positions")
-    if numbers is None or positions is None:
-        raise ValueError("a structure needs `numbers` and `positions`")
-    cell, pbc = read("cell"), read("pbc")
-    positions = np.asarray([list(position) for position in positions], dtype=float)
+    """A row of the input as ASE structure; a cell or periodicity that is missing is none."""
+    given = {name: json.loads(text) for name, text in row.items() if isinstance(text, str)}
+    if "numbers" not in given or "positions" not in given:
+        raise ValueError("a structure needs `numbers` and `positions`, as JSON text")
     return Atoms(
-        numbers=list(numbers), positions=positions, cell=None if cell is None else [list(v) for v in cell], pbc=pbc
+        numbers=given["numbers"],
+        positions=np.asarray(given["positions"], dtype=float),
+        cell=given.get("cell"),
+        pbc=given.get("pbc"),
     )
 
 

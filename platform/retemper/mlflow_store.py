@@ -94,8 +94,8 @@ def _create_database(root: Path) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with atomic_write(database) as temporary:
-            store = SqlAlchemyStore(f"sqlite:///{temporary}", (root / ARTIFACTS).as_uri())
-            store.engine.dispose()
+            make: Any = SqlAlchemyStore
+            make(f"sqlite:///{temporary}", (root / ARTIFACTS).as_uri()).engine.dispose()
 
 
 def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
@@ -112,6 +112,18 @@ def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
             if found is None:
                 raise
     return str(found.experiment_id)
+
+
+@contextlib.contextmanager
+def default_store(root: Path) -> Iterator[None]:
+    """Make the project's store the one that MLflow itself uses, where its code does not ask a client."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(root)
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
 
 
 @contextlib.contextmanager
@@ -188,6 +200,6 @@ def metric_entities(
     metrics = []
     for key, value in evaluation_metrics(results, name, seed).items():
         data = sets["target" if key.startswith("target") else "retention"]
-        on = (data.role, data.md5) if data else (None, None)
-        metrics.append(Metric(key, value, now, step, model_id, *on, run_id))
+        name_of_set, hash_of_set = (data.role, data.md5) if data else (None, None)
+        metrics.append(Metric(key, value, now, step, model_id, name_of_set, hash_of_set, run_id))
     return metrics

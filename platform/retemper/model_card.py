@@ -29,7 +29,8 @@ def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> s
         f"MACE model fine-tuned by retemper with the strategy `{strategy}`. Output head: `{tags['head']}`.",
         "",
         f"- Level of theory: {settings.dataset.level_of_theory}",
-        f"- Foundation: {foundation.name} ({foundation.level_of_theory}; licence {foundation.licence}; {foundation.citation})",
+        f"- Foundation: {foundation.name} ({foundation.level_of_theory}; licence {foundation.licence}); "
+        f"{foundation.citation}",
     ]
     counts = ", ".join(f"{n} {name}" for name, n in results.counts().items())
     if counts:

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from retemper import lineage, model_card, tracking
 from retemper.errors import RetemperError, unknown
 from retemper.files import project_root, read_json, sha256, write_json
-from retemper.mlflow_store import ARTIFACTS, DATABASE, connect, metric_entities, store_errors, tracking_uri
+from retemper.mlflow_store import (
+    ARTIFACTS,
+    DATABASE,
+    connect,
+    default_store,
+    metric_entities,
+    store_errors,
+    tracking_uri,
+)
 from retemper.results import FOUNDATION, Results, forgetting_ratio, read_results, seed_value, summary_value
 from retemper.settings import Settings
 
@@ -58,7 +66,8 @@ def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, A
     with store_errors(root):
         client = connect(root)
         _registered_model(client, settings)
-        versions = {seed: _register_seed(client, results, strategy, seed, run) for seed, run in runs.items()}
+        with default_store(root):
+            versions = {seed: _register_seed(client, results, strategy, seed, run) for seed, run in runs.items()}
         best = min(versions, key=lambda seed: _force_rmse(results, strategy, seed))
         mean = summary_value(results.evaluations[strategy], "target", "force_rmse")
         assert mean is not None and mean["mean"] is not None
@@ -170,7 +179,7 @@ def _log_model(
     text, number = DataType.string, DataType.double
     required, optional = ("numbers", "positions"), ("cell", "pbc")
     signature = ModelSignature(
-        inputs=Schema([ColSpec(text, n) for n in required] + [ColSpec(text, n, required=False) for n in optional]),
+        inputs=Schema([*(ColSpec(text, n) for n in required), *(ColSpec(text, n, required=False) for n in optional)]),
         outputs=Schema([ColSpec(number, "energy"), ColSpec(text, "forces"), ColSpec(text, "stress")]),
     )
     packages = lineage.versions()

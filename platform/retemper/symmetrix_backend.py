@@ -34,8 +34,8 @@ TOLERANCE = {"forces": 1e-5, "energy": 1e-6, "stress": 1e-6}  # eV/A, eV/atom, e
 MAX_EDGES = 20_000  # in one call
 # Cost model in seconds of one core (measured; only their ratios matter). `paths` is the number of
 # radial weights of an edge, summed over the layers: 128 for 16x0e, 448 for 32x0e + 32x1o.
-TORCH_EDGE = 0.4e-6  # per edge and path
-SPEED_UP = 8.0  # of torch's time per edge
+TORCH_ATOM, TORCH_EDGE = 7e-6, 0.25e-6  # per path and atom, per path and edge
+SPEED_UP = 8.0  # over torch's batches
 PAIR, PAIR_PATH = 0.045, 0.12e-3  # a pair of elements: constant, and per path
 EXTRACT, EXTRACT_ELEMENT = 15.0, 1.5  # an extraction: constant, and per element
 
@@ -118,7 +118,7 @@ def _worthwhile(
     sample = range(0, len(frames), max(1, len(frames) // 10))
     sampled_atoms = sum(len(frames[i]) for i in sample)
     sampled_edges = sum(_neighbours(frames[i], float(module.r_max))[0].shape[1] for i in sample)
-    torch_atom = TORCH_EDGE * paths * sampled_edges / sampled_atoms
+    torch_atom = paths * (TORCH_ATOM + TORCH_EDGE * sampled_edges / sampled_atoms)
     pair = PAIR + PAIR_PATH * paths
 
     def saved(elements: tuple[int, ...], indices: list[int]) -> float:
@@ -131,7 +131,7 @@ def _worthwhile(
         return []
     indices = [i for elements in chosen for i in groups[elements]]
     mean_atoms = sum(len(frames[i]) for i in indices) / len(indices)
-    referees = torch_atom * mean_atoms * min(REFEREES, len(indices)) / SPEED_UP
+    referees = torch_atom * mean_atoms * min(REFEREES, len(indices))
     overhead = EXTRACT + EXTRACT_ELEMENT * len(set().union(*chosen)) + referees
     return chosen if sum(gains[elements] for elements in chosen) > overhead else []
 

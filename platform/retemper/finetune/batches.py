@@ -41,6 +41,7 @@ class PairedLoader:
     def __init__(self, target: Sequence[Any], replay: Sequence[Any], batch_size: int, replay_batch_size: int, seed: int):
         self.target = target
         self.replay = replay
+        self.batch_size = batch_size
         self.replay_batch_size = min(replay_batch_size, len(replay))
         self._order = target_loader(range(len(target)), batch_size, seed)  # batches of indices
         self._replay_generator = torch.Generator().manual_seed(seed + 1)

@@ -78,6 +78,7 @@ def _train(
 ) -> dict[str, Any]:
     """Everything between MACE's set-up and the saved model."""
     model, optimizer, device = given["model"], given["optimizer"], given["device"]
+    _set_reference_energies(model, plan)
     frames = _frames(given["train_loader"].dataset, given["valid_loaders"], list(model.heads))
     for head, data in ((TARGET, plan.target), (REPLAY, plan.replay)):
         if data is not None:
@@ -148,6 +149,19 @@ def _train(
     temporary.replace(folder / "model.model")
     write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": []})
     return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
+
+
+def _set_reference_energies(model: torch.nn.Module, plan: Plan) -> None:
+    """Put the plan's E0s into the model.
+
+    MACE (0.3.16, `load_foundations_elements`) copies every buffer of equal shape from the
+    foundation over the new model's. With one head and all elements kept, the reference
+    energies that it was given are among them, and are lost without a word.
+    """
+    energies = model.atomic_energies_fn.atomic_energies
+    rows = [plan.target.E0s if head == TARGET else plan.replay.E0s for head in model.heads]  # type: ignore[union-attr]
+    values = [[row[int(z)] for z in model.atomic_numbers] for row in rows]
+    energies.copy_(torch.tensor(values, dtype=energies.dtype, device=energies.device).reshape(energies.shape))
 
 
 def architecture(plan: Plan) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from ase import Atoms, units
 from ase.data import covalent_radii
 
 from retemper.composition import robust_fit
-from retemper.forcelaws import bond_stiffness, fit_pair_potential
 from retemper.frames import ENERGY, FORCES, STRESS
-from retemper.geometry import ClosePairs, close_pairs, neighbours
+from retemper.geometry import neighbours
+from retemper.units.closepairs import CLOSE, STRAINED, ClosePairs, close_pairs
+from retemper.units.forcelaws import bond_stiffness, fit_pair_potential
 
 Array = np.ndarray
 NOBLE = (2, 10, 18, 36, 54, 86)
@@ -65,8 +66,10 @@ class Witness:
 
 def witnesses(frames: Sequence[Atoms]) -> list[Witness]:
     """All measurements that `frames` allow, on labels in eV and eV/A."""
-    together = _line_integral(close_pairs(frames)) or _pair_potential(frames)
-    found = [together, _stiffness(frames), *_totals(frames), _force_size(frames), _energy_spread(frames)]
+    pairs = close_pairs(frames)
+    together = _line_integral(pairs) or _pair_potential(frames)
+    stiffness = _stiffness(frames) or _curvature(pairs)
+    found = [together, stiffness, *_totals(frames), _force_size(frames), _energy_spread(frames)]
     return [witness for witness in found if witness is not None]
 
 
@@ -84,7 +87,7 @@ def _line_integral(pairs: ClosePairs) -> Witness | None:
     strain e as well, and are left out where there is no stress.
     """
     work = -pairs.force_work + np.where(pairs.strain > 1e-6, pairs.stress_work, 0.0)
-    use = np.isfinite(work) & (np.abs(work) > 1e-9) & (pairs.rms < 0.3) & (pairs.strain < 0.02)
+    use = np.isfinite(work) & (np.abs(work) > 1e-9) & (pairs.rms < CLOSE) & (pairs.strain < STRAINED)
     if use.sum() < 6:
         return None
     ratio, weight = pairs.energy[use] / work[use], np.abs(work[use]) / (pairs.rms[use] + 0.01) ** 2
@@ -114,20 +117,20 @@ def _pair_potential(frames: Sequence[Atoms]) -> Witness | None:
     x, y = (_clip(robust_fit(sample, values / sizes)[0]) for values in (model, energies))
     norm = float(np.sqrt((x @ x) * (y @ y)))
     correlation = float(x @ y) / norm if norm > 0 else 0.0
-    if explained < 0.3 or abs(correlation) < 0.75:
+    if explained < 0.3 or correlation < 0.75:
         return None
-    slope = math.copysign(float(np.sqrt((y @ y) / (x @ x))), correlation)
+    slope = float(np.sqrt((y @ y) / (x @ x)))
     text = (
         f"energies vary {slope:.2g} times as much as those of a pair potential fitted to the forces "
         f"(correlation {correlation:.2f})"
     )
-    return Witness(math.log(abs(slope)) - 0.3, 1, -1, 0.7, 0.7, True, text, negative=slope < 0)
+    return Witness(math.log(slope) - 0.3, 1, -1, 0.7, 0.7, True, text)
 
 
 def _clip(values: Array) -> Array:
     values = values - np.median(values)
     limit = 6 * np.median(np.abs(values))
-    return np.clip(values, -limit, limit)
+    return np.asarray(np.clip(values, -limit, limit))
 
 
 def _sample(frames: Sequence[Atoms], number: int, atoms: int) -> list[Atoms]:
@@ -156,6 +159,19 @@ def _stiffness(frames: Sequence[Atoms]) -> Witness | None:
     names = ", ".join(bond.name for bond in sorted(clear, key=lambda bond: -bond.count)[:3])
     text = f"bonds ({names}) are {math.copysign(math.exp(log), sign):.2g} times as stiff as their lengths tell"
     return Witness(log, 0, 1, 0.6, 0.6, True, text, negative=sign < 0)
+
+
+def _curvature(pairs: ClosePairs) -> Witness | None:
+    """Change of forces between close frames over that of Badger's rule: also sees relaxed crystals."""
+    use = np.isfinite(pairs.badger)
+    restoring, badger = float(pairs.restoring[use].sum()), float(pairs.badger[use].sum())
+    if use.sum() < 6 or badger == 0 or restoring == 0:
+        return None
+    if np.average(np.sign(pairs.restoring[use]) == np.sign(restoring), weights=pairs.badger[use]) < 0.8:
+        return None
+    ratio = restoring / badger
+    text = f"forces change {ratio:.2g} times as fast between {use.sum()} pairs of close frames as bond lengths tell"
+    return Witness(math.log(abs(ratio)), 0, 1, 0.6, 0.6, True, text, negative=ratio < 0)
 
 
 def all_electron_energy(numbers: Array) -> Array:
@@ -187,7 +203,8 @@ def _force_size(frames: Sequence[Atoms]) -> Witness | None:
     large = float(np.percentile(size, 99))
     if large == 0:
         return None
-    return Witness(math.log(large / 8), 0, 1, 1.0, 2.5, False, f"the largest hundredth of forces starts at {large:.2g} eV/A")
+    text = f"the largest hundredth of forces starts at {large:.2g} eV/A"
+    return Witness(math.log(large / 8), 0, 1, 1.0, 2.5, False, text)
 
 
 def _energy_spread(frames: Sequence[Atoms]) -> Witness | None:
@@ -207,7 +224,7 @@ def stress_witness(frames: Sequence[Atoms]) -> Witness | None:
     The stress enters as `force` does in `Witness.chi2`. `None` without stress.
     """
     pairs = close_pairs(frames)
-    use = np.isfinite(pairs.stress_work) & (pairs.strain > 2e-3) & (pairs.strain < 0.15) & (pairs.rms < 0.3)
+    use = np.isfinite(pairs.stress_work) & (pairs.strain > 2e-3) & (pairs.strain < 0.15) & (pairs.rms < CLOSE)
     work, rest = pairs.stress_work[use], (pairs.energy + pairs.force_work)[use]
     if len(work) >= 8 and np.abs(work).sum() > 0:
         weight = np.minimum(np.abs(work), 10 * np.median(np.abs(work))) + 1e-12
@@ -215,14 +232,15 @@ def stress_witness(frames: Sequence[Atoms]) -> Witness | None:
         slope = _median(np.abs(rest) / (np.abs(work) + 1e-12), weight)
         if abs(agreement) > 0.6 and slope > 0:
             sign = math.copysign(1, agreement)
-            text = f"energy differences of {len(work)} strained copies are {sign * slope:.2g} times the work of the stress"
+            times = f"{sign * slope:.2g} times"
+            text = f"energy differences of {len(work)} strained copies are {times} the work of the stress"
             return Witness(math.log(slope), 0, -1, 0.8, 0.8, True, text, negative=sign < 0)
     stresses = [np.abs(frame.info[STRESS]).max() for frame in frames if STRESS in frame.info]
     large = float(np.percentile(stresses, 90)) if stresses else 0.0
     if large == 0:
         return None
     text = f"a tenth of the frames has stress above {large:.2g} eV/A^3 ({large / units.GPa:.3g} GPa)"
-    return Witness(math.log(large / 0.1), 0, 1, 1.3, 3.0, False, text)
+    return Witness(math.log(large / 0.1), 0, 1, 1.3, 3.0, large > 10.0, text)
 
 
 def typical_spacing(frames: Sequence[Atoms]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Units of labels: the table that users choose from, and the test whether a choice can be true.
+"""Whether labels can be in the units that the user declared, and if not, in which they are.
 
 The test weighs every combination of units that occurs in practice against measurements on
-the labels themselves (`retemper.witnesses`): how energies and forces belong together, how
+the labels themselves (`retemper.units.witnesses`): how energies and forces belong together, how
 stiff bonds are, how far down an energy can be. Each measurement is a logarithm with an
 uncertainty, so the combinations are compared by chi squared. A combination that is much
 better than the declared one is named.
@@ -13,48 +13,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ase import Atoms, units
+from ase import Atoms
 
-from retemper.errors import RetemperError, unknown
-from retemper.witnesses import Witness, stress_witness, typical_spacing, witnesses
+from retemper.errors import RetemperError
+from retemper.units.table import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS, energy_factor, length_factor
+from retemper.units.witnesses import Witness, stress_witness, typical_spacing, witnesses
 
-ENERGY_UNITS = {  # in eV
-    "eV": 1.0,
-    "meV": 1e-3,
-    "Hartree": units.Hartree,
-    "Ry": units.Rydberg,
-    "kcal/mol": units.kcal / units.mol,
-    "kJ/mol": units.kJ / units.mol,
-}
-LENGTH_UNITS = {"Angstrom": 1.0, "Bohr": units.Bohr, "nm": 10.0}  # in Angstrom
-STRESS_UNITS = {  # in eV/A^3
-    "eV/A^3": 1.0,
-    "GPa": units.GPa,
-    "kbar": 0.1 * units.GPa,
-    "Hartree/Bohr^3": units.Hartree / units.Bohr**3,
-    "kcal/mol/A^3": units.kcal / units.mol,
-}
 PER_ATOM = "eV per atom"
+RARE = {PER_ATOM: 2.0, "meV": 2.0, "Ry": 1.0}  # chi squared against units that few codes write
 MIN_FRAMES = 8  # fewer frames bear no witness
-ERROR, WARNING = 16.0, 6.0  # how much better in chi squared another combination must be
+ERROR, WARNING = 12.0, 6.0  # how much better in chi squared another combination must be
 NATURAL = {("Hartree", "Bohr"), ("Ry", "Bohr"), ("kJ/mol", "nm")} | {(name, "Angstrom") for name in ENERGY_UNITS}
-
-
-def energy_factor(name: str) -> float:
-    """Electronvolts in one energy unit; the name's case does not count."""
-    return _factor("energy_unit", name, ENERGY_UNITS)
-
-
-def length_factor(name: str) -> float:
-    """Angstroms in one length unit; the name's case does not count."""
-    return _factor("length_unit", name, LENGTH_UNITS)
-
-
-def _factor(setting: str, name: str, table: dict[str, float]) -> float:
-    for option, factor in table.items():
-        if option.lower() == name.strip().lower():
-            return factor
-    raise unknown(f"unit in dataset.{setting}", name, table)
 
 
 @dataclass(frozen=True)
@@ -100,12 +69,12 @@ def _combinations(energy_unit: str, length_unit: str, atoms_per_frame: float) ->
     energies = ENERGY_UNITS | {PER_ATOM: atoms_per_frame}
     rows = []
     for name, factor in energies.items():
-        for force_name in {"eV", name} - {PER_ATOM}:
+        for force_name in sorted({"eV", "Hartree", name} - {PER_ATOM}):
             for length_name, length_value in LENGTH_UNITS.items():
                 force = ENERGY_UNITS[force_name] / length_value
                 declared = math.isclose(factor, energy) and math.isclose(force, declared_force) and name != PER_ATOM
                 penalty = 0.0 if (force_name, length_name) in NATURAL else 3.0
-                penalty += (3.0 if force_name != name else 0.0) + (2.0 if name in (PER_ATOM, "meV") else 0.0)
+                penalty += (3.0 if force_name != name else 0.0) + RARE.get(name, 0.0)
                 rows.append(
                     _Combination(
                         name,
@@ -155,7 +124,7 @@ def check_units(frames: Sequence[Atoms], energy_unit: str, length_unit: str) -> 
     if spacing is not None:
         return spacing
     found = witnesses(frames)
-    evidence = [witness.text for witness in found]
+    evidence = list(dict.fromkeys(witness.text for witness in found))
     flipped = next((witness for witness in found if witness.negative), None)
     if flipped is not None:
         return Verdict(
@@ -245,7 +214,9 @@ def _stress(frames: Sequence[Atoms], declared: float) -> Verdict:
     )
 
 
-def require_units(frames: Sequence[Atoms], energy_unit: str, length_unit: str, origin: str) -> tuple[list[str], list[str]]:
+def require_units(
+    frames: Sequence[Atoms], energy_unit: str, length_unit: str, origin: str
+) -> tuple[list[str], list[str]]:
     """`check_units` for the frames of `origin`; wrong units raise.
 
     Returns

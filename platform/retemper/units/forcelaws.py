@@ -15,8 +15,34 @@ from retemper.geometry import by_atoms, neighbours
 Array = np.ndarray
 _PERIOD = np.searchsorted([2, 10, 18, 36, 54, 200], np.arange(120))  # of an element's number; 0 for H and He
 _BADGER_OFFSET = np.array([0.01, 0.34, 0.60, 0.70, 0.80, 0.85])[_PERIOD]  # A
-_BADGER = 1.86 * 6.241509  # eV/A^2 times A^3, from 1.86 mdyn/A
 MIN_BONDS = 30  # bonds of two elements that measure a stiffness
+BONDED = 1.3  # times the sum of covalent radii: longest bond
+
+
+def badger(numbers_1: Array, numbers_2: Array, distance: Array) -> Array:
+    """Stiffness of bonds in eV/A^2 by Badger's rule, within a factor of two to three from H2 to Cs2.
+
+    k = 1.86 mdyn/A / (r/A - d_ij)^3 with d_ij by the periods of the two elements, here as sums
+    of one offset an element; J. Chem. Phys. 2, 128 (1934); 3, 710 (1935).
+    """
+    short = np.maximum(distance - _BADGER_OFFSET[numbers_1] - _BADGER_OFFSET[numbers_2], 0.4)
+    return np.asarray(1.86 * 6.241509 / short**3)
+
+
+def _bonds(frame: Atoms) -> tuple[Array, Array, Array, Array]:
+    """Bonded pairs of atoms, each once: first, second, distance, unit vector."""
+    first, second, distance, vector = neighbours(frame, BONDED * 2 * covalent_radii[frame.numbers].max())
+    longest = BONDED * (covalent_radii[frame.numbers[first]] + covalent_radii[frame.numbers[second]])
+    bonded = (first < second) & (distance < longest)
+    first, second, distance = first[bonded], second[bonded], distance[bonded]
+    return first, second, distance, vector[bonded] / distance[:, None]
+
+
+def badger_work(frame: Atoms, movement: Array) -> float:
+    """Sum over bonds of stiffness times squared stretch, eV, for a movement of atoms [n_atoms, 3] in A."""
+    first, second, distance, unit = _bonds(frame)
+    stretch = ((movement[second] - movement[first]) * unit).sum(axis=1)
+    return float((badger(frame.numbers[first], frame.numbers[second], distance) * stretch**2).sum())
 
 
 def fit_pair_potential(frames: Sequence[Atoms], species: list[int], functions: int = 10) -> tuple[Array, float]:
@@ -43,9 +69,9 @@ def fit_pair_potential(frames: Sequence[Atoms], species: list[int], functions: i
         slope = -0.5 * np.pi / (reach - 0.7) * np.sin(np.pi * inside) - cut * (x - centres) / width**2
         slope *= bump / radii[:, None]
         column = index[frame.numbers[first], frame.numbers[second]][:, None] * functions + np.arange(functions)
-        matrix = np.zeros((3 * len(frame), size))
-        for axis in range(3):
-            np.add.at(matrix, (3 * first[:, None] + axis, column), slope * unit[:, axis, None])
+        rows = (3 * first[:, None] + np.arange(3))[:, :, None] * size + column[:, None, :]
+        terms = unit[:, :, None] * slope[:, None, :]
+        matrix = np.bincount(rows.ravel(), terms.ravel(), minlength=3 * len(frame) * size).reshape(-1, size)
         forces = frame.arrays[FORCES].ravel()
         normal += matrix.T @ matrix / len(frame)
         right += matrix.T @ forces / len(frame)
@@ -68,11 +94,7 @@ class Stiffness:
 
 
 def bond_stiffness(frames: Sequence[Atoms], max_atoms: int = 8000) -> list[Stiffness]:
-    """Stiffness of bonds, from the force along them against their length.
-
-    Compared with Badger's rule k = 1.86 mdyn/A / (r/A - d_i - d_j)^3 (J. Chem. Phys. 2, 128
-    (1934); 3, 710 (1935)), whose offsets are taken as sums of one offset an element. It holds
-    within a factor of two to three from H2 to Cs2.
+    """Stiffness of bonds from the force along them against their length, over that of `badger`.
 
     Each bond is compared with itself in other frames with the same atoms, or with all bonds
     between the two elements, whichever shows the force more clearly.
@@ -82,13 +104,10 @@ def bond_stiffness(frames: Sequence[Atoms], max_atoms: int = 8000) -> list[Stiff
     for number, group in enumerate(sorted(by_atoms(frames), key=len, reverse=True)):
         for k in np.random.default_rng(0).permutation(group)[:40]:
             frame = frames[k]
-            first, second, distance, vector = neighbours(frame, 1.3 * 2 * covalent_radii[frame.numbers].max())
-            z1, z2 = frame.numbers[first], frame.numbers[second]
-            bonded = (first < second) & (distance < 1.3 * (covalent_radii[z1] + covalent_radii[z2]))
-            first, second, distance = first[bonded], second[bonded], distance[bonded]
+            first, second, distance, unit = _bonds(frame)
             forces = frame.arrays[FORCES]
-            along = ((forces[second] - forces[first]) * vector[bonded]).sum(axis=1) / distance / 2
-            species = np.sort(np.stack([z1[bonded], z2[bonded]]), axis=0)
+            along = ((forces[second] - forces[first]) * unit).sum(axis=1) / 2
+            species = np.sort(np.stack([frame.numbers[first], frame.numbers[second]]), axis=0)
             bond = (number * 1_000_000 + first) * 1_000_000 + second
             rows.append(np.stack([*species, distance, along, bond]))
             total += len(frame)
@@ -102,14 +121,13 @@ def bond_stiffness(frames: Sequence[Atoms], max_atoms: int = 8000) -> list[Stiff
         distance, along, bond = table[2:, (table[0] == a) & (table[1] == b)]
         if len(distance) < MIN_BONDS:
             continue
-        typical = float(np.median(distance))
-        badger = _BADGER / max(typical - _BADGER_OFFSET[a] - _BADGER_OFFSET[b], 0.4) ** 3
+        expected = float(badger(np.array(a), np.array(b), np.median(distance)))
         candidates = [_regress(*pair) for pair in (_same_bond(distance, along, bond), _all_bonds(distance, along))]
         measured = [c for c in candidates if c is not None]
         if measured:
             correlation, stiffness = max(measured, key=lambda m: abs(m[0]))
             name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
-            found.append(Stiffness(name, len(distance), correlation, stiffness / badger))
+            found.append(Stiffness(name, len(distance), correlation, stiffness / expected))
     return found
 
 

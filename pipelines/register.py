@@ -1,0 +1,27 @@
+"""Stage register@S: put the models of one strategy into MLflow's model registry.
+
+    python -m pipelines.register lora
+"""
+
+from __future__ import annotations
+
+import sys
+
+from retemper import registry
+from retemper.cli import stage
+from retemper.files import project_root
+from retemper.settings import load_settings
+
+
+@stage
+def main(strategy: str) -> None:
+    """Register every seed and write ``runs/register/<strategy>.json``."""
+    root = project_root()
+    record = registry.register(root, load_settings(root / "params.yaml"), strategy)
+    best, versions = record["best"], record["versions"]
+    print(f"{strategy}: " + ", ".join(f"seed {seed} is {record['model']}/{number}" for seed, number in versions.items()))
+    print(f"best: {record['model']}/{best['version']}, target force RMSE {best['target_force_rmse']:.1f} meV/A")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

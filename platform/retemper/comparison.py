@@ -1,0 +1,194 @@
+"""The headline table: every strategy and the foundation, with intervals, best values and the Pareto front."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from retemper.results import FOUNDATION, Results, finite, pareto_front, summary_value
+
+
+@dataclass(frozen=True)
+class Value:
+    """A mean over seeds with its spread and interval."""
+
+    mean: float
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def overlaps(self, other: Value) -> bool:
+        """Whether the two intervals have a point in common; `False` where one has no interval."""
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return False
+        return self.low <= other.high and other.low <= self.high
+
+
+@dataclass(frozen=True)
+class Column:
+    """One quantity of the table. `judged`: lower is better, and the best is marked."""
+
+    key: str
+    title: str
+    unit: str
+    judged: bool
+    read: Callable[[Results, str], Value | None]
+    scale: float = 1.0  # shown value by stored value
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows by name (foundation first), each with a value or `None` for every column."""
+
+    columns: tuple[Column, ...]
+    rows: dict[str, dict[str, Value | None]]
+    best: dict[str, str]  # column -> strategy with the lowest mean
+    tied: dict[str, list[str]]  # column -> strategies whose interval overlaps with that of the best
+    front: list[str]  # names on the Pareto front of target and retention force RMSE
+
+    def value(self, name: str, key: str) -> Value | None:
+        """One cell; `None` where it was not measured or the row is not there."""
+        return self.rows.get(name, {}).get(key)
+
+    @property
+    def strategies(self) -> list[str]:
+        """Rows other than the foundation."""
+        return [name for name in self.rows if name != FOUNDATION]
+
+
+def _measured(*path: str) -> Callable[[Results, str], Value | None]:
+    def read(results: Results, name: str) -> Value | None:
+        found = summary_value(results.evaluations.get(name), *path)
+        if found is None or found["mean"] is None:
+            return None
+        return Value(found["mean"], *(finite(found.get(bound)) for bound in ("std", "low", "high")))
+
+    return read
+
+
+def _share(results: Results, name: str) -> Value | None:
+    shares = [t.trainable_share for t in results.trainings.get(name, {}).values() if t.trainable_share is not None]
+    return Value(statistics.fmean(shares)) if shares else None
+
+
+def _seconds(results: Results, name: str) -> Value | None:
+    times = [t.outcome["seconds"] for t in results.trainings.get(name, {}).values() if "seconds" in t.outcome]
+    if not times:
+        return None
+    return Value(statistics.fmean(times), statistics.stdev(times) if len(times) > 1 else None)
+
+
+COLUMNS = (
+    Column("target_energy_rmse", "Target energy RMSE", "meV/atom", True, _measured("target", "energy_rmse")),
+    Column("target_force_rmse", "Target force RMSE", "meV/Å", True, _measured("target", "force_rmse")),
+    Column("retention_force_rmse", "Retention force RMSE", "meV/Å", True, _measured("retention", "force_rmse")),
+    Column("forgetting_ratio", "Forgetting ratio, target head", "", True, _measured("forgetting_ratio")),
+    Column(
+        "forgetting_ratio_replay_head",
+        "Forgetting ratio, replay head",
+        "",
+        True,
+        _measured("forgetting_ratio_replay_head"),
+    ),
+    Column("trainable_share", "Trained parameters", "%", False, _share, 100.0),
+    Column("training_seconds", "Training", "s", False, _seconds),
+)
+
+
+def compare(results: Results) -> Comparison:
+    """Build the table from what has been evaluated or trained; rows in the order of ``params.yaml``.
+
+    The foundation is the reference: it is never marked as best. It can be on the Pareto front,
+    because to leave it as it is is a choice as well.
+    """
+    names = [FOUNDATION, *results.settings.strategies]
+    there = [name for name in names if name in results.evaluations or name in results.summaries]
+    rows = {name: {column.key: column.read(results, name) for column in COLUMNS} for name in there}
+    best: dict[str, str] = {}
+    tied: dict[str, list[str]] = {}
+    for column in COLUMNS:
+        values = {n: v for n, row in rows.items() if n != FOUNDATION and (v := row[column.key]) is not None}
+        if column.judged and len(values) > 1:
+            first = min(values, key=lambda name: values[name].mean)
+            best[column.key] = first
+            tied[column.key] = [n for n, v in values.items() if n != first and v.overlaps(values[first])]
+    points = {
+        name: (x.mean, y.mean)
+        for name, row in rows.items()
+        if (x := row["target_force_rmse"]) is not None and (y := row["retention_force_rmse"]) is not None
+    }
+    return Comparison(COLUMNS, rows, best, tied, pareto_front(points))
+
+
+# ------------------------------------------------------------------ as text
+
+
+def number(value: float) -> str:
+    """Three significant digits without exponent: 0.0123, 4.56, 78.9, 1,234."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 99.95:
+        return f"{value:,.0f}"
+    if size >= 9.995:
+        return f"{value:.1f}"
+    if size >= 0.9995:
+        return f"{value:.2f}"
+    return f"{value:.3g}" if size >= 1e-4 else f"{value:.1e}"
+
+
+def shown(column: Column, value: Value) -> str:
+    """The mean in the column's unit."""
+    return number(value.mean * column.scale)
+
+
+def interval(column: Column, value: Value) -> str | None:
+    """``low – high`` in the column's unit, or ``± std`` where there is no interval."""
+    if value.low is not None and value.high is not None:
+        return f"{number(value.low * column.scale)} – {number(value.high * column.scale)}"
+    return f"± {number(value.std * column.scale)}" if value.std is not None else None
+
+
+def terminal(comparison: Comparison) -> str:
+    """The table for a terminal: mean and interval, ``*`` best, ``~`` overlaps with the best, ``P`` Pareto front."""
+    short = {
+        "target_energy_rmse": "target E",
+        "target_force_rmse": "target F",
+        "retention_force_rmse": "retention F",
+        "forgetting_ratio": "forgetting",
+        "forgetting_ratio_replay_head": "replay head",
+        "trainable_share": "trained",
+        "training_seconds": "time",
+    }
+    units = {"trainable_share": "%", "training_seconds": "s", "target_energy_rmse": "meV/atom"}
+    header, under = ["strategy"], [""]
+    for column in comparison.columns:
+        header.append(short[column.key])
+        under.append(units.get(column.key, column.unit.replace("Å", "A") or "ratio"))
+    lines = [header, under]
+    for name, row in comparison.rows.items():
+        cells = [("P " if name in comparison.front else "  ") + name]
+        for column in comparison.columns:
+            value = row[column.key]
+            if value is None:
+                cells.append("-")
+                continue
+            text = shown(column, value)
+            if value.low is not None and value.high is not None:
+                text += f" ± {number((value.high - value.low) / 2 * column.scale)}"
+            mark = " "
+            if comparison.best.get(column.key) == name:
+                mark = "*"
+            elif name in comparison.tied.get(column.key, ()):
+                mark = "~"
+            cells.append(text + mark)
+        lines.append(cells)
+    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
+    table = []
+    for k, line in enumerate(lines):
+        pad = "" if k > 1 else " "  # numbers end in a mark, headings in a space
+        first = line[0].ljust(widths[0]) if k > 1 else ("  " + line[0]).ljust(widths[0])
+        table.append("  ".join([first, *((text + pad).rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))]))
+    rule = "-" * max(map(len, table))
+    return "\n".join([rule, *table[:2], rule, *table[2:], rule])

@@ -1,0 +1,123 @@
+"""What the numbers say, in sentences that claim no more than the intervals allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from retemper.comparison import Comparison, Value, number
+from retemper.results import FOUNDATION, Results
+
+
+def findings(results: Results, comparison: Comparison) -> list[str]:
+    """Sentences on accuracy, scratch, forgetting and the Pareto front; each only where there are numbers for it."""
+    return [
+        *_accuracy(results, comparison),
+        *_forgetting(comparison),
+        *_front(comparison),
+        *_caution(results),
+    ]
+
+
+def names_of(names: Sequence[str]) -> str:
+    """``a``, ``a and b`` or ``a, b and c``, each in bold."""
+    bold = [f"**{name}**" for name in names]
+    return bold[0] if len(bold) == 1 else f"{', '.join(bold[:-1])} and {bold[-1]}"
+
+
+def _range(value: Value, unit: str) -> str:
+    text = f"{number(value.mean)} {unit}".rstrip()
+    if value.low is not None and value.high is not None:
+        text += f" (interval {number(value.low)} to {number(value.high)})"
+    return text
+
+
+def _accuracy(results: Results, comparison: Comparison) -> list[str]:
+    best = comparison.best.get("target_force_rmse")
+    if best is None:
+        return []
+    value = comparison.value(best, "target_force_rmse")
+    assert value is not None
+    lines = [f"**{best}** has the lowest force RMSE on the target test set: {_range(value, 'meV/Å')}."]
+    tied = comparison.tied["target_force_rmse"]
+    if tied:
+        verb = "have intervals" if len(tied) > 1 else "has an interval"
+        lines[0] += f" {names_of(tied)} {verb} that overlap{'' if len(tied) > 1 else 's'} with it: "
+        lines[0] += "this test set and these seeds do not distinguish them."
+    own = comparison.value(FOUNDATION, "target_force_rmse")
+    if own is not None:
+        if own.overlaps(value):
+            lines.append(
+                f"The untouched foundation has {_range(own, 'meV/Å')}: no strategy is better beyond the intervals."
+            )
+        else:
+            word = "less" if value.mean < own.mean else "more"
+            factor = own.mean / value.mean if word == "less" else value.mean / own.mean
+            lines.append(
+                f"The untouched foundation has {_range(own, 'meV/Å')}; **{best}** has {number(factor)} times {word}."
+            )
+        worse = [
+            name
+            for name in comparison.strategies
+            if (v := comparison.value(name, "target_force_rmse")) and v.mean > own.mean and not v.overlaps(own)
+        ]
+        if worse:
+            lines.append(f"{names_of(worse)} did worse on the target than the foundation that was left as it is.")
+    scratch = comparison.value("scratch", "target_force_rmse")
+    if scratch is not None and best != "scratch":
+        told = (
+            "not distinguishable from it" if scratch.overlaps(value) else f"{number(scratch.mean / value.mean)} times"
+        )
+        lines.append(f"Training from random weights (**scratch**) gives {_range(scratch, 'meV/Å')}, {told}.")
+    return lines
+
+
+def _forgetting(comparison: Comparison) -> list[str]:
+    ratios = {n: v for n in comparison.strategies if (v := comparison.value(n, "forgetting_ratio")) is not None}
+    lines = []
+    kept = {name: value for name, value in ratios.items() if name != "scratch"}  # it had nothing to forget
+    if len(kept) > 1:
+        least, most = (choose(kept, key=lambda name: kept[name].mean) for choose in (min, max))
+        alike = [name for name, value in kept.items() if name != least and value.overlaps(kept[least])]
+        text = f"**{least}** forgets least: on held-out pretraining structures its force RMSE is "
+        text += f"{number(kept[least].mean)} times the foundation's own"
+        text += f" (indistinguishable: {names_of(alike)})" if alike else ""
+        lines.append(text + f"; **{most}** forgets most, with {number(kept[most].mean)} times.")
+    heads = {n: v for n in comparison.strategies if (v := comparison.value(n, "forgetting_ratio_replay_head"))}
+    for name, value in heads.items():
+        target = ratios.get(name)
+        if target is not None and not target.overlaps(value) and target.mean > value.mean:
+            lines.append(
+                f"**{name}** keeps the foundation's knowledge in its replay head (ratio {number(value.mean)}) better "
+                f"than in the head that learned the target (ratio {number(target.mean)}). Simulations of the target "
+                "use the target head."
+            )
+    return lines
+
+
+def _front(comparison: Comparison) -> list[str]:
+    if len(comparison.front) < 1 or len(comparison.rows) < 2:
+        return []
+    beaten = [
+        name for name in comparison.rows if name not in comparison.front and comparison.value(name, "target_force_rmse")
+    ]
+    verb = "is" if len(comparison.front) == 1 else "are"
+    text = f"{names_of(comparison.front)} {verb} on the Pareto front of target and retention force RMSE"
+    if beaten:
+        text += f"; for {names_of(beaten)} another choice is at least as good in both and better in one"
+    return [text + ". The front is drawn through means: neighbours whose intervals overlap may change places."]
+
+
+def _caution(results: Results) -> list[str]:
+    frames = results.counts().get("test")
+    seeds = {len(seeds) for seeds in results.trainings.values()}
+    lines = []
+    if seeds == {1}:
+        lines.append(
+            "There is one seed for each strategy: the intervals show the choice of test structures, not the spread of "
+            "training. Run more seeds before preferring one strategy to another."
+        )
+    elif seeds and max(seeds) < 3:
+        lines.append("With fewer than three seeds the spread of training is hardly known.")
+    if frames is not None and frames < 50:
+        lines.append(f"The target test set has only {frames} structures: read small differences with care.")
+    return lines

@@ -1,0 +1,231 @@
+"""From a user's label keys and units to ``REF_energy``, ``REF_forces``, ``REF_stress`` in eV and Angstrom."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from retemper.errors import RetemperError
+from retemper.frames import ENERGY, FORCES, STRESS
+from retemper.geometry import heights
+from retemper.settings import Dataset, Keys
+from retemper.units import energy_factor, length_factor
+
+Array = np.ndarray
+ISOLATED = "IsolatedAtom"
+APART = 8.0  # A: one atom in a cell with all heights above is a free atom
+OURS = {ENERGY, FORCES, STRESS, "energy", "forces", "stress", "virial", "reason"}
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Frames of one file: with labels, without, and what to tell the user."""
+
+    frames: list[Atoms]
+    rejected: list[Atoms]
+    warnings: list[str]
+
+
+def is_free_atom(atoms: Atoms) -> bool:
+    """Whether a frame is one atom without neighbours: no periodicity, named so, or alone in a large cell."""
+    if len(atoms) != 1:
+        return False
+    named = str(atoms.info.get("config_type", "")).lower() == ISOLATED.lower()
+    return named or not atoms.pbc.any() or bool((heights(atoms.cell.array) > APART).all())
+
+
+def reject(atoms: Atoms, reason: str) -> Atoms:
+    """The frame with ``info["reason"]``."""
+    atoms.info["reason"] = reason
+    return atoms
+
+
+def look_up(atoms: Atoms, key: str) -> Any:
+    """A label by its key, from info, per-atom arrays or ASE's calculator results; `None` if absent."""
+    if key in atoms.info:
+        return atoms.info[key]
+    if key in atoms.arrays:
+        return atoms.arrays[key]
+    results = getattr(atoms.calc, "results", {})
+    return results.get(key)
+
+
+def map_labels(frames: Sequence[Atoms], dataset: Dataset, origin: str) -> Mapped:
+    """Give frames of one file retemper's keys and units.
+
+    Parameters
+    ----------
+    frames
+        As read; they are not changed.
+    dataset
+        Settings: keys and units.
+    origin
+        Name of the file, for messages and ``info["source"]`` (origin:index).
+
+    Returns
+    -------
+    Mapped
+        New frames with species, positions, cell, periodicity, ``REF_energy`` (eV),
+        ``REF_forces`` (eV/A), ``REF_stress`` (nine numbers, eV/A^3, where there is one),
+        ``config_type``, ``source`` and the plain values of the user's info. Free atoms are
+        ``IsolatedAtom`` without cell; they need no forces. Frames without a usable label
+        come in `rejected` with the reason.
+
+    Raises
+    ------
+    RetemperError
+        A key that no frame has (the nearest is named), or a stress without a cell.
+    """
+    _require_keys(frames, dataset.keys, origin)
+    energy, length = energy_factor(dataset.energy_unit), length_factor(dataset.length_unit)
+    mapped: list[Atoms] = []
+    rejected: list[Atoms] = []
+    ignored = 0
+    for index, frame in enumerate(frames):
+        new = _plain(frame, f"{origin}:{index}", dataset.keys)
+        fault = _map_energy_forces(frame, new, dataset.keys, energy, length)
+        if fault is None and not is_free_atom(frame):
+            stress, fault = _stress(frame, dataset.keys, energy, length)
+            if stress is not None and _require_cell(frame, stress, f"{origin}:{index}"):
+                new.info[STRESS] = stress.ravel().round(12)
+            elif stress is not None:
+                ignored += 1
+        if fault is None:
+            mapped.append(new)
+        else:
+            rejected.append(reject(new, fault))
+    warnings = [f"{origin}: {ignored} frames without a cell have a stress of zero; it is ignored"] if ignored else []
+    return Mapped(mapped, rejected, warnings)
+
+
+def _plain(frame: Atoms, source: str, keys: Keys) -> Atoms:
+    """Structure and plain info of a frame; positions and cell rounded as extxyz will write them."""
+    free = is_free_atom(frame)
+    new = Atoms(
+        numbers=frame.numbers,
+        positions=frame.positions.round(8),
+        cell=None if free else frame.cell.array.round(8),
+        pbc=False if free else frame.pbc,
+    )
+    skip = OURS | {keys.energy, keys.stress, keys.virial}
+    for key, value in frame.info.items():
+        if key not in skip and isinstance(value, str | bool | int | float | np.generic) and len(str(value)) < 200:
+            new.info["source_given" if key == "source" else key] = value
+    new.info["config_type"] = ISOLATED if free else str(frame.info.get("config_type", "Default"))
+    new.info["source"] = source
+    return new
+
+
+def _map_energy_forces(frame: Atoms, new: Atoms, keys: Keys, energy: float, length: float) -> str | None:
+    """Set energy and forces of `new`; returns what is wrong with them."""
+    total = look_up(frame, keys.energy)
+    try:
+        new.info[ENERGY] = float(np.asarray(total, dtype=float).reshape(())) * energy
+    except (TypeError, ValueError):
+        return f"no energy under {keys.energy!r}" if total is None else f"{keys.energy!r} is not one number"
+    forces = look_up(frame, keys.forces)
+    if forces is None and is_free_atom(frame):
+        forces = np.zeros((1, 3))
+    if forces is None:
+        return f"no forces under {keys.forces!r}"
+    try:
+        values = np.asarray(forces, dtype=float)
+    except (TypeError, ValueError):
+        return f"{keys.forces!r} is not numeric"
+    if values.shape != (len(frame), 3):
+        return f"forces have shape {values.shape} for {len(frame)} atoms"
+    new.arrays[FORCES] = (values * (energy / length)).round(8)
+    return None
+
+
+def _stress(frame: Atoms, keys: Keys, energy: float, length: float) -> tuple[Array | None, str | None]:
+    """Stress [3, 3] in eV/A^3, or a fault; from the stress where the frame has one, else from the virial."""
+    for key, is_virial in ((keys.stress, False), (keys.virial, True)):
+        value = None if key is None else look_up(frame, key)
+        if value is None:
+            continue
+        try:
+            matrix = as_matrix(np.asarray(value, dtype=float))
+        except (TypeError, ValueError):
+            return None, f"{key!r} is none of 6, 9 or 3 x 3 numbers"
+        skew = np.abs(matrix - matrix.T).max()
+        if skew > 0.1 * np.abs(matrix).max():
+            return None, f"{key!r} is not symmetric"
+        matrix = (matrix + matrix.T) / 2
+        if not is_virial:
+            return matrix * energy / length**3, None
+        volume = frame.cell.volume
+        return (-matrix * energy / volume if volume > 0 else matrix * energy), None
+    return None, None
+
+
+def as_matrix(stress: Array) -> Array:
+    """Stress [3, 3] from Voigt order xx yy zz yz xz xy, nine numbers, or 3 x 3; others raise ValueError."""
+    if stress.shape == (6,):
+        return np.asarray(voigt_6_to_full_3x3_stress(stress))
+    return stress.reshape(3, 3)
+
+
+def _require_cell(frame: Atoms, stress: Array, source: str) -> bool:
+    """Whether the frame may have a stress; one without a periodic cell raises unless it is zero."""
+    if frame.pbc.any() and frame.cell.rank == 3:
+        return True
+    if (stress == 0).all():
+        return False
+    raise RetemperError(
+        f"{source}: a stress without a cell.",
+        expected="a periodic frame with a three-dimensional cell, or no stress",
+        got=f"pbc {frame.pbc.tolist()}, cell of rank {frame.cell.rank}",
+        fix="give the frame its Lattice and pbc, or remove the stress; or set dataset.keys.stress: null",
+    )
+
+
+def _require_keys(frames: Sequence[Atoms], keys: Keys, origin: str) -> None:
+    """Raise for a key that no frame has."""
+    chosen = keys.model_fields_set
+    wanted: list[tuple[str, str | None, bool, Callable[[Any, int], bool]]] = [
+        ("energy", keys.energy, True, lambda value, n: np.size(value) == 1),
+        ("forces", keys.forces, True, lambda value, n: np.shape(value) == (n, 3)),
+        ("stress", keys.stress, "stress" in chosen, lambda value, n: np.size(value) in (6, 9)),
+        ("virial", keys.virial, "virial" in chosen, lambda value, n: np.size(value) in (6, 9)),
+    ]
+    for label, key, needed, fits in wanted:
+        if key is None or not needed or any(look_up(frame, key) is not None for frame in frames):
+            continue
+        if label == "forces" and all(is_free_atom(frame) for frame in frames):
+            continue
+        raise _missing(frames, label, key, fits, origin)
+
+
+def _missing(
+    frames: Sequence[Atoms], label: str, key: str, fits: Callable[[Any, int], bool], origin: str
+) -> RetemperError:
+    """Error for a missing key, with the nearest key that could hold this label."""
+    found: dict[str, None] = {}
+    for frame in frames:
+        results = getattr(frame.calc, "results", {})
+        for name in [*frame.info, *frame.arrays, *results]:
+            value = look_up(frame, name)
+            numeric = np.asarray(value).dtype.kind in "fiu" if not isinstance(value, str) else False
+            if name not in found and name not in ("numbers", "positions") and numeric and fits(value, len(frame)):
+                found[name] = None
+    lower = {name.lower(): name for name in found}
+    near = difflib.get_close_matches(key.lower(), lower, n=1, cutoff=0.6)
+    alike = [name for name in found if label[:5] in name.lower()]
+    nearest = lower[near[0]] if near else (alike[0] if alike else None)
+    return RetemperError(
+        f"{origin}: no frame has {key!r}, the key of the {label} (dataset.keys.{label}).",
+        got=f"keys that could be it: {', '.join(found)}" if found else "no key in the file could be it",
+        fix=(
+            f"set dataset.keys.{label}: {nearest} in params.yaml"
+            if nearest
+            else f"set dataset.keys.{label} in params.yaml to the key of the {label}"
+            + (", or to null" if label in ("stress", "virial") else ", or label the structures")
+        ),
+    )

@@ -1,0 +1,14 @@
+"""Units of labels: conversion to eV and Angstrom, and the test whether declared units can be true."""
+
+from retemper.units.table import ENERGY_UNITS, LENGTH_UNITS, energy_factor, length_factor
+from retemper.units.verdict import Verdict, check_units, require_units
+
+__all__ = [
+    "ENERGY_UNITS",
+    "LENGTH_UNITS",
+    "Verdict",
+    "check_units",
+    "energy_factor",
+    "length_factor",
+    "require_units",
+]

@@ -1,0 +1,243 @@
+"""Registered models: one version a result, and back as the same calculator."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
+
+from retemper import registry
+from retemper.errors import RetemperError
+from retemper.files import read_json, sha256
+from retemper.mlflow_store import connect
+from retemper.settings import Settings
+
+
+def energies(model: Path, head: str) -> list[float]:
+    """What MACE's own calculator says of the test structures (eV)."""
+    from mace.calculators import MACECalculator
+
+    calculator = MACECalculator(model_paths=[str(model)], device="cpu", default_dtype="float64", head=head)
+    return [float(calculator.get_potential_energy(atoms)) for atoms in water_frames(3, seed=5)]
+
+
+@pytest.fixture(scope="module")
+def project(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_multihead: Path
+) -> tuple[Path, Settings, dict[str, Any]]:
+    """A project with two strategies registered: naive (seeds 1, 2) and replay (seeds 1, 2)."""
+    root = tmp_path_factory.mktemp("registry")
+    settings = write_project(root, tiny_model, ["naive", "replay"], [1, 2])
+    write_preparation(root)
+    write_training(root, "naive", {1: tiny_model, 2: tiny_multihead})
+    write_training(root, "replay", {1: tiny_multihead, 2: tiny_multihead}, replay="original")
+    write_evaluation(root, "foundation", {0: 90.0}, {0: 50.0}, 50.0)
+    write_evaluation(root, "naive", {1: 24.0, 2: 20.0}, {1: 400.0, 2: 500.0}, 50.0)
+    write_evaluation(root, "replay", {1: 21.0, 2: 25.0}, {1: 80.0, 2: 90.0}, 50.0, replay_head={1: 55.0, 2: 56.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        records = {name: registry.register(root, settings, name) for name in ("naive", "replay")}
+    return root, settings, records
+
+
+def test_record_says_what_was_registered(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+    root, _, records = project
+    record = read_json(root / "runs/register/naive.json")
+    assert record == records["naive"]
+    assert record["model"] == "salt"
+    assert record["versions"] == {"1": "1", "2": "2"}
+    assert record["best"]["seed"] == 2
+    assert record["best"]["target_force_rmse"] == pytest.approx(20.0)
+    assert record["best"]["forgetting_ratio"] == pytest.approx(10.0)
+    assert records["replay"]["best"]["forgetting_ratio_replay_head"] == pytest.approx(1.1)
+
+
+def test_version_carries_numbers_and_lineage(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+    root, _, _ = project
+    client = connect(root)
+    version = client.get_model_version("salt", "3")
+    assert version.tags["strategy"] == "replay" and version.tags["seed"] == "1"
+    assert float(version.tags["target_force_rmse"]) == pytest.approx(21.0)
+    assert float(version.tags["forgetting_ratio"]) == pytest.approx(1.6)
+    assert version.tags["sha256"] == sha256(root / "runs/finetune/replay/seed-1/model.model")
+    for fact in (
+        "GFN2-xTB",
+        "40 train",
+        "| Target, force RMSE (meV/Å) | 21 | 19.95 to 22.05 |",
+        version.tags["sha256"],
+    ):
+        assert fact in version.description
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert {m.key: m.value for m in model.metrics}["target.force_rmse"] == pytest.approx(21.0)
+    found = client.search_logged_models([model.experiment_id], "metrics.`target.force_rmse` < 20.5")
+    assert [entry.name for entry in found] == ["naive-seed-2"]
+    assert model.source_run_id == version.run_id
+
+
+def test_candidate_is_the_best_seed_of_the_best_strategy(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+    root, _, _ = project  # mean over seeds: naive 22, replay 23
+    assert str(connect(root).get_model_version_by_alias("salt", "candidate").version) == "2"
+
+
+def test_registering_again_changes_nothing_but_new_numbers(
+    project: tuple[Path, Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root, settings, records = project
+    assert registry.register(root, settings, "naive") == records["naive"]
+    client = connect(root)
+    assert len(client.search_model_versions("name = 'salt'")) == 4
+    write_evaluation(root, "naive", {1: 24.0, 2: 30.0}, {1: 400.0, 2: 500.0}, 50.0)
+    again = registry.register(root, settings, "naive")
+    assert again["versions"] == records["naive"]["versions"]
+    assert again["best"]["seed"] == 1
+    version = client.get_model_version("salt", "2")
+    assert float(version.tags["target_force_rmse"]) == pytest.approx(30.0)
+    assert "| Target, force RMSE (meV/Å) | 30 |" in version.description
+    assert str(client.get_model_version_by_alias("salt", "candidate").version) == "3"  # mean: naive 27, replay 23
+    write_evaluation(root, "naive", {1: 24.0, 2: 20.0}, {1: 400.0, 2: 500.0}, 50.0)
+    assert registry.register(root, settings, "naive") == records["naive"]
+
+
+@pytest.mark.parametrize(("name", "strategy", "seed"), [("salt/1", "naive", 1), ("models:/salt/3", "replay", 1)])
+def test_loads_back_with_the_same_energies(
+    project: tuple[Path, Settings, dict[str, Any]], name: str, strategy: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root, _, _ = project
+    calculator = registry.load(name, root=root)
+    expected = energies(root / f"runs/finetune/{strategy}/seed-{seed}/model.model", "Default")
+    got = [float(calculator.get_potential_energy(atoms)) for atoms in water_frames(3, seed=5)]
+    assert np.abs(np.subtract(got, expected)).max() < 1e-6
+
+
+def test_multihead_model_loads_with_the_target_head(
+    project: tuple[Path, Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root, _, _ = project
+    model = root / "runs/finetune/replay/seed-1/model.model"
+    got = registry.load("salt/3", root=root).get_potential_energy(water_frames(3, seed=5)[0])
+    assert abs(got - energies(model, "Default")[0]) < 1e-6
+    assert abs(got - energies(model, "pt_head")[0]) > 1.0
+
+
+def test_loads_in_a_fresh_process(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+    root, _, _ = project
+    script = (
+        "import json; from run_files import water_frames; from retemper import registry\n"
+        "calculator = registry.load('salt/1')\n"
+        "print(json.dumps([float(calculator.get_potential_energy(a)) for a in water_frames(3, seed=5)]))"
+    )
+    import os
+
+    paths = [str(Path(registry.__file__).parents[1]), str(Path(__file__).parent)]
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], cwd=root, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout.splitlines()[-1])
+    expected = energies(root / "runs/finetune/naive/seed-1/model.model", "Default")
+    assert np.abs(np.subtract(got, expected)).max() < 1e-6
+
+
+def test_mlflow_serves_structures_as_json(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+    import mlflow.pyfunc
+
+    root, _, _ = project
+    client = connect(root)
+    place = client.get_logged_model(client.get_model_version("salt", "1").source.removeprefix("models:/"))
+    model = mlflow.pyfunc.load_model(place.artifact_location)
+    frames = water_frames(3, seed=5)
+    frames[1].set_cell([8.0, 8.0, 8.0])
+    frames[1].pbc = True
+    rows = [
+        {
+            "numbers": json.dumps(atoms.numbers.tolist()),
+            "positions": json.dumps(atoms.positions.tolist()),
+            "cell": json.dumps(atoms.cell.array.tolist()),
+            "pbc": json.dumps(atoms.pbc.tolist()),
+        }
+        for atoms in frames
+    ]
+    answer = model.predict(pd.DataFrame(rows))
+    del rows[0]["cell"], rows[0]["pbc"]  # may be left out
+    assert model.predict(rows).equals(answer)
+    calculator = registry.load("salt/1", root=root)
+    for index, atoms in enumerate(frames):
+        atoms.calc = calculator
+        assert answer["energy"][index] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+        assert np.abs(np.array(json.loads(answer["forces"][index])) - atoms.get_forces()).max() < 1e-6
+    assert np.abs(np.array(json.loads(answer["stress"][1])) - frames[1].get_stress(voigt=False)).max() < 1e-8
+    assert json.loads(answer["stress"][0]) is None
+
+
+def test_tampered_weights_are_not_opened(
+    project: tuple[Path, Settings, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pickle that would leave a mark when it is opened takes the place of the weights."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root, _, _ = project
+    version = connect(root).get_model_version("salt", "4")
+    (stored,) = (root / "mlartifacts").rglob(f"{version.source.removeprefix('models:/')}/**/model.model")
+    original = stored.read_bytes()
+    mark = tmp_path / "opened"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (mark,))
+
+    import torch
+
+    torch.save(Evil(), stored)
+    try:
+        with pytest.raises(RetemperError, match="was not opened"):
+            registry.load("salt/4", root=root)
+        assert not mark.exists()
+        torch.load(stored, weights_only=False)
+        assert mark.exists()  # the trap works
+    finally:
+        stored.write_bytes(original)
+
+
+def test_changed_model_file_is_not_registered(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = write_project(tmp_path, tiny_model)
+    write_training(tmp_path, "naive", {1: tiny_model})
+    write_evaluation(tmp_path, "foundation", {0: 90.0}, {0: 50.0}, 50.0)
+    with pytest.raises(RetemperError, match="naive has not been evaluated"):
+        registry.register(tmp_path, settings, "naive")
+    write_evaluation(tmp_path, "naive", {1: 24.0}, {1: 400.0}, 50.0)
+    with (tmp_path / "runs/finetune/naive/seed-1/model.model").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(RetemperError, match="is not the model that was trained"):
+        registry.register(tmp_path, settings, "naive")
+    assert not (tmp_path / "runs/register/naive.json").exists()
+
+
+def test_unknown_names_list_the_options(
+    project: tuple[Path, Settings, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root, _, _ = project
+    for name, message in (
+        ("slat", "did you mean 'salt'"),
+        ("salt/9", "version of salt '9'"),
+        ("salt@best", "candidate"),
+    ):
+        with pytest.raises(RetemperError, match=message):
+            registry.load(name, root=root)
+    with pytest.raises(RetemperError, match="No models are registered"):
+        registry.load("salt", root=tmp_path)
+    assert not (tmp_path / "mlflow.db").exists()
