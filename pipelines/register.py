@@ -1,6 +1,6 @@
 """Stage register@S: put the models of one strategy into MLflow's model registry.
 
-    python -m pipelines.register lora
+python -m pipelines.register lora
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ def main(strategy: str) -> None:
     root = project_root()
     record = registry.register(root, load_settings(root / "params.yaml"), strategy)
     best, versions = record["best"], record["versions"]
-    print(f"{strategy}: " + ", ".join(f"seed {seed} is {record['model']}/{number}" for seed, number in versions.items()))
+    print(
+        f"{strategy}: " + ", ".join(f"seed {seed} is {record['model']}/{number}" for seed, number in versions.items())
+    )
     print(f"best: {record['model']}/{best['version']}, target force RMSE {best['target_force_rmse']:.1f} meV/A")
 
 

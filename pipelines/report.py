@@ -1,6 +1,6 @@
 """Stage report: compare all strategies in ``runs/report/``, from the files of the other stages.
 
-    python -m pipelines.report
+python -m pipelines.report
 """
 
 from __future__ import annotations

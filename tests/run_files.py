@@ -64,7 +64,6 @@ def write_project(
     for folder in ("replay", "pseudolabel"):
         for index, name in enumerate(("train", "valid")):
             write_frames(root / f"runs/{folder}/{name}.extxyz", water_frames(3, seed=20 + index))
-        write_json(root / f"runs/{folder}/manifest.json", {"counts": {"train": 3, "valid": 3}})
     return load_settings(root / "params.yaml")
 
 
@@ -204,9 +203,31 @@ def write_evaluation(
 
 def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
     """Manifest of the data set and the E0 doctor's result."""
+    part = {"n_frames": 3, "n_atoms": 21, "elements": {"H": 3, "Na": 3, "O": 3}}
+    replay = {"source": "foundations/pool.extxyz", "select": "farthest-point", "seed": 0, "pool": 900}
+    replay |= {"coverage": {"radius": 0.5, "radius_random": 0.9}, "audited_against_retention": 4}
+    write_json(root / "runs/replay/manifest.json", {**replay, "train": part, "valid": part})
+    labelled = {"n_frames": 3, "rmse_to_original": {"energy": 11.0, "force": 45.0, "stress": None}}
+    pseudolabel = {"foundation": "tiny", "dtype": "float64", "train": labelled, "valid": labelled}
+    write_json(root / "runs/pseudolabel/manifest.json", pseudolabel)
+    sets = {}
+    for name, frames in {"train": 40, "valid": 6, "test": 8, "isolated": 0, "rejected": 3}.items():
+        sets[name] = {"frames": frames, "atoms": 7 * frames, "groups": frames // 2, "with_stress": 0}
+        if frames:
+            sets[name] |= {"energy_per_atom": {"min": -14.4, "max": -14.2}, "force": {"rms": 1.02, "max": 3.9}}
     write_json(
         root / "runs/dataset/manifest.json",
-        {"counts": {"train": 40, "valid": 6, "test": 8, "isolated": 0, "rejected": 3}, "elements": ["H", "Na", "O"]},
+        {
+            "system": "salt",
+            "sets": sets,
+            "rejected": {"duplicate": 2, "dataset.max_force": 1},
+            "elements": ["H", "Na", "O"],
+            "sources": [{"file": "data/raw/salt.extxyz", "sha256": "0" * 64, "bytes": 1000}],
+            "read": 57,
+            "grouping": {"rule": "composition", "groups": 12},
+            "level_of_theory": {"declared": "GFN2-xTB", "info_keys": {}},
+            "warnings": [],
+        },
     )
     numbers = (1, 8, 11)
     error = {"rmse": 41.0, "mae": 33.0, "max": 120.0, "mean": 0.4}

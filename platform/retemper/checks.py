@@ -8,13 +8,12 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
-from ase.geometry import complete_cell
 
 from retemper.composition import robust_fit
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, STRESS
-from retemper.geometry import heights, neighbours
+from retemper.geometry import full_cells, heights, neighbours
 from retemper.labels import reject
 from retemper.settings import Dataset
 
@@ -86,7 +85,7 @@ def _cell_fault(frame: Atoms) -> str | None:
     cell = frame.cell.array
     if (np.linalg.norm(cell, axis=1)[frame.pbc] == 0).any():
         return "periodic without a cell"
-    height = heights(complete_cell(cell))[frame.pbc].min()
+    height = heights(full_cells(cell[None])[0])[frame.pbc].min()
     if height < MIN_HEIGHT:
         return f"the cell is only {height:.2f} A high"
     volume = abs(np.linalg.det(cell)) / len(frame)

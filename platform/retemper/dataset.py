@@ -15,6 +15,7 @@ from retemper.errors import RetemperError
 from retemper.files import atomic_folder, require_space, write_json
 from retemper.foundations import find
 from retemper.frames import ENERGY, read_frames, write_frames
+from retemper.grouping import Grouping, group_frames
 from retemper.labels import Mapped, is_free_atom, map_labels, reject
 from retemper.manifest import describe, reason_kind, summary
 from retemper.settings import Dataset, Settings
@@ -86,7 +87,7 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
     sets, grouping, left_out = _split(frames, dataset)
     warnings += grouping.warnings
     rejected += left_out
-    leaks = splits.require_no_leaks(sets, dataset.near_duplicate)
+    audited = splits.require_no_leaks(sets, dataset.near_duplicate)
     sets |= {"isolated": free, "rejected": rejected}
     _count(sets, read)
 
@@ -94,7 +95,7 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
     manifest |= {
         "read": read,
         "grouping": {"rule": grouping.rule, "groups": len(set(grouping.groups))},
-        "leaks": leaks,
+        "audited": audited,
         "level_of_theory": {"declared": dataset.level_of_theory, "info_keys": tags},
         "units": {"energy": dataset.energy_unit, "length": dataset.length_unit, "evidence": evidence},
         "warnings": warnings,
@@ -187,9 +188,9 @@ def _free_atoms(frames: Frames, warnings: list[str]) -> tuple[Frames, Frames]:
     return kept, rejected
 
 
-def _split(frames: Frames, dataset: Dataset) -> tuple[dict[str, Frames], splits.Grouping, Frames]:
+def _split(frames: Frames, dataset: Dataset) -> tuple[dict[str, Frames], Grouping, Frames]:
     """Train, valid and test sets, how they were grouped, and frames that none of them has."""
-    grouping = splits.group_frames(frames, dataset.group, dataset.valid, dataset.test)
+    grouping = group_frames(frames, dataset.group, dataset.valid, dataset.test)
     for frame, group in zip(frames, grouping.groups, strict=True):
         frame.info["group"] = group
     places = splits.split(grouping, dataset.valid, dataset.test, dataset.seed)

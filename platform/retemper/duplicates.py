@@ -12,14 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
-from ase.cell import Cell
-from ase.geometry import complete_cell
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist
 
 from retemper.frames import structure_hash
-from retemper.geometry import displacements
+from retemper.geometry import displacements, full_cells
 
 Array = np.ndarray
 WAVES = np.array(
@@ -104,9 +102,10 @@ def _distance_change(a: Array, b: Array, species: Array) -> float:
     return float(np.sqrt(np.mean((da[np.lexsort((da, kind))] - db[np.lexsort((db, kind))]) ** 2)))
 
 
-def _standard_cell(cell: Array) -> Array:
-    """The cell turned so that its first vector is along x and its second in the xy plane: six numbers, A."""
-    return np.asarray(Cell.fromcellpar(Cell(cell).cellpar()).array[np.tril_indices(3)])
+def _standard_cells(cells: Array) -> Array:
+    """Cells turned so that the first vector is along x and the second in the xy plane: six numbers each, A."""
+    turned = np.linalg.cholesky(cells @ cells.transpose(0, 2, 1))
+    return np.asarray(turned[:, *np.tril_indices(3)])
 
 
 def _periodic(group: Sequence[Atoms], tolerance: float) -> Array:
@@ -114,9 +113,9 @@ def _periodic(group: Sequence[Atoms], tolerance: float) -> Array:
     orders = [_by_species(frame) for frame in group]
     species = group[0].numbers[orders[0]]
     positions = np.array([frame.positions[order] for frame, order in zip(group, orders, strict=True)])
-    cells = np.array([complete_cell(frame.cell.array) for frame in group])
+    cells = full_cells(np.array([frame.cell.array for frame in group]))
     fractional = np.linalg.solve(cells.transpose(0, 2, 1), positions.transpose(0, 2, 1)).transpose(0, 2, 1)
-    standard = np.array([_standard_cell(cell) for cell in cells])
+    standard = _standard_cells(cells)
     _, kinds = np.unique(species, return_inverse=True)
     weight = 1 + 0.4 * kinds
     length = np.linalg.norm(np.einsum("kc,nci->nki", WAVES, np.linalg.inv(cells).transpose(0, 2, 1)), axis=2)

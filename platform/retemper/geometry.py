@@ -32,7 +32,7 @@ def neighbours(atoms: Atoms, cutoff: float) -> tuple[Array, Array, Array, Array]
     vector
         [n_pairs, 3] from first to second, A.
     """
-    cell = complete_cell(atoms.cell.array)
+    cell = full_cells(atoms.cell.array[None])[0]
     origin = np.zeros(3)
     if not atoms.pbc.any():
         low = atoms.positions.min(axis=0)
@@ -47,13 +47,21 @@ def neighbours(atoms: Atoms, cutoff: float) -> tuple[Array, Array, Array, Array]
     return first[near], second[near], distance[near], vector[near]
 
 
+def full_cells(cells: Array) -> Array:
+    """Cells [..., 3, 3] with missing (zero) vectors replaced by unit vectors normal to the others."""
+    missing = np.abs(np.linalg.det(cells)) == 0
+    if not missing.any():
+        return cells
+    full = cells.copy()
+    full[missing] = [complete_cell(cell) for cell in cells[missing]]
+    return full
+
+
 def heights(cell: Array) -> Array:
-    """Distances between opposite faces of cells [..., 3, 3], A: shape [..., 3]; 0 for a flat cell."""
-    volume = np.abs(np.linalg.det(cell))
-    faces = np.stack([np.cross(cell[..., 1, :], cell[..., 2, :]), np.cross(cell[..., 2, :], cell[..., 0, :])], axis=-2)
-    faces = np.concatenate([faces, np.cross(cell[..., 0, :], cell[..., 1, :])[..., None, :]], axis=-2)
-    area = np.linalg.norm(faces, axis=-1)
-    return np.asarray(np.divide(volume[..., None], area, out=np.zeros_like(area), where=area > 0))
+    """Distances [3] between opposite faces of a cell [3, 3], A; zero for a flat one."""
+    if np.linalg.det(cell) == 0:
+        return np.zeros(3)
+    return np.asarray(1 / np.linalg.norm(np.linalg.inv(cell), axis=0))
 
 
 def by_atoms(frames: Sequence[Atoms]) -> list[list[int]]:
@@ -99,7 +107,7 @@ def displacements(positions: Array, cells: Array, pbc: Array, first: Array, seco
         [n_pairs, 3, 3] that turns row vectors of the second frame into that orientation.
     """
     if pbc.any():
-        cells = np.array([complete_cell(cell) for cell in cells])
+        cells = full_cells(cells)
         fractional = np.linalg.solve(cells.transpose(0, 2, 1), positions.transpose(0, 2, 1)).transpose(0, 2, 1)
         moved = fractional[second] - fractional[first]
         moved -= moved[:, :1]

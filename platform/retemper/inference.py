@@ -42,7 +42,7 @@ class Predictions:
 def name_of(atoms: Atoms, index: int) -> str:
     """A frame as error messages call it: place in the list, formula, where it came from."""
     origin = "".join(f", {key} {atoms.info[key]}" for key in ("config_type", "source") if key in atoms.info)
-    return f"frame {index} ({atoms.get_chemical_formula()}{origin})"
+    return f"frame {index} ({atoms.symbols}{origin})"
 
 
 def has_stress(atoms: Atoms) -> bool:

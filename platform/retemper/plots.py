@@ -169,13 +169,16 @@ def pareto_svg(points: Sequence[Point], names: Sequence[str]) -> str:
     for which in ("x", "y"):
         plain_ticks(axes, which)
     label(axes, "target force RMSE (meV/Å), lower is better", "retention force RMSE (meV/Å), lower is better")
-    legend(axes, 1)
+    legend(axes)
     return svg(made, "Accuracy against retention")
 
 
-def legend(axes: Axes, columns: int) -> None:
-    """Legend to the right of the axes, in the page's text colour."""
-    drawn = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=columns, frameon=False, fontsize=9)
+def legend(axes: Axes, below: bool = False) -> None:
+    """Legend to the right of the axes or below them, in the page's text colour."""
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "ncols": 1}
+    if below:
+        place = {"loc": "upper center", "bbox_to_anchor": (0.48, -0.16), "ncols": 3, "columnspacing": 1.2}
+    drawn = axes.legend(**place, frameon=False, fontsize=9, handlelength=1.8)
     for text in drawn.get_texts():
         text.set_color(INK)
 
@@ -188,7 +191,7 @@ def curves_svg(
     drawn = {name: by_epoch for name, by_epoch in drawn.items() if by_epoch}
     if not drawn:
         return None
-    made, axes = figure(7.4, 3.7)
+    made, axes = figure(5.6, 4.2)
     axes.set_yscale("log")
     for name, by_epoch in drawn.items():
         colour, marker = style(names, name)
@@ -204,7 +207,7 @@ def curves_svg(
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     label(axes, "epoch", title)
-    legend(axes, 1)
+    legend(axes, below=True)
     return svg(made, f"{title} by epoch")
 
 
@@ -217,12 +220,12 @@ def _by_epoch(seeds: Iterable[list[dict[str, float]]], column: str) -> dict[int,
     return by_epoch
 
 
-def parity_svg(rows: Sequence[tuple[float, float]], colour: str, title: str, limit: float) -> str:
+def parity_svg(rows: Sequence[tuple[float, float]], colour: str, title: str, limit: float, name: str) -> str:
     """Predicted against reference force components; the dots are one picture, the rest is drawn."""
     made, axes = figure(2.9, 2.8)
     _parity(axes, rows, colour, limit, line=INK)
     label(axes, "reference (eV/Å)", "predicted (eV/Å)", title)
-    return svg(made, f"Parity of forces, {title}")
+    return svg(made, f"Parity of forces, {name}")
 
 
 def _parity(axes: Any, rows: Sequence[tuple[float, float]], colour: str, limit: float, line: str) -> None:

@@ -67,7 +67,7 @@ class Results:
 
     def counts(self) -> dict[str, int]:
         """Structures by set (train, valid, test, ...) of the data set; empty without a manifest."""
-        return {name: int(count) for name, count in (self.dataset or {}).get("counts", {}).items()}
+        return {name: int(content["frames"]) for name, content in (self.dataset or {}).get("sets", {}).items()}
 
 
 def read_results(root: Path, settings: Settings, *, strategies: list[str] | None = None) -> Results:

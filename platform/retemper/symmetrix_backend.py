@@ -51,7 +51,9 @@ def predict(
     obstacle = _obstacle(dtype, device)
     if obstacle is not None:
         if asked:
-            raise RetemperError(f"The symmetrix backend cannot be used: {obstacle}.", fix="set backend to auto or torch")
+            raise RetemperError(
+                f"The symmetrix backend cannot be used: {obstacle}.", fix="set backend to auto or torch"
+            )
         return None
     groups = _groups(frames)
     chosen = list(groups) if asked else _worthwhile(model, frames, groups)
@@ -123,7 +125,7 @@ def _worthwhile(
 
     def saved(elements: tuple[int, ...], indices: list[int]) -> float:
         atoms = sum(len(frames[i]) for i in indices)
-        return torch_atom * atoms * (1 - 1 / SPEED_UP) - pair * len(elements) ** 2
+        return float(torch_atom) * atoms * (1 - 1 / SPEED_UP) - pair * len(elements) ** 2
 
     gains = {elements: saved(elements, indices) for elements, indices in groups.items()}
     chosen = [elements for elements, gain in gains.items() if gain > 0]
@@ -277,12 +279,18 @@ def _evaluate_chunk(
         forces[i] = total[a:b]
         if inference.has_stress(frames[i]):
             virial = -pair[start:stop].T @ vectors[start:stop]
-            stress[i] = 0.5 * (virial + virial.T) / frames[i].get_volume()
+            stress[i] = 0.5 * (virial + virial.T) / abs(np.linalg.det(frames[i].cell.array))
         start = stop
 
 
 def _difference(
-    atoms: Atoms, index: int, torch: inference.Predictions, k: int, energy: float, forces: np.ndarray, stress: np.ndarray
+    atoms: Atoms,
+    index: int,
+    torch: inference.Predictions,
+    k: int,
+    energy: float,
+    forces: np.ndarray,
+    stress: np.ndarray,
 ) -> str | None:
     """What is further than `TOLERANCE` from torch's prediction `k`, in words; None when all agree."""
     off = {
@@ -292,5 +300,7 @@ def _difference(
     }
     for quantity, value in off.items():
         if not value <= TOLERANCE[quantity]:
-            return f"{inference.name_of(atoms, index)}: {quantity} off by {value:.1e} (allowed {TOLERANCE[quantity]:.0e})"
+            return (
+                f"{inference.name_of(atoms, index)}: {quantity} off by {value:.1e} (allowed {TOLERANCE[quantity]:.0e})"
+            )
     return None

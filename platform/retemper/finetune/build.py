@@ -66,13 +66,18 @@ def _replay(
     else:
         folder, source = root / "runs/pseudolabel", f"foundation:{sha}"
         manifest = read_json(folder / "manifest.json")
-        if manifest["foundation_sha256"] != sha:
+        if manifest["sha256"] != sha:
             raise RetemperError(
                 "The pseudolabels were made by another foundation.",
                 expected=f"sha256 {sha}",
-                got=f"sha256 {manifest['foundation_sha256']}",
+                got=f"sha256 {manifest['sha256']}",
                 fix="dvc repro pseudolabel",
             )
+        for name in ("train", "valid"):
+            if labels_hash(read_frames(folder / f"{name}.extxyz")) != manifest[name]["labels_hash"]:
+                raise RetemperError(
+                    f"{folder / name}.extxyz does not hold the pseudolabels of its manifest.", fix="dvc repro -f pseudolabel"
+                )
     train = folder / "train.extxyz"
     if strategy.replay.number is not None:
         train = _first(train, strategy.replay.number, root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from retemper.comparison import Comparison, Value, number
+from retemper.report.comparison import Comparison, Value, number
 from retemper.results import FOUNDATION, Results
 
 
@@ -27,7 +27,7 @@ def names_of(names: Sequence[str]) -> str:
 def _range(value: Value, unit: str) -> str:
     text = f"{number(value.mean)} {unit}".rstrip()
     if value.low is not None and value.high is not None:
-        text += f" (interval {number(value.low)} to {number(value.high)})"
+        text += f" (interval {number(value.low, value.mean)} to {number(value.high, value.mean)})"
     return text
 
 
@@ -82,15 +82,16 @@ def _forgetting(comparison: Comparison) -> list[str]:
         text += f"{number(kept[least].mean)} times the foundation's own"
         text += f" (indistinguishable: {names_of(alike)})" if alike else ""
         lines.append(text + f"; **{most}** forgets most, with {number(kept[most].mean)} times.")
-    heads = {n: v for n in comparison.strategies if (v := comparison.value(n, "forgetting_ratio_replay_head"))}
-    for name, value in heads.items():
-        target = ratios.get(name)
-        if target is not None and not target.overlaps(value) and target.mean > value.mean:
-            lines.append(
-                f"**{name}** keeps the foundation's knowledge in its replay head (ratio {number(value.mean)}) better "
-                f"than in the head that learned the target (ratio {number(target.mean)}). Simulations of the target "
-                "use the target head."
-            )
+    better = []
+    for name in comparison.strategies:
+        head, target = comparison.value(name, "forgetting_ratio_replay_head"), ratios.get(name)
+        if head is not None and target is not None and target.mean > head.mean and not target.overlaps(head):
+            better.append(f"{name} {number(head.mean)} against {number(target.mean)}")
+    if better:
+        lines.append(
+            f"The replay head keeps more of the foundation's knowledge than the head that learned the target: ratios "
+            f"{'; '.join(better)}. Simulations of the target use the target head."
+        )
     return lines
 
 

@@ -1,17 +1,30 @@
-"""The headline table: every strategy and the foundation, with intervals, best values and the Pareto front."""
+"""The headline table: every strategy and the foundation, with intervals, best values and the Pareto front.
+
+Intervals
+---------
+``metrics.json`` gives the interval of a mean for other test structures (bootstrap), and the
+standard deviation over seeds. A claim about a strategy must survive both, so the half widths
+are added in quadrature: h^2 = h_frames^2 + (t r m / sqrt(n))^2, with m the mean over n seeds and
+r the relative standard deviation over seeds, pooled over the strategies that have several:
+r^2 = sum_i (n_i - 1) r_i^2 / sum_i (n_i - 1), t Student's quantile for sum_i (n_i - 1) degrees of
+freedom. Pooling assumes that seeds scatter by about the same share of the error in every
+strategy; two or three seeds alone would tell next to nothing (D. C. Montgomery, Design and
+Analysis of Experiments, section 3.3: pooled variance in a one-way layout).
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from retemper.results import FOUNDATION, Results, finite, pareto_front, summary_value
 
 
 @dataclass(frozen=True)
 class Value:
-    """A mean over seeds with its spread and interval."""
+    """A mean over seeds, the standard deviation over seeds, and the interval of the mean."""
 
     mean: float
     std: float | None = None
@@ -105,6 +118,11 @@ def compare(results: Results) -> Comparison:
     names = [FOUNDATION, *results.settings.strategies]
     there = [name for name in names if name in results.evaluations or name in results.summaries]
     rows = {name: {column.key: column.read(results, name) for column in COLUMNS} for name in there}
+    seeds = {name: len(results.evaluations.get(name, {}).get("seeds", {})) for name in there}
+    for column in COLUMNS:
+        values = {n: v for n, row in rows.items() if n != FOUNDATION and (v := row[column.key]) is not None}
+        for name, value in with_seeds(values, seeds, results.settings.evaluate.confidence).items():
+            rows[name][column.key] = value
     best: dict[str, str] = {}
     tied: dict[str, list[str]] = {}
     for column in COLUMNS:
@@ -121,15 +139,46 @@ def compare(results: Results) -> Comparison:
     return Comparison(COLUMNS, rows, best, tied, pareto_front(points))
 
 
+def with_seeds(values: Mapping[str, Value], seeds: Mapping[str, int], confidence: float) -> dict[str, Value]:
+    """Widen the intervals of one column by the spread over seeds (formula at the top of this module).
+
+    Parameters
+    ----------
+    values : mapping of strategy to Value
+        Means of positive quantities with intervals over test structures.
+    seeds : mapping of strategy to int
+        Seeds behind each mean.
+    confidence : float
+        0 to 1, that of the intervals.
+    """
+    spread = {
+        name: v.std / v.mean for name, v in values.items() if v.std is not None and v.mean > 0 and seeds[name] > 1
+    }
+    freedom = sum(seeds[name] - 1 for name in spread)
+    if not freedom:
+        return dict(values)
+    from scipy.stats import t as student
+
+    pooled = math.sqrt(sum((seeds[name] - 1) * r**2 for name, r in spread.items()) / freedom)
+    quantile = float(student.ppf(0.5 + confidence / 2, freedom))
+    widened = {}
+    for name, value in values.items():
+        if value.low is None or value.high is None:
+            widened[name] = value
+            continue
+        half = quantile * pooled * value.mean / math.sqrt(seeds[name])
+        low = value.mean - math.hypot(value.mean - value.low, half)
+        widened[name] = replace(value, low=max(0.0, low), high=value.mean + math.hypot(value.high - value.mean, half))
+    return widened
+
+
 # ------------------------------------------------------------------ as text
 
 
-def number(value: float) -> str:
-    """Three significant digits without exponent: 0.0123, 4.56, 78.9, 1,234."""
-    if value == 0:
-        return "0"
-    size = abs(value)
-    if size >= 99.95:
+def number(value: float, like: float | None = None) -> str:
+    """Three significant digits without exponent: 0.0123, 4.56, 78.9, 1,234; or as many decimals as `like` gets."""
+    size = abs(value if like is None else like)
+    if size >= 99.95 or (value == 0 and like is None):
         return f"{value:,.0f}"
     if size >= 9.995:
         return f"{value:.1f}"
@@ -144,10 +193,11 @@ def shown(column: Column, value: Value) -> str:
 
 
 def interval(column: Column, value: Value) -> str | None:
-    """``low – high`` in the column's unit, or ``± std`` where there is no interval."""
+    """``low – high`` in the column's unit, or ``± std`` where there is no interval; decimals as the mean."""
+    mean = value.mean * column.scale
     if value.low is not None and value.high is not None:
-        return f"{number(value.low * column.scale)} – {number(value.high * column.scale)}"
-    return f"± {number(value.std * column.scale)}" if value.std is not None else None
+        return f"{number(value.low * column.scale, mean)} – {number(value.high * column.scale, mean)}"
+    return f"± {number(value.std * column.scale, mean)}" if value.std is not None else None
 
 
 def terminal(comparison: Comparison) -> str:
@@ -176,7 +226,8 @@ def terminal(comparison: Comparison) -> str:
                 continue
             text = shown(column, value)
             if value.low is not None and value.high is not None:
-                text += f" ± {number((value.high - value.low) / 2 * column.scale)}"
+                half = (value.high - value.low) / 2
+                text += f" ± {number(half * column.scale, value.mean * column.scale)}"
             mark = " "
             if comparison.best.get(column.key) == name:
                 mark = "*"

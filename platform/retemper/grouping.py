@@ -1,0 +1,248 @@
+"""Which frames belong together, so that no split tears related frames apart (``dataset.group``).
+
+- an info key: frames with the same value are a group;
+- ``composition``: frames of the same formula are a group;
+- ``auto``: the first that makes sense of
+  1. an info key of `AUTO_KEYS` with ten values or more,
+  2. composition, where there are ten formulas or more,
+  3. an info key of `AUTO_KEYS` with three values or more,
+  4. blocks in time.
+  A key makes sense when nine tenths of the frames have it and its values repeat (two frames a
+  value on average); a rule makes sense when no group has more than half of the frames and
+  whole groups can come near the shares asked for.
+
+Blocks in time: the file order is taken as time. A run is a stretch of consecutive frames of
+one file with the same atoms in the same order; it ends where a slowly moving run jumps (a new trajectory). A run
+that does not forget where it was stays whole if it is short; any other is cut into blocks of
+consecutive frames. Where blocks of different splits touch, as many frames are set aside as
+the run needs to forget (`memory`): none for frames that are shuffled or well apart. Blocks
+that hold frames within 0.1 A of each other, wherever in the file, are joined as long as the
+result is no larger than a held-out share.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from ase import Atoms
+
+from retemper.errors import RetemperError
+from retemper.geometry import by_atoms, displacements
+
+Array = np.ndarray
+AUTO_KEYS = ("group", "trajectory", "traj", "traj_id", "name", "mol", "molecule", "source")
+MIN_FRAMES = 5  # without isolated atoms and rejected frames
+MIN_RUN = 10  # shorter runs stay whole
+RELATED = 0.1  # A, RMS displacement between frames that should not be on either side of a split
+MAX_WORK = 2e7  # displacements of atoms that the search for relatives computes for frames with the same atoms
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Group of each frame, the rule that made them, and the borders between blocks in time.
+
+    `runs` lists the frame indices of each run in order, with the number of frames to set
+    aside where its blocks fall into different splits.
+    """
+
+    groups: list[str]
+    rule: str
+    runs: list[tuple[list[int], int]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def group_frames(frames: Sequence[Atoms], group: str, valid: float, test: float) -> Grouping:
+    """Group frames by the rules above.
+
+    Parameters
+    ----------
+    frames
+        Sound frames in file order, with ``info["source"]`` as file:index.
+    group
+        ``dataset.group``.
+    valid, test
+        Shares asked for.
+
+    Raises
+    ------
+    RetemperError
+        Too few frames, or an unknown key (the keys that exist are listed).
+    """
+    if len(frames) < MIN_FRAMES:
+        raise RetemperError(
+            f"Only {len(frames)} frame(s) are left to split into train, valid and test.",
+            expected=f"at least {MIN_FRAMES} frames of more than one atom",
+            fix="add labelled structures, or look into the reasons for rejected frames",
+        )
+    if group == "composition":
+        return _by_composition(frames)
+    if group != "auto":
+        return _by_key(frames, group)
+    keyed = [_by_key(frames, key) for key in AUTO_KEYS if _repeats(frames, key)]
+    formulas = _by_composition(frames)
+    for grouping, least in [*((k, 10) for k in keyed), (formulas, 10), *((k, 3) for k in keyed)]:
+        if len(set(grouping.groups)) >= least and _sensible(grouping, min(valid, test)):
+            return grouping
+    return _by_blocks(frames, min(valid, test))
+
+
+def _value(frame: Atoms, key: str) -> str | None:
+    value = frame.info.get("source_given" if key == "source" else key)
+    return None if value is None or str(value).strip() == "" else str(value)
+
+
+def _repeats(frames: Sequence[Atoms], key: str) -> bool:
+    values = [value for frame in frames if (value := _value(frame, key)) is not None]
+    return len(values) >= 0.9 * len(frames) and len(set(values)) <= len(frames) / 2
+
+
+def _sensible(grouping: Grouping, share: float) -> bool:
+    """No group above half, and the two smallest are not far above a held-out share."""
+    sizes = sorted(Counter(grouping.groups).values())
+    total = sum(sizes)
+    return sizes[-1] <= total / 2 and sizes[1] <= 2.5 * share * total
+
+
+def _by_composition(frames: Sequence[Atoms]) -> Grouping:
+    return Grouping([f"formula {frame.get_chemical_formula()}" for frame in frames], "composition")
+
+
+def _by_key(frames: Sequence[Atoms], key: str) -> Grouping:
+    values = [_value(frame, key) for frame in frames]
+    missing = sum(value is None for value in values)
+    if missing == len(frames):
+        keys = sorted({name for frame in frames for name in frame.info if not name.startswith("REF_")})
+        raise RetemperError(
+            f"No frame has the info key {key!r} of dataset.group.",
+            expected=f"auto, composition, or one of {', '.join(keys)}",
+            fix="edit dataset.group in params.yaml",
+        )
+    groups = [
+        f"{key} {value}" if value is not None else f"formula {frame.get_chemical_formula()}"
+        for value, frame in zip(values, frames, strict=True)
+    ]
+    warnings = [f"{missing} frame(s) lack the info key {key!r}; they are grouped by composition"] if missing else []
+    return Grouping(groups, f"info key {key}", [], warnings)
+
+
+def _by_blocks(frames: Sequence[Atoms], share: float) -> Grouping:
+    most = max(1, round(2 * share * len(frames)))  # a slow run up to this size stays whole
+    runs = _trajectories(frames)
+    only_short = all(len(run) < MIN_RUN for run in runs) and len(runs) < 3
+    groups = [""] * len(frames)
+    gaps, warnings = [], []
+    for number, run in enumerate(runs):
+        length, gap = len(run), 0
+        if len(run) >= MIN_RUN:
+            gap, forgets = memory([frames[k] for k in run])
+            if forgets or len(run) > most:
+                length = max(round(len(run) * share / 3), 5 * gap, 1)
+            if not forgets and len(run) > most:
+                warnings.append(
+                    f"the {len(run)} frames from {frames[run[0]].info['source']} on change slowly: blocks in different "
+                    "splits stay alike; name trajectories in an info key and set dataset.group to it"
+                )
+        elif only_short:
+            length = max(1, len(run) // MIN_FRAMES)
+        for block, part in enumerate(np.array_split(run, max(1, len(run) // length))):
+            for k in part:
+                groups[k] = f"run {number} block {block}"
+        gaps.append((run, gap))
+    return Grouping(_join_relatives(frames, groups, share), "blocks in time", gaps, warnings)
+
+
+def _trajectories(frames: Sequence[Atoms]) -> list[list[int]]:
+    """Indices of each run: consecutive frames of one file with the same atoms in one order, without jumps."""
+    runs: list[list[int]] = []
+    previous = None
+    for k, frame in enumerate(frames):
+        this = (str(frame.info["source"]).rpartition(":")[0], frame.numbers.tobytes())
+        if this == previous:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+        previous = this
+    return [part for run in runs for part in _cut_at_jumps([frames[k] for k in run], run)]
+
+
+def _cut_at_jumps(frames: Sequence[Atoms], run: list[int]) -> list[list[int]]:
+    if len(run) < MIN_RUN:
+        return [run]
+    track = _Track(frames)
+    steps = track.rms(np.arange(len(run) - 1), np.arange(1, len(run)))
+    far = track.far()
+    if np.median(steps) >= 0.5 * far:
+        return [run]
+    cuts = np.flatnonzero(steps > 0.7 * far) + 1
+    return [[int(k) for k in part] for part in np.split(np.array(run), cuts)]
+
+
+class _Track:
+    """Positions and cells of frames with the same atoms, to measure how far they lie from each other."""
+
+    def __init__(self, frames: Sequence[Atoms]):
+        self.positions = np.array([frame.positions for frame in frames])
+        self.cells = np.array([frame.cell.array for frame in frames])
+        self.pbc = frames[0].pbc
+
+    def rms(self, first: Array, second: Array) -> Array:
+        """RMS displacement between frames `first` and `second` [n_pairs], A."""
+        parts = np.array_split(np.stack([first, second]), 1 + len(first) * self.positions.shape[1] // 200_000, axis=1)
+        moves = [displacements(self.positions, self.cells, self.pbc, *part)[0] for part in parts]
+        return np.concatenate([np.sqrt((move**2).sum(axis=2).mean(axis=1)) for move in moves])
+
+    def at_lag(self, lag: int) -> float:
+        """Median over at most 60 pairs of frames `lag` apart."""
+        first = np.unique(np.linspace(0, len(self.positions) - lag - 1, 60).astype(int))
+        return float(np.median(self.rms(first, first + lag)))
+
+    def far(self) -> float:
+        """Median over lags from a third of the frames on: what two unrelated frames have."""
+        number = len(self.positions)
+        return float(np.median([self.at_lag(int(lag)) for lag in np.linspace(number / 3, number * 0.6, 5)]))
+
+
+def memory(run: Sequence[Atoms]) -> tuple[int, bool]:
+    """Frames after which a run has forgotten where it was, and whether it ever does.
+
+    The RMS displacement between frames `lag` apart grows with `lag` up to what two unrelated
+    frames have. The least lag that reaches half of that, less one, is the answer; it is
+    sought up to a twentieth of the run.
+
+    Parameters
+    ----------
+    run
+        At least ten consecutive frames with the same atoms in the same order.
+    """
+    track = _Track(run)
+    far = track.far()
+    most = max(1, len(run) // 20)
+    for lag in range(1, most + 1):
+        if track.at_lag(lag) >= 0.5 * far:
+            return lag - 1, True
+    return most, False
+
+
+def _join_relatives(frames: Sequence[Atoms], groups: list[str], share: float) -> list[str]:
+    """Give groups that hold frames within `RELATED` one name, closest first, up to `share` of all frames."""
+    pairs = []
+    for same in by_atoms(frames):
+        if len(same) < 2 or len(same) ** 2 * len(frames[same[0]]) / 2 > MAX_WORK:
+            continue
+        track = _Track([frames[k] for k in same])
+        first, second = np.triu_indices(len(same), 1)
+        alike = np.abs(track.cells[first] - track.cells[second]).max(axis=(1, 2)) < RELATED
+        first, second = first[alike], second[alike]
+        rms = track.rms(first, second)
+        pairs += [(float(rms[k]), same[first[k]], same[second[k]]) for k in np.flatnonzero(rms < RELATED)]
+    size = Counter(groups)
+    name = {group: group for group in size}
+    for _, i, j in sorted(pairs):
+        a, b = name[groups[i]], name[groups[j]]
+        if a != b and size[a] + size[b] <= share * len(frames):
+            size[a] += size.pop(b)
+            name = {group: a if now == b else now for group, now in name.items()}
+    return [name[group] for group in groups]

@@ -1,0 +1,159 @@
+"""The comparison of all strategies as web page, Markdown, tables and plot data, from the files under ``runs/``.
+
+Works without MLflow. What has not run is named as missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from retemper import lineage
+from retemper.files import atomic_folder, write_json
+from retemper.foundations import find
+from retemper.mlflow_store import DATABASE
+from retemper.report import inputs, sections
+from retemper.report.comparison import Comparison, compare, terminal
+from retemper.report.page import Document, to_html, to_markdown
+from retemper.results import FOUNDATION, Results, read_results
+from retemper.settings import Settings, load_settings
+
+FOLDER = Path("runs/report")
+
+
+def write(root: str | Path, settings: Settings) -> Path:
+    """Write ``runs/report/``: report.html, report.md, table.csv, metrics.json, pareto.csv, curves.csv.
+
+    Returns
+    -------
+    Path
+        The folder. It is replaced whole.
+    """
+    root = Path(root).resolve()
+    results = read_results(root, settings)
+    comparison = compare(results)
+    made = document(results, comparison)
+    with atomic_folder(root / FOLDER) as folder:
+        (folder / "report.html").write_text(to_html(made), encoding="utf-8")
+        (folder / "report.md").write_text(to_markdown(made), encoding="utf-8")
+        (folder / "table.csv").write_text(table_csv(comparison), encoding="utf-8")
+        (folder / "pareto.csv").write_text(pareto_csv(comparison), encoding="utf-8")
+        (folder / "curves.csv").write_text(curves_csv(results), encoding="utf-8")
+        write_json(folder / "metrics.json", flat_metrics(comparison))
+    return root / FOLDER
+
+
+def terminal_table(root: str | Path) -> str:
+    """The headline table and where to look, for the terminal."""
+    root = Path(root).resolve()
+    settings = load_settings(root / "params.yaml")
+    results = read_results(root, settings)
+    comparison = compare(results)
+    foundation = find(settings.foundation, root)
+    lines = [
+        f"{settings.system} ({settings.dataset.level_of_theory}), fine-tuned from {foundation.name} "
+        f"({foundation.level_of_theory}): RMSE on test sets, mean over seeds ± half the interval",
+        terminal(comparison),
+        "* best   ~ interval overlaps with the best   P Pareto front of target and retention forces   lower is better",
+    ]
+    if results.missing:
+        lines.append(f"missing: {', '.join(results.missing)}")
+    lines += ["", f"report:  {FOLDER}/report.html", f"runs:    mlflow ui --backend-store-uri sqlite:///{DATABASE}"]
+    return "\n".join(lines)
+
+
+def document(results: Results, comparison: Comparison) -> Document:
+    """The report before it is rendered."""
+    settings = results.settings
+    foundation = find(settings.foundation, results.root)
+    commit = lineage.git_commit(results.root)
+    code = f"{commit['commit'][:10]}{' with changes' if commit['dirty'] else ''}" if commit["commit"] else "no commit"
+    counts = results.counts()
+    sizes = " / ".join(str(counts[name]) for name in ("train", "valid", "test")) if "test" in counts else "missing"
+    seeds = ", ".join(map(str, settings.seeds))
+    facts = [
+        ("Target level of theory", settings.dataset.level_of_theory),
+        ("Foundation", f"{foundation.name} ({foundation.level_of_theory})"),
+        ("Train / valid / test structures", sizes),
+        ("Seeds", seeds),
+        ("Code", code),
+    ]
+    return Document(
+        title=f"{settings.system}: fine-tuning strategies compared",
+        subtitle="Accuracy on the target, and what was forgotten of the foundation's knowledge.",
+        facts=facts,
+        sections=[
+            sections.summary(results, comparison),
+            sections.headline(results, comparison),
+            sections.pareto(results, comparison),
+            sections.curves(results),
+            sections.parity(results),
+            sections.config_types(results),
+            inputs.data(results),
+            inputs.e0s(results),
+            inputs.proof(results),
+            inputs.where(results),
+        ],
+    )
+
+
+# ------------------------------------------------------------------ tables for other programs
+
+
+def _csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def table_csv(comparison: Comparison) -> str:
+    """One row a strategy: mean, std, low and high of every column in its stored unit, and the front."""
+    names = [f"{c.key}{part}" for c in comparison.columns for part in ("", "_std", "_low", "_high")]
+    rows: list[dict[str, Any]] = []
+    for name, values in comparison.rows.items():
+        row: dict[str, Any] = {"strategy": name, "pareto_front": int(name in comparison.front)}
+        for column in comparison.columns:
+            value = values[column.key]
+            if value is not None:
+                parts = {"": value.mean, "_std": value.std, "_low": value.low, "_high": value.high}
+                row |= {f"{column.key}{part}": number for part, number in parts.items() if number is not None}
+        rows.append(row)
+    return _csv(rows, ["strategy", *names, "pareto_front"])
+
+
+def pareto_csv(comparison: Comparison) -> str:
+    """Target against retention force RMSE (meV/A), one row a point."""
+    rows: list[dict[str, Any]] = []
+    for name in comparison.rows:
+        x, y = comparison.value(name, "target_force_rmse"), comparison.value(name, "retention_force_rmse")
+        if x is not None and y is not None:
+            point = {"target_force_rmse": x.mean, "retention_force_rmse": y.mean}
+            rows.append({"strategy": name, **point, "pareto_front": int(name in comparison.front)})
+    return _csv(rows, ["strategy", "target_force_rmse", "retention_force_rmse", "pareto_front"])
+
+
+def curves_csv(results: Results) -> str:
+    """Every ``history.csv`` below one another, with strategy and seed."""
+    rows: list[dict[str, Any]] = []
+    columns: dict[str, None] = {"strategy": None, "seed": None, "epoch": None}
+    for strategy, seeds in results.trainings.items():
+        for seed, training in seeds.items():
+            for row in training.history:
+                columns |= dict.fromkeys(row)
+                rows.append({"strategy": strategy, "seed": seed, **row, "epoch": int(row["epoch"])})
+    return _csv(rows, list(columns))
+
+
+def flat_metrics(comparison: Comparison) -> dict[str, float]:
+    """``{"lora.target_force_rmse": ...}`` for `dvc metrics show`: means over seeds."""
+    flat = {}
+    for name, values in comparison.rows.items():
+        for column in comparison.columns:
+            value = values[column.key]
+            if value is not None and not (name == FOUNDATION and column.key == "forgetting_ratio"):
+                flat[f"{name}.{column.key}"] = value.mean
+    return flat

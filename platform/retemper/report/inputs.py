@@ -1,0 +1,272 @@
+"""The report's sections about what went in: data, E0s, the proof of what ran, and where everything is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ase.data import atomic_numbers
+
+from retemper.foundations import find
+from retemper.mlflow_store import DATABASE
+from retemper.report.comparison import number
+from retemper.report.page import Block, Bullets, Cell, Details, Paragraph, Section, Table
+from retemper.report.sections import absent
+from retemper.results import Results, Training
+
+
+def data(results: Results) -> Section:
+    """Counts, what was rejected and why, level of theory, replay sets."""
+    manifest = results.dataset
+    if manifest is None:
+        return Section("Data", "Data", [absent("the data set", "dataset")])
+    foundation = find(results.settings.foundation, results.root)
+    sources = ", ".join(f"`{source['file']}`" for source in manifest["sources"])
+    text = (
+        f"Target: **{manifest['level_of_theory']['declared']}**; foundation: **{foundation.level_of_theory}**. "
+        f"{manifest['read']:,} structures were read from {sources}."
+    )
+    blocks: list[Block] = [Paragraph(text)]
+    titles = [
+        ("Set", ""),
+        ("Structures", ""),
+        ("Atoms", ""),
+        ("Groups", ""),
+        ("With stress", ""),
+        ("Energy", "eV/atom"),
+        ("Force, RMS", "eV/Å"),
+        ("Force, largest", "eV/Å"),
+    ]
+    rows = []
+    for name, content in manifest["sets"].items():
+        energy, force = content.get("energy_per_atom"), content.get("force")
+        span = f"{energy['min']:.3f} … {energy['max']:.3f}" if energy else "–"
+        forces = [Cell(f"{force[key]:.3f}" if force else "–") for key in ("rms", "max")]
+        rows.append(
+            [
+                Cell(name),
+                *(Cell(f"{content[key]:,}") for key in ("frames", "atoms", "groups", "with_stress")),
+                Cell(span),
+                *forces,
+            ]
+        )
+    blocks.append(Table(titles, rows))
+    facts = [f"Elements: {' '.join(manifest['elements'])}."]
+    grouping = manifest.get("grouping")
+    if grouping:
+        facts.append(
+            f"Split by whole groups ({grouping['rule']}; {grouping['groups']} groups): near copies stay in one set."
+        )
+    if manifest["rejected"]:
+        reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest["rejected"].items())
+        facts.append(f"Rejected: {reasons}. The structures with their reasons are in `runs/dataset/rejected.extxyz`.")
+    else:
+        facts.append("No structure was rejected.")
+    facts += [_replay(results.replay), _pseudolabel(results.pseudolabel)]
+    blocks.append(Bullets(facts))
+    blocks += [Paragraph(str(text), "warning") for text in manifest.get("warnings", [])]
+    return Section("Data", "Data", blocks)
+
+
+def _replay(manifest: dict[str, Any] | None) -> str:
+    """How the replay structures were chosen."""
+    if manifest is None:
+        return "Replay structures: missing (`dvc repro replay`)."
+    if manifest.get("source") is None:
+        return "Replay structures: none, because the foundation has no pool."
+    train, valid = manifest["train"], manifest["valid"]
+    text = (
+        f"Replay structures: {train['n_frames']} for training and {valid['n_frames']} for validation of "
+        f"`{manifest['source']}` ({manifest['pool']:,} structures; choice: {manifest['select']}, seed "
+        f"{manifest['seed']}), {len(train['elements'])} elements. None of them is among the "
+        f"{manifest['audited_against_retention']} retention structures."
+    )
+    coverage = manifest.get("coverage")
+    if coverage:
+        text += (
+            f" Farthest candidate in descriptor space: {number(coverage['radius'])} from the chosen ones, "
+            f"{number(coverage['radius_random'])} from as many taken at random."
+        )
+    return text
+
+
+def _pseudolabel(manifest: dict[str, Any] | None) -> str:
+    """Who labelled the replay structures again, and how far that is from their own labels."""
+    if manifest is None:
+        return "Pseudolabels: missing (`dvc repro pseudolabel`)."
+    text = f"Pseudolabels: by `{manifest['foundation']}` in {manifest['dtype']} for the same structures"
+    rmse = manifest["train"].get("rmse_to_original") or {}
+    units = {"energy": "meV/atom", "force": "meV/Å", "stress": "meV/Å³"}
+    off = [f"{name} {number(rmse[name])} {unit}" for name, unit in units.items() if rmse.get(name) is not None]
+    return text + (f"; RMSE to their original labels: {', '.join(off)}." if off else ".")
+
+
+def e0s(results: Results) -> Section:
+    """The E0 doctor: method, candidates, what the data do not determine."""
+    doctor = results.e0s
+    if doctor is None:
+        return Section("E0s", "Atomic reference energies (E0s)", [absent("the E0 doctor's result", "e0s")])
+    chosen, error = doctor["method"], doctor["error_per_atom"]
+    blocks: list[Block] = [
+        Paragraph(
+            f"Chosen: **{chosen}**. With these E0s the untouched foundation misses the target energies by "
+            f"**{number(error['rmse'])} meV/atom** (RMSE; mean {number(error['mean'])}, largest "
+            f"{number(error['max'])})."
+        )
+    ]
+    if doctor["deficient"]:
+        blocks.append(
+            Paragraph(
+                f"The data do not determine the E0s of {', '.join(doctor['deficient'])} (compositions of rank "
+                f"{doctor['rank']} for {doctor['n_elements']} elements): {'; '.join(doctor.get('open_ratios', []))}. "
+                "Energies of structures with these ratios are not affected; energies of other ratios, free atoms and reactions are "
+                "arbitrary by a constant for each element.",
+                "warning",
+            )
+        )
+    limit = 1000.0 * results.settings.e0s.max_error
+    if error["rmse"] > limit:
+        blocks.append(
+            Paragraph(
+                f"The error after the shift is above the limit of {number(limit)} meV/atom, which was overridden.",
+                "warning",
+            )
+        )
+    titles = [
+        ("Element", ""),
+        *((name, "eV" if c["available"] else "not available") for name, c in doctor["candidates"].items()),
+    ]
+    rows = []
+    for symbol in doctor["elements_in_data"]:
+        z = str(atomic_numbers[symbol])
+        row = [Cell(symbol)]
+        for name, candidate in doctor["candidates"].items():
+            value = candidate["E0s"].get(z) if candidate["available"] else None
+            row.append(Cell("–") if value is None else Cell(f"{value:.4f}", mark="chosen" if name == chosen else ""))
+        rows.append(row)
+    for key, title in (("rmse", "RMSE after the shift"), ("max", "largest error")):
+        row = [Cell(title, "meV/atom")]
+        row += [
+            Cell(number(c["error_per_atom"][key])) if c["available"] else Cell("–")
+            for c in doctor["candidates"].values()
+        ]
+        rows.append(row)
+    blocks.append(Table(titles, rows))
+    reasons = [f"{name}: {c['reason']}" for name, c in doctor["candidates"].items() if not c["available"]]
+    if reasons:
+        blocks.append(Paragraph("Not available: " + "; ".join(reasons), "note"))
+    return Section("E0s", "Atomic reference energies (E0s)", blocks)
+
+
+def proof(results: Results) -> Section:
+    """For every run: whether what ran is what was asked for."""
+    trainings = [t for seeds in results.trainings.values() for t in seeds.values()]
+    if not trainings:
+        return Section("Proof", "What ran", [absent("the trainings", "finetune")])
+    proven = [t for t in trainings if t.proven]
+    text = (
+        "After MACE had built model, optimiser, loss and data, their settings were read back from these objects and "
+        f"compared with what was asked for: **{len(proven)} of {len(trainings)} runs** have no difference."
+    )
+    blocks: list[Block] = [Paragraph(text)]
+    for training in trainings:
+        if not training.proven:
+            found = (training.effective or {}).get("differences") or ["not read back: the run did not finish"]
+            blocks.append(
+                Paragraph(f"{training.strategy}, seed {training.seed}: {'; '.join(map(str, found))}", "warning")
+            )
+    titles = [
+        ("Strategy", ""),
+        ("Seed", ""),
+        ("Points compared", ""),
+        ("Differences", ""),
+        ("Trained parameters", ""),
+        ("Epochs", ""),
+        ("Best epoch", ""),
+        ("Validation loss", ""),
+        ("Model", "sha256"),
+    ]
+    blocks.append(Table(titles, [_proof_row(training) for training in trainings]))
+    for name, seeds in results.trainings.items():
+        first = next(iter(seeds.values()))
+        if first.effective is not None:
+            blocks.append(Details(f"{name}: settings, asked and ran (seed {first.seed})", [_asked_and_ran(first)]))
+    note = "`mace.yaml` beside each model is the same run for `mace_run_train --config`, without this project."
+    return Section("Proof", "What ran", [*blocks, Paragraph(note, "note")])
+
+
+def _proof_row(training: Training) -> list[Cell]:
+    effective, outcome = training.effective or {}, training.outcome
+    trained = f"{outcome['trainable']:,}" if "trainable" in outcome else "–"
+    of = f"of {outcome['parameters']:,}" if "parameters" in outcome else None
+    loss = number(outcome["valid_loss"]) if "valid_loss" in outcome else "–"
+    return [
+        Cell(training.strategy),
+        Cell(str(training.seed)),
+        Cell(str(len(effective.get("asked", {})))),
+        Cell("none" if training.proven else str(len(effective.get("differences", [])) or "unknown")),
+        Cell(trained, of),
+        Cell(str(outcome.get("epochs", len(training.history)))),
+        Cell(str(outcome["best_epoch"] + 1) if "best_epoch" in outcome else "–"),
+        Cell(loss),
+        Cell(str(outcome.get("sha256", "–"))[:12]),
+    ]
+
+
+def _asked_and_ran(training: Training) -> Table:
+    effective = training.effective or {}
+    asked, ran = effective.get("asked", {}), effective.get("ran", {})
+    keys = [*asked, *(key for key in ran if key not in asked)]
+    rows = [
+        [Cell(key), Cell(_short(asked[key]) if key in asked else "–"), Cell(_short(ran[key]) if key in ran else "–")]
+        for key in keys
+    ]
+    return Table([("Setting", ""), ("Asked", ""), ("Ran", "")], rows, textual=True)
+
+
+def _short(value: Any) -> str:
+    """A setting in one line; long lists and tables by their size."""
+    if isinstance(value, dict):
+        if len(value) > 8:
+            return f"{len(value)} entries"
+        return ", ".join(f"{key}: {_short(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return f"{len(value)} entries" if len(value) > 8 else ", ".join(_short(part) for part in value) or "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "none" if value is None else str(value)
+
+
+def where(results: Results) -> Section:
+    """Registered versions, commands and files."""
+    blocks: list[Block] = []
+    if results.registered:
+        rows = []
+        for name, record in results.registered.items():
+            versions = ", ".join(
+                f"{record['model']}/{number} (seed {seed})" for seed, number in record["versions"].items()
+            )
+            best = record["best"]
+            rows.append([Cell(name), Cell(versions), Cell(f"{record['model']}/{best['version']}")])
+        blocks.append(
+            Table([("Strategy", ""), ("Registered versions", ""), ("Lowest target force RMSE", "")], rows, textual=True)
+        )
+        model = results.settings.system
+        blocks.append(
+            Paragraph(
+                f'As ASE calculator: `from retemper import registry; atoms.calc = registry.load("{model}@candidate")`.'
+            )
+        )
+    else:
+        blocks.append(absent("registered models", "register"))
+    blocks.append(
+        Bullets(
+            [
+                f"Runs, curves and registered models: `mlflow ui --backend-store-uri sqlite:///{DATABASE}` in the "
+                "project's folder.",
+                "Models with history, proof and MACE configuration: `runs/finetune/<strategy>/seed-<k>/`.",
+                "Errors of every frame, element and configuration type: `runs/evaluate/<strategy>/`.",
+                "This table for other programs: `runs/report/table.csv`, `metrics.json`, `pareto.csv`, `curves.csv`.",
+            ]
+        )
+    )
+    return Section("Files", "Where to look", blocks)

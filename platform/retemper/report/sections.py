@@ -1,0 +1,194 @@
+"""The report's sections about results: summary, headline table, Pareto front, curves, parity, configuration types."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from retemper import plots
+from retemper.report.comparison import Comparison, Value, interval, number, shown
+from retemper.report.findings import findings
+from retemper.report.page import Block, Bullets, Cell, Paragraph, Plot, Plots, Section, Table
+from retemper.results import FOUNDATION, Results, finite
+
+MOST_PARITY_POINTS = 1500
+
+
+def absent(what: str, stage: str) -> Paragraph:
+    """A warning that a stage has not run."""
+    return Paragraph(f"Missing: {what}. Run `dvc repro {stage}`.", "warning")
+
+
+def summary(results: Results, comparison: Comparison) -> Section:
+    """Findings in words, and what is missing."""
+    blocks: list[Block] = []
+    if results.missing:
+        stages = ", ".join(f"`{name}`" for name in results.missing)
+        blocks.append(
+            Paragraph(f"This report is incomplete. Missing: {stages}. `dvc repro` makes what is missing.", "warning")
+        )
+    found = findings(results, comparison)
+    blocks.append(Bullets(found) if found else Paragraph("There is nothing to compare yet."))
+    return Section("Findings", "Findings", blocks)
+
+
+def headline(results: Results, comparison: Comparison) -> Section:
+    """The table of all strategies."""
+    if not comparison.rows:
+        return Section("Comparison", "Comparison", [absent("all trainings and evaluations", "report")])
+    columns = [("Strategy", "")]
+    used = [c for c in comparison.columns if any(row[c.key] is not None for row in comparison.rows.values())]
+    columns += [(column.title, column.unit) for column in used]
+    rows = []
+    for name, values in comparison.rows.items():
+        row = [Cell(name, mark="front" if name in comparison.front else "")]
+        for column in used:
+            value = values[column.key]
+            mark = "best" if comparison.best.get(column.key) == name else ""
+            if name in comparison.tied.get(column.key, ()):
+                mark = "tied"
+            row.append(Cell("–") if value is None else Cell(shown(column, value), interval(column, value), mark))
+        rows.append(row)
+    level = f"{100 * results.settings.evaluate.confidence:g} %"
+    notes = (
+        f"Means over seeds; below them the {level} interval for other test structures (bootstrap) and other seeds "
+        "(their relative spread, pooled over the strategies). ★ lowest in the column; ≈ its interval overlaps with that "
+        "of the lowest: not distinguished here. The foundation is the reference and takes no part in this. Retention is "
+        "the error on held-out structures of the foundation's pretraining distribution; the forgetting ratio is that "
+        "force RMSE over the foundation's own. A model with a replay head has two answers: the target head is the one "
+        "to use for the target system."
+    )
+    reference = [index for index, name in enumerate(comparison.rows) if name == FOUNDATION]
+    return Section("Comparison", "Comparison", [Table(columns, rows, reference=reference), Paragraph(notes, "note")])
+
+
+def pareto(results: Results, comparison: Comparison) -> Section:
+    """Accuracy against retention."""
+    title = "Accuracy against retention"
+    points = []
+    for name in comparison.rows:
+        x = comparison.value(name, "target_force_rmse")
+        y = comparison.value(name, "retention_force_rmse")
+        if x is None or y is None:
+            continue
+        ratio, own = (
+            comparison.value(name, "forgetting_ratio_replay_head"),
+            comparison.value(FOUNDATION, "retention_force_rmse"),
+        )
+        replay = ratio.mean * own.mean if ratio and own else None
+        points.append(plots.Point(name, x.mean, y.mean, _bounds(x), _bounds(y), name in comparison.front, replay))
+    if not points:
+        return Section("Pareto", title, [absent("evaluations on the target and on the retention set", "evaluate")])
+    caption = (
+        "Each point is the mean over seeds with its intervals; both axes are logarithmic, and the lower left is better. "
+        "Filled symbols are on the Pareto front (dashed): nothing else is as good in both and better in one. "
+        "The grey star is the foundation."
+    )
+    if any(point.replay_head is not None for point in points):
+        caption += (
+            " A bar below or above a point, joined by dots, is the same model's replay head on the retention set."
+        )
+    return Section("Pareto", title, [Plot(plots.pareto_svg(points, results.settings.strategies), caption)])
+
+
+def _bounds(value: Value) -> tuple[float, float] | None:
+    return (value.low, value.high) if value.low is not None and value.high is not None else None
+
+
+def curves(results: Results) -> Section:
+    """Validation errors by epoch."""
+    histories = {name: [t.history for t in seeds.values()] for name, seeds in results.trainings.items()}
+    drawn = []
+    for column, title, caption in (
+        ("target_force_rmse", "target force RMSE (meV/Å)", "Target. Line: mean over seeds; band: lowest to highest."),
+        ("target_energy_rmse", "target energy RMSE (meV/atom)", "Target."),
+        ("replay_force_rmse", "replay force RMSE (meV/Å)", "Replay structures with the replay head."),
+    ):
+        plot = plots.curves_svg(histories, column, title, results.settings.strategies)
+        if plot is not None:
+            drawn.append(Plot(plot, caption))
+    if not drawn:
+        return Section("Curves", "Learning curves", [absent("the trainings", "finetune")])
+    note = (
+        "Errors on the validation sets, on which the best epoch was chosen. The table above is made on the test sets."
+    )
+    return Section("Curves", "Learning curves", [Plots(drawn, 440), Paragraph(note, "note")])
+
+
+def parity(results: Results) -> Section:
+    """Predicted against reference forces, target and retention, one plot a strategy."""
+    pairs: dict[str, dict[str, list[tuple[float, float]]]] = {"target": {}, "retention": {}}
+    for name in results.evaluations:
+        path = results.root / "runs/evaluate" / name / "parity.csv"
+        if not path.is_file():
+            continue
+        for (_, kind), rows in plots.read_parity(path).items():
+            if kind in pairs:
+                pairs[kind].setdefault(name, []).extend(rows)
+    blocks: list[Block] = []
+    for kind, by_name in pairs.items():
+        if not by_name:
+            continue
+        limit = plots.parity_limit([(x, x) for rows in by_name.values() for x, _ in rows])
+        small = []
+        for name, rows in by_name.items():
+            colour, _ = plots.style(results.settings.strategies, name)
+            outside = sum(abs(y) > limit for _, y in rows) / len(rows)
+            thin = rows[:: max(1, -(-len(rows) // MOST_PARITY_POINTS))]
+            text = f"{100 * outside:.1f} % of the predictions lie outside" if outside >= 0.01 else ""
+            small.append(Plot(plots.parity_svg(thin, colour, name, limit, f"{kind}-{name}"), text))
+        title = {"target": "Target test set", "retention": "Retention set"}[kind]
+        blocks += [Paragraph(title, "heading"), Plots(small, 190)]
+    if not blocks:
+        return Section("Parity", "Parity of forces", [absent("parity.csv of the evaluations", "evaluate")])
+    note = "Force components of a fixed random subset, all seeds together, target head; same axes in each group."
+    return Section("Parity", "Parity of forces", [*blocks, Paragraph(note, "note")])
+
+
+def config_types(results: Results) -> Section:
+    """Force RMSE by configuration type."""
+    blocks: list[Block] = []
+    for part, title in (("target", "Target test set"), ("retention", "Retention set")):
+        table = _config_type_table(results, part)
+        if table is not None:
+            blocks += [Paragraph(title, "heading"), table]
+    if not blocks:
+        return Section("Types", "Errors by configuration type", [absent("the evaluations", "evaluate")])
+    note = (
+        "Force RMSE in meV/Å, target head, mean over seeds; ★ lowest of the strategies. Types with few structures are "
+        "uncertain. Pooled errors hide a kind of structure that fails: look here before trusting the table at the top."
+    )
+    return Section("Types", "Errors by configuration type", [*blocks, Paragraph(note, "note")])
+
+
+def _config_type_table(results: Results, part: str) -> Table | None:
+    means: dict[str, dict[str, float]] = {}  # type -> name -> RMSE
+    frames: dict[str, int] = {}
+    for name, evaluation in results.evaluations.items():
+        values: dict[str, list[float]] = {}
+        for measured in evaluation["seeds"].values():
+            for kind, errors in ((measured.get(part) or {}).get("by_config_type") or {}).items():
+                frames[kind] = int(errors["n_frames"])
+                value = finite(errors.get("force_rmse"))
+                if value is not None:
+                    values.setdefault(kind, []).append(value)
+        for kind, found in values.items():
+            means.setdefault(kind, {})[name] = statistics.fmean(found)
+    if not means:
+        return None
+    names = list(results.evaluations)
+    rows = []
+    for kind in sorted(means, key=lambda kind: -frames[kind]):
+        fitted = {n: v for n, v in means[kind].items() if n != FOUNDATION}
+        best = min(fitted, key=lambda name: fitted[name]) if len(fitted) > 1 else None
+        row = [Cell(kind), Cell(str(frames[kind]))]
+        row += [
+            Cell(number(means[kind][n]), mark="best" if n == best else "") if n in means[kind] else Cell("–")
+            for n in names
+        ]
+        rows.append(row)
+    return Table(_titles(["Type", "Structures", *names]), rows)
+
+
+def _titles(titles: Sequence[str]) -> list[tuple[str, str]]:
+    return [(title, "") for title in titles]
