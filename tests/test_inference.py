@@ -60,9 +60,7 @@ def test_equals_mace_calculator(
         np.testing.assert_allclose(predicted.forces[i], forces, atol=1e-8)
         if frames[i].pbc.all():
             xx, yy, zz, yz, xz, xy = stress
-            np.testing.assert_allclose(
-                predicted.stress[i], [[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]], atol=1e-8
-            )
+            np.testing.assert_allclose(predicted.stress[i], [[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]], atol=1e-8)
             assert np.abs(stress).max() > 1e-6
         else:
             assert np.isnan(predicted.stress[i]).all()
@@ -125,18 +123,18 @@ def test_what_is_refused_names_the_frame(tiny_model: Path, frames: list[Atoms]) 
 
 
 def test_an_output_that_is_not_finite_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
-    """A model whose oxygen is broken: the frame with oxygen is named."""
+    """A model with an absurd oxygen, two of which overflow: the frame with two is named."""
     import torch
 
     module = inference.load(tiny_model)
     broken = torch.load(tiny_model, weights_only=False)
-    broken.atomic_energies_fn.atomic_energies[0, 3] = np.nan
+    broken.atomic_energies_fn.atomic_energies[0, 3] = 1e308
     torch.save(broken, tmp_path / "broken.model")
     assert module.atomic_energies_fn.atomic_energies.isfinite().all()
-    with pytest.raises(RetemperError, match=r"frame 1 \(OH2, config_type wet\) are not finite"):
-        water = molecule("H2O")
-        water.info["config_type"] = "wet"
-        inference.predict(tmp_path / "broken.model", [molecule("CH4"), water], backend="torch")
+    with pytest.raises(RetemperError, match=r"frame 1 \(CO2, config_type gas\) are not finite"):
+        gas = molecule("CO2")
+        gas.info["config_type"] = "gas"
+        inference.predict(tmp_path / "broken.model", [molecule("CH4"), gas, molecule("H2O")], backend="torch")
 
 
 def test_files_that_are_not_models(tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symmetrix_backend, "REFEREES", 3)  # the other frames keep symmetrix's own numbers
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_equals_torch(model: Path, frames: list[Atoms], head: str, cache: Path) -> None:
+def test_equals_torch(model: Path, frames: list[Atoms], cache: Path) -> None:
+    head = HEADS[1]  # not the first of the file
     torch = inference.predict(model, frames, head=head, backend="torch")
     fast = inference.predict(model, frames, head=head, backend="symmetrix")
     assert fast.backend == "symmetrix"
@@ -91,7 +91,7 @@ def test_equals_torch(model: Path, frames: list[Atoms], head: str, cache: Path) 
     assert np.nanmax(np.abs(fast.stress - torch.stress)) < 1e-6
     assert np.nanmax(np.abs(torch.stress)) > 1e-3
     assert fast.energy.tolist() != torch.energy.tolist()  # it was not torch after all
-    assert len(list(cache.glob("*.json"))) == HEADS.index(head) + 1
+    assert [path.name.split("-")[1] for path in cache.glob("*.json")] == [head]
 
 
 def test_torch_takes_over_when_they_differ(
@@ -117,7 +117,9 @@ def test_asked_for_where_it_cannot_run(model: Path) -> None:
 def test_auto_weighs_the_cost(model: Path) -> None:
     """Few atoms, or many sets of elements, are not worth an extraction; many atoms of few elements are."""
     water = molecule("H2O")
-    few, many = [water] * 10, [water] * 500_000
+    water.set_cell([3.0, 3.0, 3.0])
+    water *= (5, 5, 4)
+    few, many = [water] * 10, [water] * 2_000
     assert symmetrix_backend._worthwhile(model, few, symmetrix_backend._groups(few)) == []
     assert symmetrix_backend._worthwhile(model, many, symmetrix_backend._groups(many)) == [(1, 8)]
     mixed = [*many, Atoms("Na")]

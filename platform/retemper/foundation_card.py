@@ -45,7 +45,7 @@ def errors(model: Path, frames: list) -> dict[str, dict[str, float]]:
             "energy_rmse": float(np.sqrt(np.mean(energy[chosen] ** 2))),
             "force_mae": float(np.abs(f).mean()),
             "force_rmse": float(np.sqrt(np.mean(f**2))),
-            "stress_rmse": float(np.sqrt(np.mean(np.square(s)))) if s else float("nan"),
+            "stress_rmse": float(np.sqrt(np.mean(np.square(np.array(s, dtype=float))))) if s else float("nan"),
         }
     return table
 

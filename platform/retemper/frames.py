@@ -12,6 +12,7 @@ import io
 import lzma
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -34,7 +35,8 @@ def read_frames(path: str | Path) -> list[Atoms]:
         raise RetemperError(f"{path} does not exist.", fix="check the path in params.yaml, or `dvc pull`")
     if path.stat().st_size == 0:
         raise RetemperError(f"{path} is empty.", expected="at least one structure")
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
+    frames: Any
     try:
         if opener is None:
             frames = read(path, index=":")
@@ -52,12 +54,12 @@ def read_frames(path: str | Path) -> list[Atoms]:
         raise RetemperError(f"{path} holds no structures.", expected="at least one")
     if ".xyz" in path.name or ".extxyz" in path.name:
         _complete_extxyz(path, frames)
-    return frames
+    return list(frames)
 
 
 def _complete_extxyz(path: Path, frames: Sequence[Atoms]) -> None:
     """ASE stops silently at a truncated last frame: compare line counts."""
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
     with opener(path, "rt") as file:
         lines = sum(1 for line in file if line.strip())
     blank_comments = sum(len(frame) + 2 for frame in frames)

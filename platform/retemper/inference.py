@@ -19,6 +19,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from retemper import launch
 from retemper.errors import RetemperError, unknown
 
 BACKENDS = ("auto", "torch", "symmetrix")
@@ -76,7 +77,7 @@ def load(model: str | Path, device: str = "cpu", dtype: str = "float64") -> Any:
 @lru_cache(maxsize=8)
 def _load(path: Path, mtime: int, size: int, device: str, dtype: str) -> Any:
     """`mtime` and `size` are there for the cache's key."""
-    import mace  # noqa: F401  (before torch.load: it allows pickled modules)
+    launch.import_mace()  # before torch.load: it allows pickled modules
     import torch
 
     try:

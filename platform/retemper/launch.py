@@ -7,9 +7,12 @@ large block to the system and faults it in again (measured in ``benchmarks/``).
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import threading
 import time
+import warnings
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -34,6 +37,16 @@ def prepare(device: str = "cpu") -> None:
         if device != "cpu" and name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             continue
         os.environ.setdefault(name, value)
+
+
+def import_mace() -> None:
+    """Import MACE without the line that it prints about a missing optional package, and without its warnings.
+
+    It must come before e3nn: MACE first allows torch to open e3nn's pickled constants.
+    """
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mace.tools  # noqa: F401
 
 
 def cores() -> int:

@@ -132,7 +132,13 @@ def _read(where: Path, frames: Sequence[Atoms]) -> tuple[list[Atoms], dict[str, 
             got=got,
             fix=f"delete {where} and run again: they will be made anew",
         )
-    labelled = read_frames(file) if frames else []
+    labelled = read_frames(file) if file.stat().st_size else []
+    if len(labelled) != len(frames):
+        raise RetemperError(
+            f"The pseudolabels in {where} are of {len(labelled)} frames.",
+            expected=f"{len(frames)} frames",
+            fix=f"delete {where} and run again: they will be made anew",
+        )
     for i, (atoms, cached) in enumerate(zip(frames, labelled, strict=True)):
         finite = np.isfinite(cached.info[ENERGY]) and np.isfinite(cached.arrays[FORCES]).all()
         if structure_hash(atoms) != structure_hash(cached) or not finite:

@@ -145,7 +145,8 @@ def _worthwhile(
 def _load(path: Path) -> Any:
     from symmetrix import Symmetrix
 
-    return Symmetrix(str(path), dtype="float64", use_kokkos=False).evaluator
+    # the serial evaluator; the others compile code for each model
+    return Symmetrix(str(path), dtype="float64", use_kokkos=False, streamed_edges="non-compiled").evaluator
 
 
 def _evaluator(model: str | Path, head: str, elements: list[int]) -> Any:

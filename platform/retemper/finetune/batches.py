@@ -15,7 +15,7 @@ import torch
 from mace.tools import torch_geometric
 
 
-def target_loader(frames: Sequence[Any], batch_size: int, seed: int) -> Any:
+def target_loader(frames: Any, batch_size: int, seed: int) -> Any:
     """The loader that MACE itself makes for a single head (shuffled, last partial batch dropped)."""
     return torch_geometric.dataloader.DataLoader(
         dataset=frames,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from retemper import foundations
 from retemper.errors import RetemperError
-from retemper.files import read_json
+from retemper.files import read_json, sha256
 from retemper.finetune.plan import HeadData, Plan, head_data, versions
 from retemper.frames import labels_hash, read_frames, write_frames
 from retemper.settings import Settings
@@ -24,7 +24,7 @@ def plans(settings: Settings, name: str, root: Path) -> list[Plan]:
     strategy = load(name, root, settings.finetune.overrides)
     entry = foundations.find(settings.foundation, root)
     weights = foundations.weights(entry, root)
-    sha = foundations.sha256(weights)
+    sha = sha256(weights)
     e0s = {int(z): float(e) for z, e in read_json(root / "runs/e0s/e0s.json")["E0s"].items()}
     data = root / "runs/dataset"
     target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s)

@@ -121,7 +121,7 @@ def run(
             output_args=output_args,
             max_grad_norm=max_grad_norm,
             ema=ema,
-            logger=losses,
+            logger=losses,  # type: ignore[arg-type]
             device=device,
             distributed=False,
         )

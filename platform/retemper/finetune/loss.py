@@ -12,6 +12,8 @@ replay part is proportional to w whatever the batch size and whatever the mix.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mace.modules.loss import UniversalLoss
 
@@ -29,7 +31,7 @@ def universal(weights: dict[str, float], huber_delta: float) -> UniversalLoss:
 class _Part(dict):
     """Reference labels of some frames of a batch, with the attributes that the loss reads."""
 
-    def __getattr__(self, name: str) -> torch.Tensor:
+    def __getattr__(self, name: str) -> Any:
         return self[name]
 
 
@@ -52,10 +54,10 @@ class ReplayLoss(torch.nn.Module):
         self.weight = weight
         self.replay_head = replay_head
 
-    def forward(self, ref: torch.Tensor, pred: dict[str, torch.Tensor], ddp: bool | None = None) -> torch.Tensor:
+    def forward(self, ref: Any, pred: dict[str, torch.Tensor], ddp: bool | None = None) -> torch.Tensor:
         """Loss of a batch (scalar). A head without frames in the batch contributes nothing."""
         is_replay = ref["head"] == self.replay_head
-        total = pred["energy"].sum() * 0.0
+        total: torch.Tensor = pred["energy"].sum() * 0.0
         if bool((~is_replay).any()):
             total = total + self.target(*_select(ref, pred, ~is_replay), ddp)
         if self.weight > 0 and bool(is_replay.any()):
@@ -63,7 +65,7 @@ class ReplayLoss(torch.nn.Module):
         return total
 
 
-def _select(ref: torch.Tensor, pred: dict[str, torch.Tensor], graphs: torch.Tensor) -> tuple[_Part, dict[str, torch.Tensor]]:
+def _select(ref: Any, pred: dict[str, torch.Tensor], graphs: torch.Tensor) -> tuple[_Part, dict[str, torch.Tensor]]:
     """The frames of `graphs` (mask [n_graphs]) of a batch and of its prediction."""
     counts = ref["ptr"][1:] - ref["ptr"][:-1]
     atoms = torch.repeat_interleave(graphs, counts)

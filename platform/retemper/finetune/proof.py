@@ -31,13 +31,13 @@ def _rule(strategy: Strategy) -> tuple[str, ...]:
     return allowed
 
 
-def trainable(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+def trainable(model: Any, optimizer: torch.optim.Optimizer) -> list[str]:
     """Names of parameters that are optimised: they need a gradient, are in the optimiser, at lr > 0."""
     optimised = {id(p) for group in optimizer.param_groups if group["lr"] > 0 for p in group["params"]}
     return sorted(name for name, p in model.named_parameters() if p.requires_grad and id(p) in optimised)
 
 
-def expected_trainable(model: torch.nn.Module, strategy: Strategy) -> list[str]:
+def expected_trainable(model: Any, strategy: Strategy) -> list[str]:
     """Names that the strategy's words imply, found without MACE's freezing code."""
     optimised_parts = ("node_embedding.", "interactions.", "products.", "readouts.", "joint_embedding.", "embedding_readout.")
     names = [name for name, _ in model.named_parameters() if name.startswith(optimised_parts)]
@@ -80,17 +80,17 @@ def asked(plan: Plan) -> dict[str, Any]:
     return result
 
 
-def _loss(loss: torch.nn.Module) -> dict[str, Any]:
+def _loss(loss: Any) -> dict[str, Any]:
     weights = {name: float(getattr(loss, name)) for name in ("energy_weight", "forces_weight", "stress_weight")}
     return {"class": type(loss).__name__, **weights, "huber_delta": float(loss.huber_delta)}
 
 
 def ran(
     *,
-    model: torch.nn.Module,
+    model: Any,
     optimizer: torch.optim.Optimizer,
     ema: Any,
-    loss_fn: torch.nn.Module,
+    loss_fn: Any,
     loader: Any,
     frames: dict[str, tuple[Sequence[Any], Sequence[Any]]],
     max_grad_norm: float | None,
@@ -134,7 +134,7 @@ def ran(
     return result
 
 
-def _rank(module: torch.nn.Module) -> int:
+def _rank(module: Any) -> int:
     """Rank of an adapter: the inner dimension (dense), or copies of each irrep (equivariant)."""
     a = module.lora_A
     if isinstance(a, torch.nn.Parameter):
@@ -194,12 +194,12 @@ def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) ->
         )
 
 
-def fingerprint(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def fingerprint(model: Any) -> dict[str, torch.Tensor]:
     """Copy of every parameter, to see afterwards which ones moved."""
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def check_moved(before: dict[str, torch.Tensor], model: torch.nn.Module, trained: Sequence[str]) -> dict[str, int]:
+def check_moved(before: dict[str, torch.Tensor], model: Any, trained: Sequence[str]) -> dict[str, int]:
     """Raise if a frozen parameter moved or no trained one did; count both (numbers of parameters)."""
     moved = sorted(name for name, p in model.named_parameters() if not torch.equal(p.detach(), before[name].to(p.device)))
     stray = sorted(set(moved) - set(trained))

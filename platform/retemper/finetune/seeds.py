@@ -29,6 +29,7 @@ def _start(events: Any) -> None:
     global _events
     launch.die_with_parent()
     _events = events
+    launch.import_mace()
     warnings.simplefilter("ignore")  # MACE and torch warn hundreds of times at import
 
 

@@ -151,7 +151,7 @@ def _train(
     return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
 
 
-def _set_reference_energies(model: torch.nn.Module, plan: Plan) -> None:
+def _set_reference_energies(model: Any, plan: Plan) -> None:
     """Put the plan's E0s into the model.
 
     MACE (0.3.16, `load_foundations_elements`) copies every buffer of equal shape from the
@@ -198,7 +198,7 @@ def _foundation(plan: Plan, device: torch.device) -> torch.nn.Module:
     return model
 
 
-def _gap_to_foundation(plan: Plan, model: torch.nn.Module, batch: Any, device: torch.device) -> float:
+def _gap_to_foundation(plan: Plan, model: Any, batch: Any, device: torch.device) -> float:
     """Largest force difference (eV/A) between the model before training and the foundation, on one batch."""
     from retemper.inference import predict
 

@@ -44,7 +44,7 @@ class Column:
 
     key: str
     title: str
-    unit: str
+    under: str  # second line of the heading: unit or which head
     judged: bool
     read: Callable[[Results, str], Value | None]
     scale: float = 1.0  # shown value by stored value
@@ -93,19 +93,15 @@ def _seconds(results: Results, name: str) -> Value | None:
 
 
 COLUMNS = (
-    Column("target_energy_rmse", "Target energy RMSE", "meV/atom", True, _measured("target", "energy_rmse")),
-    Column("target_force_rmse", "Target force RMSE", "meV/Å", True, _measured("target", "force_rmse")),
-    Column("retention_force_rmse", "Retention force RMSE", "meV/Å", True, _measured("retention", "force_rmse")),
-    Column("forgetting_ratio", "Forgetting ratio, target head", "", True, _measured("forgetting_ratio")),
+    Column("target_energy_rmse", "Target energy", "meV/atom", True, _measured("target", "energy_rmse")),
+    Column("target_force_rmse", "Target forces", "meV/Å", True, _measured("target", "force_rmse")),
+    Column("retention_force_rmse", "Retention forces", "meV/Å", True, _measured("retention", "force_rmse")),
+    Column("forgetting_ratio", "Forgetting", "target head", True, _measured("forgetting_ratio")),
     Column(
-        "forgetting_ratio_replay_head",
-        "Forgetting ratio, replay head",
-        "",
-        True,
-        _measured("forgetting_ratio_replay_head"),
+        "forgetting_ratio_replay_head", "Forgetting", "replay head", True, _measured("forgetting_ratio_replay_head")
     ),
-    Column("trainable_share", "Trained parameters", "%", False, _share, 100.0),
-    Column("training_seconds", "Training", "s", False, _seconds),
+    Column("trainable_share", "Trained", "% of weights", False, _share, 100.0),
+    Column("training_seconds", "Time", "s a seed", False, _seconds),
 )
 
 
@@ -202,27 +198,16 @@ def interval(column: Column, value: Value) -> str | None:
 
 def terminal(comparison: Comparison) -> str:
     """The table for a terminal: mean and interval, ``*`` best, ``~`` overlaps with the best, ``P`` Pareto front."""
-    short = {
-        "target_energy_rmse": "target E",
-        "target_force_rmse": "target F",
-        "retention_force_rmse": "retention F",
-        "forgetting_ratio": "forgetting",
-        "forgetting_ratio_replay_head": "replay head",
-        "trainable_share": "trained",
-        "training_seconds": "time",
-    }
-    units = {"trainable_share": "%", "training_seconds": "s", "target_energy_rmse": "meV/atom"}
-    header, under = ["strategy"], [""]
-    for column in comparison.columns:
-        header.append(short[column.key])
-        under.append(units.get(column.key, column.unit.replace("Å", "A") or "ratio"))
-    lines = [header, under]
+    lines = [
+        ["  strategy", *(f"{column.title} " for column in comparison.columns)],
+        ["", *(column.under.replace("Å", "A") + " " for column in comparison.columns)],
+    ]
     for name, row in comparison.rows.items():
         cells = [("P " if name in comparison.front else "  ") + name]
         for column in comparison.columns:
             value = row[column.key]
             if value is None:
-                cells.append("-")
+                cells.append("- ")
                 continue
             text = shown(column, value)
             if value.low is not None and value.high is not None:
@@ -235,11 +220,10 @@ def terminal(comparison: Comparison) -> str:
                 mark = "~"
             cells.append(text + mark)
         lines.append(cells)
-    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
-    table = []
-    for k, line in enumerate(lines):
-        pad = "" if k > 1 else " "  # numbers end in a mark, headings in a space
-        first = line[0].ljust(widths[0]) if k > 1 else ("  " + line[0]).ljust(widths[0])
-        table.append("  ".join([first, *((text + pad).rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))]))
-    rule = "-" * max(map(len, table))
-    return "\n".join([rule, *table[:2], rule, *table[2:], rule])
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    rows = []
+    for line in lines:
+        numbers = (text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
+        rows.append("  ".join([line[0].ljust(widths[0]), *numbers]))
+    rule = "-" * len(rows[0])
+    return "\n".join([rule, *rows[:2], rule, *rows[2:], rule])

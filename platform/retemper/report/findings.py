@@ -64,9 +64,9 @@ def _accuracy(results: Results, comparison: Comparison) -> list[str]:
             lines.append(f"{names_of(worse)} did worse on the target than the foundation that was left as it is.")
     scratch = comparison.value("scratch", "target_force_rmse")
     if scratch is not None and best != "scratch":
-        told = (
-            "not distinguishable from it" if scratch.overlaps(value) else f"{number(scratch.mean / value.mean)} times"
-        )
+        told = f"{number(scratch.mean / value.mean)} times that of **{best}**"
+        if scratch.overlaps(value):
+            told = f"not distinguishable from **{best}**"
         lines.append(f"Training from random weights (**scratch**) gives {_range(scratch, 'meV/Å')}, {told}.")
     return lines
 

@@ -118,8 +118,8 @@ def e0s(results: Results) -> Section:
             Paragraph(
                 f"The data do not determine the E0s of {', '.join(doctor['deficient'])} (compositions of rank "
                 f"{doctor['rank']} for {doctor['n_elements']} elements): {'; '.join(doctor.get('open_ratios', []))}. "
-                "Energies of structures with these ratios are not affected; energies of other ratios, free atoms and reactions are "
-                "arbitrary by a constant for each element.",
+                "Energies of structures with these ratios are not affected; energies of other ratios, free atoms and "
+                "reactions are arbitrary by a constant for each element.",
                 "warning",
             )
         )

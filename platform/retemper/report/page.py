@@ -135,7 +135,7 @@ table { width: 100%; border-collapse: collapse; font-size: 14.5px; font-variant-
 th, td { padding: 8px 13px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 td { white-space: nowrap; }
 th { background: var(--panel); font-weight: 600; vertical-align: bottom; line-height: 1.3; }
-th small, td small { display: block; color: var(--soft); font-weight: 400; font-size: 12.5px; }
+th small, td small { display: block; white-space: nowrap; color: var(--soft); font-weight: 400; font-size: 12.5px; }
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--ground); text-align: left; }
 td:first-child { font-weight: 600; }
 th:first-child, tr.reference td { background: var(--panel); }
@@ -154,7 +154,7 @@ figure { margin: 4px 0 18px; max-width: 860px; }
 figure svg { display: block; width: 100%; height: auto; color: var(--ink); }
 figcaption { margin-top: 4px; max-width: 92ch; color: var(--soft); font-size: 14px; }
 .grid { display: grid; gap: 10px 24px; margin-bottom: 14px; }
-.grid figure { margin: 0; }
+.grid figure { margin: 0; max-width: 620px; }
 details { margin: 0 0 10px; padding: 0 14px; border: 1px solid var(--line); border-radius: 6px; }
 details[open] { padding-bottom: 4px; }
 summary { padding: 9px 0; font-weight: 600; cursor: pointer; }
@@ -162,9 +162,9 @@ summary { padding: 9px 0; font-weight: 600; cursor: pointer; }
   .page { padding: 0 16px 48px; }
   h1 { font-size: 25px; }
   nav { position: static; gap: 2px 16px; }
-  th, td { padding: 7px 9px; }
+  th, td { padding: 7px 8px; }
   table { font-size: 13.5px; }
-  .tag { display: table; margin: 2px 0 0; }
+  .tag { display: block; width: max-content; margin: 2px 0 0; }
 }
 @media print {
   nav { display: none; }

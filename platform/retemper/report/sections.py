@@ -38,7 +38,7 @@ def headline(results: Results, comparison: Comparison) -> Section:
         return Section("Comparison", "Comparison", [absent("all trainings and evaluations", "report")])
     columns = [("Strategy", "")]
     used = [c for c in comparison.columns if any(row[c.key] is not None for row in comparison.rows.values())]
-    columns += [(column.title, column.unit) for column in used]
+    columns += [(column.title, column.under) for column in used]
     rows = []
     for name, values in comparison.rows.items():
         row = [Cell(name, mark="front" if name in comparison.front else "")]
@@ -51,12 +51,12 @@ def headline(results: Results, comparison: Comparison) -> Section:
         rows.append(row)
     level = f"{100 * results.settings.evaluate.confidence:g} %"
     notes = (
-        f"Means over seeds; below them the {level} interval for other test structures (bootstrap) and other seeds "
-        "(their relative spread, pooled over the strategies). ★ lowest in the column; ≈ its interval overlaps with that "
-        "of the lowest: not distinguished here. The foundation is the reference and takes no part in this. Retention is "
-        "the error on held-out structures of the foundation's pretraining distribution; the forgetting ratio is that "
-        "force RMSE over the foundation's own. A model with a replay head has two answers: the target head is the one "
-        "to use for the target system."
+        f"Root mean square errors on the test sets, means over seeds; below them the {level} interval for other test "
+        "structures (bootstrap) and other seeds (relative spread, pooled over the strategies). ★ lowest in the column; "
+        "≈ its interval overlaps with that of the lowest: not distinguished here. The foundation is the reference and "
+        "takes no part in this. Retention is the error on held-out structures of the foundation's pretraining "
+        "distribution; forgetting is that force error over the foundation's own. A model with a replay head has two "
+        "answers: the target head is the one to use for the target system."
     )
     reference = [index for index, name in enumerate(comparison.rows) if name == FOUNDATION]
     return Section("Comparison", "Comparison", [Table(columns, rows, reference=reference), Paragraph(notes, "note")])
@@ -80,7 +80,7 @@ def pareto(results: Results, comparison: Comparison) -> Section:
     if not points:
         return Section("Pareto", title, [absent("evaluations on the target and on the retention set", "evaluate")])
     caption = (
-        "Each point is the mean over seeds with its intervals; both axes are logarithmic, and the lower left is better. "
+        "Each point is a mean over seeds with its intervals; both axes are logarithmic, and the lower left is better. "
         "Filled symbols are on the Pareto front (dashed): nothing else is as good in both and better in one. "
         "The grey star is the foundation."
     )
@@ -135,13 +135,16 @@ def parity(results: Results) -> Section:
             colour, _ = plots.style(results.settings.strategies, name)
             outside = sum(abs(y) > limit for _, y in rows) / len(rows)
             thin = rows[:: max(1, -(-len(rows) // MOST_PARITY_POINTS))]
-            text = f"{100 * outside:.1f} % of the predictions lie outside" if outside >= 0.01 else ""
+            text = f"{100 * outside:.1f} % outside" if outside >= 0.01 else ""
             small.append(Plot(plots.parity_svg(thin, colour, name, limit, f"{kind}-{name}"), text))
         title = {"target": "Target test set", "retention": "Retention set"}[kind]
-        blocks += [Paragraph(title, "heading"), Plots(small, 190)]
+        blocks += [Paragraph(title, "heading"), Plots(small, 200)]
     if not blocks:
         return Section("Parity", "Parity of forces", [absent("parity.csv of the evaluations", "evaluate")])
-    note = "Force components of a fixed random subset, all seeds together, target head; same axes in each group."
+    note = (
+        "Force components of a fixed random subset, all seeds together, target head. The axes are the same in each "
+        "group and may leave outliers outside."
+    )
     return Section("Parity", "Parity of forces", [*blocks, Paragraph(note, "note")])
 
 

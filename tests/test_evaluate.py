@@ -1,0 +1,231 @@
+"""The evaluation stage on a small project: numbers known by construction, heads, forgetting, leaks."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from ase.build import bulk, molecule
+from conftest import TINY_ELEMENTS, build_tiny
+
+from retemper import evaluate, inference
+from retemper.errors import RetemperError
+from retemper.files import read_json, sha256, write_json
+from retemper.frames import ENERGY, FORCES, STRESS, write_frames
+from retemper.settings import Settings
+
+SHIFT = 0.7  # eV an atom that the target's level of theory adds to every E0
+NOISE = 0.03  # eV/A on the labels of the foundation
+
+
+def structures(number: int, seed: int) -> list[Atoms]:
+    made = []
+    for i in range(number):
+        atoms = [molecule("H2O"), molecule("CH3OH"), bulk("NaCl", "rocksalt", a=5.6)][i % 3]
+        atoms.rattle(0.1, seed=seed + i)
+        atoms.info["config_type"] = ("water", "methanol", "salt")[i % 3]
+        made.append(atoms)
+    return made
+
+
+def label(model: Path, frames: list[Atoms], shift: float, rng: np.random.Generator) -> np.ndarray:
+    """Label by the foundation plus `shift` an atom and noise on the forces; returns the noise, flat."""
+    predicted = inference.predict(model, frames, backend="torch")
+    noises = []
+    for i, atoms in enumerate(frames):
+        noise = rng.normal(scale=NOISE, size=(len(atoms), 3))
+        atoms.info[ENERGY] = float(predicted.energy[i]) + shift * len(atoms)
+        atoms.arrays[FORCES] = predicted.forces[i] + noise
+        if inference.has_stress(atoms):
+            atoms.info[STRESS] = predicted.stress[i] + 0.001
+        noises.append(noise.ravel())
+    return np.concatenate(noises)
+
+
+class Project:
+    """A project folder with a foundation, a test set, a retention set and two trained strategies."""
+
+    def __init__(self, root: Path) -> None:
+        rng = np.random.default_rng(0)
+        self.root = root
+        self.foundation = build_tiny(root / "foundations/tiny.model", ["Default"])
+        self.target, self.retention = structures(9, 100), structures(12, 200)
+        self.target_noise = label(self.foundation, self.target, SHIFT, rng)
+        self.retention_noise = label(self.foundation, self.retention, 0.0, rng)
+        write_frames(root / "runs/dataset/test.extxyz", self.target)
+        write_frames(root / "runs/dataset/train.extxyz", structures(3, 300))
+        write_frames(root / "foundations/test.extxyz", [*self.retention, Atoms("O")])
+        write_frames(root / "runs/replay/train.extxyz", structures(3, 400))
+        E0s = {str(z): e + SHIFT for z, e in zip(TINY_ELEMENTS, np.linspace(-30, -1, 6), strict=True)}
+        write_json(root / "runs/e0s/e0s.json", {"E0s": E0s})
+        (root / "foundations/foundations.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "tiny": {
+                        "about": "untrained",
+                        "level_of_theory": "none",
+                        "licence": "MIT",
+                        "citation": "none",
+                        "file": "foundations/tiny.model",
+                        "sha256": sha256(self.foundation),
+                        "retention": "foundations/test.extxyz",
+                    }
+                }
+            )
+        )
+        self.settings = self.settings_with({})
+        for seed in (1, 2):
+            build_tiny(self.model("naive", seed), ["Default"], seed=10 + seed)
+        build_tiny(self.model("replay", 1), ["pt_head", "Default"], seed=20)
+        for strategy, seeds in (("naive", (1, 2)), ("replay", (1,))):
+            record = {"seeds": {str(seed): {} for seed in seeds}}
+            write_json(root / f"runs/finetune/{strategy}/summary.json", record)
+
+    def model(self, strategy: str, seed: int) -> Path:
+        return self.root / f"runs/finetune/{strategy}/seed-{seed}/model.model"
+
+    def settings_with(self, options: dict[str, object]) -> Settings:
+        return Settings.model_validate(
+            {
+                "system": "test",
+                "foundation": "tiny",
+                "strategies": ["naive", "replay"],
+                "seeds": [1, 2],
+                "dataset": {"files": ["x"], "level_of_theory": "none"},
+                "evaluate": {"bootstrap": 200, "backend": "torch", **options},
+            }
+        )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = Project(tmp_path_factory.mktemp("project"))
+    evaluate.run("foundation", made.settings, made.root)
+    return made
+
+
+def rms(values: np.ndarray) -> float:
+    return float(1e3 * np.sqrt(np.mean(values**2)))
+
+
+def by_calculator(model: Path, frames: list[Atoms], head: str) -> tuple[np.ndarray, np.ndarray]:
+    """Energies and flat force errors (eV, eV/A) from MACE's own calculator."""
+    from mace.calculators import MACECalculator
+
+    calculator = MACECalculator(model_paths=str(model), device="cpu", default_dtype="float64", head=head)
+    energies, errors = [], []
+    for frame in frames:
+        atoms = frame.copy()
+        atoms.calc = calculator
+        energies.append(atoms.get_potential_energy())
+        errors.append((atoms.get_forces() - frame.arrays[FORCES]).ravel())
+    return np.array(energies), np.concatenate(errors)
+
+
+def test_the_foundation(project: Project) -> None:
+    """Its errors are the noise that the labels were given; the shift of the E0s is taken out."""
+    metrics = read_json(project.root / "runs/evaluate/foundation/metrics.json")
+    target, retention = metrics["seeds"]["0"]["target"], metrics["seeds"]["0"]["retention"]
+    assert target["force_rmse"]["value"] == pytest.approx(rms(project.target_noise), rel=1e-5)
+    assert retention["force_rmse"]["value"] == pytest.approx(rms(project.retention_noise), rel=1e-5)
+    assert target["energy_rmse"]["value"] == pytest.approx(0.0, abs=1e-3)
+    assert target["energy_rmse_unshifted"] == pytest.approx(1e3 * SHIFT, rel=1e-6)
+    assert retention["energy_rmse"]["value"] == pytest.approx(0.0, abs=1e-3)
+    assert retention["stress_rmse"]["value"] == pytest.approx(1.0, rel=1e-3)
+    assert retention["n_frames"] == 12  # without the isolated atom
+    assert target["by_config_type"]["salt"]["n_frames"] == 3
+    ratio = metrics["summary"]["forgetting_ratio"]
+    assert (ratio["mean"], ratio["low"], ratio["high"]) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_a_strategy(project: Project) -> None:
+    """Every seed against MACE's calculator; retention energies after the exchange of the E0s."""
+    metrics = evaluate.run("naive", project.settings, project.root)
+    ratios = []
+    for seed in (1, 2):
+        model = project.model("naive", seed)
+        energies, errors = by_calculator(model, project.target, "Default")
+        target = metrics["seeds"][str(seed)]["target"]
+        assert target["force_rmse"]["value"] == pytest.approx(rms(errors), rel=1e-6)
+        off = [(e - a.info[ENERGY]) / len(a) for e, a in zip(energies, project.target, strict=True)]
+        assert target["energy_rmse"]["value"] == pytest.approx(rms(np.array(off)), rel=1e-6)
+        _, errors = by_calculator(model, project.retention, "Default")
+        ratios.append(rms(errors) / rms(project.retention_noise))
+    summary = metrics["summary"]
+    assert summary["forgetting_ratio"]["mean"] == pytest.approx(np.mean(ratios), rel=1e-5)
+    assert summary["forgetting_ratio"]["std"] == pytest.approx(np.std(ratios, ddof=1), rel=1e-4)
+    assert summary["forgetting_ratio"]["low"] < np.mean(ratios) < summary["forgetting_ratio"]["high"]
+    assert "forgetting_ratio_replay_head" not in summary
+    rmse = [metrics["seeds"][s]["target"]["force_rmse"]["value"] for s in ("1", "2")]
+    assert summary["target"]["force_rmse"]["mean"] == pytest.approx(np.mean(rmse))
+
+
+def test_both_heads_of_a_replay_model(project: Project) -> None:
+    """Target head on both sets, replay head on the retention set; E0s are exchanged for the target head alone."""
+    metrics = evaluate.run("replay", project.settings, project.root)
+    parts = metrics["seeds"]["1"]
+    model = project.model("replay", 1)
+    for part, head, frames in (
+        ("target", "Default", project.target),
+        ("retention", "Default", project.retention),
+        ("retention_replay_head", "pt_head", project.retention),
+    ):
+        energies, errors = by_calculator(model, frames, head)
+        assert parts[part]["force_rmse"]["value"] == pytest.approx(rms(errors), rel=1e-6)
+        # the target head's E0s are 0.5 eV above the foundation's (see build_tiny)
+        exchange = -0.5 if part == "retention" else 0.0
+        off = [(e - a.info[ENERGY]) / len(a) + exchange for e, a in zip(energies, frames, strict=True)]
+        assert parts[part]["energy_rmse"]["value"] == pytest.approx(rms(np.array(off)), rel=1e-6)
+        if part == "retention_replay_head":
+            expected = rms(errors) / rms(project.retention_noise)
+            assert metrics["summary"]["forgetting_ratio_replay_head"]["mean"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_tables(project: Project) -> None:
+    folder = project.root / "runs/evaluate/replay"
+    if not folder.exists():
+        evaluate.run("replay", project.settings, project.root)
+    with (folder / "frames.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["seed", "set", "head", "frame", "n_atoms", "config_type", "energy_error", "force_rmse"]
+    assert [(r["set"], r["head"]) for r in rows].count(("retention_replay_head", "pt_head")) == 12
+    own = [r for r in rows if r["set"] == "target"]
+    total = sum(float(r["force_rmse"]) ** 2 * int(r["n_atoms"]) for r in own) / sum(int(r["n_atoms"]) for r in own)
+    metrics = read_json(folder / "metrics.json")
+    assert np.sqrt(total) == pytest.approx(metrics["seeds"]["1"]["target"]["force_rmse"]["value"], rel=1e-6)
+    with (folder / "parity.csv").open(newline="") as file:
+        parity = list(csv.DictReader(file))
+    target = [r for r in parity if r["set"] == "target"]
+    assert len(target) == 3 * sum(map(len, project.target))
+    off = np.array([float(r["predicted"]) - float(r["reference"]) for r in target])
+    assert rms(off) == pytest.approx(metrics["seeds"]["1"]["target"]["force_rmse"]["value"], rel=1e-3)
+
+
+def test_the_foundation_is_measured_when_its_results_are_of_other_frames(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = evaluate.context(project.settings, project.root)
+    stored, samples = evaluate.foundation_retention(here)
+    assert "measuring" not in capsys.readouterr().out
+    smaller = evaluate.context(project.settings_with({"max_retention": 5}), project.root)
+    computed, _ = evaluate.foundation_retention(smaller)
+    assert "measuring the foundation again" in capsys.readouterr().out
+    assert len(smaller.retention) == 5
+    assert stored == pytest.approx(rms(project.retention_noise), rel=1e-6)
+    assert computed != pytest.approx(stored, rel=1e-3)
+    assert evaluate.measure(here, here.model, here.head, here.retention).samples["force_rmse"] == pytest.approx(samples)
+
+
+def test_a_retention_structure_that_was_replayed_is_an_error(project: Project, tmp_path: Path) -> None:
+    path = project.root / "runs/replay/train.extxyz"
+    before = path.read_bytes()
+    write_frames(path, [*structures(3, 400), project.retention[4]])
+    try:
+        with pytest.raises(RetemperError, match=r"runs/replay/train.extxyz are in the retention set too"):
+            evaluate.run("naive", project.settings, project.root)
+    finally:
+        path.write_bytes(before)

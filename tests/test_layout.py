@@ -1,0 +1,146 @@
+"""The structure holds: who may import what, and every strategy, foundation and stage is complete."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from retemper import foundations, strategies
+from retemper.files import sha256
+from retemper.settings import load_settings
+
+PACKAGE = ROOT / "platform/retemper"
+HEAVY = {"torch", "mace", "e3nn", "mlflow", "ray", "optuna", "tblite", "symmetrix", "rdkit", "matplotlib", "dvc"}
+# Modules that may import a heavy package at their top: they are imported by stages and workers only.
+TOP_LEVEL = {"finetune/loss.py", "finetune/batches.py", "finetune/checkpoint.py", "finetune/loop.py",
+             "finetune/proof.py", "finetune/worker.py"}  # fmt: skip
+# One module alone touches each big dependency: package -> path prefixes that may import it anywhere.
+OWNERS = {
+    "mlflow": ("tracking.py", "registry.py", "mlflow_store.py", "mlflow_model.py"),
+    "tblite": ("xtb.py",),
+    "symmetrix": ("symmetrix_backend.py",),
+    "matplotlib": ("plots.py",),
+    "rdkit": ("examples.py",),
+}
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Top-level packages that a module imports at run time, and whether at its top."""
+    tree = ast.parse(path.read_text())
+    found = []
+    checking = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        found += [(name.split(".")[0], node in tree.body) for name in names if id(node) not in checking]
+    return found
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    for package, at_top in imports(path):
+        assert package != "pipelines", f"{name} imports a stage"
+        if package in HEAVY and at_top:
+            assert name in TOP_LEVEL or name == "mlflow_model.py", f"{name} imports {package} when it is imported"
+        if package in OWNERS:
+            assert name in OWNERS[package], f"{name} imports {package}, which belongs to {OWNERS[package]}"
+
+
+def test_stages_do_not_import_each_other() -> None:
+    for path in (ROOT / "pipelines").glob("*.py"):
+        assert "pipelines" not in {package for package, _ in imports(path)}, path.name
+
+
+def test_folders() -> None:
+    assert not (ROOT / "platform/__init__.py").exists()  # would hide the standard library's platform
+    assert not list((ROOT / "strategies").rglob("*.py"))
+    for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values():
+        module = stage["cmd"].split()[2]
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file()
+
+
+def test_the_command_answers_without_heavy_imports() -> None:
+    code = f"import sys, retemper.cli; print(sorted(set(sys.modules) & {HEAVY | {'ase', 'numpy', 'pandas'}!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_params_are_valid() -> None:
+    settings = load_settings(ROOT / "params.yaml")
+    assert set(settings.strategies) <= set(strategies.names(ROOT))
+    foundations.find(settings.foundation, ROOT)
+
+
+@pytest.mark.parametrize("name", strategies.names(ROOT))
+def test_strategy_files(name: str) -> None:
+    """Every strategy loads; every path of its search space exists and accepts its bounds."""
+    strategy = strategies.load(name, ROOT)
+    assert strategy.about and "training.lr" in strategy.search
+    for path, search in strategy.search.items():
+        for value in search.choices or [search.low, search.high]:
+            changed = strategies.load(name, ROOT, {path: value})
+            assert changed != strategy or value == _at(strategy, path)
+
+
+def _at(strategy: strategies.Strategy, path: str) -> object:
+    value: object = strategy
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "ema", "clip"),
+    [  # arXiv:2606.12704, hyper-parameters of the strategies
+        ("scratch", 1e-2, 0.99, 10.0),
+        ("naive", 1e-3, 0.999, 1.0),
+        ("freeze-5", 1e-3, 0.999, 1.0),
+        ("freeze-6", 1e-3, 0.999, 1.0),
+        ("lora", 1e-2, 0.99, 10.0),
+        ("replay", 1e-4, 0.9999, 1.0),
+        ("pseudolabel-replay", 1e-4, 0.9999, 1.0),
+        ("replay-lora", 1e-3, 0.999, 10.0),
+    ],
+)
+def test_defaults_are_the_papers(name: str, lr: float, ema: float, clip: float) -> None:
+    strategy = strategies.load(name, ROOT)
+    training, loss = strategy.training, strategy.loss
+    assert (training.lr, training.ema_decay, training.clip_grad, training.weight_decay) == (lr, ema, clip, 0.0)
+    assert (loss.energy_weight, loss.forces_weight, loss.stress_weight, loss.huber_delta) == (10.0, 10.0, 1.0, 0.01)
+    assert training.optimizer == "adamw"
+    if strategy.replay is not None:
+        assert (strategy.replay.energy_weight, strategy.replay.forces_weight) == (1.0, 10.0)
+
+
+@pytest.mark.parametrize("name", sorted(foundations.catalogue(ROOT)))
+def test_foundation_entries(name: str) -> None:
+    entry = foundations.find(name, ROOT)
+    if entry.file:
+        assert sha256(foundations.weights(entry, ROOT)) == entry.sha256
+        card = (ROOT / f"foundations/{name}.md").read_text()
+        assert entry.sha256 in card
+        for extra in (entry.pool, entry.retention):
+            assert extra and (ROOT / extra).is_file()
+    else:
+        from mace.calculators import foundations_models as mace_models
+
+        names = {"mace_mp": mace_models.mace_mp_urls, "mace_off": mace_models.mace_off_urls, "mace_omol": {"extra_large"}}
+        assert entry.model in names[str(entry.loader)]

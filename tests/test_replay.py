@@ -1,0 +1,157 @@
+"""Choosing replay structures: what may be chosen, disjoint groups, audits, the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from retemper import replay, selection
+from retemper.errors import RetemperError
+from retemper.files import read_json, sha256
+from retemper.foundations import Foundation
+from retemper.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
+from retemper.settings import Replay
+
+
+def labelled(atoms: Atoms, group: str, seed: int, config_type: str = "molecule") -> Atoms:
+    atoms.rattle(0.05, seed=seed)
+    atoms.info |= {ENERGY: -1.0 * len(atoms), "group": group, "config_type": config_type}
+    atoms.arrays[FORCES] = np.zeros((len(atoms), 3))
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def pool() -> list[Atoms]:
+    """12 groups of 4 frames, and frames that may not be chosen: a free atom, a repeat, copper."""
+    frames = []
+    for name in ("H2O", "CH4", "NH3", "HCl", "CH3Cl", "C2H6", "N2", "CO2"):
+        frames += [labelled(molecule(name), name, seed) for seed in range(4)]
+    for a in (5.0, 5.4, 5.8, 6.2):
+        crystal = [bulk("NaCl", "rocksalt", a=a) for _ in range(4)]
+        frames += [labelled(atoms, f"NaCl {a}", seed, "crystal") for seed, atoms in enumerate(crystal)]
+    return [labelled(Atoms("O"), "atoms", 0), *frames, frames[5].copy(), labelled(bulk("Cu"), "Cu", 0)]
+
+
+@pytest.fixture(scope="module")
+def target() -> list[Atoms]:
+    return [labelled(molecule("H2O"), "target", 50), labelled(molecule("HCl"), "target", 51)]
+
+
+@pytest.mark.parametrize("select", ["farthest-point", "random", "elements"])
+def test_choice(select: str, pool: list[Atoms], target: list[Atoms], tiny_model: Path) -> None:
+    settings = Replay.model_validate({"number": 12, "valid": 4, "select": select, "seed": 3})
+    choice = replay.choose(pool, settings, model=tiny_model, target=target, progress=False)
+    again = replay.choose(pool, settings, model=tiny_model, target=target, progress=False)
+    np.testing.assert_array_equal(choice.train, again.train)
+    np.testing.assert_array_equal(choice.valid, again.valid)
+    assert len(set(choice.train.tolist())) == 12 and len(set(choice.valid.tolist())) == 4
+    train, valid = ([pool[i] for i in indices] for indices in (choice.train, choice.valid))
+    assert not {a.info["group"] for a in train} & {a.info["group"] for a in valid}
+    assert not {structure_hash(a) for a in train} & {structure_hash(a) for a in valid}
+    assert {"Cu", "atoms"}.isdisjoint(a.info["group"] for a in train + valid)
+    left_out = choice.report["left_out"]
+    assert (left_out["isolated atom"], left_out["repeated"], left_out["element unknown to the foundation"]) == (1, 1, 1)
+
+
+def test_farthest_point_uses_the_foundations_descriptors(pool: list[Atoms], tiny_model: Path) -> None:
+    """The choice covers the frames on offer as well as the greedy choice on MACE's own descriptors."""
+    from mace.calculators import MACECalculator
+
+    settings = Replay(number=10, valid=4, select="farthest-point")
+    choice = replay.choose(pool, settings, model=tiny_model, progress=False)
+    candidates = list(range(1, 49))
+    held = replay._held_out([replay.group_of(pool[i]) for i in candidates], settings)
+    offered = [i for i, is_held in zip(candidates, held, strict=True) if not is_held]
+    assert set(choice.train.tolist()) <= set(offered)
+    calculator = MACECalculator(model_paths=str(tiny_model), device="cpu", default_dtype="float64")
+    points = np.array([calculator.get_descriptors(pool[i]).mean(axis=0) for i in offered])
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    greedy = [int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmin())]
+    while len(greedy) < 10:
+        greedy.append(int(distance[greedy].min(axis=0).argmax()))
+    own = [offered.index(i) for i in choice.train]
+    best = distance[greedy].min(axis=0).max()
+    assert distance[own].min(axis=0).max() == pytest.approx(best, rel=1e-2)
+    assert choice.report["coverage"]["radius"] == pytest.approx(best, rel=1e-2)
+    assert choice.report["coverage"]["radius_random"] > choice.report["coverage"]["radius"]
+
+
+def test_elements_prefers_structures_within_the_targets_elements(
+    pool: list[Atoms], target: list[Atoms], tiny_model: Path
+) -> None:
+    """H, O, Cl: water and HCl (8 frames) are within; N2 and C-only structures share nothing."""
+    settings = Replay(number=8, valid=2, select="elements")
+    choice = replay.choose(pool, settings, model=tiny_model, target=target, progress=False)
+    tiers = selection.element_match([pool[i] for i in choice.train], ["H", "O", "Cl"])
+    assert set(tiers.tolist()) <= {1, 2}
+    offered = [i for i in range(1, 49) if pool[i].info["group"] in ("H2O", "HCl")]
+    held = {pool[i].info["group"] for i in choice.valid}
+    within = [i for i in offered if pool[i].info["group"] not in held]
+    assert set(within) <= set(choice.train.tolist()) or len(held & {"H2O", "HCl"}) == 2
+    assert choice.report["left_out"]["shares no element with the target"] == 4
+
+
+def test_too_few(pool: list[Atoms], tiny_model: Path) -> None:
+    with pytest.raises(RetemperError, match="too few structures for select: random"):
+        replay.choose(pool, Replay(number=60, valid=4, select="random"), model=tiny_model, progress=False)
+    one_group = [labelled(molecule("H2O"), "all", seed) for seed in range(20)]
+    with pytest.raises(RetemperError, match="groups cannot be divided"):
+        replay.choose(one_group, Replay(number=10, valid=4, select="random"), model=tiny_model, progress=False)
+
+
+def test_a_pool_without_labels(pool: list[Atoms], tiny_model: Path) -> None:
+    bare = [atoms.copy() for atoms in pool]
+    del bare[4].arrays[FORCES]
+    with pytest.raises(RetemperError, match=r"frame 4 .* has no labels"):
+        replay.choose(bare, Replay(number=10, valid=4, select="random"), model=tiny_model, progress=False)
+
+
+def foundation(pool: str | None) -> Foundation:
+    return Foundation(name="tiny", about="", level_of_theory="", licence="", citation="", pool=pool)
+
+
+def test_the_files(pool: list[Atoms], target: list[Atoms], tiny_model: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "pool.extxyz", pool)
+    write_frames(tmp_path / "retention.extxyz", target)
+    settings = Replay(number=10, valid=4, select="random")
+    out = tmp_path / "runs/replay"
+    options = {"retention": tmp_path / "retention.extxyz", "target": target, "root": tmp_path}
+    replay.make(settings, foundation("pool.extxyz"), tiny_model, out, **options)  # type: ignore[arg-type]
+    manifest = read_json(out / "manifest.json")
+    assert manifest["sha256"] == sha256(tmp_path / "pool.extxyz")
+    originals = {structure_hash(a): a for a in pool}
+    for name, number in (("train", 10), ("valid", 4)):
+        frames = read_frames(out / f"{name}.extxyz")
+        assert len(frames) == manifest[name]["n_frames"] == number
+        assert sum(manifest[name]["config_types"].values()) == number
+        for atoms in frames:
+            assert atoms.info[ENERGY] == originals[structure_hash(atoms)].info[ENERGY]
+
+
+def test_a_retention_structure_in_the_replay_set_is_an_error(
+    pool: list[Atoms], tiny_model: Path, tmp_path: Path
+) -> None:
+    write_frames(tmp_path / "pool.extxyz", pool)
+    write_frames(tmp_path / "retention.extxyz", pool[1:49])
+    with pytest.raises(RetemperError, match="are in the retention set too, the first is frame 0"):
+        replay.make(
+            Replay(number=10, valid=4, select="random"),
+            foundation("pool.extxyz"),
+            tiny_model,
+            tmp_path / "replay",
+            retention=tmp_path / "retention.extxyz",
+            target=[],
+            root=tmp_path,
+        )
+    assert not (tmp_path / "replay").exists()
+
+
+def test_a_foundation_without_a_pool(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    replay.make(Replay(), foundation(None), tiny_model, tmp_path / "replay", retention=None, target=[], root=tmp_path)
+    assert "has no pool" in capsys.readouterr().out
+    assert (tmp_path / "replay/train.extxyz").read_bytes() == b""
+    assert read_json(tmp_path / "replay/manifest.json")["train"]["n_frames"] == 0

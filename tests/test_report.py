@@ -1,0 +1,354 @@
+"""The report: numbers, marks, words, and files that stand alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_files import (
+    history,
+    write_evaluation,
+    write_preparation,
+    write_project,
+    write_table,
+    write_training,
+)
+
+from retemper import report
+from retemper.files import read_json, write_json
+from retemper.report import comparison as table
+from retemper.report.findings import findings
+from retemper.results import pareto_front, read_results
+from retemper.settings import Settings, load_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+STRATEGIES = ["scratch", "naive", "lora", "replay"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_model: Path) -> tuple[Path, Settings]:
+    """Four strategies, two seeds: naive and lora alike on the target, replay behind but with the best retention."""
+    settings = write_project(tmp_path, tiny_model, STRATEGIES, [1, 2])
+    write_preparation(tmp_path)
+    models = {1: tiny_model, 2: tiny_model}
+    for name in STRATEGIES:
+        labels = "original" if name == "replay" else None
+        write_training(tmp_path, name, models, replay=labels, trainable=50 if name == "lora" else 1000)
+    write_evaluation(tmp_path, "foundation", {0: 200.0}, {0: 30.0}, 30.0)
+    write_evaluation(tmp_path, "scratch", {1: 90.0, 2: 92.0}, {1: 3000.0, 2: 3100.0}, 30.0)
+    write_evaluation(tmp_path, "naive", {1: 30.0, 2: 31.0}, {1: 300.0, 2: 310.0}, 30.0)
+    write_evaluation(tmp_path, "lora", {1: 31.0, 2: 32.0}, {1: 150.0, 2: 152.0}, 30.0)
+    for name in STRATEGIES:
+        record = {"model": "salt", "versions": {"1": "1", "2": "2"}, "best": {"seed": 1, "version": "1"}}
+        write_json(tmp_path / f"runs/register/{name}.json", record)
+    heads = {1: 31.0, 2: 31.5}
+    write_evaluation(tmp_path, "replay", {1: 45.0, 2: 46.0}, {1: 60.0, 2: 61.0}, 30.0, replay_head=heads)
+    return tmp_path, settings
+
+
+# ------------------------------------------------------------------ numbers
+
+
+def test_interval_adds_test_structures_and_seeds() -> None:
+    """Hand calculation: both strategies scatter by r = 0.12856, t(0.975, 2) = 4.30265 (tables)."""
+    values = {
+        "a": table.Value(11.0, math.sqrt(2.0), 10.0, 12.0),
+        "b": table.Value(22.0, 2.0 * math.sqrt(2.0), 20.0, 24.0),
+        "one seed": table.Value(33.0, None, 30.0, 36.0),
+    }
+    wide = table.with_seeds(values, {"a": 2, "b": 2, "one seed": 1}, 0.95)
+    assert wide["a"].high == pytest.approx(11.0 + math.sqrt(1.0 + 4.30265**2), abs=1e-4)
+    assert wide["b"].low == pytest.approx(22.0 - math.sqrt(4.0 + (2 * 4.30265) ** 2), abs=1e-4)
+    assert wide["one seed"].high == pytest.approx(33.0 + math.sqrt(9.0 + (3 * math.sqrt(2) * 4.30265) ** 2), abs=1e-3)
+    assert table.with_seeds({"a": values["one seed"]}, {"a": 1}, 0.95)["a"] == values["one seed"]
+
+
+def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+    """Means of normal samples with a known mean: 95 % of the intervals hold it (two seeds, eight strategies)."""
+    random = np.random.default_rng(3)
+    inside = 0
+    rounds = 400
+    for _ in range(rounds):
+        runs = random.normal(100.0, 8.0, (8, 2))
+        frames = random.normal(0.0, 5.0, 8)  # the same test set moves all seeds of a strategy alike
+        values = {}
+        for k in range(8):
+            mean = runs[k].mean() + frames[k]
+            values[str(k)] = table.Value(mean, runs[k].std(ddof=1), mean - 1.96 * 5.0, mean + 1.96 * 5.0)
+        wide = table.with_seeds(values, {name: 2 for name in values}, 0.95)
+        inside += sum(v.low <= 100.0 <= v.high for v in wide.values())  # type: ignore[operator]
+    assert 0.93 < inside / (8 * rounds) < 0.98
+
+
+def test_front_is_the_one_optuna_finds() -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        points = {str(k): (float(x), float(y)) for k, (x, y) in enumerate(random.integers(0, 6, (9, 2)))}
+        study = optuna.create_study(directions=["minimize", "minimize"])
+        for name, values in points.items():
+            study.add_trial(optuna.trial.create_trial(values=list(values), user_attrs={"name": name}))
+        assert sorted(pareto_front(points)) == sorted(trial.user_attrs["name"] for trial in study.best_trials)
+
+
+def test_marks_and_front(project: tuple[Path, Settings]) -> None:
+    found = table.compare(read_results(*project))
+    assert list(found.rows) == ["foundation", *STRATEGIES]
+    assert found.best["target_force_rmse"] == "naive"
+    assert found.tied["target_force_rmse"] == ["lora"]
+    assert found.best["retention_force_rmse"] == "replay"  # the foundation takes no part
+    assert found.tied["retention_force_rmse"] == []
+    assert found.front == ["foundation", "naive", "lora", "replay"]
+    assert "trainable_share" not in found.best
+
+
+def test_numbers_have_three_digits() -> None:
+    values = (0.0, 0.01234, 0.99960, 1.0, 9.996, 12.34, 99.96, 1234.5, 2e-6)
+    texts = [table.number(value) for value in values]
+    assert texts == ["0", "0.0123", "1.00", "1.00", "10.0", "12.3", "100", "1,234", "2.0e-06"]
+    assert table.number(0.0456, like=31.6) == "0.0"
+
+
+# ------------------------------------------------------------------ words
+
+
+def test_findings_claim_what_the_intervals_allow(project: tuple[Path, Settings]) -> None:
+    results = read_results(*project)
+    text = "\n".join(findings(results, table.compare(results)))
+    assert "**naive** has the lowest force RMSE" in text
+    assert "**lora** has an interval that overlaps with it: this test set and these seeds do not distinguish" in text
+    assert "**naive** has 6.56 times less" in text  # 200 / 30.5
+    assert "**scratch**) gives 91.0 meV/Å" in text and "2.98 times that of **naive**" in text
+    assert "**replay** forgets least" in text and "**naive** forgets most, with 10.2 times" in text
+    assert "replay 1.04 against 2.02" in text
+    assert "fewer than three seeds" in text and "only 8 structures" in text
+
+
+def test_findings_when_nothing_was_gained(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    write_evaluation(root, "foundation", {0: 30.0}, {0: 30.0}, 30.0)
+    results = read_results(root, settings)
+    text = "\n".join(findings(results, table.compare(results)))
+    assert "no strategy is better beyond the intervals" in text
+    assert "**scratch** and **replay** did worse on the target than the foundation" in text
+
+
+def test_one_seed_is_said(tmp_path: Path, tiny_model: Path) -> None:
+    settings = write_project(tmp_path, tiny_model, ["naive", "lora"])
+    for name, force in (("naive", 30.0), ("lora", 40.0)):
+        write_training(tmp_path, name, {1: tiny_model})
+        write_evaluation(tmp_path, name, {1: force}, {1: 300.0}, 30.0)
+    results = read_results(tmp_path, settings)
+    text = "\n".join(findings(results, table.compare(results)))
+    assert "one seed for each strategy" in text
+    assert "do not distinguish" not in text
+
+
+# ------------------------------------------------------------------ files
+
+
+class Page(HTMLParser):
+    """Collects what a page would fetch, its ids and its unclosed tags."""
+
+    VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and value and not value.startswith(("#", "data:")):
+                self.fetched.append(value)
+            if name == "href" and value and value.startswith("#") and tag == "a":
+                self.links.append(value[1:])
+            if name == "id" and value:
+                self.ids.append(value)
+        if tag in ("script", "link", "iframe"):
+            self.fetched.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_stands_alone(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    folder = report.write(root, settings)
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html",
+        "report.md",
+        "table.csv",
+        "metrics.json",
+        "pareto.csv",
+        "curves.csv",
+    }
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert page.fetched == [] and page.open == []
+    assert "url(http" not in text and "@import" not in text
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.links) <= set(page.ids) and len(page.links) == 10
+    plots = re.findall(r"<svg.*?</svg>", text, flags=re.S)
+    assert len(plots) == 1 + 3 + 2 * 5  # front, curves, parity of five models on two sets
+    for plot in plots:
+        ElementTree.fromstring(plot)
+        assert "currentColor" in plot
+        for reference in re.findall(r'(?:url\(#|href="#)([^)"]+)', plot):
+            assert f'id="{reference}"' in plot
+    assert text.count("★ ") >= 5 and "Missing" not in text
+
+
+def test_same_files_give_the_same_report(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    first = {path.name: path.read_bytes() for path in report.write(root, settings).iterdir()}
+    assert {path.name: path.read_bytes() for path in report.write(root, settings).iterdir()} == first
+
+
+def test_markdown_tables_are_whole(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    text = (report.write(root, settings) / "report.md").read_text()
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
+        assert len({line.count(" | ") for line in block.splitlines()}) == 1
+    assert "| naive (Pareto front) |" in text
+    assert "★ **30.5" in text
+
+
+def test_data_for_other_programs(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    folder = report.write(root, settings)
+    rows = pd.read_csv(folder / "table.csv").set_index("strategy")
+    assert rows.loc["naive", "target_force_rmse"] == pytest.approx(30.5)
+    assert rows.loc["lora", "trainable_share"] == pytest.approx(0.05)
+    assert rows.loc["replay", "forgetting_ratio_replay_head"] == pytest.approx(31.25 / 30.0)
+    assert math.isnan(rows.loc["naive", "forgetting_ratio_replay_head"])
+    front = pd.read_csv(folder / "pareto.csv").set_index("strategy")
+    assert front["pareto_front"].to_dict() == {"foundation": 1, "scratch": 0, "naive": 1, "lora": 1, "replay": 1}
+    curves = pd.read_csv(folder / "curves.csv")
+    assert len(curves) == 4 * 2 * 5
+    one = curves[(curves.strategy == "naive") & (curves.seed == 2)]
+    assert one.target_force_rmse.tolist() == pytest.approx([row["target_force_rmse"] for row in history(5, 1.1)])
+    metrics = read_json(folder / "metrics.json")
+    assert metrics["naive.target_force_rmse"] == pytest.approx(30.5)
+    assert all(isinstance(value, float) for value in metrics.values())
+
+
+def test_dvc_reads_the_metrics(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    report.write(root, settings)
+    for command in (["init", "--no-scm", "-q"], ["metrics", "show", "--json", "runs/report/metrics.json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *command],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)[""]["data"]["runs/report/metrics.json"]["data"]
+    assert shown["lora.target_force_rmse"] == pytest.approx(31.5)
+
+
+def test_missing_stages_are_named(tmp_path: Path, tiny_model: Path) -> None:
+    settings = write_project(tmp_path, tiny_model, ["naive", "lora"])
+    for name in ("replay", "pseudolabel"):
+        assert not (tmp_path / f"runs/{name}/manifest.json").exists()
+    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    for stage in ("dataset", "e0s", "replay", "pseudolabel", "finetune@lora", "evaluate@foundation", "register@naive"):
+        assert f"`{stage}`" in text
+    write_training(tmp_path, "naive", {1: tiny_model})
+    write_evaluation(tmp_path, "naive", {1: 30.0}, {1: 300.0}, 30.0)
+    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    assert "`finetune@lora`" in text and "`finetune@naive`" not in text
+    assert "| naive" in text
+
+
+def test_running_training_shows_before_its_summary(tmp_path: Path, tiny_model: Path) -> None:
+    settings = write_project(tmp_path, tiny_model)
+    write_table(tmp_path / "runs/finetune/naive/seed-1/history.csv", history(3))
+    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    assert "not read back: the run did not finish" in text
+    assert "**0 of 1 runs**" in text
+
+
+def test_differences_and_open_e0s_are_shown(tmp_path: Path, tiny_model: Path) -> None:
+    settings = write_project(tmp_path, tiny_model)
+    write_preparation(tmp_path, deficient=["H", "O"])
+    write_training(tmp_path, "naive", {1: tiny_model}, differences=["lr: asked 0.001, ran 0.0001"])
+    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    assert "**Warning.** naive, seed 1: lr: asked 0.001, ran 0.0001" in text
+    assert "do not determine the E0s of H, O (compositions of rank 1 for 3 elements): H : O = 2 : 1" in text
+    assert "2 for `duplicate`, 1 for `dataset.max_force`" in text
+
+
+def test_evaluation_without_retention(tmp_path: Path, tiny_model: Path) -> None:
+    settings = write_project(tmp_path, tiny_model)
+    write_training(tmp_path, "naive", {1: tiny_model})
+    write_evaluation(tmp_path, "naive", {1: 30.0}, {1: 300.0}, 30.0)
+    path = tmp_path / "runs/evaluate/naive/metrics.json"
+    metrics = read_json(path)
+    del metrics["seeds"]["1"]["retention"]
+    metrics["summary"] |= {"retention": None, "forgetting_ratio": None}
+    write_json(path, metrics)
+    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    assert "Missing: evaluations on the target and on the retention set" in text
+    assert "30.0" in text
+
+
+def test_terminal_table(project: tuple[Path, Settings]) -> None:
+    root, _ = project
+    text = report.terminal_table(root)
+    lines = {line.split()[1 if line.startswith("P ") else 0]: line for line in text.splitlines() if " ± " in line}
+    assert lines["naive"].startswith("P ") and lines["scratch"].startswith("  ")
+    assert re.search(r"30\.5 ± \d\.\d\*", lines["naive"]) and re.search(r"31\.5 ± \d\.\d~", lines["lora"])
+    assert len({len(line) for line in text.splitlines() if line.startswith(("--", "P ", "  s"))}) == 1
+    assert max(map(len, text.splitlines())) <= 120
+    assert "runs/report/report.html" in text
+
+
+def test_stage_runs_from_the_project_folder(project: tuple[Path, Settings]) -> None:
+    root, _ = project
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT)])}
+    command = [sys.executable, "-m", "pipelines.report"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "naive" in done.stdout and (root / "runs/report/report.html").is_file()
+    (root / "runs/evaluate/naive/metrics.json").write_text("{")
+    broken = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert broken.returncode == 1 and "is not JSON" in broken.stderr and "Traceback" not in broken.stderr
+    assert pd.read_csv(io.StringIO((root / "runs/report/table.csv").read_text())).shape[0] == 5  # the old one stays
+
+
+def test_importing_the_report_is_light() -> None:
+    script = "import sys; import retemper.report, retemper.registry, retemper.tracking; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert not {"torch", "mace", "mlflow", "matplotlib", "ray", "dvc"} & set(done.stdout.split())
+
+
+def test_settings_of_the_fixture_are_valid(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    assert load_settings(root / "params.yaml") == settings
