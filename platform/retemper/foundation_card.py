@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from retemper import foundations
 from retemper.files import atomic_write, sha256
@@ -30,7 +32,7 @@ def errors(model: Path, frames: list) -> dict[str, dict[str, float]]:
     energy = np.array([(e - f.info[ENERGY]) / len(f) for e, f in zip(predicted.energy, frames, strict=True)]) * 1e3
     force = [(p - f.arrays[FORCES]) * 1e3 for p, f in zip(predicted.forces, frames, strict=True)]
     stress = [
-        (p - np.reshape(f.info[STRESS], (3, 3))) * 1e3 if STRESS in f.info else None
+        (p - _full(f.info[STRESS])) * 1e3 if STRESS in f.info else None
         for p, f in zip(predicted.stress, frames, strict=True)
     ]
     kinds = np.array([str(f.info.get("config_type", "all")) for f in frames])
@@ -48,6 +50,12 @@ def errors(model: Path, frames: list) -> dict[str, dict[str, float]]:
             "stress_rmse": float(np.sqrt(np.mean(np.square(np.array(s, dtype=float))))) if s else float("nan"),
         }
     return table
+
+
+def _full(stress: Any) -> np.ndarray:
+    """Stress [3, 3] from 3x3, 9 or Voigt 6 values."""
+    values = np.asarray(stress, dtype=float)
+    return voigt_6_to_full_3x3_stress(values) if values.size == 6 else values.reshape(3, 3)
 
 
 def _rows(table: dict[str, dict[str, float]]) -> str:
