@@ -133,7 +133,7 @@ def compare(model: Path, number: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--number", type=int, default=400)
+    parser.add_argument("--number", type=int, default=300)
     options = parser.parse_args()
     tuned = all(name in os.environ for name in ALLOCATOR)
     print(f"allocator settings {'set' if tuned else 'not set'}; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}")

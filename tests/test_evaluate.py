@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.build import bulk, molecule
-from conftest import TINY_ELEMENTS, build_tiny
+from conftest import TINY_ELEMENTS
 
 from retemper import evaluate, inference
 from retemper.errors import RetemperError
@@ -46,13 +47,28 @@ def label(model: Path, frames: list[Atoms], shift: float, rng: np.random.Generat
     return np.concatenate(noises)
 
 
+def changed(source: Path, path: Path, seed: int) -> None:
+    """Save `source` with other weights: a model that was trained on something else."""
+    import torch
+
+    model = torch.load(source, weights_only=False)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    path.parent.mkdir(parents=True)
+    torch.save(model, path)
+
+
 class Project:
     """A project folder with a foundation, a test set, a retention set and two trained strategies."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, foundation: Path, multihead: Path) -> None:
         rng = np.random.default_rng(0)
         self.root = root
-        self.foundation = build_tiny(root / "foundations/tiny.model", ["Default"])
+        self.foundation = root / "foundations/tiny.model"
+        self.foundation.parent.mkdir(parents=True)
+        shutil.copy(foundation, self.foundation)
         self.target, self.retention = structures(9, 100), structures(12, 200)
         self.target_noise = label(self.foundation, self.target, SHIFT, rng)
         self.retention_noise = label(self.foundation, self.retention, 0.0, rng)
@@ -79,8 +95,8 @@ class Project:
         )
         self.settings = self.settings_with({})
         for seed in (1, 2):
-            build_tiny(self.model("naive", seed), ["Default"], seed=10 + seed)
-        build_tiny(self.model("replay", 1), ["pt_head", "Default"], seed=20)
+            changed(self.foundation, self.model("naive", seed), seed)
+        changed(multihead, self.model("replay", 1), 3)
         for strategy, seeds in (("naive", (1, 2)), ("replay", (1,))):
             record = {"seeds": {str(seed): {} for seed in seeds}}
             write_json(root / f"runs/finetune/{strategy}/summary.json", record)
@@ -102,8 +118,8 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = Project(tmp_path_factory.mktemp("project"))
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_multihead: Path) -> Project:
+    made = Project(tmp_path_factory.mktemp("project"), tiny_model, tiny_multihead)
     evaluate.run("foundation", made.settings, made.root)
     return made
 

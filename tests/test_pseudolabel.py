@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
-from conftest import build_tiny
 
 from retemper import pseudolabel
 from retemper.errors import RetemperError
@@ -118,11 +117,13 @@ def test_cached_labels_of_other_structures_are_a_hard_error(
         pseudolabel.label(tiny_model, frames[:2], name="tiny", cache=tmp_path)
 
 
-def test_a_frame_that_fails_is_named_and_nothing_is_written(frames: list[Atoms], tmp_path: Path) -> None:
+def test_a_frame_that_fails_is_named_and_nothing_is_written(
+    tiny_model: Path, frames: list[Atoms], tmp_path: Path
+) -> None:
     import torch
 
-    model = build_tiny(tmp_path / "broken.model", ["Default"])
-    module = torch.load(model, weights_only=False)
+    model = tmp_path / "broken.model"
+    module = torch.load(tiny_model, weights_only=False)
     module.atomic_energies_fn.atomic_energies[0, 4] = 1e308  # sodium: four of them are too much for a float
     torch.save(module, model)
     with pytest.raises(RetemperError, match="frame 2 .*kind 2.* are not finite"):

@@ -213,6 +213,21 @@ def test_trained_again_with_other_numbers_is_another_run(
     assert tracking.sync(root, settings)["naive"][1] == second
 
 
+def test_trained_again_under_the_same_key(project: tuple[Path, Settings], tiny_model: Path) -> None:
+    """Without its checkpoints a run may come out differently: its first history must not stand for the new model."""
+    root, settings = project
+    write_training(root, "naive", {1: tiny_model})
+    first = start(root, key="key-naive-1")
+    for row in history(5, 3.0):
+        tracking.log_epoch(first, int(row["epoch"]), row)
+    tracking.finish_training(first, root / "runs/finetune/naive/seed-1", "FINISHED")
+    second = tracking.sync(root, settings)["naive"][1]
+    assert second != first
+    values = [metric.value for metric in connect(root).get_metric_history(second, "target_force_rmse")]
+    assert values == pytest.approx([row["target_force_rmse"] for row in history(5, 1.05)])
+    assert start(root, key="key-naive-1") == second
+
+
 def _first_use(root: str, number: int) -> None:
     os.chdir(root)
     run_id = tracking.start_training(

@@ -174,7 +174,7 @@ def _held_out(groups: Sequence[str], settings: Replay) -> np.ndarray:
     if number < settings.valid:
         raise RetemperError(
             "The replay pool's groups cannot be divided into training and validation.",
-            expected=f"groups with {settings.number} structures for training, others with {settings.valid} for validation",
+            expected=f"groups with {settings.number} structures for training, others with {settings.valid} beside",
             got=f"{len(sizes)} group(s) of {min(sizes.values())} to {max(sizes.values())} structures",
             fix="give the pool's frames an info key 'group' (trajectory, molecule), or lower replay.number",
         )

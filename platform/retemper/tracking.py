@@ -138,7 +138,10 @@ def finish_training(run_id: str | None, folder: str | Path, status: str = "FINIS
         client = live.client if live else connect(root)
         tags = client.get_run(run_id).data.tags
         training = read_training(Path(folder), tags["retemper.strategy"], int(tags["retemper.seed"]))
-        _index_training(client, run_id, training, status)
+        if _same_history(client, run_id, training):
+            _index_training(client, run_id, training, status)
+        else:
+            _supersede(client, run_id)
 
 
 @contextlib.contextmanager
@@ -218,9 +221,7 @@ def _training_run(
         key = str(training.outcome.get("key", model[:16]))
         run = find_run(client, experiment, key=key, strategy=strategy, seed=seed)
         if run is not None and not _same_history(client, run.info.run_id, training):
-            client.set_tag(
-                run.info.run_id, "retemper.superseded", "true"
-            )  # trained again: these epochs are not its own
+            _supersede(client, run.info.run_id)
             run = None
         if run is None:
             ended = (training.folder / "history.csv").stat().st_mtime
@@ -272,6 +273,12 @@ def _index_training(client: MlflowClient, run_id: str, training: Training, statu
     client.log_batch(run_id, tags=[RunTag(n, v) for n, v in tags.items() if run.data.tags.get(n) != v])
     if run.info.status != status:
         client.set_terminated(run_id, status)
+
+
+def _supersede(client: MlflowClient, run_id: str) -> None:
+    """Put a run aside whose epochs are not those of the folder: it was trained again. `sync` makes another one."""
+    client.set_tag(run_id, "retemper.superseded", "true")
+    client.set_terminated(run_id, "KILLED")
 
 
 def _same_history(client: MlflowClient, run_id: str, training: Training) -> bool:

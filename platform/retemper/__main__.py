@@ -1,0 +1,5 @@
+"""``python -m retemper``."""
+
+from retemper.cli import main
+
+main()
