@@ -10,9 +10,8 @@ install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt "torch==2.13.0" 2>&1 | grep -v WARNING || true
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[fast,dev]" 2>&1 | grep -v WARNING || true
-	$(BIN)/python -c "import retemper"
+	@echo "installing into .venv (some minutes; log: .venv/pip.log)"
+	@$(BIN)/pip install -c constraints.txt torch==2.13.0 -e ".[fast,dev]" > .venv/pip.log 2>&1 || (grep -v WARNING .venv/pip.log | tail -20; exit 1)
 	touch $@
 
 demo: install

@@ -1,6 +1,6 @@
 """Stage finetune@S: train one strategy with every seed, side by side.
 
-    python -m pipelines.finetune lora
+python -m pipelines.finetune lora
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ def main(strategy: str) -> None:
     folders = [root / ".cache/training" / plan.key for plan in plans]
     count = seeds.workers(settings.finetune.workers, settings.finetune.device, len(plans))
     print(f"{strategy}: {Strategy.model_validate(plans[0].strategy).about}")
-    print(f"{len(plans)} seed(s), {count} at a time, {plans[0].target.n_train} training structures, on {plans[0].device}", flush=True)
+    print(
+        f"{len(plans)} seed(s), {count} at a time, {plans[0].target.n_train} training structures, on {plans[0].device}",
+        flush=True,
+    )
 
     show = seeds.Printer(strategy, settings.finetune.epochs, len(plans))
     run_ids = {

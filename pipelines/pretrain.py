@@ -38,7 +38,9 @@ def main(what: str = "all") -> None:
             f"--train_file={work / 'train.extxyz'}", f"--valid_file={work / 'valid.extxyz'}",
         ]  # fmt: skip
         if subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}).returncode != 0:
-            raise RetemperError("Pretraining failed.", fix=f"see {work / 'logs'}; running again goes on from the last checkpoint")
+            raise RetemperError(
+                "Pretraining failed.", fix=f"see {work / 'logs'}; running again goes on from the last checkpoint"
+            )
         shutil.copy2(work / "mini.model", root / "foundations/mini.model")
     from retemper.foundation_card import write_card
 

@@ -53,7 +53,9 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[st
     e0s = atomic_energies(tiny_model)
     zs = sorted(e0s)
     counts = np.array([[np.sum(a.numbers == z) for z in zs] for a in frames[:14]], float)
-    gap = np.array([a.info["REF_energy"] for a in frames[:14]]) - predict(tiny_model, frames[:14], backend="torch").energy
+    gap = (
+        np.array([a.info["REF_energy"] for a in frames[:14]]) - predict(tiny_model, frames[:14], backend="torch").energy
+    )
     shift = np.linalg.lstsq(counts, gap, rcond=None)[0]
     return {
         "folder": folder,
@@ -141,7 +143,9 @@ def test_lr_and_ema_of_replay_are_not_overwritten(files: dict[str, Any], tmp_pat
     assert ran["lr"] == 2.5e-3 and ran["ema_decay"] == 0.97
 
 
-def test_a_silently_changed_setting_fails_the_run(files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silently_changed_setting_fails_the_run(
+    files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without force_mh_ft_lr MACE changes the learning rate: the proof must refuse that run."""
     from retemper.finetune import worker
 
@@ -162,7 +166,9 @@ def test_changed_labels_fail_the_run(files: dict[str, Any], tmp_path: Path, monk
         run(make_plan(files, "replay"), tmp_path)
 
 
-def gradients(files: dict[str, Any], weight: float, replay_count: int, target_count: int) -> tuple[np.ndarray, np.ndarray]:
+def gradients(
+    files: dict[str, Any], weight: float, replay_count: int, target_count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Gradient of the replay loss class on one batch: [total, target part alone] flattened."""
     import torch
     from mace import data
@@ -195,7 +201,11 @@ def gradients(files: dict[str, Any], weight: float, replay_count: int, target_co
         batch = batch_of(counts)
         model.zero_grad()
         loss(pred=model(batch.to_dict(), training=True, compute_stress=True), ref=batch).backward()
-        results.append(np.concatenate([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in model.parameters()]))
+        results.append(
+            np.concatenate(
+                [(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in model.parameters()]
+            )
+        )
     return results[0], results[1]
 
 
@@ -307,7 +317,8 @@ def test_killed_run_goes_on_as_the_same_run(files: dict[str, Any], tmp_path: Pat
         "from pathlib import Path\n"
         "from retemper.finetune.worker import train\n"
         "plan = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "train(plan, Path(sys.argv[2]), lambda row: os.kill(os.getpid(), signal.SIGKILL) if row['epoch'] == 1 else None)\n"
+        "die = lambda row: os.kill(os.getpid(), signal.SIGKILL) if row['epoch'] == 1 else None\n"
+        "train(plan, Path(sys.argv[2]), die)\n"
     )
     import pickle
 

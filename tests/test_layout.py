@@ -142,5 +142,9 @@ def test_foundation_entries(name: str) -> None:
     else:
         from mace.calculators import foundations_models as mace_models
 
-        names = {"mace_mp": mace_models.mace_mp_urls, "mace_off": mace_models.mace_off_urls, "mace_omol": {"extra_large"}}
+        names = {
+            "mace_mp": mace_models.mace_mp_urls,
+            "mace_off": mace_models.mace_off_urls,
+            "mace_omol": {"extra_large"},
+        }
         assert entry.model in names[str(entry.loader)]

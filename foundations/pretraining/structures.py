@@ -44,8 +44,20 @@ BINARY = ("rocksalt", "cesiumchloride", "zincblende", "wurtzite", "fluorite", "a
 PEROVSKITES = [
     (a, b, x)
     for (a, b), x in itertools.product(
-        [("Li", "Ti"), ("Na", "Al"), ("K", "Mg"), ("K", "Zn"), ("Ca", "Ti"), ("Ca", "Si"),
-         ("Na", "Cu"), ("Mg", "Ge"), ("K", "Ca"), ("Ca", "Ge"), ("Li", "Al"), ("K", "B")],
+        [
+            ("Li", "Ti"),
+            ("Na", "Al"),
+            ("K", "Mg"),
+            ("K", "Zn"),
+            ("Ca", "Ti"),
+            ("Ca", "Si"),
+            ("Na", "Cu"),
+            ("Mg", "Ge"),
+            ("K", "Ca"),
+            ("Ca", "Ge"),
+            ("Li", "Al"),
+            ("K", "B"),
+        ],
         ["O", "F", "S", "Cl", "Br"],
     )
 ]
@@ -159,8 +171,11 @@ def crystals(energy: Callable[[Atoms], float]) -> Iterator[tuple[str, str, Calla
             yield f"{element}-{prototype}", "crystal", lambda r, e=element, p=prototype: build((e,), p, 4, r)
     for cation, anion in itertools.product(CATIONS, ANIONS):
         for prototype in rng.choice(BINARY, size=3, replace=False):
-            yield (f"{cation}{anion}-{prototype}", "crystal",
-                   lambda r, s=(cation, anion), p=str(prototype): build(s, p, 4, r))
+            yield (
+                f"{cation}{anion}-{prototype}",
+                "crystal",
+                lambda r, s=(cation, anion), p=str(prototype): build(s, p, 4, r),
+            )
     for pair in itertools.combinations(METALS, 2):
         prototype = str(rng.choice(["cesiumchloride", "L1_2"]))
         yield "".join(pair) + "-" + prototype, "crystal", lambda r, s=pair, p=prototype: build(s, p, 4, r)
@@ -285,7 +300,9 @@ def trajectories(calculator) -> Iterator[tuple[str, str, Callable]]:
         FIRE(atoms, logfile=None).run(fmax=1.0, steps=10)
         MaxwellBoltzmannDistribution(atoms, temperature_K=kelvin, rng=rng)
         light = 1 in atoms.numbers
-        md = Langevin(atoms, (0.7 if light else 2.0) * units.fs, temperature_K=kelvin, friction=0.02 / units.fs, rng=rng)
+        md = Langevin(
+            atoms, (0.7 if light else 2.0) * units.fs, temperature_K=kelvin, friction=0.02 / units.fs, rng=rng
+        )
         for _ in range(frames):
             md.run(4)
             if closest(atoms) < 0.4:
@@ -322,8 +339,7 @@ def trajectories(calculator) -> Iterator[tuple[str, str, Callable]]:
         density = 0.62 if periodic else 0.35
         tag = "liquid" if periodic else "cluster"
         name = "".join(f"{s}{n}" for s, n in counts.items())
-        yield (f"{tag}-{name}-{k}", tag,
-               lambda r, c=counts, d=density, p=periodic, t=kelvin: build(c, d, p, t, 8, r))
+        yield (f"{tag}-{name}-{k}", tag, lambda r, c=counts, d=density, p=periodic, t=kelvin: build(c, d, p, t, 8, r))
 
 
 # --- the two commands -------------------------------------------------------------------
@@ -383,17 +399,23 @@ def label_shard(shard: int, shards: int, wanted: list[str], out: Path) -> None:
     start, count = time.time(), 0
     temporary = out.with_suffix(".part")
     temporary.unlink(missing_ok=True)
-    for index, (group, config_type, build) in enumerate(itertools.chain(*(families[name] for name in wanted or families))):
+    for index, (group, config_type, build) in enumerate(
+        itertools.chain(*(families[name] for name in wanted or families))
+    ):
         if index % shards != shard:
             continue
         for atoms in build(np.random.default_rng(seed_of(group))):
             labelled = label(atoms)
             if labelled is not None:
-                labelled.info.update(config_type=config_type, group=f"{config_type}:{group}")  # never read as a bool or number
+                labelled.info.update(
+                    config_type=config_type, group=f"{config_type}:{group}"
+                )  # never read as a bool or number
                 write(temporary, labelled, format="extxyz", append=True)
                 count += 1
         if index % 50 == shard:
-            print(f"{index} {group}: {count} frames, {time.time() - start:.0f} s, rejected {dict(rejected)}", flush=True)
+            print(
+                f"{index} {group}: {count} frames, {time.time() - start:.0f} s, rejected {dict(rejected)}", flush=True
+            )
     temporary.rename(out)
     print(f"{count} frames in {out}, rejected {dict(rejected)}")
 
@@ -437,7 +459,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("label", help="generate and label one shard")
     one.add_argument("--shard", default="0/1", help="which of how many, as 0/2")
-    one.add_argument("--families", nargs="*", default=[], help="isolated dimers molecules crystals random trajectories; default all")
+    one.add_argument(
+        "--families", nargs="*", default=[], help="isolated dimers molecules crystals random trajectories; default all"
+    )
     one.add_argument("--out", type=Path, required=True)
     two = commands.add_parser("split", help="merge shards and split by group")
     two.add_argument("inputs", type=Path, nargs="+")

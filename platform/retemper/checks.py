@@ -235,6 +235,10 @@ def split_duplicates(frames: Sequence[Atoms], tolerance: float) -> tuple[list[At
         if labels_differ(frames[i], frames[j], tolerance):
             conflict.setdefault(i, j)
             conflict.setdefault(j, i)
+    for i, j in pairs:  # a third copy would be a choice between the two
+        if (i in conflict) != (j in conflict):
+            conflict.setdefault(i, j)
+            conflict.setdefault(j, i)
     earlier: dict[int, list[int]] = defaultdict(list)
     for i, j in pairs:
         earlier[j].append(i)
@@ -248,7 +252,7 @@ def split_duplicates(frames: Sequence[Atoms], tolerance: float) -> tuple[list[At
             difference = (frame.info[ENERGY] - other.info[ENERGY]) / len(frame)
             source = other.info["source"]
             removed.append(
-                reject(frame, f"conflict: the same structure as {source} but other labels ({difference:+.4g} eV/atom)")
+                reject(frame, f"conflict: the structure of {source} with other labels ({difference:+.4g} eV/atom)")
             )
         elif twin is not None:
             removed.append(reject(frame, f"duplicate of {frames[twin].info['source']}"))

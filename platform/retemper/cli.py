@@ -84,7 +84,9 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], str]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``retemper``."""
-    parser = argparse.ArgumentParser(prog="retemper", description="Fine-tune MLIP foundation models; run `dvc repro` for the pipeline.")
+    parser = argparse.ArgumentParser(
+        prog="retemper", description="Fine-tune MLIP foundation models; run `dvc repro` for the pipeline."
+    )
     parser.add_argument("--version", action="version", version=f"retemper {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (_, about) in COMMANDS.items():

@@ -1,14 +1,13 @@
 """Frames that are the same structure, exactly or nearly, also when moved, turned or reordered.
 
-Candidates come from a k-d tree over numbers that do not change under translation, rotation,
-reflection and exchange of like atoms, and change by no more than the atoms move; only they
-are compared in full. Cost grows as n log n.
+Candidates come from k-d trees over a few numbers a frame that translation and rotation leave
+alone; only candidates are compared in full. Cost grows as n log n.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -20,13 +19,15 @@ from retemper.frames import structure_hash
 from retemper.geometry import displacements, full_cells
 
 Array = np.ndarray
+DIMENSIONS = 16  # of the trees
+MAX_DISTANCES = 3000  # distances of a molecule that are projected
+REORDERED = 0.1  # times the tolerance, for copies whose atoms were exchanged
 WAVES = np.array(
     [
         *[(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, -1, 0), (1, 0, -1), (0, 1, -1)],
         *[(1, 1, 1), (2, 0, 0), (0, 2, 0), (0, 0, 2)],
     ]
 )
-RADII = 16  # sorted distances from the centre that go into the tree
 
 
 def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int]]:
@@ -37,59 +38,136 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
     frames
         Structures; periodic ones need a sane cell. Labels do not count.
     tolerance
-        RMS displacement of the atoms, A; 0 finds only structures with equal
-        `retemper.frames.structure_hash`. Without periodicity, the RMS change of the sorted
-        distances between atoms of two elements is taken, which no motion of the whole, no
-        reflection and no exchange of like atoms changes. With periodicity, cells must agree
-        within `tolerance` in A and atoms move at fixed fractional coordinates, up to a
-        translation and an exchange of like atoms; another choice of cell for the same
-        crystal is not seen.
+        RMS displacement, A. Without periodicity after the best superposition; with it, at
+        fixed fractional coordinates, up to a translation, for cells that agree within
+        `tolerance` once turned alike. Another choice of cell for the same crystal is not
+        seen. Copies in which like atoms were exchanged, or a molecule was mirrored, are
+        found within a tenth of it; they are paired with the first of equal frames. 0 finds only structures with equal
+        `retemper.frames.structure_hash`.
 
     Returns
     -------
     list
         Sorted pairs of indices.
     """
+    if tolerance == 0:
+        return _pairs_in(frames, lambda frame: structure_hash(frame).encode(), _all_pairs)
+    same_order = _pairs_in(frames, lambda frame: frame.numbers.tobytes(), lambda group: _moved(group, tolerance))
+    repeated = {j for _, j in same_order}
+    first = [k for k in range(len(frames)) if k not in repeated]
+    reordered = _pairs_in(
+        [frames[k] for k in first],
+        lambda frame: np.sort(frame.numbers).tobytes(),
+        lambda group: (_crystals if group[0].pbc.any() else _molecules)(group, REORDERED * tolerance),
+    )
+    return sorted({*same_order, *((first[i], first[j]) for i, j in reordered)})
+
+
+def _pairs_in(
+    frames: Sequence[Atoms], key: Callable[[Atoms], bytes], search: Callable[[Sequence[Atoms]], Array]
+) -> list[tuple[int, int]]:
+    """Apply `search` within groups of equal key and periodicity; pairs are indices into `frames`."""
     groups: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
     for k, frame in enumerate(frames):
-        key = structure_hash(frame).encode() if tolerance == 0 else np.sort(frame.numbers).tobytes()
-        groups[key, frame.pbc.tobytes()].append(k)
-    found = []
-    for indices in groups.values():
-        if len(indices) < 2:
-            continue
-        group = [frames[k] for k in indices]
-        if tolerance == 0:
-            local = np.array(np.triu_indices(len(group), 1)).T
-        elif group[0].pbc.any():
-            local = _periodic(group, tolerance)
-        else:
-            local = _molecules(group, tolerance)
-        found += [(indices[i], indices[j]) for i, j in local]
-    return sorted(found)
+        groups[key(frame), frame.pbc.tobytes()].append(k)
+    return [
+        (group[i], group[j])
+        for group in groups.values()
+        if len(group) > 1
+        for i, j in search([frames[k] for k in group])
+    ]
+
+
+def _all_pairs(group: Sequence[Atoms]) -> Array:
+    return np.array(np.triu_indices(len(group), 1)).T
 
 
 def _tree_pairs(vectors: Array, radius: float) -> Array:
-    return np.asarray(cKDTree(vectors).query_pairs(radius, output_type="ndarray")).reshape(-1, 2)
+    pairs = np.asarray(cKDTree(vectors).query_pairs(radius + 1e-9, output_type="ndarray"))
+    return np.sort(pairs.reshape(-1, 2), axis=1)
 
 
-def _by_species(frame: Atoms) -> Array:
-    return np.argsort(frame.numbers, kind="stable")
+def _turned(cells: Array) -> Array:
+    """Cells [n, 6] with the first vector along x and the second in the xy plane, A."""
+    return np.asarray(np.linalg.cholesky(cells @ cells.transpose(0, 2, 1))[:, *np.tril_indices(3)])
+
+
+def _alike_cells(cells: Array, pairs: Array, tolerance: float) -> Array:
+    """Pairs whose cells agree within `tolerance` (A) once turned alike."""
+    turned = _turned(cells)
+    change = np.abs(turned[pairs[:, 0]] - turned[pairs[:, 1]]).max(axis=1, initial=0)
+    return np.asarray(pairs[change <= tolerance + 1e-9])
+
+
+def _fractional(positions: Array, cells: Array) -> Array:
+    return np.asarray(np.linalg.solve(cells.transpose(0, 2, 1), positions.transpose(0, 2, 1)).transpose(0, 2, 1))
+
+
+def _moved(group: Sequence[Atoms], tolerance: float) -> Array:
+    """Near pairs [n, 2] among frames with the same atoms in the same order.
+
+    The tree holds a random projection of distances between atoms, or of the phases between
+    consecutive atoms in a crystal. A projection keeps lengths to some tenths (Johnson and
+    Lindenstrauss), and its radius leaves a factor of two.
+    """
+    positions = np.array([frame.positions for frame in group])
+    cells = np.array([frame.cell.array for frame in group])
+    pbc = group[0].pbc
+    if pbc.any():
+        cells = full_cells(cells)
+        vectors = np.concatenate([_project_crystals(positions, cells), _turned(cells)], axis=1)
+    else:
+        vectors = _project_molecules(positions)
+    pairs = _tree_pairs(vectors, 2 * np.sqrt(2 * DIMENSIONS) * tolerance)
+    if pbc.any():
+        pairs = _alike_cells(cells, pairs, tolerance)
+    rms = [np.zeros(0)]
+    for part in np.array_split(pairs, 1 + len(pairs) * len(group[0]) // 200_000):
+        movement, _ = displacements(positions, cells, pbc, *part.T)
+        rms.append(np.sqrt((movement**2).sum(axis=2).mean(axis=1)))
+    return np.asarray(pairs[np.concatenate(rms) <= tolerance])
+
+
+def _project_molecules(positions: Array) -> Array:
+    """Random projection [n_frames, DIMENSIONS] of interatomic distances, A."""
+    random = np.random.default_rng(0)
+    first, second = np.triu_indices(positions.shape[1], 1)
+    if len(first) > MAX_DISTANCES:
+        chosen = random.choice(len(first), MAX_DISTANCES, replace=False)
+        first, second = first[chosen], second[chosen]
+    projection = random.normal(size=(len(first), DIMENSIONS)) / np.sqrt(max(1, len(first)))
+    parts = np.array_split(positions, 1 + len(positions) * len(first) // 2_000_000)
+    return np.concatenate([np.linalg.norm(p[:, first] - p[:, second], axis=2) @ projection for p in parts])
+
+
+def _project_crystals(positions: Array, cells: Array) -> Array:
+    """Random projection [n_frames, DIMENSIONS] of the phases between consecutive atoms, as lengths in A."""
+    fractional = _fractional(positions, cells)
+    angle = 2 * np.pi * (fractional[:, 1:] - fractional[:, :-1])
+    size = np.linalg.norm(cells, axis=2)[:, None] / (2 * np.pi)
+    features = np.concatenate([np.cos(angle) * size, np.sin(angle) * size], axis=2).reshape(len(positions), -1)
+    projection = np.random.default_rng(0).normal(size=(features.shape[1], DIMENSIONS))
+    return np.asarray(features @ projection / np.sqrt(max(1, angle.shape[1])))
+
+
+def _sorted_by_species(group: Sequence[Atoms]) -> tuple[Array, Array]:
+    """Positions [n_frames, n_atoms, 3] with atoms in order of their number, and the numbers [n_atoms]."""
+    orders = [np.argsort(frame.numbers, kind="stable") for frame in group]
+    positions = np.array([frame.positions[order] for frame, order in zip(group, orders, strict=True)])
+    return positions, group[0].numbers[orders[0]]
 
 
 def _molecules(group: Sequence[Atoms], tolerance: float) -> Array:
-    """Near pairs [n, 2] among non-periodic frames of one composition."""
-    orders = [_by_species(frame) for frame in group]
-    species = group[0].numbers[orders[0]]
-    positions = np.array([frame.positions[order] for frame, order in zip(group, orders, strict=True)])
+    """Near pairs [n, 2] among non-periodic frames of one composition, whatever the order of like atoms."""
+    positions, species = _sorted_by_species(group)
     radii = np.linalg.norm(positions - positions.mean(axis=1, keepdims=True), axis=2)
     for z in np.unique(species):
         radii[:, species == z] = np.sort(radii[:, species == z], axis=1)
-    keep = np.unique(np.linspace(0, len(species) - 1, RADII).astype(int))
-    # sorting contracts distances, so the subset moves by no more than all atoms together
-    pairs = _tree_pairs(radii[:, keep], 1.01 * tolerance * np.sqrt(len(species)) + 1e-9)
-    same = [k for k, (i, j) in enumerate(pairs) if _distance_change(positions[i], positions[j], species) <= tolerance]
-    return np.asarray(pairs[same])
+    keep = np.unique(np.linspace(0, len(species) - 1, DIMENSIONS).astype(int))
+    # sorting contracts, so these change by no more than all displacements together
+    pairs = _tree_pairs(radii[:, keep], tolerance * np.sqrt(len(species)))
+    same = [_distance_change(positions[i], positions[j], species) <= tolerance for i, j in pairs]
+    return np.asarray(pairs[np.array(same, dtype=bool)])
 
 
 def _distance_change(a: Array, b: Array, species: Array) -> float:
@@ -102,50 +180,30 @@ def _distance_change(a: Array, b: Array, species: Array) -> float:
     return float(np.sqrt(np.mean((da[np.lexsort((da, kind))] - db[np.lexsort((db, kind))]) ** 2)))
 
 
-def _standard_cells(cells: Array) -> Array:
-    """Cells turned so that the first vector is along x and the second in the xy plane: six numbers each, A."""
-    turned = np.linalg.cholesky(cells @ cells.transpose(0, 2, 1))
-    return np.asarray(turned[:, *np.tril_indices(3)])
-
-
-def _periodic(group: Sequence[Atoms], tolerance: float) -> Array:
-    """Near pairs [n, 2] among periodic frames of one composition."""
-    orders = [_by_species(frame) for frame in group]
-    species = group[0].numbers[orders[0]]
-    positions = np.array([frame.positions[order] for frame, order in zip(group, orders, strict=True)])
+def _crystals(group: Sequence[Atoms], tolerance: float) -> Array:
+    """Near pairs [n, 2] among periodic frames of one composition, whatever the order of like atoms."""
+    positions, species = _sorted_by_species(group)
     cells = full_cells(np.array([frame.cell.array for frame in group]))
-    fractional = np.linalg.solve(cells.transpose(0, 2, 1), positions.transpose(0, 2, 1)).transpose(0, 2, 1)
-    standard = _standard_cells(cells)
+    fractional = _fractional(positions, cells)
     _, kinds = np.unique(species, return_inverse=True)
     weight = 1 + 0.4 * kinds
-    length = np.linalg.norm(np.einsum("kc,nci->nki", WAVES, np.linalg.inv(cells).transpose(0, 2, 1)), axis=2)
+    length = np.linalg.norm(np.einsum("kc,nic->nki", WAVES, np.linalg.inv(cells)), axis=2)
     factor = np.empty((len(group), len(WAVES)))
     for number, wave in enumerate(WAVES):
         factor[:, number] = np.abs((weight * np.exp(2j * np.pi * (fractional @ wave))).sum(axis=1))
-    # |S(k)| changes by at most 2 pi |k| |w| |displacements|: this makes it a length
+    # |S(k)| changes by at most 2 pi |k| |weights| |displacements|: this makes it a length
     factor /= 2 * np.pi * length * np.sqrt((weight**2).sum() * len(species))
-    slack = 2 + np.sqrt(len(WAVES) / len(species)) + np.sqrt(6)
-    pairs = _tree_pairs(np.concatenate([factor, standard], axis=1), slack * tolerance + 1e-9)
-    pairs = pairs[np.abs(standard[pairs[:, 0]] - standard[pairs[:, 1]]).max(axis=1, initial=0) <= tolerance + 1e-9]
-    same = np.zeros(len(pairs), dtype=bool)
+    pairs = _tree_pairs(
+        np.concatenate([factor, _turned(cells)], axis=1), (4 + np.sqrt(len(WAVES) / len(species))) * tolerance
+    )
+    pairs = _alike_cells(cells, pairs, tolerance)
     pbc = group[0].pbc
-    original = np.array([frame.positions for frame in group])
-    as_written = np.array([(frame.numbers == group[0].numbers).all() for frame in group])
-    for part in np.array_split(np.arange(len(pairs)), 1 + len(pairs) * len(species) // 200_000):
-        i, j = pairs[part].T
-        for atoms, usable in ((original, as_written[i] & as_written[j]), (positions, np.ones(len(part), dtype=bool))):
-            movement, _ = displacements(atoms, cells, pbc, i, j)
-            same[part] |= usable & (np.sqrt((movement**2).sum(axis=2).mean(axis=1)) <= tolerance)
-    for k in np.flatnonzero(~same):
-        one, other = pairs[k]
-        same[k] = _reordered(fractional[one], fractional[other], cells[one], species, pbc, tolerance)
-    return np.asarray(pairs[same])
+    same = [_reordered(fractional[i], fractional[j], cells[i], species, pbc, tolerance) for i, j in pairs]
+    return np.asarray(pairs[np.array(same, dtype=bool)])
 
 
 def _reordered(a: Array, b: Array, cell: Array, species: Array, pbc: Array, tolerance: float) -> bool:
     """Whether fractional coordinates agree after a translation and an exchange of like atoms."""
-    if not _same_surroundings(a, b, cell, species, pbc, tolerance):
-        return False
     kinds, counts = np.unique(species, return_counts=True)
     rare = np.flatnonzero(species == kinds[counts.argmin()])
     for target in rare:
@@ -161,18 +219,3 @@ def _reordered(a: Array, b: Array, cell: Array, species: Array, pbc: Array, tole
         if np.sqrt((moves**2).sum(axis=1).mean()) <= tolerance:
             return True
     return False
-
-
-def _same_surroundings(a: Array, b: Array, cell: Array, species: Array, pbc: Array, tolerance: float) -> bool:
-    """Cheap test before atoms are matched: the sorted nearest distances agree."""
-    nearest = []
-    for points in (a, b):
-        step = points[None] - points[:, None]
-        step -= np.round(step) * pbc
-        distance = np.linalg.norm(step @ cell, axis=2)
-        np.fill_diagonal(distance, np.inf)
-        least = distance.min(axis=1)
-        nearest.append(least[np.lexsort((least, species))])
-    if len(species) == 1:
-        return True
-    return float(np.sqrt(np.mean((nearest[0] - nearest[1]) ** 2))) <= 2 * tolerance

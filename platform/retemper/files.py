@@ -42,7 +42,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise RetemperError(f"No space left on the disk while writing {path}.", fix="free space, then run again") from error
+            raise RetemperError(
+                f"No space left on the disk while writing {path}.", fix="free space, then run again"
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -63,7 +65,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise RetemperError(f"No space left on the disk while writing {path}.", fix="free space, then run again") from error
+            raise RetemperError(
+                f"No space left on the disk while writing {path}.", fix="free space, then run again"
+            ) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

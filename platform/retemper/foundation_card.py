@@ -59,7 +59,8 @@ def _full(stress: Any) -> np.ndarray:
 
 
 def _rows(table: dict[str, dict[str, float]]) -> str:
-    head = "| configurations | frames | energy MAE | energy RMSE | force MAE | force RMSE | stress RMSE |\n|---|---|---|---|---|---|---|\n"
+    head = "| configurations | frames | energy MAE | energy RMSE | force MAE | force RMSE | stress RMSE |\n"
+    head += "|---|---|---|---|---|---|---|\n"
     body = ""
     for kind, row in table.items():
         stress = "" if np.isnan(row["stress_rmse"]) else f"{row['stress_rmse']:.1f}"
@@ -80,6 +81,7 @@ def write_card(name: str, root: Path) -> str:
     model = root / entry.file
     pool, held_out = read_frames(root / entry.pool), read_frames(root / entry.retention)
     kinds = Counter(str(frame.info["config_type"]) for frame in pool)
+    content = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     text = f"""# {name}
 
 {entry.about}
@@ -92,7 +94,7 @@ def write_card(name: str, root: Path) -> str:
 | elements ({len(elements(pool))}) | {" ".join(elements(pool))} |
 | licence | {entry.licence} |
 | labels | {entry.citation} |
-| trained on | {len(pool)} structures, {sum(map(len, pool))} atoms: {", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))} |
+| trained on | {len(pool)} structures, {sum(map(len, pool))} atoms: {content} |
 | settings | `foundations/pretraining/mace.yaml` |
 | made by | `python -m pipelines.pretrain` (structures and labels: `foundations/pretraining/structures.py`) |
 

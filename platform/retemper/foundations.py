@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Literal
 
-
 from retemper.errors import RetemperError, unknown
 from retemper.files import project_root, sha256
 from retemper.settings import Section, parse, read_yaml
@@ -41,7 +40,9 @@ def catalogue(root: Path | None = None) -> dict[str, Foundation]:
     """All entries by name."""
     path = (root or project_root()) / CATALOGUE
     content = read_yaml(path)
-    return {name: parse(Foundation, {"name": name, **entry}, f"{CATALOGUE} ({name})") for name, entry in content.items()}
+    return {
+        name: parse(Foundation, {"name": name, **entry}, f"{CATALOGUE} ({name})") for name, entry in content.items()
+    }
 
 
 def find(name: str, root: Path | None = None) -> Foundation:
@@ -67,7 +68,9 @@ def weights(foundation: Foundation, root: Path | None = None) -> Path:
     if foundation.file is not None:
         path = (root or project_root()) / foundation.file
         if not path.is_file():
-            raise RetemperError(f"Foundation {foundation.name}: {path} does not exist.", fix="dvc pull, or git checkout the file")
+            raise RetemperError(
+                f"Foundation {foundation.name}: {path} does not exist.", fix="dvc pull, or git checkout the file"
+            )
     else:
         path = _download(foundation)
     if foundation.sha256 is not None:
@@ -92,7 +95,11 @@ def _download(foundation: Foundation) -> Path:
         if foundation.loader in ("mace_off", "mace_omol"):
             load = getattr(mace_models, foundation.loader)
             model = load(model=foundation.model, device="cpu", return_raw_model=True)
-            cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mace" / f"retemper-{foundation.name}.model"
+            cache = (
+                Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+                / "mace"
+                / f"retemper-{foundation.name}.model"
+            )
             if not cache.exists():
                 import torch
 

@@ -80,7 +80,9 @@ class Strategy(Section):
     @model_validator(mode="after")
     def _possible(self) -> Strategy:
         if self.start == "random" and (self.freeze or self.lora or self.replay):
-            raise ValueError("start: random trains everything from scratch; freeze, lora and replay need start: foundation")
+            raise ValueError(
+                "start: random trains everything from scratch; freeze, lora and replay need start: foundation"
+            )
         return self
 
 
@@ -109,7 +111,7 @@ def load(name: str, root: Path | None = None, overrides: dict[str, Any] | None =
             if not isinstance(target.get(folder), dict):
                 raise RetemperError(
                     f"Strategy {name} has no setting {path}.",
-                    expected=f"a path below {', '.join(key for key, value in content.items() if isinstance(value, dict))}",
+                    expected=f"a path below {', '.join(k for k, v in content.items() if isinstance(v, dict))}",
                     fix="drop the override, or choose a strategy that has it",
                 )
             target = target[folder]

@@ -38,7 +38,9 @@ class PairedLoader:
         The target's order is that of `target_loader` with the same seed.
     """
 
-    def __init__(self, target: Sequence[Any], replay: Sequence[Any], batch_size: int, replay_batch_size: int, seed: int):
+    def __init__(
+        self, target: Sequence[Any], replay: Sequence[Any], batch_size: int, replay_batch_size: int, seed: int
+    ):
         self.target = target
         self.replay = replay
         self.batch_size = batch_size

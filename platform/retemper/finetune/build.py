@@ -31,7 +31,10 @@ def plans(settings: Settings, name: str, root: Path) -> list[Plan]:
     replay = _replay(strategy, settings, entry, weights, sha, root) if strategy.replay is not None else None
     batch_size = settings.finetune.batch_size
     if target.n_train < batch_size:
-        print(f"batch size {batch_size} is above the {target.n_train} training structures (MACE would train on nothing): {target.n_train} used")
+        print(
+            f"batch size {batch_size} is above the {target.n_train} training structures, and MACE would train "
+            f"on nothing: {target.n_train} used"
+        )
         batch_size = target.n_train
     return [
         Plan(
@@ -76,7 +79,8 @@ def _replay(
         for name in ("train", "valid"):
             if labels_hash(read_frames(folder / f"{name}.extxyz")) != manifest[name]["labels_hash"]:
                 raise RetemperError(
-                    f"{folder / name}.extxyz does not hold the pseudolabels of its manifest.", fix="dvc repro -f pseudolabel"
+                    f"{folder / name}.extxyz does not hold the pseudolabels of its manifest.",
+                    fix="dvc repro -f pseudolabel",
                 )
     train = folder / "train.extxyz"
     if strategy.replay.number is not None:

@@ -129,7 +129,8 @@ def run(
         row["seconds"] = time.perf_counter() - start
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["valid_loss"])):
             raise RetemperError(
-                f"Training diverged in epoch {epoch}: loss {row['train_loss']} in training, {row['valid_loss']} in validation.",
+                f"Training diverged in epoch {epoch}: loss {row['train_loss']} in training, "
+                f"{row['valid_loss']} in validation.",
                 expected="a finite loss",
                 fix="lower training.lr, lower training.clip_grad, or look for outliers in the training data",
             )

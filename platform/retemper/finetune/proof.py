@@ -39,7 +39,14 @@ def trainable(model: Any, optimizer: torch.optim.Optimizer) -> list[str]:
 
 def expected_trainable(model: Any, strategy: Strategy) -> list[str]:
     """Names that the strategy's words imply, found without MACE's freezing code."""
-    optimised_parts = ("node_embedding.", "interactions.", "products.", "readouts.", "joint_embedding.", "embedding_readout.")
+    optimised_parts = (
+        "node_embedding.",
+        "interactions.",
+        "products.",
+        "readouts.",
+        "joint_embedding.",
+        "embedding_readout.",
+    )
     names = [name for name, _ in model.named_parameters() if name.startswith(optimised_parts)]
     allowed = _rule(strategy)
     if allowed:
@@ -188,7 +195,8 @@ def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) ->
     if off.any():
         first = int(np.flatnonzero(off)[0])
         raise RetemperError(
-            f"Head {head}: MACE holds other labels than {path} ({int(off.sum())} of {len(off)} frames, first: {first}).",
+            f"Head {head}: MACE holds other labels than {path} "
+            f"({int(off.sum())} of {len(off)} frames, first: {first}).",
             expected=f"energy {want_e[first]:.6f} eV, RMS force {want_f[first]:.6f} eV/A ({data.label_source} labels)",
             got=f"energy {energies[first]:.6f} eV, RMS force {forces[first]:.6f} eV/A",
         )
@@ -201,10 +209,14 @@ def fingerprint(model: Any) -> dict[str, torch.Tensor]:
 
 def check_moved(before: dict[str, torch.Tensor], model: Any, trained: Sequence[str]) -> dict[str, int]:
     """Raise if a frozen parameter moved or no trained one did; count both (numbers of parameters)."""
-    moved = sorted(name for name, p in model.named_parameters() if not torch.equal(p.detach(), before[name].to(p.device)))
+    moved = sorted(
+        name for name, p in model.named_parameters() if not torch.equal(p.detach(), before[name].to(p.device))
+    )
     stray = sorted(set(moved) - set(trained))
     if stray:
-        raise RetemperError(f"Parameters that should be frozen moved: {', '.join(stray[:5])}.", expected="frozen parameters unchanged")
+        raise RetemperError(
+            f"Parameters that should be frozen moved: {', '.join(stray[:5])}.", expected="frozen parameters unchanged"
+        )
     if not moved:
         raise RetemperError("No parameter moved during training.", expected=f"{len(trained)} trained tensors to change")
     sizes = {name: p.numel() for name, p in model.named_parameters()}

@@ -32,7 +32,7 @@ from retemper.frames import read_frames
 from retemper.strategies import Strategy
 
 
-class _Done(Exception):
+class _Done(Exception):  # noqa: N818 (not an error)
     """Leaves MACE's `run` after training: its error tables and compiled copies are not needed."""
 
 
@@ -63,9 +63,12 @@ def train(plan: Plan, folder: Path, progress: Callable[[dict[str, float]], None]
         result.update(_train(plan, strategy, folder, progress, given))
         raise _Done
 
-    with _quiet(folder / "training.log"), _in_place_of(mace.tools, "train", in_place_of_mace_train):
-        with contextlib.suppress(_Done):
-            run_train.run(_arguments(flags))
+    with (
+        _quiet(folder / "training.log"),
+        _in_place_of(mace.tools, "train", in_place_of_mace_train),
+        contextlib.suppress(_Done),
+    ):
+        run_train.run(_arguments(flags))
     if not result:
         raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
     result["sha256"] = sha256(folder / "model.model")
@@ -170,7 +173,9 @@ def architecture(plan: Plan) -> dict[str, Any]:
 
     config = extract_config_mace_model(_foundation(plan, torch.device("cpu")))
     if "error" in config:
-        raise RetemperError(f"The foundation's architecture cannot be copied: {config['error']}.", fix="leave out scratch")
+        raise RetemperError(
+            f"The foundation's architecture cannot be copied: {config['error']}.", fix="leave out scratch"
+        )
     return {
         "model": "ScaleShiftMACE",
         "r_max": float(config["r_max"]),
@@ -233,7 +238,9 @@ def _write_config(path: Path, flags: dict[str, Any], strategy: Strategy) -> None
     """Settings for ``mace_run_train --config``, to run the same without us."""
     note = "# mace_run_train --config mace.yaml\n"
     if strategy.replay is not None:
-        note += f"# replay weight {strategy.replay.weight:g}: MACE has no working setting for it (retemper.finetune.loss)\n"
+        note += (
+            f"# replay weight {strategy.replay.weight:g}: MACE has no working setting for it (retemper.finetune.loss)\n"
+        )
     path.write_text(note + yaml.safe_dump({k: v for k, v in flags.items() if v is not None}, sort_keys=False))
 
 
@@ -259,7 +266,12 @@ def _quiet(log: Path) -> Iterator[None]:
     """MACE's output into `log`; its log handlers and default dtype do not outlive the run."""
     root = logging.getLogger()
     handlers, filters, level, dtype = list(root.handlers), list(root.filters), root.level, torch.get_default_dtype()
-    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file), warnings.catch_warnings():
+    with (
+        log.open("a") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         try:
             yield
