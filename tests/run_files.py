@@ -25,7 +25,9 @@ def water_frames(number: int, seed: int = 0) -> list[Atoms]:
     frames = []
     for index in range(number):
         one = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
-        positions = np.vstack([one, one + [0.2, 0.1, 2.8], [[2.3, 0.4, 1.2]]]) + random.normal(0.0, 0.08, (7, 3))
+        positions = np.vstack([one, one + np.array([0.2, 0.1, 2.8]), [[2.3, 0.4, 1.2]]]) + random.normal(
+            0.0, 0.08, (7, 3)
+        )
         atoms = Atoms("OH2OH2Na", positions=positions)
         atoms.info |= {"REF_energy": -100.0 - 0.1 * index, "config_type": ("dimer", "salt")[index % 2]}
         atoms.arrays["REF_forces"] = random.normal(0.0, 1.0, (7, 3))
@@ -210,7 +212,7 @@ def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
     labelled = {"n_frames": 3, "rmse_to_original": {"energy": 11.0, "force": 45.0, "stress": None}}
     pseudolabel = {"foundation": "tiny", "dtype": "float64", "train": labelled, "valid": labelled}
     write_json(root / "runs/pseudolabel/manifest.json", pseudolabel)
-    sets = {}
+    sets: dict[str, dict[str, Any]] = {}
     for name, frames in {"train": 40, "valid": 6, "test": 8, "isolated": 0, "rejected": 3}.items():
         sets[name] = {"frames": frames, "atoms": 7 * frames, "groups": frames // 2, "with_stress": 0}
         if frames:

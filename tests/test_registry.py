@@ -16,7 +16,7 @@ from run_files import water_frames, write_evaluation, write_preparation, write_p
 from retemper import registry
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256
-from retemper.mlflow_store import connect
+from retemper.mlflow_store import connect, tracking_uri
 from retemper.settings import Settings
 
 
@@ -61,7 +61,7 @@ def test_record_says_what_was_registered(project: tuple[Path, Settings, dict[str
 
 def test_version_carries_numbers_and_lineage(project: tuple[Path, Settings, dict[str, Any]]) -> None:
     root, _, _ = project
-    client = connect(root)
+    client: Any = connect(root)
     version = client.get_model_version("salt", "3")
     assert version.tags["strategy"] == "replay" and version.tags["seed"] == "1"
     assert float(version.tags["target_force_rmse"]) == pytest.approx(21.0)
@@ -92,7 +92,7 @@ def test_registering_again_changes_nothing_but_new_numbers(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root, settings, records = project
     assert registry.register(root, settings, "naive") == records["naive"]
-    client = connect(root)
+    client: Any = connect(root)
     assert len(client.search_model_versions("name = 'salt'")) == 4
     write_evaluation(root, "naive", {1: 24.0, 2: 30.0}, {1: 400.0, 2: 500.0}, 50.0)
     again = registry.register(root, settings, "naive")
@@ -150,11 +150,14 @@ def test_loads_in_a_fresh_process(project: tuple[Path, Settings, dict[str, Any]]
     assert np.abs(np.subtract(got, expected)).max() < 1e-6
 
 
-def test_mlflow_serves_structures_as_json(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+def test_mlflow_serves_structures_as_json(
+    project: tuple[Path, Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow.pyfunc
 
     root, _, _ = project
-    client = connect(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(root))
+    client: Any = connect(root)
     place = client.get_logged_model(client.get_model_version("salt", "1").source.removeprefix("models:/"))
     model = mlflow.pyfunc.load_model(place.artifact_location)
     frames = water_frames(3, seed=5)
@@ -187,7 +190,7 @@ def test_tampered_weights_are_not_opened(
     """A pickle that would leave a mark when it is opened takes the place of the weights."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root, _, _ = project
-    version = connect(root).get_model_version("salt", "4")
+    version: Any = connect(root).get_model_version("salt", "4")
     (stored,) = (root / "mlartifacts").rglob(f"{version.source.removeprefix('models:/')}/**/model.model")
     original = stored.read_bytes()
     mark = tmp_path / "opened"

@@ -38,7 +38,7 @@ def start(root: Path, key: str = "k1", strategy: str = "naive") -> str:
 
 
 def all_runs(root: Path) -> list[Any]:
-    client = connect(root)
+    client: Any = connect(root)
     return list(client.search_runs([client.get_experiment_by_name("test").experiment_id]))
 
 
@@ -56,7 +56,7 @@ def test_training_is_logged_with_its_data(project: tuple[Path, Settings]) -> Non
     (folder / "mace.yaml").write_text("lr: 0.001\n")
     tracking.finish_training(run_id, folder, "FINISHED")
 
-    client = connect(root)
+    client: Any = connect(root)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {

@@ -125,10 +125,12 @@ def _plain(frame: Atoms, source: str, keys: Keys) -> Atoms:
 def _map_energy_forces(frame: Atoms, new: Atoms, keys: Keys, energy: float, length: float) -> str | None:
     """Set energy and forces of `new`; returns what is wrong with them."""
     total = look_up(frame, keys.energy)
+    if total is None:
+        return f"no energy under {keys.energy!r}"
     try:
         new.info[ENERGY] = float(np.asarray(total, dtype=float).reshape(())) * energy
     except (TypeError, ValueError):
-        return f"no energy under {keys.energy!r}" if total is None else f"{keys.energy!r} is not one number"
+        return f"{keys.energy!r} is not one number"
     forces = look_up(frame, keys.forces)
     if forces is None and is_free_atom(frame):
         forces = np.zeros((1, 3))

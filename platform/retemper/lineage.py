@@ -92,7 +92,7 @@ def file_md5(path: str | Path) -> str:
 @lru_cache(maxsize=64)
 def _file_md5(path: str, mtime: int, size: int) -> str:
     """`mtime` and `size` are there for the cache's key."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class FineTunedMACE(PythonModel):
         return pd.DataFrame(answers)
 
 
-def structure(row: dict[str, Any]) -> Atoms:
+def structure(row: Mapping[Any, Any]) -> Atoms:
     """A row of the input as ASE structure; a cell or periodicity that is missing is none."""
     given = {name: json.loads(text) for name, text in row.items() if isinstance(text, str)}
     if "numbers" not in given or "positions" not in given:

@@ -88,7 +88,7 @@ def _create_database(root: Path) -> None:
         return
     from filelock import FileLock
 
-    with FileLock(root / f".{DATABASE}.lock"):
+    with FileLock(root / ".mlflow.lock"):
         if database.exists():
             return
         quiet()

@@ -59,9 +59,9 @@ def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, A
     results = read_results(root, settings, strategies=[strategy])
     if strategy not in results.summaries:
         raise RetemperError(f"Strategy {strategy} has not been trained.", fix=f"dvc repro finetune@{strategy}")
-    for name in (strategy, FOUNDATION):
+    for name, stage in ((strategy, f"evaluate@{strategy}"), (FOUNDATION, FOUNDATION)):
         if name not in results.evaluations:
-            raise RetemperError(f"{name} has not been evaluated.", fix=f"dvc repro evaluate@{name}")
+            raise RetemperError(f"{name} has not been evaluated.", fix=f"dvc repro {stage}")
     runs = tracking.sync(root, settings, [strategy])[strategy]
     with store_errors(root):
         client = connect(root)

@@ -98,7 +98,8 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
         if seeds:
             trainings[name] = seeds
     for name in (FOUNDATION, *names):
-        metrics = optional(runs / f"evaluate/{name}/metrics.json", f"evaluate@{name}")
+        stage = FOUNDATION if name == FOUNDATION else f"evaluate@{name}"
+        metrics = optional(runs / f"evaluate/{name}/metrics.json", stage)
         if metrics is not None:
             evaluations[name] = metrics
     for name in names:

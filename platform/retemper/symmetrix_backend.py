@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import inference
+from retemper import inference, launch
 from retemper.errors import RetemperError
 from retemper.files import atomic_write, digest, sha256
 
@@ -163,7 +163,7 @@ def _evaluator(model: str | Path, head: str, elements: list[int]) -> Any:
 
 
 def _extract(model: str | Path, head: str, elements: list[int]) -> dict[str, Any]:
-    import mace  # noqa: F401  (before e3nn)
+    launch.import_mace()
     import torch
     from mace.tools.scripts_utils import remove_pt_head
     from symmetrix import extract_mace_data as extraction
