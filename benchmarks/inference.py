@@ -119,6 +119,7 @@ def compare(model: Path, number: int) -> None:
     for backend in ("torch", "symmetrix"):
         took, predicted = timed(inference.predict, model, frames, backend=backend)
         if predicted.backend != backend:
+            print(f"  {backend:10s} does not support this architecture")
             continue
         force = max(np.abs(a - b).max() for a, b in zip(predicted.forces, forces, strict=True))
         energy = max(abs(a - b) / len(f) for a, b, f in zip(predicted.energy, energies, frames, strict=True))

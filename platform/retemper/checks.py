@@ -95,15 +95,13 @@ def _cell_fault(frame: Atoms) -> str | None:
 
 
 def _distance_fault(frame: Atoms, limit: float) -> str | None:
-    """Atoms nearer than `limit` times the sum of their covalent radii (Cordero, Dalton Trans. 2832 (2008))."""
-    radii = covalent_radii[frame.numbers]
-    first, second, distance, _ = neighbours(frame, limit * 2 * radii.max())
+    """Atoms nearer than `limit` times the sum of their covalent radii."""
+    first, second, distance, _ = neighbours(frame, limit)
     if len(distance) == 0:
         return None
+    radii = covalent_radii[frame.numbers]
     ratio = distance / (radii[first] + radii[second])
     worst = int(ratio.argmin())
-    if ratio[worst] >= limit:
-        return None
     pair = f"{frame.symbols[first[worst]]}-{frame.symbols[second[worst]]}"
     return (
         f"{pair} at {distance[worst]:.2f} A, {ratio[worst]:.2f} times the sum of covalent radii, "

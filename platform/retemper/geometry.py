@@ -7,21 +7,22 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
+from ase.data import covalent_radii
 from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
 
 Array = np.ndarray
 
 
-def neighbours(atoms: Atoms, cutoff: float) -> tuple[Array, Array, Array, Array]:
-    """Ordered pairs of atoms nearer than `cutoff`, periodic images included.
+def neighbours(atoms: Atoms, reach: float) -> tuple[Array, Array, Array, Array]:
+    """Ordered pairs of atoms nearer than `reach` times the sum of their covalent radii, images included.
 
     Parameters
     ----------
     atoms
         Any periodicity; a periodic frame needs a sane cell.
-    cutoff
-        In A.
+    reach
+        Multiple of the sum of covalent radii (Cordero et al., Dalton Trans. 2832 (2008)).
 
     Returns
     -------
@@ -32,18 +33,19 @@ def neighbours(atoms: Atoms, cutoff: float) -> tuple[Array, Array, Array, Array]
     vector
         [n_pairs, 3] from first to second, A.
     """
+    cutoff = reach * covalent_radii[atoms.numbers]
     cell = full_cells(atoms.cell.array[None])[0]
     origin = np.zeros(3)
     if not atoms.pbc.any():
-        low = atoms.positions.min(axis=0)
-        cell = np.diag(np.ptp(atoms.positions, axis=0) + 2 * cutoff)
-        origin = low - cutoff
-    # matscipy bins space by the cutoff: a large one keeps the bins of a large box few
-    search = max(cutoff, float(np.linalg.norm(cell, axis=1).max()) / 40)
+        margin = 2 * cutoff.max()
+        cell = np.diag(np.ptp(atoms.positions, axis=0) + 2 * margin)
+        origin = atoms.positions.min(axis=0) - margin
+    # space is binned by the cutoff: a larger one keeps the bins of a large box few
+    search = np.maximum(cutoff, np.linalg.norm(cell, axis=1).max() / 80)
     first, second, distance, vector = neighbour_list(
         "ijdD", positions=atoms.positions, cell=cell, pbc=atoms.pbc, cell_origin=origin, cutoff=search
     )
-    near = distance < cutoff
+    near = distance < cutoff[first] + cutoff[second]
     return first[near], second[near], distance[near], vector[near]
 
 

@@ -7,7 +7,7 @@ can be set. Paths are relative to the project root.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -102,7 +102,10 @@ class Settings(Section):
     tracking: Tracking = Tracking()
 
 
-def parse(model: type[BaseModel], content: Any, source: str) -> Any:
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(model: type[Model], content: Any, source: str) -> Model:
     """Validate `content` as `model`; the first problem becomes a readable `RetemperError`."""
     try:
         return model.model_validate(content)

@@ -55,6 +55,11 @@ def predict(
                 f"The symmetrix backend cannot be used: {obstacle}.", fix="set backend to auto or torch"
             )
         return None
+    unknown = _unknown_architecture(model)
+    if unknown is not None:
+        if asked:
+            print(f"  symmetrix does not support {model}: {unknown}; using torch.", flush=True)
+        return None
     groups = _groups(frames)
     chosen = list(groups) if asked else _worthwhile(model, frames, groups)
     if not chosen:
@@ -63,8 +68,8 @@ def predict(
     fast_set = set(fast)
     try:
         evaluator = _evaluator(model, head, sorted(set().union(*chosen)))
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # architectures it does not know
-        print(f"  symmetrix does not support {model} ({error}); using torch.", flush=True)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # its ways to refuse a model
+        print(f"  symmetrix does not support {model}: {error}; using torch.", flush=True)
         return None
     referees = [fast[i] for i in np.unique(np.linspace(0, len(fast) - 1, REFEREES).astype(int))]
     slow = sorted({i for i in range(len(frames)) if i not in fast_set} | set(referees))
@@ -97,6 +102,19 @@ def _obstacle(dtype: str, device: str) -> str | None:
     if dtype != "float64":
         return f"it is used in float64 and the dtype is {dtype}"
     return None
+
+
+def _unknown_architecture(model: str | Path) -> str | None:
+    """Why the extractor would refuse the model, as far as that is cheap to see, or None."""
+    module = inference.load(model)
+    found = (
+        len(module.interactions),
+        module.spherical_harmonics.irreps_out.lmax,
+        {int(c.correlation) for product in module.products for c in product.symmetric_contractions.contractions},
+    )
+    if found == (2, 3, {3}):
+        return None
+    return f"layers {found[0]}, l_max {found[1]}, correlation {found[2]} where it knows 2, 3 and {{3}} alone"
 
 
 def _groups(frames: Sequence[Atoms]) -> dict[tuple[int, ...], list[int]]:

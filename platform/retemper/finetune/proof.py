@@ -148,7 +148,7 @@ def _rank(module: Any) -> int:
         return int(a.shape[1])
     if isinstance(a, torch.nn.Linear):
         return int(a.out_features)
-    return min(mul for mul, _ in module.lora_irreps)
+    return min(int(mul) for mul, _ in module.lora_irreps)
 
 
 def differences(want: Any, got: Any, path: str = "", tolerance: float = 1e-5) -> list[str]:

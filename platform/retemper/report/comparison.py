@@ -100,8 +100,8 @@ COLUMNS = (
     Column(
         "forgetting_ratio_replay_head", "Forgetting", "replay head", True, _measured("forgetting_ratio_replay_head")
     ),
-    Column("trainable_share", "Trained", "% of weights", False, _share, 100.0),
-    Column("training_seconds", "Time", "s a seed", False, _seconds),
+    Column("trainable_share", "Trained", "%", False, _share, 100.0),
+    Column("training_seconds", "Time", "s", False, _seconds),
 )
 
 

@@ -31,11 +31,9 @@ def badger(numbers_1: Array, numbers_2: Array, distance: Array) -> Array:
 
 def _bonds(frame: Atoms) -> tuple[Array, Array, Array, Array]:
     """Bonded pairs of atoms, each once: first, second, distance, unit vector."""
-    first, second, distance, vector = neighbours(frame, BONDED * 2 * covalent_radii[frame.numbers].max())
-    longest = BONDED * (covalent_radii[frame.numbers[first]] + covalent_radii[frame.numbers[second]])
-    bonded = (first < second) & (distance < longest)
-    first, second, distance = first[bonded], second[bonded], distance[bonded]
-    return first, second, distance, vector[bonded] / distance[:, None]
+    first, second, distance, vector = neighbours(frame, BONDED)
+    once = (first < second) & (distance > 0)
+    return first[once], second[once], distance[once], vector[once] / distance[once, None]
 
 
 def badger_work(frame: Atoms, movement: Array) -> float:
@@ -57,9 +55,9 @@ def fit_pair_potential(frames: Sequence[Atoms], species: list[int], functions: i
     normal, right, total = np.zeros((size, size)), np.zeros(size), 0.0
     energies = []
     for frame in frames:
-        first, second, distance, vector = neighbours(frame, reach * 2 * covalent_radii[frame.numbers].max())
+        first, second, distance, vector = neighbours(frame, reach)
         radii = covalent_radii[frame.numbers[first]] + covalent_radii[frame.numbers[second]]
-        near = (distance < reach * radii) & (distance > 0.3 * radii)
+        near = distance > 0.3 * radii
         first, second, radii = first[near], second[near], radii[near]
         x = (distance[near] / radii)[:, None]
         unit = vector[near] / distance[near, None]

@@ -246,8 +246,8 @@ def stress_witness(frames: Sequence[Atoms]) -> Witness | None:
 def typical_spacing(frames: Sequence[Atoms]) -> tuple[float, float]:
     """Median over atoms of the nearest distance over the sum of covalent radii, and the share of noble gas atoms."""
     ratios, species = [], []
-    for frame in _sample(frames, 40, 4000):
-        first, second, distance, _ = neighbours(frame, 3 * 2 * covalent_radii[frame.numbers].max())
+    for frame in _sample(frames, 40, 2000):
+        first, second, distance, _ = neighbours(frame, 2.5)
         x = distance / (covalent_radii[frame.numbers[first]] + covalent_radii[frame.numbers[second]])
         nearest = np.full(len(frame), np.inf)
         np.minimum.at(nearest, first, x)
