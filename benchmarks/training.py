@@ -23,7 +23,7 @@ from retemper.files import project_root
 from retemper.finetune.plan import Plan, head_data, versions
 from retemper.frames import is_isolated_atom, read_frames, write_frames
 
-EPOCHS = 12
+EPOCHS = 6
 
 
 def plan_for(folder: Path, epochs: int, seed: int = 1) -> Plan:
@@ -83,7 +83,7 @@ def main() -> None:
         here = [sys.executable, "-m", "benchmarks.training", "child", str(folder)]
         mace = [sys.executable, "-m", "mace.cli.run_train", "--config"]
         ours, theirs, starts, warm = [], [], [], []
-        for k in range(3):
+        for k in range(2):
             out = folder / f"ours-{k}"
             start = time.perf_counter()
             done = subprocess.run([*here, str(out), str(EPOCHS), "1"], check=True, capture_output=True, text=True)

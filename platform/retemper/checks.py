@@ -39,6 +39,20 @@ def check_elements(frames: Sequence[Atoms], allowed: Collection[str], foundation
         )
 
 
+def check_variation(frames: Sequence[Atoms]) -> None:
+    """Raise when all energies are the same number or all forces are zero: placeholders, not labels."""
+    if len(frames) < 3:
+        return
+    same = len({float(frame.info[ENERGY]) for frame in frames}) == 1
+    if same or not any(frame.arrays[FORCES].any() for frame in frames):
+        raise RetemperError(
+            "All energies are the same number." if same else "All forces are zero.",
+            expected="labels from a calculation",
+            got=f"{len(frames)} frames, the first energy {frames[0].info[ENERGY]:g} eV",
+            fix="check dataset.keys: another key may hold the labels",
+        )
+
+
 def frame_fault(frame: Atoms, limits: Dataset) -> str | None:
     """What is wrong with one frame with mapped labels, in words; `None` when nothing is.
 

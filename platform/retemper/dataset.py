@@ -64,6 +64,7 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
     frames = [frame for part in mapped for frame in part.frames]
     rejected = [frame for part in mapped for frame in part.rejected]
 
+    checks.check_variation([frame for frame in frames if not is_free_atom(frame)])
     units_warnings, evidence = _judge_units(mapped, dataset)
     warnings += units_warnings
     allowed = known_elements(settings.foundation, root)

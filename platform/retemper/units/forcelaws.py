@@ -91,7 +91,7 @@ class Stiffness:
     ratio: float
 
 
-def bond_stiffness(frames: Sequence[Atoms], max_atoms: int = 8000) -> list[Stiffness]:
+def bond_stiffness(frames: Sequence[Atoms], max_atoms: int = 5000) -> list[Stiffness]:
     """Stiffness of bonds from the force along them against their length, over that of `badger`.
 
     Each bond is compared with itself in other frames with the same atoms, or with all bonds

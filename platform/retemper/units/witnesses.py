@@ -107,7 +107,7 @@ def _pair_potential(frames: Sequence[Atoms]) -> Witness | None:
     For frames that lie too far apart for the line integral. A pair potential sees part of the
     forces only, so the number is good to a factor of two or three; units differ by ten or more.
     """
-    sample = _sample(frames, 60, 8000)
+    sample = _sample(frames, 60, 5000)
     species = sorted({int(z) for frame in sample for z in frame.numbers})
     if len(species) > PAIR_ELEMENTS or len(sample) < 20:
         return None
