@@ -339,6 +339,41 @@ def test_killed_run_goes_on_as_the_same_run(files: dict[str, Any], tmp_path: Pat
     assert none == [] and again["sha256"] == summary["sha256"]
 
 
+def test_seeds_side_by_side_and_no_orphans(files: dict[str, Any], tmp_path: Path) -> None:
+    """Two seeds train in two workers; kill -9 of the parent ends them; running again finishes both."""
+    import pickle
+    import time
+
+    import psutil
+
+    plans = [dataclasses.replace(make_plan(files, "naive", epochs=6), seed=seed) for seed in (1, 2)]
+    (tmp_path / "plans.pkl").write_bytes(pickle.dumps(plans))
+    script = tmp_path / "seeds.py"
+    script.write_text(
+        "import pickle, sys\n"
+        "from pathlib import Path\n"
+        "from retemper.finetune.seeds import train_all\n"
+        "if __name__ == '__main__':\n"
+        "    plans = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "    folders = [Path(sys.argv[2]) / str(plan.seed) for plan in plans]\n"
+        "    done = train_all(plans, folders, 2, lambda seed, row: print(seed, int(row['epoch']), flush=True))\n"
+        "    print('done', [one['epochs'] for one in done], flush=True)\n"
+    )
+    command = [sys.executable, str(script), str(tmp_path / "plans.pkl"), str(tmp_path / "runs")]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert first.stdout is not None and first.stdout.readline().split()[1] == "0"
+    children = psutil.Process(first.pid).children(recursive=True)
+    assert len(children) >= 2
+    first.kill()
+    first.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert "done [6, 6]" in second.stdout, second.stderr
+    epochs = [line.split() for line in second.stdout.splitlines() if not line.startswith("done")]
+    assert ["1", "5"] in epochs and ["2", "5"] in epochs and len(epochs) < 12
+
+
 def test_key_depends_on_what_decides_the_result(files: dict[str, Any]) -> None:
     plan = make_plan(files, "replay")
     assert plan.key == make_plan(files, "replay").key

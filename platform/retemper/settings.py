@@ -37,7 +37,7 @@ class Dataset(Section):
     group: str = "auto"  # info key that names trajectory or molecule; "composition"; "auto" picks
     valid: float = Field(0.1, gt=0, lt=1)  # share of the frames, by whole groups
     test: float = Field(0.1, gt=0, lt=1)
-    max_train: int | None = Field(None, ge=1)  # nested subset of the training frames, by farthest groups first
+    max_train: int | None = Field(None, ge=1)  # nested subset of the training frames, one of each group first
     seed: int = 0
     max_force: float = Field(50.0, gt=0)  # eV/A; frames above are rejected
     min_distance: float = Field(0.4, gt=0)  # times the sum of covalent radii; frames below are rejected

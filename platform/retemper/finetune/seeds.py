@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -59,7 +58,7 @@ def train_all(
     """
     launch.prepare(plans[0].device)
     context = multiprocessing.get_context("spawn")
-    events = context.Manager().Queue()
+    events = context.Queue()
     results: list[dict[str, Any]] = []
     failures: list[tuple[int, BaseException]] = []
     with ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(events,)) as pool:
@@ -67,9 +66,8 @@ def train_all(
             pool.submit(_run, plan, str(folder)) for plan, folder in zip(plans, folders, strict=True)
         ]
         while not all(future.done() for future in futures):
-            _drain(events, on_epoch)
-            time.sleep(0.1)
-        _drain(events, on_epoch)
+            _drain(events, on_epoch, wait=0.1)
+        _drain(events, on_epoch, wait=0.5)
         for plan, future in zip(plans, futures, strict=True):
             error = future.exception()
             if error is None:
@@ -88,10 +86,11 @@ def train_all(
     return results
 
 
-def _drain(events: Any, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
+def _drain(events: Any, on_epoch: Callable[[int, dict[str, float]], None], wait: float) -> None:
+    """Report what workers sent, until nothing has come for `wait` seconds."""
     while True:
         try:
-            seed, row = events.get_nowait()
+            seed, row = events.get(timeout=wait)
         except queue.Empty:
             return
         on_epoch(seed, row)
