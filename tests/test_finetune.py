@@ -342,7 +342,6 @@ def test_killed_run_goes_on_as_the_same_run(files: dict[str, Any], tmp_path: Pat
 def test_seeds_side_by_side_and_no_orphans(files: dict[str, Any], tmp_path: Path) -> None:
     """Two seeds train in two workers; kill -9 of the parent ends them; running again finishes both."""
     import pickle
-    import time
 
     import psutil
 
