@@ -83,6 +83,12 @@ def _replay(
                     fix="dvc repro -f pseudolabel",
                 )
     train = folder / "train.extxyz"
+    if train.is_file() and train.stat().st_size == 0:
+        raise RetemperError(
+            f"Strategy {strategy.name} replays pretraining structures, but the replay set is empty.",
+            expected=f"a pool of structures (foundation {entry.name} brings none)",
+            fix="set replay.pool in params.yaml to a labelled file, or leave this strategy out",
+        )
     if strategy.replay.number is not None:
         train = _first(train, strategy.replay.number, root)
     return head_data(train, folder / "valid.extxyz", source, atomic_energies(weights, entry.head))
