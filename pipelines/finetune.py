@@ -31,7 +31,7 @@ def main(strategy: str) -> None:
         flush=True,
     )
 
-    show = seeds.Printer(strategy, settings.finetune.epochs, len(plans))
+    show = seeds.Printer(strategy, settings.finetune.epochs)
     run_ids = {
         plan.seed: tracking.start_training(
             {"system": settings.system, "foundation": settings.foundation, **plan.strategy, "epochs": plan.epochs},

@@ -5,57 +5,44 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from ase.stress import voigt_6_to_full_3x3_stress
+from ase import Atoms
 
-from retemper import foundations
+from retemper import accuracy, foundations
 from retemper.files import atomic_write, sha256
-from retemper.frames import ENERGY, FORCES, STRESS, elements, is_isolated_atom, read_frames
-from retemper.inference import predict
+from retemper.frames import elements, is_isolated_atom, read_frames
+from retemper.inference import Predictions, predict
 
 REAL_DATA = "RETEMPER_DATA"  # optional folder with real/mptrj_pbe_22el.extxyz
 
 
-def errors(model: Path, frames: list) -> dict[str, dict[str, float]]:
-    """Errors by configuration type and in all.
+def errors(model: Path, frames: list[Atoms]) -> dict[str, dict[str, float]]:
+    """Errors by configuration type, and of "all" frames; free atoms are left out.
 
     Returns
     -------
     dict
-        ``{type: {frames, energy_mae, energy_rmse (meV/atom), force_mae, force_rmse (meV/A),
-        stress_rmse (meV/A^3)}}``; the energies of "shifted" have a per-element offset fitted away.
+        ``{type: {"frames": n, ...}}`` with the metrics of `accuracy.values`: meV/atom, meV/A, meV/A^3;
+        NaN for stress without labels.
     """
     frames = [frame for frame in frames if not is_isolated_atom(frame)]
     predicted = predict(model, frames, backend="torch", progress=True)
-    energy = np.array([(e - f.info[ENERGY]) / len(f) for e, f in zip(predicted.energy, frames, strict=True)]) * 1e3
-    force = [(p - f.arrays[FORCES]) * 1e3 for p, f in zip(predicted.forces, frames, strict=True)]
-    stress = [
-        (p - _full(f.info[STRESS])) * 1e3 if STRESS in f.info else None
-        for p, f in zip(predicted.stress, frames, strict=True)
-    ]
-    kinds = np.array([str(f.info.get("config_type", "all")) for f in frames])
+    kinds = [str(frame.info.get("config_type", "all")) for frame in frames]
     table = {}
-    for kind in [*sorted(set(kinds)), "all"]:
-        chosen = np.flatnonzero((kinds == kind) | (kind == "all"))
-        f = np.concatenate([force[i].ravel() for i in chosen])
-        s = [stress[i] for i in chosen if stress[i] is not None]
+    for kind in [*sorted(set(kinds) - {"all"}), "all"]:
+        chosen = [i for i, own in enumerate(kinds) if kind in (own, "all")]
+        part = Predictions(
+            energy=predicted.energy[chosen],
+            forces=[predicted.forces[i] for i in chosen],
+            stress=predicted.stress[chosen],
+            backend=predicted.backend,
+        )
         table[kind] = {
             "frames": len(chosen),
-            "energy_mae": float(np.abs(energy[chosen]).mean()),
-            "energy_rmse": float(np.sqrt(np.mean(energy[chosen] ** 2))),
-            "force_mae": float(np.abs(f).mean()),
-            "force_rmse": float(np.sqrt(np.mean(f**2))),
-            "stress_rmse": float(np.sqrt(np.mean(np.square(np.array(s, dtype=float))))) if s else float("nan"),
+            **accuracy.values(accuracy.frame_errors([frames[i] for i in chosen], part)),
         }
     return table
-
-
-def _full(stress: Any) -> np.ndarray:
-    """Stress [3, 3] from 3x3, 9 or Voigt 6 values."""
-    values = np.asarray(stress, dtype=float)
-    return voigt_6_to_full_3x3_stress(values) if values.size == 6 else values.reshape(3, 3)
 
 
 def _rows(table: dict[str, dict[str, float]]) -> str:

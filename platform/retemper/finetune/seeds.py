@@ -99,8 +99,8 @@ def _drain(events: Any, on_epoch: Callable[[int, dict[str, float]], None], wait:
 class Printer:
     """One line an epoch on the terminal, with the time that is left."""
 
-    def __init__(self, strategy: str, epochs: int, seeds: int):
-        self.strategy, self.epochs, self.seeds = strategy, epochs, seeds
+    def __init__(self, strategy: str, epochs: int):
+        self.strategy, self.epochs = strategy, epochs
 
     def __call__(self, seed: int, row: dict[str, float]) -> None:
         left = (self.epochs - 1 - row["epoch"]) * row["seconds"]
