@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,3 +68,11 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("RETEMPER_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Any]:
+    """Small target and replay sets, see `trainings.make_files`."""
+    from trainings import make_files
+
+    return make_files(tmp_path_factory.mktemp("sets"), tiny_model)

@@ -1,0 +1,95 @@
+"""Small trainings for the tests of the trainer: sets, plans, runs, weights.
+
+Training data are frames of the embedded GFN2-xTB droplets; the foundation is a tiny untrained MACE.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.build import molecule
+from conftest import ROOT
+
+from retemper import strategies
+from retemper.files import sha256
+from retemper.finetune.plan import Plan, head_data, versions
+from retemper.frames import is_isolated_atom, read_frames, write_frames
+
+
+def make_files(folder: Path, tiny_model: Path) -> dict[str, Any]:
+    """Target and replay sets with their reference energies."""
+    from retemper.inference import atomic_energies, predict
+
+    frames = [a for a in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if not is_isolated_atom(a)][::9][:22]
+    write_frames(folder / "train.extxyz", frames[:14])
+    write_frames(folder / "valid.extxyz", frames[14:22])
+    rng = np.random.default_rng(0)
+    replay = []
+    for k in range(18):
+        atoms = molecule(["CH3OH", "NH3", "CH4", "C2H6", "H2O", "CH3Cl"][k % 6])
+        atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
+        replay.append(atoms)
+    labels = predict(tiny_model, replay, backend="torch")
+    for atoms, energy, forces in zip(replay, labels.energy, labels.forces, strict=True):
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = float(energy), forces
+    write_frames(folder / "replay-train.extxyz", replay[:12])
+    write_frames(folder / "replay-valid.extxyz", replay[12:])
+    e0s = atomic_energies(tiny_model)
+    zs = sorted(e0s)
+    counts = np.array([[np.sum(a.numbers == z) for z in zs] for a in frames[:14]], float)
+    gap = (
+        np.array([a.info["REF_energy"] for a in frames[:14]]) - predict(tiny_model, frames[:14], backend="torch").energy
+    )
+    shift = np.linalg.lstsq(counts, gap, rcond=None)[0]
+    return {
+        "folder": folder,
+        "model": tiny_model,
+        "replay_e0s": e0s,
+        "target_e0s": {z: e0s[z] + d for z, d in zip(zs, shift, strict=True)},
+    }
+
+
+def make_plan(files: dict[str, Any], name: str, epochs: int = 2, dtype: str = "float64", **overrides: Any) -> Plan:
+    strategy = strategies.load(name, ROOT, {key.replace("__", "."): value for key, value in overrides.items()})
+    folder, model = files["folder"], files["model"]
+    replay = None
+    if strategy.replay is not None:
+        source = "original" if strategy.replay.labels == "original" else f"foundation:{sha256(model)}"
+        replay = head_data(folder / "replay-train.extxyz", folder / "replay-valid.extxyz", source, files["replay_e0s"])
+    return Plan(
+        strategy=strategy.model_dump(),
+        seed=3,
+        foundation=str(model),
+        foundation_sha256=sha256(model),
+        foundation_head=None,
+        elements=sorted(files["target_e0s"]),
+        target=head_data(folder / "train.extxyz", folder / "valid.extxyz", "target", files["target_e0s"]),
+        replay=replay,
+        epochs=epochs,
+        batch_size=4,
+        valid_batch_size=4,
+        dtype=dtype,
+        device="cpu",
+        versions=versions(),
+    )
+
+
+def run(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    from retemper.finetune.worker import train
+
+    rows: list[dict[str, float]] = []
+    return train(plan, folder, rows.append), rows
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    import torch
+
+    return dict(torch.load(folder / "model.model", weights_only=False).state_dict())
+
+
+def weights_of(path: Path) -> dict[str, Any]:
+    import torch
+
+    return dict(torch.load(path, weights_only=False).state_dict())
