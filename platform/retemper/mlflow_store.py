@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from retemper import lineage
 from retemper.errors import RetemperError
-from retemper.files import atomic_write, project_root
+from retemper.files import atomic_write, project_root, require_space
 from retemper.results import Results, evaluation_metrics
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def _create_database(root: Path) -> None:
     with FileLock(root / ".mlflow.lock"):
         if database.exists():
             return
+        require_space(root, 10_000_000)
         quiet()
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

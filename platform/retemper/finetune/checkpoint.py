@@ -7,13 +7,15 @@ the optimiser, the schedule and every random state, after every epoch.
 
 from __future__ import annotations
 
-import os
+import io
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from retemper.files import atomic_write
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -22,9 +24,15 @@ def save(path: Path, content: dict[str, Any]) -> None:
     content["random"] = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
     if torch.cuda.is_available():
         content["random"]["cuda"] = torch.cuda.get_rng_state_all()
-    temporary = path.with_suffix(".part")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    write(path, content)
+
+
+def write(path: Path, content: Any) -> None:
+    """`torch.save`, whole or not at all; a full disk is a `RetemperError`, which torch's own writer hides."""
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(packed.getbuffer())
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:

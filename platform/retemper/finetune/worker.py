@@ -24,7 +24,7 @@ from mace.tools import build_default_arg_parser
 
 from retemper.errors import RetemperError
 from retemper.files import sha256, write_json
-from retemper.finetune import loop, proof
+from retemper.finetune import checkpoint, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
@@ -147,9 +147,7 @@ def _train(
         merge_lora_weights(model)
     for parameter in model.parameters():
         parameter.requires_grad = True
-    temporary = folder / ".model.model"
-    torch.save(model.to("cpu"), temporary)
-    temporary.replace(folder / "model.model")
+    checkpoint.write(folder / "model.model", model.to("cpu"))
     write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": []})
     return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
 
