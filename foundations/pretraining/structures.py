@@ -31,6 +31,7 @@ from ase.io import iread, write
 from ase.optimize import FIRE
 
 from families import ELEMENTS, closest, crystals, dimers, molecules, random_cells, seed_of
+from relaxations import compounds, salts, searches
 from trajectories import trajectories
 
 
@@ -84,6 +85,7 @@ def label_shard(shard: int, shards: int, wanted: list[str], out: Path) -> None:
     families = {
         "isolated": isolated(), "dimers": dimers(), "molecules": molecules(relaxed), "crystals": crystals(energy),
         "random": random_cells(), "trajectories": trajectories(calculator),
+        "compounds": compounds(calculator, energy), "salts": salts(calculator, energy), "searches": searches(calculator, energy),
     }  # fmt: skip
     start, count = time.time(), 0
     temporary = out.with_suffix(".part")
@@ -149,7 +151,10 @@ def main() -> None:
     one = commands.add_parser("label", help="generate and label one shard")
     one.add_argument("--shard", default="0/1", help="which of how many, as 0/2")
     one.add_argument(
-        "--families", nargs="*", default=[], help="isolated dimers molecules crystals random trajectories; default all"
+        "--families",
+        nargs="*",
+        default=[],
+        help="isolated dimers molecules crystals random trajectories compounds salts searches; default all",
     )
     one.add_argument("--out", type=Path, required=True)
     two = commands.add_parser("split", help="merge shards and split by group")
