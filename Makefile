@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/retemper table
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: install
 	$(BIN)/python -m pytest -m slow
