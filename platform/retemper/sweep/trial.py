@@ -1,0 +1,51 @@
+"""One trial in a Ray worker: a plan of `retemper.finetune`, trained where `finetune@S` would look for it.
+
+The folder is named by the plan's content. So a trial that was killed goes on from its last epoch,
+a setting that was trained before is found finished, and the winner is not trained again.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from retemper import launch
+from retemper.errors import RetemperError
+
+
+def run(config: dict[str, Any]) -> None:
+    """Train ``config["plan"]`` and report to Ray Tune.
+
+    After every epoch but the last a row of the history is reported, with ``signal`` when early stopping is
+    on; at the end the measured values with ``finished``, or ``failed`` with the reason. What Ray itself
+    can mend (a killed process) is left to Ray, which starts the trial again.
+    """
+    from ray import tune
+
+    launch.import_mace()
+    warnings.simplefilter("ignore")
+    from retemper.finetune.worker import train
+    from retemper.sweep import objectives
+
+    plan, retention, prune = config["plan"], config["retention"], config["prune"]
+    folder = Path(config["folder"])
+    ended = {"epoch": 0}
+
+    def progress(row: dict[str, float]) -> None:
+        ended["epoch"] = int(row["epoch"]) + 1
+        if ended["epoch"] < plan.epochs:
+            report = {"row": row, "epoch": ended["epoch"], "pid": os.getpid()}
+            if prune:
+                report["signal"] = objectives.signal(row, config["objectives"])
+            tune.report(report)
+
+    try:
+        probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
+        summary = train(plan, folder, progress, probe)
+        values = objectives.measured(plan, folder, retention)
+    except RetemperError as error:
+        tune.report({"failed": str(error), **ended})
+        return
+    tune.report({"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"], "pid": os.getpid()})
