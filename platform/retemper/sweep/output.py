@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from retemper.errors import RetemperError
 from retemper.files import atomic_folder, read_json, write_json
 from retemper.settings import Settings, read_yaml
+from retemper.strategies import load
 from retemper.sweep.front import WEIGHT, Trial, choose, front
 
 if TYPE_CHECKING:
@@ -35,9 +37,13 @@ def best_settings(root: Path, strategy: str) -> dict[str, Any]:
     Raises
     ------
     RetemperError
-        The stage has not run.
+        An unknown strategy, or its sweep stage has not run.
     """
-    return dict(read_yaml(folder(root, strategy) / BEST)["settings"])
+    load(strategy, root)
+    path = folder(root, strategy) / BEST
+    if not path.is_file():
+        raise RetemperError(f"{path} does not exist.", fix=f"python -m pipelines.sweep {strategy}, or `dvc repro`")
+    return dict(read_yaml(path)["settings"])
 
 
 def write_defaults(strategy: str, root: Path) -> None:

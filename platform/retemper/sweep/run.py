@@ -17,7 +17,7 @@ from retemper.finetune.plan import Plan, counted
 from retemper.settings import Settings
 from retemper.strategies import load
 from retemper.sweep import objectives as measures
-from retemper.sweep import output, trial
+from retemper.sweep import output, table, trial
 from retemper.sweep import space as spaces
 from retemper.sweep import study as studies
 from retemper.sweep.front import WEIGHT
@@ -159,7 +159,7 @@ def _search(
             flush=True,
         )
         sweep_run = tracking_sweep.start_sweep(settings, root, strategy, about)
-        print(watch.header(list(options.objectives), space), flush=True)
+        print(table.header(list(options.objectives), space), flush=True)
         config = {
             "retention": str(retention) if retention else None,
             "objectives": list(options.objectives),

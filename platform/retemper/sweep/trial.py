@@ -45,7 +45,8 @@ def run(config: dict[str, Any]) -> None:
         probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
         summary = train(plan, folder, progress, probe)
         values = objectives.measured(plan, folder, retention)
-    except RetemperError as error:
-        tune.report({"failed": str(error), **ended})
+    except Exception as error:  # whatever it is, it would come again: recorded, not retried
+        reason = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
+        tune.report({"failed": reason, **ended})
         return
     tune.report({"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"], "pid": os.getpid()})
