@@ -81,12 +81,14 @@ def test_killed_driver_and_worker(files: dict[str, Any], tmp_path: Path) -> None
                 for one in trials(root) if one.state == "complete"}  # fmt: skip
     assert broken
 
+    before = {one.training: epochs_done(root, one) for one in broken}
     second = start(root)
-
-    def a_worker_trains() -> bool:
-        return any(one.state == "running" and 1 <= epochs_done(root, one) < 7 for one in trials(root))
-
-    wait_for(a_worker_trains, second)
+    wait_for(
+        lambda: any(
+            one.state == "running" and before.get(one.training, 0) < epochs_done(root, one) < 8 for one in trials(root)
+        ),
+        second,
+    )
     workers(psutil.Process(second.pid).children(recursive=True))[0].send_signal(signal.SIGKILL)
     assert second.wait(timeout=300) == 0, (root / "sweep.log").read_text()
 

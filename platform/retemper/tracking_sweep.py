@@ -6,6 +6,7 @@ costs a warning. A trial's run is not that of the model that is registered: `fin
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +82,16 @@ def finish_trial(
         have = {metric.step for metric in client.get_metric_history(run_id, "train_loss")}
         from mlflow.entities import Metric
 
-        run = client.get_run(run_id)
+        now = int(time.time() * 1000)
         rows = read_history(history) if history.is_file() else []
         metrics = [
-            Metric(name, value, run.info.start_time + int(1000 * row.get("seconds", 0.0)), int(row["epoch"]))
+            Metric(name, value, now, int(row["epoch"]))
             for row in rows
             if int(row["epoch"]) not in have
             for name, value in row.items()
             if name != "epoch"
         ]
-        metrics += [Metric(f"sweep.{name}", value, run.info.start_time, 0) for name, value in values.items()]
+        metrics += [Metric(f"sweep.{name}", value, now, 0) for name, value in values.items()]
         for start in range(0, len(metrics), 1000):
             client.log_batch(run_id, metrics=metrics[start : start + 1000])
         client.set_tag(run_id, "retemper.state", state)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import filelock
 import optuna
 
-from retemper import launch, tracking_sweep
+from retemper import tracking_sweep
 from retemper.errors import RetemperError
 from retemper.files import digest, write_json
 from retemper.finetune import build
 from retemper.finetune.plan import Plan, counted
 from retemper.settings import Settings
 from retemper.strategies import load
+from retemper.sweep import nodes, output, table, trial
 from retemper.sweep import objectives as measures
-from retemper.sweep import output, table, trial
 from retemper.sweep import space as spaces
 from retemper.sweep import study as studies
 from retemper.sweep.front import WEIGHT
@@ -26,18 +25,6 @@ CACHE = ".cache/sweep"
 TRAINING = ".cache/training"
 PRUNE_FROM = 8  # trials; with fewer there is too little to compare with
 RETRIES = 2  # of a trial whose process was killed; it goes on from its last epoch
-OBJECT_STORE = 200_000_000  # bytes; plans are small
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_TRAIN_V2_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",
-}
 
 
 def run(settings: Settings, strategy: str, root: Path) -> None:
@@ -140,55 +127,8 @@ def _search(
             print(f"{strategy}: earlier sweeps give {added} finished trial(s) and {queued} setting(s) to try")
     elif broken or studies.ended(study):
         print(f"{strategy}: going on after {studies.ended(study)} trials, {broken} of them broken off")
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    import ray
-    from ray import tune
-
-    from retemper.sweep import search, watch
-
-    launch.prepare(settings.finetune.device)
-    gpu = settings.finetune.device != "cpu"
-    _connect(settings)
-    try:
-        at_once = min(left, options.concurrent or _places(options.gpus if gpu else 0.0))
-        prune = options.prune if options.prune is not None else options.trials >= PRUNE_FROM
-        print(
-            f"{strategy}: {left} of {options.trials} trials to run, {at_once} at a time, {about['epochs']} epochs, "
-            f"early stopping {'on' if prune else 'off'}; optuna-dashboard sqlite:///"
-            f"{(root / CACHE / about['study'] / studies.DATABASE).relative_to(root)}",
-            flush=True,
-        )
-        sweep_run = tracking_sweep.start_sweep(settings, root, strategy, about)
-        print(table.header(list(options.objectives), space), flush=True)
-        config = {
-            "retention": str(retention) if retention else None,
-            "objectives": list(options.objectives),
-            "prune": prune,
-            "training": str(root / TRAINING),
-        }
-        scheduler = search.halving(study, about["epochs"], options.objectives, root / TRAINING) if prune else None
-        sampler = search.sampler(study, options.seed, options.trials)
-        resources: dict[str, float] = {"cpu": 1, "gpu": options.gpus if gpu else 0}
-        tuner = tune.Tuner(
-            tune.with_resources(trial.run, resources),
-            tune_config=tune.TuneConfig(
-                search_alg=search.StudySearch(study, space, options.objectives, sampler, plan_of, config),
-                scheduler=scheduler,
-                num_samples=left,
-                max_concurrent_trials=at_once,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="ray",
-                storage_path=str(root / CACHE / about["study"]),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[watch.Watch(study, space, settings, sweep_run, root)],
-            ),
-        )
-        tuner.fit()
-    finally:
-        ray.shutdown()
+    with nodes.connected(settings):
+        _tune(settings, strategy, root, study, space, about, plan_of, retention, left)
     if studies.ended(study) < options.trials:
         raise RetemperError(
             f"The sweep of {strategy} was interrupted after {studies.ended(study)} of {options.trials} trials.",
@@ -196,31 +136,63 @@ def _search(
         )
 
 
-def _connect(settings: Settings) -> None:
-    """Ray on this machine, or the cluster that ``RAY_ADDRESS`` names (`ray job submit` sets it)."""
-    import logging
+def _tune(
+    settings: Settings,
+    strategy: str,
+    root: Path,
+    study: optuna.Study,
+    space: spaces.Space,
+    about: dict[str, Any],
+    plan_of: Any,
+    retention: Path | None,
+    left: int,
+) -> None:
+    """Let Ray Tune run `left` trials."""
+    from ray import tune
 
-    import ray
+    from retemper.sweep import search, watch
 
-    address = os.environ.get("RAY_ADDRESS", "local")
-    if address == "local":
-        ray.init(
-            address="local",
-            num_cpus=max(launch.cores(), settings.sweep.concurrent or 0),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE,
-        )
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-
-
-def _places(gpus: float) -> int:
-    """Trials that the cluster holds at a time: one a core, or as many as its GPUs hold."""
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if gpus:
-        return max(1, int(resources.get("GPU", 0.0) / gpus))
-    return max(1, int(resources.get("CPU", 1.0)))
+    options, folder = settings.sweep, root / CACHE / about["study"]
+    at_once = min(left, nodes.places(settings))
+    prune = options.prune if options.prune is not None else options.trials >= PRUNE_FROM
+    print(
+        f"{strategy}: {left} of {options.trials} trials to run, {at_once} at a time, {about['epochs']} epochs, early "
+        f"stopping {'on' if prune else 'off'}; optuna-dashboard sqlite:///{folder / studies.DATABASE}",
+        flush=True,
+    )
+    sweep_run = tracking_sweep.start_sweep(settings, root, strategy, about)
+    print(table.header(list(options.objectives), space), flush=True)
+    config = {
+        "retention": str(retention) if retention else None,
+        "objectives": list(options.objectives),
+        "prune": prune,
+        "training": str(root / TRAINING),
+        "token": str(folder / "token"),
+        "study": about["study"],
+    }
+    (folder / "token").write_text(about["study"])
+    tuner = tune.Tuner(
+        tune.with_resources(trial.run, nodes.resources(settings)),
+        tune_config=tune.TuneConfig(
+            search_alg=search.StudySearch(
+                study,
+                space,
+                options.objectives,
+                search.sampler(study, options.seed, options.trials),
+                plan_of,
+                config,
+            ),
+            scheduler=search.halving(study, about["epochs"], options.objectives, root / TRAINING) if prune else None,
+            num_samples=left,
+            max_concurrent_trials=at_once,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[watch.Watch(study, space, settings, sweep_run, root)],
+        ),
+    )
+    tuner.fit()

@@ -6,7 +6,6 @@ a setting that was trained before is found finished, and the winner is not train
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,22 @@ def run(config: dict[str, Any]) -> None:
     launch.import_mace()
     warnings.simplefilter("ignore")
     from retemper.finetune.worker import train
-    from retemper.sweep import objectives
+    from retemper.sweep import objectives, ship
 
     plan, retention, prune = config["plan"], config["retention"], config["prune"]
     folder = Path(config["folder"])
+    far = None if ship.sees(config["token"], config["study"]) else ship.home()
+    if far is not None:
+        plan, folder = ship.relocated(plan, far), ship.bring(config["folder"], far)
+        retention = ship.fetched(retention, far) if retention else None
     ended = {"epoch": 0}
 
     def progress(row: dict[str, float]) -> None:
         ended["epoch"] = int(row["epoch"]) + 1
+        if far is not None:
+            ship.send(folder, config["folder"], ship.STATE, far)
         if ended["epoch"] < plan.epochs:
-            report = {"row": row, "epoch": ended["epoch"], "pid": os.getpid()}
+            report = {"row": row, "epoch": ended["epoch"]}
             if prune:
                 report["signal"] = objectives.signal(row, config["objectives"])
             tune.report(report)
@@ -45,8 +50,10 @@ def run(config: dict[str, Any]) -> None:
         probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
         summary = train(plan, folder, progress, probe)
         values = objectives.measured(plan, folder, retention)
+        if far is not None:
+            ship.send(folder, config["folder"], ship.RESULT, far)
     except Exception as error:  # whatever it is, it would come again: recorded, not retried
         reason = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
         tune.report({"failed": reason, **ended})
         return
-    tune.report({"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"], "pid": os.getpid()})
+    tune.report({"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"]})
