@@ -35,7 +35,7 @@ def free_ports(number: int) -> list[int]:
 def cluster(folder: Path) -> Iterator[str]:
     """Address of the dashboard. The workers' ``RETEMPER_SCRATCH`` is set: they go as if they shared no disk."""
     ray = str(Path(sys.executable).parent / "ray")
-    port, dashboard, *agents = free_ports(11)
+    port, dashboard, client, *agents = free_ports(12)
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *options: str, **more: str) -> None:
@@ -49,7 +49,7 @@ def cluster(folder: Path) -> Iterator[str]:
 
     try:
         start("head", "--head", "--num-cpus=0", f"--port={port}", "--dashboard-host=127.0.0.1",
-              f"--dashboard-port={dashboard}", "--include-dashboard=true", "--ray-client-server-port=0")  # fmt: skip
+              f"--dashboard-port={dashboard}", "--include-dashboard=true", f"--ray-client-server-port={client}")  # fmt: skip
         wait_for_http(f"http://127.0.0.1:{dashboard}/api/version", started[0])
         for name in ("one", "two"):
             start(name, f"--address=127.0.0.1:{port}", "--num-cpus=1", RETEMPER_SCRATCH=str(folder / f"scratch-{name}"))

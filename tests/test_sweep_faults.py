@@ -68,6 +68,7 @@ def epochs_done(root: Path, one: Trial) -> int:
     return len(read_history(path)) if one.training and path.is_file() else 0
 
 
+@pytest.mark.slow
 def test_killed_driver_and_worker(files: dict[str, Any], tmp_path: Path) -> None:
     """kill -9 of the driver, then of a worker: nothing finished is repeated, broken trials go on, NaN is a failure."""
     root = make_project(tmp_path / "project", files, trials=4, prune=False, epochs=8)
@@ -133,6 +134,7 @@ def test_killed_three_times_at_random(files: dict[str, Any], tmp_path: Path) -> 
     assert len(set(keys)) == len(keys)
 
 
+@pytest.mark.slow
 def test_two_sweeps_of_one_study_exclude_each_other(files: dict[str, Any], tmp_path: Path) -> None:
     root = make_project(tmp_path / "project", files, trials=2, prune=False, objectives=["target"])
     change(root, scope="single-system")

@@ -33,6 +33,7 @@ def connected(settings: Settings) -> Iterator[Any]:
     launch.prepare(settings.finetune.device)
     import ray
 
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # how each trial ended is in the study, with the reason
     address = os.environ.get("RAY_ADDRESS", "local")
     home = None
     if address == "local":
@@ -41,11 +42,11 @@ def connected(settings: Settings) -> Iterator[Any]:
             num_cpus=max(launch.cores(), settings.sweep.concurrent or 0),
             include_dashboard=False,
             log_to_driver=False,
-            logging_level=logging.ERROR,
+            logging_level=logging.CRITICAL,
             object_store_memory=OBJECT_STORE,
         )
     else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     try:
         if address != "local":
             home = ship.serve()  # lives as long as this handle

@@ -23,6 +23,18 @@ def run(config: dict[str, Any]) -> None:
     """
     from ray import tune
 
+    ended = {"epoch": 0}
+    try:
+        tune.report(_train(config, ended))
+    except Exception as error:  # whatever it is, it would come again: recorded, not retried
+        reason = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
+        tune.report({"failed": reason, **ended})
+
+
+def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
+    """The trial's last report; `ended` is kept up to date with the epoch."""
+    from ray import tune
+
     launch.import_mace()
     warnings.simplefilter("ignore")
     from retemper.finetune.worker import train
@@ -34,26 +46,20 @@ def run(config: dict[str, Any]) -> None:
     if far is not None:
         plan, folder = ship.relocated(plan, far), ship.bring(config["folder"], far)
         retention = ship.fetched(retention, far) if retention else None
-    ended = {"epoch": 0}
 
     def progress(row: dict[str, float]) -> None:
         ended["epoch"] = int(row["epoch"]) + 1
         if far is not None:
             ship.send(folder, config["folder"], ship.STATE, far)
         if ended["epoch"] < plan.epochs:
-            report = {"row": row, "epoch": ended["epoch"]}
+            report = {"row": row, **ended}
             if prune:
                 report["signal"] = objectives.signal(row, config["objectives"])
             tune.report(report)
 
-    try:
-        probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
-        summary = train(plan, folder, progress, probe)
-        values = objectives.measured(plan, folder, retention)
-        if far is not None:
-            ship.send(folder, config["folder"], ship.RESULT, far)
-    except Exception as error:  # whatever it is, it would come again: recorded, not retried
-        reason = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
-        tune.report({"failed": reason, **ended})
-        return
-    tune.report({"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"]})
+    probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
+    summary = train(plan, folder, progress, probe)
+    values = objectives.measured(plan, folder, retention)
+    if far is not None:
+        ship.send(folder, config["folder"], ship.RESULT, far)
+    return {"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"]}
