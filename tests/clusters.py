@@ -49,7 +49,7 @@ def cluster(folder: Path) -> Iterator[str]:
 
     try:
         start("head", "--head", "--num-cpus=0", f"--port={port}", "--dashboard-host=127.0.0.1",
-              f"--dashboard-port={dashboard}", "--include-dashboard=true", f"--ray-client-server-port={client}")  # fmt: skip
+              f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}")  # fmt: skip
         wait_for_http(f"http://127.0.0.1:{dashboard}/api/version", started[0])
         for name in ("one", "two"):
             start(name, f"--address=127.0.0.1:{port}", "--num-cpus=1", RETEMPER_SCRATCH=str(folder / f"scratch-{name}"))

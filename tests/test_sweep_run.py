@@ -13,9 +13,11 @@ import pytest
 import yaml
 from sweeps import change, make_project, stage
 
+from retemper import tracking_sweep
 from retemper.files import read_json
 from retemper.inference import predict
 from retemper.results import pareto_front, read_history
+from retemper.settings import load_settings
 from retemper.sweep import output, status
 from retemper.sweep import study as studies
 
@@ -99,6 +101,40 @@ def test_runs_in_mlflow(swept: tuple[Path, str]) -> None:
         assert steps == list(range(int(row["epochs"])))
         if row["state"] == "complete":
             assert run.data.metrics["sweep.retention"] == pytest.approx(float(row["retention"]), rel=1e-6)
+
+
+def test_mlflow_is_rebuilt_from_the_files(swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracking store that is lost: the same runs, states, curves and values come back from ``runs/sweep``."""
+    import mlflow
+
+    root, _ = swept
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    first = f"sqlite:///{root / 'mlflow.db'}"
+    second = f"sqlite:///{root / 'other.db'}"
+
+    def content(uri: str) -> dict[str, Any]:
+        client = mlflow.MlflowClient(uri)
+        runs = client.search_runs([client.get_experiment_by_name("sweeps").experiment_id])
+        return {
+            run.info.run_name: (
+                run.info.status,
+                run.data.metrics,
+                run.data.params,
+                [m.value for m in client.get_metric_history(run.info.run_id, "train_loss")],
+            )
+            for run in runs
+        }
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", second)
+    settings = load_settings(root / "params.yaml")
+    assert tracking_sweep.sync(root, settings) == 6
+    lost, found = content(first), content(second)
+    assert sorted(found) == sorted(lost)
+    for name in lost:
+        assert found[name][0] == lost[name][0] and found[name][3] == pytest.approx(lost[name][3])
+        assert found[name][1] == pytest.approx(lost[name][1], rel=1e-6) and found[name][2] == lost[name][2]
+    tracking_sweep.sync(root, settings)
+    assert content(second) == found
 
 
 def test_the_winner_is_taken_over(swept: tuple[Path, str]) -> None:

@@ -65,13 +65,15 @@ def _table(_: argparse.Namespace) -> None:
 
 
 def _sync(_: argparse.Namespace) -> None:
-    from retemper import tracking
+    from retemper import tracking, tracking_sweep
     from retemper.files import project_root
     from retemper.settings import load_settings
 
     root = project_root()
-    runs = tracking.sync(root, load_settings(root / "params.yaml"))
-    print(f"{sum(map(len, runs.values()))} runs of {len(runs)} strategies are in MLflow")
+    settings = load_settings(root / "params.yaml")
+    runs = tracking.sync(root, settings)
+    trials = tracking_sweep.sync(root, settings)
+    print(f"{sum(map(len, runs.values()))} runs of {len(runs)} strategies and {trials} trials of sweeps are in MLflow")
 
 
 def _sweep(options: argparse.Namespace) -> None:

@@ -6,15 +6,27 @@ costs a warning. A trial's run is not that of the model that is registered: `fin
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 from retemper import lineage
 from retemper.files import read_json
-from retemper.mlflow_store import connect, dataset_inputs, experiment_id, find_run, flatten, run_tags, tracking_uri
-from retemper.results import read_history
+from retemper.mlflow_store import (
+    connect,
+    dataset_inputs,
+    experiment_id,
+    find_run,
+    flatten,
+    run_tags,
+    store_errors,
+    tracking_uri,
+)
+from retemper.results import read_history, read_table
 from retemper.settings import Settings, load_settings, read_yaml
+from retemper.strategies import load
+from retemper.sweep.output import MEASURED
 from retemper.tracking import log_epoch, never_fatal
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -115,3 +127,36 @@ def finish_sweep(settings: Settings, root: Path, strategy: str) -> None:
         for name in ("best.yaml", "trials.csv", "front.csv", "importance.json"):
             client.log_artifact(run_id, str(folder / name))
         client.set_terminated(run_id, "FINISHED")
+
+
+def sync(root: Path, settings: Settings) -> int:
+    """Bring MLflow up to date with the finished sweeps under ``runs/sweep``; returns how many trials they have.
+
+    Runs that are there stay as they are; those that are not are made from ``trials.csv`` and the histories.
+
+    Raises
+    ------
+    RetemperError
+        The tracking store cannot be reached.
+    """
+    count = 0
+    with store_errors(root):
+        for strategy in settings.strategies:
+            folder = root / "runs/sweep" / strategy
+            if not (folder / "about.json").is_file():
+                continue
+            about = read_json(folder / "about.json")
+            sweep_run = start_sweep(settings, root, strategy, about)
+            for row in read_table(folder / "trials.csv"):
+                given = {path: row[path] for path in about["space"] if row[path]}
+                params = {path: None if text == "none" else json.loads(text) for path, text in given.items()}
+                full = load(strategy, root, {**settings.finetune.overrides, **params}).model_dump()
+                number, history = int(row["trial"]), folder / f"trials/{row['trial']}.csv"
+                shown = {**full, "epochs": about["epochs"]}
+                run_id = start_trial(sweep_run, root, number, shown, params, row["training"])
+                if run_id is not None and "retemper.state" not in connect(root).get_run(run_id).data.tags:
+                    values = {name: float(row[name]) for name in MEASURED if row[name]}
+                    finish_trial(run_id, root, history, row["state"], values, row["reason"])
+                count += 1
+            finish_sweep(settings, root, strategy)
+    return count
