@@ -14,6 +14,7 @@ from retemper.files import atomic_folder, project_root, read_json, write_json
 from retemper.finetune import build, seeds
 from retemper.settings import load_settings
 from retemper.strategies import Strategy
+from retemper.sweep import output
 
 
 @stage
@@ -22,10 +23,13 @@ def main(strategy: str) -> None:
     root = project_root()
     settings = load_settings(root / "params.yaml")
     launch.prepare(settings.finetune.device)
-    plans = build.plans(settings, strategy, root)
+    found = output.best_settings(root, strategy)
+    plans = build.plans(settings, strategy, root, found)
     folders = [root / ".cache/training" / plan.key for plan in plans]
     count = seeds.workers(settings.finetune.workers, settings.finetune.device, len(plans))
     print(f"{strategy}: {Strategy.model_validate(plans[0].strategy).about}")
+    if found:
+        print("found by the sweep: " + ", ".join(f"{path} {output.text(value)}" for path, value in found.items()))
     print(
         f"{len(plans)} seed(s), {count} at a time, {plans[0].target.n_train} training structures, on {plans[0].device}",
         flush=True,
@@ -66,6 +70,7 @@ def main(strategy: str) -> None:
                 "strategy": strategy,
                 "foundation": settings.foundation,
                 "settings": plans[0].strategy,
+                "found_by_sweep": found,
                 "seeds": {str(plan.seed): summary for plan, summary in zip(plans, summaries, strict=True)},
             },
         )

@@ -65,19 +65,30 @@ def _table(_: argparse.Namespace) -> None:
 
 
 def _sync(_: argparse.Namespace) -> None:
-    from retemper import tracking
+    from retemper import tracking, tracking_sweep
     from retemper.files import project_root
     from retemper.settings import load_settings
 
     root = project_root()
-    runs = tracking.sync(root, load_settings(root / "params.yaml"))
-    print(f"{sum(map(len, runs.values()))} runs of {len(runs)} strategies are in MLflow")
+    settings = load_settings(root / "params.yaml")
+    runs = tracking.sync(root, settings)
+    trials = tracking_sweep.sync(root, settings)
+    print(f"{sum(map(len, runs.values()))} runs of {len(runs)} strategies and {trials} trials of sweeps are in MLflow")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from retemper.files import project_root
+    from retemper.sweep import status
+
+    view = status.show if options.what == "show" else status.status
+    print(view(project_root(), options.strategy))
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], str]] = {
     "strategies": (_strategies, "list the fine-tuning strategies"),
     "foundations": (_foundations, "list the foundation models"),
     "table": (_table, "print the comparison of the strategies that have been evaluated"),
+    "sweep": (_sweep, "show sweeps: trials, best so far, Pareto front, importance of each parameter"),
     "sync": (_sync, "bring MLflow up to date with the files under runs/"),
 }
 
@@ -90,7 +101,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=f"retemper {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (_, about) in COMMANDS.items():
-        commands.add_parser(name, help=about, description=about)
+        command = commands.add_parser(name, help=about, description=about)
+        if name == "sweep":
+            command.add_argument("what", choices=("status", "show"), help="how far they are, or everything")
+            command.add_argument("strategy", nargs="?", help="one strategy alone")
     options = parser.parse_args(arguments)
     try:
         COMMANDS[options.command][0](options)

@@ -16,7 +16,18 @@ from retemper.errors import RetemperError
 
 
 def project_root(start: Path | None = None) -> Path:
-    """Nearest folder at or above `start` (default: the working directory) with a ``params.yaml``."""
+    """Nearest folder at or above `start` (default: the working directory) with a ``params.yaml``.
+
+    Without `start`, ``RETEMPER_ROOT`` names the project: a job on a cluster runs in a copy of the
+    code, and its data and results are elsewhere.
+    """
+    if start is None and (named := os.environ.get("RETEMPER_ROOT")):
+        start = Path(named)
+        if not (start / "params.yaml").is_file():
+            raise RetemperError(
+                f"RETEMPER_ROOT is {named}, where there is no params.yaml.",
+                fix="give the project's folder, or unset it",
+            )
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / "params.yaml").is_file():

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from retemper.errors import RetemperError
 from retemper.files import read_json
@@ -19,6 +20,7 @@ from retemper.settings import Settings
 
 FOUNDATION = "foundation"
 PARTS = ("target", "retention", "retention_replay_head")
+Name = TypeVar("Name", str, int)
 QUANTITIES = ("energy_mae", "energy_rmse", "force_mae", "force_rmse", "stress_mae", "stress_rmse")
 
 
@@ -215,14 +217,16 @@ def finite(value: Any) -> float | None:
     return None
 
 
-def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
-    """Names of the points that no other point beats: both coordinates are to be small.
+def pareto_front(points: Mapping[Name, tuple[float, ...]]) -> list[Name]:
+    """Names of the points that no other point beats: all coordinates are to be small.
 
-    A point is dominated when another is at most as large in both coordinates and smaller in one
+    A point is dominated when another is at most as large in every coordinate and smaller in one
     (Deb, Multi-Objective Optimization using Evolutionary Algorithms, 2001, definition 2.5).
     """
     return [
         name
-        for name, (x, y) in points.items()
-        if not any(u <= x and v <= y and (u < x or v < y) for other, (u, v) in points.items() if other != name)
+        for name, point in points.items()
+        if not any(
+            other != point and all(u <= x for u, x in zip(other, point, strict=True)) for other in points.values()
+        )
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from retemper.errors import RetemperError, unknown
 
@@ -65,6 +65,23 @@ class Pseudolabel(Section):
     dtype: Literal["float32", "float64"] = "float64"
 
 
+class Sweep(Section):
+    trials: int = Field(0, ge=0)  # settings tried for each strategy; 0: no search, the strategy's own settings are used
+    objectives: list[Literal["target", "target-loss", "retention"]] = Field(["target", "retention"], min_length=1)
+    scope: Literal["single-system", "family", "broad"] = "family"  # which point of the Pareto front is used
+    epochs: int | None = Field(None, ge=1)  # of a trial; null: finetune.epochs, and the winner is not trained again
+    prune: bool | None = None  # stop poor trials early; null: from 8 trials up
+    concurrent: int | None = Field(None, ge=1)  # trials at a time; null: one a core (cpu) or as many as GPUs hold
+    gpus: float = Field(1.0, gt=0)  # of a GPU for a trial, where finetune.device is not cpu; 0.5: two trials share one
+    seed: int = 0  # of the sampler
+
+    @model_validator(mode="after")
+    def _once(self) -> Sweep:
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("an objective is listed twice")
+        return self
+
+
 class Finetune(Section):
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(8, ge=1)
@@ -97,6 +114,7 @@ class Settings(Section):
     e0s: E0s = E0s()
     replay: Replay = Replay()
     pseudolabel: Pseudolabel = Pseudolabel()
+    sweep: Sweep = Sweep()
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     tracking: Tracking = Tracking()

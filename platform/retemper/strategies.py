@@ -8,9 +8,9 @@ freezing, with adapters, at any weight. Settings follow arXiv:2606.12704.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from retemper.errors import RetemperError, unknown
 from retemper.files import project_root
@@ -42,6 +42,7 @@ class Training(Section):
     lr_factor: float = Field(gt=0, le=1)
     scheduler_patience: int = Field(ge=0)
     patience: int = Field(ge=1)
+    batch_size: int | None = Field(ge=1)
 
 
 class Loss(Section):
@@ -52,18 +53,36 @@ class Loss(Section):
 
 
 class SearchRange(Section):
-    """A continuous range (`low`, `high`, `log`) or a list of `choices`."""
+    """A continuous range (`low`, `high`, `log`) or a list of `choices`.
+
+    `when` maps paths listed earlier to the values for which this range counts.
+    """
 
     low: float | None = None
     high: float | None = None
     log: bool = False
     choices: list[Any] | None = None
+    when: dict[str, list[Any]] = {}
 
     @model_validator(mode="after")
     def _one_kind(self) -> SearchRange:
         if (self.choices is None) == (self.low is None or self.high is None):
             raise ValueError("give either low and high, or choices")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError("low must be below high")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError("low must be above 0 on a log scale")
         return self
+
+
+def _listed(search: Any) -> Any:
+    """A parameter with one range may be written without the list."""
+    if isinstance(search, dict):
+        return {path: [one] if isinstance(one, dict) else one for path, one in search.items()}
+    return search
+
+
+Search = Annotated[dict[str, list[SearchRange]], BeforeValidator(_listed)]
 
 
 class Strategy(Section):
@@ -75,7 +94,7 @@ class Strategy(Section):
     replay: Replay | None
     training: Training
     loss: Loss
-    search: dict[str, SearchRange]
+    search: Search
 
     @model_validator(mode="after")
     def _possible(self) -> Strategy:
@@ -83,6 +102,19 @@ class Strategy(Section):
             raise ValueError(
                 "start: random trains everything from scratch; freeze, lora and replay need start: foundation"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _searchable(self) -> Strategy:
+        earlier: set[str] = set()
+        for path, ranges in self.search.items():
+            if not all(set(one.when) <= earlier for one in ranges):
+                raise ValueError(f"search: `when` of {path} must name parameters listed before it")
+            if len(ranges) > 1 and any(one.choices is not None for one in ranges):
+                raise ValueError(f"search: alternatives of {path} must be ranges (choices cannot change)")
+            if len({one.log for one in ranges}) > 1:
+                raise ValueError(f"search: alternatives of {path} must all be on a log scale or none")
+            earlier.add(path)
         return self
 
 
@@ -128,3 +160,11 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+def value_at(strategy: Strategy, path: str) -> Any:
+    """The value of a dotted path such as ``training.lr``."""
+    value: Any = strategy
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value

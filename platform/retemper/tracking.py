@@ -79,7 +79,7 @@ def start_training(
         functions take `None` and do nothing.
     """
     root = Path(root).resolve()
-    with _never_fatal(tracking_uri(root)):
+    with never_fatal(tracking_uri(root)):
         client = connect(root)
         experiment_number = experiment_id(client, root, experiment)
         run = find_run(client, experiment_number, key=key, strategy=strategy, seed=seed)
@@ -114,7 +114,7 @@ def log_epoch(run_id: str | None, epoch: int, values: dict[str, float]) -> None:
 
     now = int(time.time() * 1000)
     metrics = [Metric(name, float(value), now, epoch) for name, value in values.items() if name != "epoch"]
-    with _never_fatal(tracking_uri(live.root), run_id):
+    with never_fatal(tracking_uri(live.root), run_id):
         live.client.log_batch(run_id, metrics=metrics)
         live.steps.add(epoch)
 
@@ -134,7 +134,7 @@ def finish_training(run_id: str | None, folder: str | Path, status: str = "FINIS
         return
     live = _live.pop(run_id, None)
     root = live.root if live else project_root()
-    with _never_fatal(tracking_uri(root), run_id):
+    with never_fatal(tracking_uri(root), run_id):
         client = live.client if live else connect(root)
         tags = client.get_run(run_id).data.tags
         training = read_training(Path(folder), tags["retemper.strategy"], int(tags["retemper.seed"]))
@@ -145,7 +145,7 @@ def finish_training(run_id: str | None, folder: str | Path, status: str = "FINIS
 
 
 @contextlib.contextmanager
-def _never_fatal(uri: str, run_id: str | None = None) -> Iterator[None]:
+def never_fatal(uri: str, run_id: str | None = None) -> Iterator[None]:
     """Turn a store that fails into one warning, without waiting long for it."""
     quiet()
     from mlflow.exceptions import MlflowException

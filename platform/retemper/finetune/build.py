@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from retemper import foundations
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256
-from retemper.finetune.plan import HeadData, Plan, head_data, versions
+from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
 from retemper.frames import labels_hash, read_frames, write_frames
 from retemper.settings import Settings
 from retemper.strategies import Strategy, load
 
 
-def plans(settings: Settings, name: str, root: Path) -> list[Plan]:
+def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | None = None) -> list[Plan]:
     """One plan a seed for strategy `name`, from ``runs/{dataset,e0s,replay,pseudolabel}``.
+
+    `found` maps paths to values that a sweep found; they win over ``finetune.overrides``.
 
     Raises
     ------
     RetemperError
         Missing upstream files, pseudolabels of another foundation, too few structures.
     """
-    strategy = load(name, root, settings.finetune.overrides)
+    strategy = load(name, root, {**settings.finetune.overrides, **(found or {})})
     entry = foundations.find(settings.foundation, root)
     weights = foundations.weights(entry, root)
     sha = sha256(weights)
@@ -29,7 +32,7 @@ def plans(settings: Settings, name: str, root: Path) -> list[Plan]:
     data = root / "runs/dataset"
     target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s)
     replay = _replay(strategy, settings, entry, weights, sha, root) if strategy.replay is not None else None
-    batch_size = settings.finetune.batch_size
+    batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:
         print(
             f"batch size {batch_size} is above the {target.n_train} training structures, and MACE would train "
@@ -77,7 +80,7 @@ def _replay(
                 fix="dvc repro pseudolabel",
             )
         for name in ("train", "valid"):
-            if labels_hash(read_frames(folder / f"{name}.extxyz")) != manifest[name]["labels_hash"]:
+            if counted(folder / f"{name}.extxyz")[1] != manifest[name]["labels_hash"]:
                 raise RetemperError(
                     f"{folder / name}.extxyz does not hold the pseudolabels of its manifest.",
                     fix="dvc repro -f pseudolabel",

@@ -24,6 +24,7 @@ from retemper.finetune.batches import PairedLoader
 from retemper.finetune.plan import REPLAY
 
 Progress = Callable[[dict[str, float]], None]
+Probe = Callable[[torch.nn.Module], dict[str, float]]
 
 
 class _Losses:
@@ -56,12 +57,14 @@ def run(
     device: torch.device,
     folder: Path,
     progress: Progress,
+    probe: Probe | None = None,
 ) -> dict[str, Any]:
     """Train, or go on training, until `max_num_epochs` or `patience`.
 
     Writes ``state.pt`` (resume), ``best.pt`` (state dict of the best averaged weights) and
     ``history.csv`` in `folder`. The objective that picks the best epoch and drives the
-    schedule is the training loss on the validation sets, both heads included.
+    schedule is the training loss on the validation sets, both heads included. `probe` looks at
+    the averaged weights after every epoch; what it returns goes into the epoch's row and decides nothing.
 
     Returns
     -------
@@ -101,6 +104,8 @@ def run(
                 row[f"{name}_loss"] = float(loss) * len(loader.dataset) / len(loader)
                 row[f"{name}_energy_rmse"] = float(metrics["rmse_e_per_atom"]) * 1e3
                 row[f"{name}_force_rmse"] = float(metrics["rmse_f"]) * 1e3
+            if probe is not None:
+                row |= probe(model)
         # the replay loss comes out of ReplayLoss already multiplied by its weight
         row["valid_loss"] = row["target_loss"] + row.get("replay_loss", 0.0)
         return row
@@ -190,9 +195,10 @@ class _History:
 
     def append(self, row: dict[str, float]) -> None:
         self.rows.append(row)
+        columns = list(dict.fromkeys(name for one in self.rows for name in one))  # a probe may come or go on resuming
         temporary = self.path.with_suffix(".part")
         with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
         temporary.replace(self.path)

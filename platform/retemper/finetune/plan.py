@@ -7,6 +7,7 @@ folder of a run is found again after a kill, and a finished run is not repeated.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,22 +62,39 @@ class Plan:
             head.pop("train", None)
             head.pop("valid", None)
         content["strategy"] = {k: v for k, v in content["strategy"].items() if k not in ("name", "about", "search")}
+        training = {k: v for k, v in content["strategy"]["training"].items() if k != "batch_size"}
+        content["strategy"]["training"] = training  # the plan's own batch size is the one that runs
+        if content["replay"] is not None:  # and its own replay set the one that is replayed
+            content["strategy"]["replay"] = {k: v for k, v in content["strategy"]["replay"].items() if k != "number"}
         return digest(content)
 
 
 def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float]) -> HeadData:
-    """Read both files once to count and hash them."""
-    train_frames, valid_frames = read_frames(train), read_frames(valid)
+    """Count and hash the frames of both files."""
+    (n_train, train_hash), (n_valid, valid_hash) = counted(train), counted(valid)
     return HeadData(
         train=str(train.resolve()),
         valid=str(valid.resolve()),
-        n_train=len(train_frames),
-        n_valid=len(valid_frames),
-        train_hash=labels_hash(train_frames),
-        valid_hash=labels_hash(valid_frames),
+        n_train=n_train,
+        n_valid=n_valid,
+        train_hash=train_hash,
+        valid_hash=valid_hash,
         label_source=label_source,
         E0s=E0s,
     )
+
+
+def counted(path: Path) -> tuple[int, str]:
+    """Number of frames of a file and the hash of their labels; an unchanged file is read once."""
+    status = path.stat() if path.is_file() else None
+    return _counted(path.resolve(), status.st_mtime_ns if status else 0, status.st_size if status else 0)
+
+
+@lru_cache(maxsize=64)
+def _counted(path: Path, mtime: int, size: int) -> tuple[int, str]:
+    """`mtime` and `size` are there for the cache's key."""
+    frames = read_frames(path)
+    return len(frames), labels_hash(frames)
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ import mace.tools
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock
 from mace.cli import run_train
 from mace.modules.lora import merge_lora_weights
 from mace.tools import build_default_arg_parser
 
 from retemper.errors import RetemperError
-from retemper.files import sha256, write_json
+from retemper.files import read_json, sha256, write_json
 from retemper.finetune import checkpoint, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
@@ -36,11 +37,12 @@ class _Done(Exception):  # noqa: N818 (not an error)
     """Leaves MACE's `run` after training: its error tables and compiled copies are not needed."""
 
 
-def train(plan: Plan, folder: Path, progress: Callable[[dict[str, float]], None]) -> dict[str, Any]:
+def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None = None) -> dict[str, Any]:
     """Run `plan` in `folder` and return its summary; a finished run returns at once.
 
     `folder` gets ``model.model``, ``history.csv``, ``effective.json``, ``mace.yaml``,
     ``training.log`` and the checkpoints. After a kill the same call goes on where it was.
+    A lock keeps a second process out of the folder: it waits, and finds the run finished.
 
     Raises
     ------
@@ -49,18 +51,21 @@ def train(plan: Plan, folder: Path, progress: Callable[[dict[str, float]], None]
         parameters moved, or the loss diverged.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        return _train_or_find(plan, folder, progress, probe)
+
+
+def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None) -> dict[str, Any]:
     summary_file = folder / "summary.json"
     if summary_file.exists() and (folder / "model.model").exists():
-        import json
-
-        return dict(json.loads(summary_file.read_text()))
+        return dict(read_json(summary_file))
     strategy = Strategy.model_validate(plan.strategy)
     flags = mace_flags(plan, folder / "mace", "model", architecture(plan) if strategy.start == "random" else None)
     _write_config(folder / "mace.yaml", flags, strategy)
     result: dict[str, Any] = {}
 
     def in_place_of_mace_train(**given: Any) -> None:
-        result.update(_train(plan, strategy, folder, progress, given))
+        result.update(_train(plan, strategy, folder, progress, probe, given))
         raise _Done
 
     with (
@@ -77,7 +82,12 @@ def train(plan: Plan, folder: Path, progress: Callable[[dict[str, float]], None]
 
 
 def _train(
-    plan: Plan, strategy: Strategy, folder: Path, progress: Callable[[dict[str, float]], None], given: dict[str, Any]
+    plan: Plan,
+    strategy: Strategy,
+    folder: Path,
+    progress: loop.Progress,
+    probe: loop.Probe | None,
+    given: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything between MACE's set-up and the saved model."""
     model, optimizer, device = given["model"], given["optimizer"], given["device"]
@@ -136,6 +146,7 @@ def _train(
         device=device,
         folder=folder,
         progress=progress,
+        probe=probe,
     )
     got["epochs"] = outcome["epochs"]
     got["counts"] = proof.check_moved(before, model, trained)

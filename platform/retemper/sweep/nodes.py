@@ -1,0 +1,72 @@
+"""Ray for a sweep: on this machine, or on the cluster in which a job was submitted."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from retemper import launch
+from retemper.settings import Settings
+from retemper.sweep import ship
+
+OBJECT_STORE = 200_000_000  # bytes on one machine, where files are shared and plans are small
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_V2_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the searcher's metrics come with the last report alone
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the state of a sweep, not Ray's
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",  # for a stopped trial to leave its worker to the next one
+}
+
+
+@contextlib.contextmanager
+def connected(settings: Settings) -> Iterator[Any]:
+    """Ray within the block: started here, or the cluster that ``RAY_ADDRESS`` names (`ray job submit` sets it)."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    launch.prepare(settings.finetune.device)
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # how each trial ended is in the study, with the reason
+    address = os.environ.get("RAY_ADDRESS", "local")
+    home = None
+    if address == "local":
+        ray.init(
+            address="local",
+            num_cpus=max(launch.cores(), settings.sweep.concurrent or 0),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            object_store_memory=OBJECT_STORE,
+        )
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    try:
+        if address != "local":
+            home = ship.serve()  # lives as long as this handle
+        yield home
+    finally:
+        ray.shutdown()
+
+
+def places(settings: Settings) -> int:
+    """Trials at a time: as asked, or one a core, or as many as the GPUs hold."""
+    import ray
+
+    if settings.sweep.concurrent is not None:
+        return settings.sweep.concurrent
+    held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if settings.finetune.device == "cpu":
+        return max(1, int(held.get("CPU", 1.0)))
+    return max(1, int(held.get("GPU", 0.0) / settings.sweep.gpus))
+
+
+def resources(settings: Settings) -> dict[str, float]:
+    """What Ray reserves for a trial."""
+    return {"cpu": 1, "gpu": 0.0 if settings.finetune.device == "cpu" else settings.sweep.gpus}

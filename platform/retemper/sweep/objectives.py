@@ -1,0 +1,117 @@
+"""What a trial is judged by: errors on the target's validation set and on the pretraining distribution.
+
+Retention is the force error of the head that is used afterwards (the target's) on the validation
+structures of the replay stage: pretraining structures with their original labels that no training
+set and no held-out retention set holds. For multihead strategies the replay head is measured too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from retemper.errors import RetemperError
+from retemper.finetune.plan import TARGET, Plan
+from retemper.frames import FORCES, is_isolated_atom, read_frames
+from retemper.results import read_history
+
+RETENTION = "retention"
+UNITS = {"target": "meV/A", "target-loss": "", RETENTION: "meV/A"}
+
+
+def retention_file(root: Path) -> Path | None:
+    """Validation structures of the replay stage; `None` when the foundation brings no pool."""
+    path = root / "runs/replay/valid.extxyz"
+    return path if path.is_file() and path.stat().st_size else None
+
+
+def check(objectives: Sequence[str], retention: Path | None) -> None:
+    """Raise when retention is asked for and there is nothing to measure it on."""
+    if RETENTION in objectives and retention is None:
+        raise RetemperError(
+            "The sweep is to watch retention, but there are no pretraining structures to measure it on.",
+            expected="validation structures in runs/replay",
+            fix="set replay.pool in params.yaml to a labelled file, or sweep.objectives to [target]",
+        )
+
+
+def probe(path: str, device: str, dtype: str) -> Callable[[Any], dict[str, float]]:
+    """A function that gives the force error of a model in training on the structures of `path`, meV/A."""
+    from retemper.inference import batches, default_dtype
+
+    frames = _frames(path)
+    prepared: list[Any] = []
+
+    def measure(model: Any) -> dict[str, float]:
+        square = count = 0.0
+        with default_dtype(dtype):
+            if not prepared:
+                prepared.extend(batches(model, frames, TARGET, device))
+            for indices, batch in prepared:
+                forces = model(batch, training=False, compute_force=True)["forces"].detach().cpu().double().numpy()
+                difference = forces - np.concatenate([frames[i].arrays[FORCES] for i in indices])
+                square += float((difference**2).sum())
+                count += difference.size
+        return {"retention_force_rmse": 1e3 * math.sqrt(square / count)}
+
+    return measure
+
+
+@lru_cache(maxsize=4)
+def _frames(path: str) -> list[Atoms]:
+    """Structures of a file, read once a process."""
+    return [atoms for atoms in read_frames(path) if not is_isolated_atom(atoms)]
+
+
+def measured(plan: Plan, folder: Path, retention: str | None) -> dict[str, float]:
+    """What the model of a finished run is worth, from its best epoch and, for retention, from the model itself.
+
+    Returns
+    -------
+    dict
+        ``target`` (force RMSE, meV/A), ``target_energy`` (meV/atom), ``target-loss``, ``retention`` and, for
+        multihead strategies, ``replay_head`` (meV/A).
+    """
+    from retemper.inference import predict
+
+    history = read_history(folder / "history.csv")
+    best = min(history, key=lambda row: row["valid_loss"])
+    values = {
+        "target": best["target_force_rmse"],
+        "target_energy": best["target_energy_rmse"],
+        "target-loss": best["target_loss"],
+    }
+    if "replay_force_rmse" in best:
+        values["replay_head"] = best["replay_force_rmse"]
+    if retention is not None:
+        frames = _frames(retention)
+        predicted = predict(
+            folder / "model.model", frames, head=TARGET, dtype=plan.dtype, device=plan.device, backend="torch"
+        )
+        difference = np.concatenate(predicted.forces) - np.concatenate([atoms.arrays[FORCES] for atoms in frames])
+        values[RETENTION] = 1e3 * float(np.sqrt((difference**2).mean()))
+    return values
+
+
+def signal(row: dict[str, float], objectives: Sequence[str]) -> float:
+    """What early stopping compares: the sum of the logarithms of the objectives at this epoch.
+
+    With target and retention that is the logarithm of their product, the rule of scope `family`. For
+    retention the worse of the two heads counts, so that a setting that destroys the replay head is
+    stopped however good it is on the target.
+    """
+    columns = {"target": "target_force_rmse", "target-loss": "target_loss"}
+    total = 0.0
+    for name in objectives:
+        if name == RETENTION:
+            value = max(row["retention_force_rmse"], row.get("replay_force_rmse", 0.0))
+        else:
+            value = row[columns[name]]
+        total += math.log(max(value, 1e-12))
+    return total

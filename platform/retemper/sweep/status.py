@@ -1,0 +1,91 @@
+"""Sweeps as they stand: what runs, what was found, what mattered; for ``retemper sweep status|show``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from retemper.errors import unknown
+from retemper.files import read_json
+from retemper.results import read_history
+from retemper.settings import load_settings
+from retemper.strategies import SearchRange
+from retemper.sweep import study as studies
+from retemper.sweep.front import Trial, choose, front
+from retemper.sweep.space import Space
+from retemper.sweep.table import header, line
+
+
+def _studies(root: Path, strategy: str | None) -> list[tuple[dict[str, Any], Path]]:
+    """Studies in the cache and those that came with ``runs/sweep``, newest last, each once."""
+    found: dict[str, tuple[dict[str, Any], Path]] = {}
+    paths = [*root.glob(".cache/sweep/*/about.json"), *root.glob("runs/sweep/*/about.json")]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime):
+        about = read_json(path)
+        found.setdefault(about["study"], (about, path.parent))
+    names = sorted({about["strategy"] for about, _ in found.values()})
+    if strategy is not None and strategy not in names:
+        raise unknown("sweep", strategy, names)
+    return [(about, folder) for about, folder in found.values() if strategy in (None, about["strategy"])]
+
+
+def status(root: Path, strategy: str | None) -> str:
+    """One block a study: how far it is, what runs, the best so far."""
+    scope = load_settings(root / "params.yaml").sweep.scope
+    blocks = []
+    for about, folder in _studies(root, strategy):
+        trials = studies.read(folder)
+        count = {state: sum(one.state == state for one in trials) for state in ("complete", "pruned", "failed")}
+        lines = [
+            f"{about['strategy']}  study {about['study']}  {about['epochs']} epochs  "
+            + "  ".join(f"{number} {state}" for state, number in count.items())
+        ]
+        for one in trials:
+            history = root / ".cache/training" / one.training / "history.csv"
+            if one.state == "running" and one.training:
+                done = len(read_history(history)) if history.is_file() else 0
+                lines.append(f"  running: trial {one.number}, epoch {done}/{about['epochs']}")
+        if count["complete"]:
+            lines += ["  " + header(about["objectives"], _space(about))]
+            lines += ["  " + line(_choice(trials, about, scope), about["objectives"], _space(about), f"  <- {scope}")]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) or "no sweeps yet: set sweep.trials in params.yaml, then `dvc repro`"
+
+
+def show(root: Path, strategy: str | None) -> str:
+    """All trials, the Pareto front and the importance of each parameter."""
+    scope = load_settings(root / "params.yaml").sweep.scope
+    blocks = []
+    for about, folder in _studies(root, strategy):
+        trials, space, objectives = studies.read(folder), _space(about), about["objectives"]
+        best = front(trials, objectives)
+        chosen = _choice(trials, about, scope) if best else None
+        lines = [f"{about['strategy']}  study {about['study']}", header(objectives, space)]
+        for one in trials:
+            mark = "  *" if one in best else ""
+            lines.append(line(one, objectives, space, mark + (f"  <- {scope}" if one is chosen else "")))
+        lines.append(f"* on the Pareto front of {', '.join(objectives)}")
+        lines += _importance(trials, space, objectives)
+        if (folder / studies.DATABASE).is_file():
+            lines.append(f"optuna-dashboard sqlite:///{(folder / studies.DATABASE).relative_to(root)}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) or "no sweeps yet: set sweep.trials in params.yaml, then `dvc repro`"
+
+
+def _choice(trials: Sequence[Trial], about: dict[str, Any], scope: str) -> Trial:
+    return choose(trials, about["objectives"], scope if about["retention"] else "single-system")
+
+
+def _importance(trials: Sequence[Trial], space: Space, objectives: Sequence[str]) -> list[str]:
+    shares = studies.importance(trials, space, objectives)
+    return [
+        f"importance for {name}: " + ", ".join(f"{path} {100 * share:.0f} %" for path, share in found.items())
+        for name, found in shares.items()
+    ]
+
+
+def _space(about: dict[str, Any]) -> Space:
+    """The space as it was when the study was made; without defaults, which are not needed here."""
+    ranges = {path: [SearchRange.model_validate(one) for one in ranges] for path, ranges in about["space"].items()}
+    return Space(ranges, {})

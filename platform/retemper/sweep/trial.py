@@ -1,0 +1,65 @@
+"""One trial in a Ray worker: a plan of `retemper.finetune`, trained where `finetune@S` would look for it.
+
+The folder is named by the plan's content. So a trial that was killed goes on from its last epoch,
+a setting that was trained before is found finished, and the winner is not trained again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from retemper import launch
+from retemper.errors import RetemperError
+
+
+def run(config: dict[str, Any]) -> None:
+    """Train ``config["plan"]`` and report to Ray Tune.
+
+    After every epoch but the last a row of the history is reported, with ``signal`` when early stopping is
+    on; at the end the measured values with ``finished``, or ``failed`` with the reason. What Ray itself
+    can mend (a killed process) is left to Ray, which starts the trial again.
+    """
+    from ray import tune
+
+    ended = {"epoch": 0}
+    try:
+        tune.report(_train(config, ended))
+    except Exception as error:  # whatever it is, it would come again: recorded, not retried
+        reason = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
+        tune.report({"failed": reason, **ended})
+
+
+def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
+    """The trial's last report; `ended` is kept up to date with the epoch."""
+    from ray import tune
+
+    launch.import_mace()
+    warnings.simplefilter("ignore")
+    from retemper.finetune.worker import train
+    from retemper.sweep import objectives, ship
+
+    plan, retention, prune = config["plan"], config["retention"], config["prune"]
+    folder = Path(config["folder"])
+    far = None if ship.sees(config["token"], config["study"]) else ship.home()
+    if far is not None:
+        plan, folder = ship.relocated(plan, far), ship.bring(config["folder"], far)
+        retention = ship.fetched(retention, far) if retention else None
+
+    def progress(row: dict[str, float]) -> None:
+        ended["epoch"] = int(row["epoch"]) + 1
+        if far is not None:
+            ship.send(folder, config["folder"], ship.STATE, far)
+        if ended["epoch"] < plan.epochs:
+            report = {"row": row, **ended}
+            if prune:
+                report["signal"] = objectives.signal(row, config["objectives"])
+            tune.report(report)
+
+    probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
+    summary = train(plan, folder, progress, probe)
+    values = objectives.measured(plan, folder, retention)
+    if far is not None:
+        ship.send(folder, config["folder"], ship.RESULT, far)
+    return {"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"]}

@@ -1,0 +1,96 @@
+"""A Ray cluster of separate processes on this machine: a head without cores and two workers of one core each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from sweeps import environment
+
+STORE = "--object-store-memory=80000000"
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[str]:
+    """Address of the dashboard. The workers' ``RETEMPER_SCRATCH`` is set: they go as if they shared no disk."""
+    ray = str(Path(sys.executable).parent / "ray")
+    port, dashboard, client, *agents = free_ports(12)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *options: str, **more: str) -> None:
+        listen, grpc, metrics = (agents.pop() for _ in range(3))
+        command = [ray, "start", "--block", "--disable-usage-stats", STORE, f"--node-name={name}", *options,
+                   f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}",
+                   f"--metrics-export-port={metrics}"]  # fmt: skip
+        log = (folder / f"{name}.log").open("w")
+        clean = {name: value for name, value in environment(**more).items() if name != "PYTHONPATH"}
+        started.append(subprocess.Popen(command, env=clean, stdout=log, stderr=log, start_new_session=True))
+
+    try:
+        start("head", "--head", "--num-cpus=0", f"--port={port}", "--dashboard-host=127.0.0.1",
+              f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}")  # fmt: skip
+        wait_for_http(f"http://127.0.0.1:{dashboard}/api/version", started[0])
+        for name in ("one", "two"):
+            start(name, f"--address=127.0.0.1:{port}", "--num-cpus=1", RETEMPER_SCRATCH=str(folder / f"scratch-{name}"))
+        yield f"http://127.0.0.1:{dashboard}"
+    finally:
+        family = [child for one in started for child in family_of(one.pid)]
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGKILL)
+        for process in started:
+            process.wait()
+
+
+def family_of(pid: int) -> list[psutil.Process]:
+    """A process and everything it started that still has it as an ancestor."""
+    try:
+        one = psutil.Process(pid)
+        return [one, *one.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_for_http(address: str, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, "the head ended"
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise AssertionError(f"{address} does not answer")
+
+
+def submit(address: str, working_dir: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """``ray job submit`` as a user types it, from `working_dir`; `more` goes in front of the command."""
+    ray = str(Path(sys.executable).parent / "ray")
+    settings = [f"{name}={value}" for name, value in more.items()]
+    return subprocess.run(
+        [ray, "job", "submit", "--address", address, "--working-dir", ".", "--runtime-env", "pipelines/ray-job.yaml",
+         "--", "env", *settings, *command],
+        cwd=working_dir, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}, capture_output=True, text=True,
+        timeout=900,
+    )  # fmt: skip
