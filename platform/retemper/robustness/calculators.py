@@ -218,6 +218,7 @@ class SymmetrixEvaluator:
     def __init__(self, subject: Subject):
         self.subject = subject
         self.own = set(subject.elements)
+        self.evaluators: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
         from retemper import symmetrix_backend
@@ -233,10 +234,12 @@ class SymmetrixEvaluator:
                 else:
                     others.append(i)
         for elements, indices in groups.items():
-            evaluator = symmetrix_backend.evaluator(
-                self.subject.source, str(self.subject.head), self.subject.elements, elements
-            )
-            symmetrix_backend.evaluate(evaluator, frames, indices, found.energy, found.forces, found.stress)
+            if elements not in self.evaluators:
+                self.evaluators[elements] = symmetrix_backend.evaluator(
+                    self.subject.source, str(self.subject.head), self.subject.elements, elements
+                )
+            own = self.evaluators[elements]
+            symmetrix_backend.evaluate(own, frames, indices, found.energy, found.forces, found.stress)
         if others:
             slow = TorchEvaluator(self.subject)([frames[i] for i in others], stress)
             for k, i in enumerate(others):

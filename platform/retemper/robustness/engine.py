@@ -163,7 +163,7 @@ def run(
             print(f"  {number}/{len(together)} tasks, {now - start:.0f} s; last: {waiting[key].label}", flush=True)
     for key in ordered:
         if waiting[key].alone:
-            done[key] = _compute(waiting[key])
+            done[key] = _in_own_process(waiting[key])
     return [done[key] for key in keys]
 
 
@@ -197,6 +197,18 @@ def _spread(keys: Sequence[str], tasks: dict[str, Task], workers: int, ray: bool
             except TerminatedWorkerError:
                 result = Failure("the process that computed it died (crash in the calculator, or out of memory)")
             yield key, result
+
+
+def _in_own_process(task: Task) -> Any:
+    """A task in a fresh process with nothing beside it: its time and memory are its own."""
+    from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
+
+    launch.prepare()
+    with ProcessPoolExecutor(max_workers=1) as pool:
+        try:
+            return pool.submit(_work, 0, task).result()[1]
+        except TerminatedWorkerError:
+            return Failure("the process that computed it died (crash in the calculator, or out of memory)")
 
 
 def _store(path: Path, result: Any) -> None:

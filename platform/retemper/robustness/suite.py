@@ -74,7 +74,9 @@ def evaluate(
     results = {name: results[name] for name in names}
     seconds = time.monotonic() - began
     head = {"name": subject.name, "head": subject.head, "level": context.level, "elements": context.symbols}
-    content = outcome.write(folder, results, {**(about or {}), **head, "backend": decision, "seconds": round(seconds, 1)})
+    content = outcome.write(
+        folder, results, {**(about or {}), **head, "backend": decision, "seconds": round(seconds, 1)}
+    )
     from retemper.robustness.figures import draw
 
     draw(folder, results)

@@ -211,7 +211,10 @@ def _against(result: Any, force: np.ndarray) -> dict[str, Any]:
     use = np.isfinite(right) & (np.abs(right) < 50.0)
     if not use.any():
         return {"oracle": "not computed"}
-    return {"oracle_force_rmse": float(1e3 * np.sqrt(((force - right)[use] ** 2).mean())), "oracle_points": int(use.sum())}
+    return {
+        "oracle_force_rmse": float(1e3 * np.sqrt(((force - right)[use] ** 2).mean())),
+        "oracle_points": int(use.sum()),
+    }
 
 
 def _up_to_failure(result: dict[str, Any]) -> int:
