@@ -71,7 +71,7 @@ class Subject:
 @functools.lru_cache(maxsize=4)
 def _open(subject: Subject) -> Evaluator:
     if subject.kind == "ase":
-        return AseEvaluator(create(subject.source))
+        return AseEvaluator(subject.source)
     if subject.backend == "symmetrix":
         return SymmetrixEvaluator(subject)
     return TorchEvaluator(subject)
@@ -164,10 +164,14 @@ def _mark_not_finite(found: Evaluated, frames: Sequence[Atoms], stress: bool) ->
 
 
 class AseEvaluator:
-    """One structure after the other through an ASE calculator. Whatever it raises is the structure's reason."""
+    """One structure after the other through an ASE calculator. Whatever it raises is the structure's reason.
 
-    def __init__(self, calculator: Any):
-        self.calculator = calculator
+    After a failure the calculator is made anew: some are broken then (tblite ends the process).
+    """
+
+    def __init__(self, source: str):
+        self.source = source
+        self.calculator = create(source)
 
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
         found = empty(frames, [unusable(atoms) for atoms in frames])
@@ -183,6 +187,7 @@ class AseEvaluator:
                     found.stress[i] = atoms.get_stress(voigt=False)
             except Exception as error:  # a foreign calculator raises anything; its failure is a result
                 found.energy[i] = np.nan
+                self.calculator = create(self.source)
                 found.reasons[i] = f"{type(error).__name__}: {str(error).strip()[:200]}"
         return _mark_not_finite(found, frames, stress)
 

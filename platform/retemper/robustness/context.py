@@ -16,13 +16,13 @@ from retemper.robustness.calculators import Subject
 LEVELS = ("quick", "standard", "thorough")
 
 
-class NotApplicable(Exception):
+class NotApplicableError(Exception):
     """A metric cannot be measured here; the text says why and what to give."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a metric may use. Metrics must do with what is missing: raise `NotApplicable`."""
+    """Everything a metric may use. Metrics must do with what is missing: raise `NotApplicableError`."""
 
     subject: Subject
     elements: tuple[int, ...]  # atomic numbers to test

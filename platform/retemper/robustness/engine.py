@@ -70,8 +70,16 @@ def _source(module: ModuleType) -> str:
 def _feed(total: Any, value: Any) -> None:
     """Add `value` to a hash, canonically."""
     if isinstance(value, Atoms):
-        _feed(total, {"numbers": value.numbers, "positions": value.positions, "cell": value.cell.array,
-                      "pbc": value.pbc, "info": {k: v for k, v in value.info.items() if k in ("charge", "spin")}})  # fmt: skip
+        _feed(
+            total,
+            {
+                "numbers": value.numbers,
+                "positions": value.positions,
+                "cell": value.cell.array,
+                "pbc": value.pbc,
+                "info": {k: v for k, v in value.info.items() if k in ("charge", "spin")},
+            },
+        )
     elif isinstance(value, np.ndarray):
         total.update(f"{value.dtype.str}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
     elif isinstance(value, dict):

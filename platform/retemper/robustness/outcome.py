@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +39,7 @@ class Found:
     n: int = 0  # what the interval counts: structures, replicas, pairs
     details: dict[str, Any] = field(default_factory=dict)  # plain data
     reason: str | None = None
-    tables: dict[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(default_factory=dict)  # columns, rows
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(default_factory=dict)  # columns, rows
     failed: list[Atoms] = field(default_factory=list)  # structures to look at; info says what failed
     plots: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)  # table: x, y, lines by, style
 

@@ -31,6 +31,7 @@ class OfEvaluator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
         found = self.evaluator([self.atoms])
         if found.reasons[0]:
             raise CalculationFailed(found.reasons[0])
@@ -54,8 +55,12 @@ def barrier(evaluator: Evaluator, ends: Sequence[Atoms], images: int, steps: int
     band.interpolate(method="idpp")
     converged = FIRE(band, logfile=None).run(fmax=0.1, steps=steps)
     energies = np.array([image.get_potential_energy() for image in path])
-    return {"barrier": float(energies.max() - energies[0]), "energies": energies, "converged": bool(converged),
-            "positions": np.array([image.positions for image in path])}  # fmt: skip
+    return {
+        "barrier": float(energies.max() - energies[0]),
+        "energies": energies,
+        "converged": bool(converged),
+        "positions": np.array([image.positions for image in path]),
+    }
 
 
 def fragments(atoms: Atoms) -> list[Atoms]:

@@ -188,4 +188,4 @@ def search(
 
 
 def _enthalpy(found: Relaxed, pressure: float) -> float:
-    return found.energy + pressure * units.GPa * found.atoms.get_volume()
+    return float(found.energy + pressure * units.GPa * found.atoms.get_volume())

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from retemper.robustness import engine, metrics, outcome
 from retemper.robustness.calculators import fastest
-from retemper.robustness.context import Context, NotApplicable, starts
+from retemper.robustness.context import Context, NotApplicableError, starts
 from retemper.robustness.generate import compositions, packing
 from retemper.robustness.outcome import Found, Info, not_measured
 
@@ -64,7 +64,7 @@ def evaluate(
     for name, module in modules.items():
         try:
             plans[name] = module.plan(context)
-        except NotApplicable as reason:
+        except NotApplicableError as reason:
             results[name] = module.INFO, not_measured(str(reason))
     tasks = [task for plan in plans.values() for task in plan]
     computed = iter(engine.run(tasks, workers=workers, cache=cache, ray=ray))
@@ -92,6 +92,7 @@ def table(content: dict[str, Any]) -> str:
             continue
         interval = "" if found["low"] is None else f"[{found['low']:.3g}, {found['high']:.3g}]"
         lines.append(
-            f"{name:12s} {found['value']:10.4g} {found['unit']:10s} {interval:20s} score {found['score']:.2f}   n {found['n']}"
+            f"{name:12s} {found['value']:10.4g} {found['unit']:10s} {interval:20s} "
+            f"score {found['score']:.2f}   n {found['n']}"
         )
     return "\n".join(lines)

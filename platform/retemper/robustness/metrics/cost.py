@@ -56,7 +56,8 @@ def _structure(context: Context) -> Atoms:
     if frames:
         return frames[0]
     composition = compositions(context.elements, 1, context.seed)[0]
-    return packing(composition, np.random.default_rng(0)) * (2, 2, 2)
+    atoms: Atoms = packing(composition, np.random.default_rng(0)).repeat(2)
+    return atoms
 
 
 def plan(context: Context) -> list[Task]:
@@ -73,6 +74,10 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     atoms = _structure(context)
     each = 1e6 * result["seconds"] / len(atoms)
     value, low, high = bootstrap(each, np.median)
-    details = {"atoms": len(atoms), "formula": atoms.get_chemical_formula(), "memory_mb": result["memory"],
-               "backend": context.subject.backend}  # fmt: skip
+    details = {
+        "atoms": len(atoms),
+        "formula": atoms.get_chemical_formula(),
+        "memory_mb": result["memory"],
+        "backend": context.subject.backend,
+    }
     return Found(value, low, high, len(each), details)

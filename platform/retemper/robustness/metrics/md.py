@@ -1,4 +1,4 @@
-"""Stability of molecular dynamics: time to the first failure at constant temperature, in a ramp, at constant pressure."""
+"""Stability of molecular dynamics: time to the first failure at constant temperature, in a ramp, at pressure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ase.data import covalent_radii
 
 from retemper.geometry import neighbours
 from retemper.robustness import dynamics
-from retemper.robustness.context import Context, NotApplicable, starts
+from retemper.robustness.context import Context, NotApplicableError, starts
 from retemper.robustness.engine import Failure, Task
 from retemper.robustness.outcome import Found, Info, not_measured
 from retemper.robustness.simulate import ensemble_tasks
@@ -39,7 +39,7 @@ def plan(context: Context) -> list[Task]:
     """A task for each replica."""
     frames = starts(context.of_known_elements(context.frames), 1, context.seed)
     if not frames:
-        raise NotApplicable("no starting structure with elements that the model knows: give --structures")
+        raise NotApplicableError("no starting structure with elements that the model knows: give --structures")
     return ensemble_tasks(context)
 
 

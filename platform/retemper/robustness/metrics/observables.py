@@ -1,4 +1,4 @@
-"""Quantities that the task is about: interaction and lattice energies, densities, barriers, against their references."""
+"""What the task is about: interaction and lattice energies, densities, barriers, against their references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ase import Atoms, units
 from ase.build import molecule
 
 from retemper.frames import read_frames
-from retemper.robustness.context import Context, NotApplicable, starts
+from retemper.robustness.context import Context, NotApplicableError, starts
 from retemper.robustness.engine import Failure, Task
 from retemper.robustness.outcome import Found, Info, not_measured
 from retemper.robustness.paths import barrier, fragments
@@ -102,7 +102,7 @@ def plan(context: Context) -> list[Task]:
             arguments = {"ends": ends, "images": size["images"], "steps": size["steps"]}
             tasks.append(Task(barrier, model, arguments, "barrier", 1e5))
     if not tasks:
-        raise NotApplicable("no oracle and no reference figures for these elements: give --oracle or --figures")
+        raise NotApplicableError("no oracle and no reference figures for these elements: give --oracle or --figures")
     return tasks
 
 

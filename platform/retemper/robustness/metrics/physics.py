@@ -113,8 +113,14 @@ def plan(context: Context) -> list[Task]:
     size = SIZES[context.level]
     for k, atoms in enumerate(_structures(context)):
         tasks.append(
-            Task(symmetry, context.subject, {"atoms": atoms, "seed": context.seed + k}, f"symmetry, {atoms.symbols}", 40.0 * len(atoms))
-        )  # fmt: skip
+            Task(
+                symmetry,
+                context.subject,
+                {"atoms": atoms, "seed": context.seed + k},
+                f"symmetry, {atoms.symbols}",
+                40.0 * len(atoms),
+            )
+        )
         for timestep in _steps(atoms):
             steps = round(size["femtoseconds"] / timestep)
             how = {"ensemble": "nve", "steps": steps, "timestep": timestep, "temperature": context.temperature}
@@ -152,7 +158,8 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
                 rows.append([check, name, energy <= ENERGY and force <= FORCE * size, energy, "eV/atom", force])
             rows.append(["forces", name, checks["forces"] <= DIFFERENCE * size, checks["forces"], "eV/A", ""])
         if any(isinstance(run, Failure) or run["stopped"] for run in runs):
-            reason = next(r.reason if isinstance(r, Failure) else r["stopped"] for r in runs if isinstance(r, Failure) or r["stopped"])  # fmt: skip
+            reasons = [run.reason if isinstance(run, Failure) else run["stopped"] for run in runs]
+            reason = next(why for why in reasons if why)
             rows.append(["conservation", name, False, float("nan"), "meV/atom/ps", reason])
         else:
             fluctuations = []

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper.robustness.context import Context, NotApplicable
+from retemper.robustness.context import Context, NotApplicableError
 from retemper.robustness.engine import Failure, Task
 from retemper.robustness.outcome import Found, Info, not_measured
 from retemper.robustness.radial import earth_movers, histograms, middles
@@ -41,11 +41,11 @@ def plan(context: Context) -> list[Task]:
     """NVT replicas of the model, and of the oracle where no reference frames are given."""
     tasks = nvt_tasks(context, context.subject)
     if not tasks:
-        raise NotApplicable("no starting structure with elements that the model knows: give --structures")
+        raise NotApplicableError("no starting structure with elements that the model knows: give --structures")
     if context.reference:
         return tasks
     if context.oracle is None:
-        raise NotApplicable("nothing to compare with: give --reference, a trajectory, or --oracle")
+        raise NotApplicableError("nothing to compare with: give --reference, a trajectory, or --oracle")
     return tasks + nvt_tasks(context, context.oracle)
 
 
@@ -96,8 +96,13 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     low, high = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
     floor_mean = float(np.mean([f for pair in floors.values() for f in pair]))
     pairs = {k: {"distance": float(np.mean(v)), "noise_floor": float(np.mean(floors[k]))} for k, v in distances.items()}
-    details = {"pairs": pairs, "noise_floor": floor_mean, "above_floor": value > floor_mean, "lacking": lacking,
-               "not_computed": failures}  # fmt: skip
+    details = {
+        "pairs": pairs,
+        "noise_floor": floor_mean,
+        "above_floor": value > floor_mean,
+        "lacking": lacking,
+        "not_computed": failures,
+    }
     return Found(
         value,
         min(value, float(low)),

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from retemper.frames import FORCES
 from retemper.robustness.calculators import Subject
-from retemper.robustness.context import Context, NotApplicable
+from retemper.robustness.context import Context, NotApplicableError
 from retemper.robustness.engine import Failure, Task
 from retemper.robustness.outcome import Found, Info, not_measured
 from retemper.robustness.points import single_points
@@ -50,16 +50,23 @@ def _models(context: Context) -> list[Subject]:
 def plan(context: Context) -> list[Task]:
     """Chunks of frames for the model, its other heads, and the foundation."""
     if context.foundation is None:
-        raise NotApplicable("no foundation to compare with: run inside a project, or give --foundation")
+        raise NotApplicableError("no foundation to compare with: run inside a project, or give --foundation")
     frames = _frames(context)
     if not frames:
-        raise NotApplicable("no labelled structures of the pretraining domain with known elements: give --retention")
+        raise NotApplicableError(
+            "no labelled structures of the pretraining domain with known elements: give --retention"
+        )
     return [
-        Task(single_points, model, {"frames": [_bare(a) for a in chunk]}, f"retention, {model.head or model.name}",
-             30.0 * sum(map(len, chunk)))
+        Task(
+            single_points,
+            model,
+            {"frames": [_bare(a) for a in chunk]},
+            f"retention, {model.head or model.name}",
+            30.0 * sum(map(len, chunk)),
+        )
         for model in _models(context)
         for chunk in _chunks(frames)
-    ]  # fmt: skip
+    ]
 
 
 def measure(context: Context, results: Sequence[Any]) -> Found:
@@ -123,9 +130,15 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     }
     columns = ("config_type", "head", "frames", "force_rmse", "foundation", "ratio")
     return Found(
-        value, float(low), float(high), len(own), details, tables={"types": (columns, rows)}, failed=failed,
+        value,
+        float(low),
+        float(high),
+        len(own),
+        details,
+        tables={"types": (columns, rows)},
+        failed=failed,
         plots={"types": ("config_type", "ratio", "head", "points")},
-    )  # fmt: skip
+    )
 
 
 def _chunks(frames: Sequence[Atoms]) -> list[Sequence[Atoms]]:

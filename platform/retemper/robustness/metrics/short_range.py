@@ -88,9 +88,15 @@ def plan(context: Context) -> list[Task]:
     pairs = list(itertools.combinations_with_replacement(context.elements, 2))
     curves = [dimers(a, b) for a, b in pairs] + [compressed(atoms) for atoms in _bodies(context)]
     tasks = [
-        Task(single_points, context.subject, {"frames": frames}, f"short range, {frames[0].symbols}", sum(map(len, frames)))
+        Task(
+            single_points,
+            context.subject,
+            {"frames": frames},
+            f"short range, {frames[0].symbols}",
+            sum(map(len, frames)),
+        )
         for frames in curves
-    ]  # fmt: skip
+    ]
     if context.oracle is not None:
         tasks += [
             Task(single_points, context.oracle, {"frames": frames}, f"oracle, {frames[0].symbols}", 100.0)
@@ -118,7 +124,11 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         force = np.array([f[1, 0] for f in result["forces"]])  # positive: pushes apart
         curve = judge(r, result["energy"], force, WALL * (covalent_radii[a] + covalent_radii[b]), RISE, DIP)
         verdicts.append(curve.sound)
-        own = {"sound": curve.sound, "force_flips": curve.flips, "extra_minima": max(0, curve.minima - 1)}
+        own: dict[str, Any] = {
+            "sound": curve.sound,
+            "force_flips": curve.flips,
+            "extra_minima": max(0, curve.minima - 1),
+        }
         own |= {"conservation": curve.conservation}
         if context.oracle is not None:
             own |= _against(results[len(pairs) + len(bodies) + k], force)
@@ -226,7 +236,7 @@ def _up_to_failure(result: dict[str, Any]) -> int:
 def _reason(result: Any) -> str:
     if isinstance(result, Failure):
         return result.reason
-    return next(reason for reason in result["reasons"] if reason)
+    return str(next(reason for reason in result["reasons"] if reason))
 
 
 def _marked(atoms: Atoms, what: str) -> Atoms:
