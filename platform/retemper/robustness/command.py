@@ -80,8 +80,8 @@ def _subject(options: argparse.Namespace, root: Path | None) -> Subject:
         else:
             raise RetemperError(
                 f"{model} is no model that is known here.",
-                expected="a model file, a trained strategy, a foundation, a registered model (nacl@candidate), or any name "
-                "with --calculator",
+                expected="a model file, a trained strategy, a foundation, a registered model (nacl@candidate), "
+                "or any name with --calculator",
                 fix="retemper foundations lists the foundations; runs/finetune/ holds what was trained",
             )
         return calculators.describe(str(path), name=model, head=head, device=options.device)

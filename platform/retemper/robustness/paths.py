@@ -21,7 +21,7 @@ class OfEvaluator(Calculator):
     implemented_properties = ["energy", "forces"]
 
     def __init__(self, evaluator: Evaluator):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.evaluator = evaluator
 
     def calculate(
@@ -30,7 +30,7 @@ class OfEvaluator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        super().calculate(atoms, properties, system_changes)
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert self.atoms is not None
         found = self.evaluator([self.atoms])
         if found.reasons[0]:

@@ -33,6 +33,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "thorough": {"clusters": 150, "frames": 20},
 }
 INNER, WALL, OUTER = 0.4, 0.5, 6.0  # dimers from INNER times the sum of covalent radii to OUTER A; judged from WALL on
+NEEDED = 2.0  # times the sum of covalent radii: a dimer is judged when it could be computed from WALL to here
 POINTS = 60
 SCALES = np.linspace(1.0, 0.52, 25)  # of all distances, in a compression
 DIP = 0.02  # eV (dimers) and eV/atom (compression): a smaller fall towards the inside does not count
@@ -117,12 +118,15 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     for k, (a, b) in enumerate(pairs):
         name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
         result = results[k]
-        if isinstance(result, Failure) or any(result["reasons"]):
+        radii = covalent_radii[a] + covalent_radii[b]
+        r = distances(a, b)
+        fine = np.zeros(len(r), dtype=bool) if isinstance(result, Failure) else np.isfinite(result["energy"])
+        if not fine[(r >= WALL * radii) & (r <= NEEDED * radii)].all():
             details["not_computed"].append(f"{name}: {_reason(result)}")
             continue
-        r = distances(a, b)
+        energy = result["energy"]
         force = np.array([f[1, 0] for f in result["forces"]])  # positive: pushes apart
-        curve = judge(r, result["energy"], force, WALL * (covalent_radii[a] + covalent_radii[b]), RISE, DIP)
+        curve = judge(r[fine], energy[fine], force[fine], WALL * radii, RISE, DIP)
         verdicts.append(curve.sound)
         own: dict[str, Any] = {
             "sound": curve.sound,
@@ -134,9 +138,10 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
             own |= _against(results[len(pairs) + len(bodies) + k], force)
         details["pairs"][name] = own
         rows.append([name, "dimer", *own.values()][:6])
-        points += [[name, x, e, f] for x, e, f in zip(r, result["energy"], force, strict=True)]
+        points += [[name, x, e, f] for x, e, f in zip(r[fine], energy[fine], force[fine], strict=True)]
         if not curve.sound:
-            failed.append(_marked(dimers(a, b)[max(0, curve.deepest)], f"dimer {name}"))
+            place = np.flatnonzero(fine)[max(0, curve.deepest)]
+            failed.append(_marked(dimers(a, b)[place], f"dimer {name}"))
     n_pairs, good_pairs = len(verdicts), sum(verdicts)
     for k, atoms in enumerate(bodies):
         result = results[len(pairs) + k]
@@ -218,7 +223,7 @@ def _against(result: Any, force: np.ndarray) -> dict[str, Any]:
     if isinstance(result, Failure):
         return {"oracle": result.reason}
     right = np.array([f[1, 0] for f in result["forces"]])
-    use = np.isfinite(right) & (np.abs(right) < 50.0)
+    use = np.isfinite(right) & np.isfinite(force) & (np.abs(right) < 50.0)
     if not use.any():
         return {"oracle": "not computed"}
     return {
