@@ -65,11 +65,11 @@ class Pairwise(Calculator):
         if len(r) and r.min() < self.limit:
             raise RuntimeError("did not converge")
         r0 = covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]]
-        grown = np.exp(-2.5 * (r / r0 - 1))
+        grown = np.exp(-6.0 * (r / r0 - 1))
         pair = self.depth * (grown**2 - 2 * grown)
-        slope = self.depth * -2.5 / r0 * (2 * grown**2 - 2 * grown)
-        well = self.hole * np.exp(-((r / (0.5 * r0)) ** 4))
-        pair, slope = pair - well, slope + well * 4 * r**3 / (0.5 * r0) ** 4
+        slope = self.depth * -6.0 / r0 * (2 * grown**2 - 2 * grown)
+        well = self.hole * np.exp(-((r / (0.6 * r0)) ** 4))
+        pair, slope = pair - well, slope + well * 4 * r**3 / (0.6 * r0) ** 4
         x = r / CUTOFF
         smooth, bend = 1 - 10 * x**3 + 15 * x**4 - 6 * x**5, (-30 * x**2 + 60 * x**3 - 30 * x**4) / CUTOFF
         pair, slope = pair * smooth, slope * smooth + pair * bend

@@ -80,7 +80,9 @@ def test_a_failing_model_ends_the_replica_with_its_reason() -> None:
             found.reasons[0] = "no convergence"
         return found
 
-    run = dynamics.trajectory(fails, Atoms("H", [[0.0, 0, 0]]), ensemble="nvt", steps=500, timestep=1.0, temperature=300)
+    run = dynamics.trajectory(
+        fails, Atoms("H", [[0.0, 0, 0]]), ensemble="nvt", steps=500, timestep=1.0, temperature=300
+    )
     assert run["stopped"] == "no convergence" and run["time"][-1] < 500
 
 

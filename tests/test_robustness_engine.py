@@ -97,7 +97,8 @@ def test_a_calculator_that_raises_gives_its_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["ase:no.such.module:X()", "ase:ase.calculators.emt:Missing()", "ase:ase.calculators.emt", "ase:os:getcwd(1)"]
+    "spec",
+    ["ase:no.such.module:X()", "ase:ase.calculators.emt:Missing()", "ase:ase.calculators.emt", "ase:os:getcwd(1)"],
 )
 def test_a_calculator_that_cannot_be_made(spec: str) -> None:
     with pytest.raises(RetemperError, match="cannot be made"):
