@@ -13,10 +13,13 @@ from conftest import ROOT
 
 from retemper import foundations, strategies
 from retemper.files import sha256
+from retemper.robustness import metrics, simulate
+from retemper.robustness.context import LEVELS
 from retemper.settings import load_settings
 
 PACKAGE = ROOT / "platform/retemper"
-HEAVY = {"torch", "mace", "e3nn", "mlflow", "ray", "optuna", "tblite", "symmetrix", "rdkit", "matplotlib", "dvc"}
+HEAVY = {"torch", "mace", "e3nn", "mlflow", "ray", "optuna", "tblite", "symmetrix", "rdkit", "matplotlib", "dvc",
+         "numba", "pyxtal", "joblib"}  # fmt: skip
 # Modules that may import a heavy package at their top: they are imported by stages and workers only.
 TOP_LEVEL = {"finetune/loss.py", "finetune/batches.py", "finetune/checkpoint.py", "finetune/loop.py",
              "finetune/proof.py", "finetune/worker.py", "sweep/run.py", "sweep/search.py", "sweep/study.py",
@@ -28,7 +31,10 @@ OWNERS = {
     "optuna": ("sweep/run.py", "sweep/search.py", "sweep/study.py", "sweep/watch.py"),
     "tblite": ("xtb.py",),
     "symmetrix": ("symmetrix_backend.py",),
-    "matplotlib": ("plots.py",),
+    "numba": ("robustness/radial.py",),
+    "pyxtal": ("robustness/generate.py",),
+    "joblib": ("robustness/engine.py", "robustness/cluster.py"),
+    "matplotlib": ("plots.py", "robustness/figures.py"),
     "rdkit": ("examples.py",),
 }
 
@@ -65,6 +71,22 @@ def test_imports(path: Path) -> None:
             assert name in TOP_LEVEL or name == "mlflow_model.py", f"{name} imports {package} when it is imported"
         if package in OWNERS:
             assert name in OWNERS[package], f"{name} imports {package}, which belongs to {OWNERS[package]}"
+
+
+@pytest.mark.parametrize("name", metrics.names())
+def test_metric_files(name: str) -> None:
+    """Every metric says what it is, has a size for each level, and imports no other metric."""
+    module = metrics.load(name)
+    info = module.INFO
+    assert info.title and info.cost and info.reference
+    assert (info.good > info.bad) == (info.direction == "higher")
+    assert callable(module.plan) and callable(module.measure)
+    sizes = getattr(module, "SIZES", simulate.SIZES)
+    assert set(sizes) == set(LEVELS)
+    tree = ast.parse((PACKAGE / f"robustness/metrics/{name}.py").read_text())
+    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not [m for m in modules if m.startswith("retemper.robustness.metrics")]
+    assert not {m.split(".")[0] for m in modules} & HEAVY
 
 
 def test_stages_do_not_import_each_other() -> None:

@@ -84,12 +84,60 @@ def _sweep(options: argparse.Namespace) -> None:
     print(view(project_root(), options.strategy))
 
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], str]] = {
-    "strategies": (_strategies, "list the fine-tuning strategies"),
-    "foundations": (_foundations, "list the foundation models"),
-    "table": (_table, "print the comparison of the strategies that have been evaluated"),
-    "sweep": (_sweep, "show sweeps: trials, best so far, Pareto front, importance of each parameter"),
-    "sync": (_sync, "bring MLflow up to date with the files under runs/"),
+def _evaluate(options: argparse.Namespace) -> None:
+    from retemper.launch import prepare
+
+    prepare()
+    from retemper.robustness import command
+
+    command.run(options)
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", help="model file, strategy, foundation, registered model (nacl@candidate), or a name for --calculator")
+    add("--metrics", nargs="+", default=["all"], help="names as `retemper metrics` lists them; default: all")
+    add("--level", default="quick", choices=("quick", "standard", "thorough"), help="some 1 or 5 minutes, or hours")
+    add("--calculator", help="measure this instead of a MACE model: ase:package.module:Class(keyword=value)")
+    add("--head", help="head of a multihead model; default: the one called Default")
+    add("--elements", nargs="+", help="symbols; default: those of the structures, else of the model")
+    add("--structures", help="target structures, for dynamics; default: the project's test set")
+    add("--reference", help="trajectory for radial distributions; default: the structures")
+    add("--retention", help="labelled pretraining structures; default: the foundation's")
+    add("--foundation", help="what forgetting is measured against: an entry or a file; default: the project's")
+    add("--oracle", help="reference method: ase:package.module:Class(keyword=value)")
+    add("--figures", help="folder with reference figures (s66.extxyz, dmc_ice13.extxyz, path.extxyz)")
+    add("--temperature", type=float, default=300.0, help="K; default: 300")
+    add("--seed", type=int, default=0)
+    add("--workers", type=int, help="processes; default: one a core")
+    add("--device", default="cpu", help="cpu or cuda, of a MACE model through torch")
+    add("--out", help="folder; default: runs/robustness/<name>")
+
+
+def _metrics(_: argparse.Namespace) -> None:
+    from retemper.robustness import command
+
+    print(command.listing())
+
+
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("status", "show"), help="how far they are, or everything")
+    parser.add_argument("strategy", nargs="?", help="one strategy alone")
+
+
+def _nothing(_: argparse.ArgumentParser) -> None:
+    """A command without arguments."""
+
+
+Command = tuple[Callable[[argparse.Namespace], Any], Callable[[argparse.ArgumentParser], None], str]
+COMMANDS: dict[str, Command] = {
+    "strategies": (_strategies, _nothing, "list the fine-tuning strategies"),
+    "foundations": (_foundations, _nothing, "list the foundation models"),
+    "table": (_table, _nothing, "print the comparison of the strategies that have been evaluated"),
+    "sweep": (_sweep, _sweep_arguments, "show sweeps: trials, best so far, Pareto front, importance of each parameter"),
+    "evaluate": (_evaluate, _evaluate_arguments, "measure what a model does away from its test set"),
+    "metrics": (_metrics, _nothing, "list the robustness metrics: unit, direction, good and bad, cost, reference"),
+    "sync": (_sync, _nothing, "bring MLflow up to date with the files under runs/"),
 }
 
 
@@ -100,11 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=f"retemper {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, (_, about) in COMMANDS.items():
-        command = commands.add_parser(name, help=about, description=about)
-        if name == "sweep":
-            command.add_argument("what", choices=("status", "show"), help="how far they are, or everything")
-            command.add_argument("strategy", nargs="?", help="one strategy alone")
+    for name, (_, arguments_of, about) in COMMANDS.items():
+        arguments_of(commands.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)
     try:
         COMMANDS[options.command][0](options)

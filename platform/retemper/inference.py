@@ -225,9 +225,15 @@ def check_frames(model: str | Path, frames: Sequence[Atoms]) -> None:
 
 
 def predict_torch(
-    model: str | Path, frames: Sequence[Atoms], head: str, dtype: str, device: str, progress: bool
+    model: str | Path,
+    frames: Sequence[Atoms],
+    head: str,
+    dtype: str,
+    device: str,
+    progress: bool,
+    checked: bool = True,
 ) -> Predictions:
-    """`predict` with MACE's own code."""
+    """`predict` with MACE's own code. Without `checked` frames and outputs are taken as they come."""
     import torch
 
     module = load(model, device, dtype)
@@ -245,7 +251,8 @@ def predict_torch(
             sizes = [len(frames[i]) for i in indices]
             for i, f in zip(indices, torch.split(output["forces"].detach().cpu(), sizes), strict=True):
                 forces[i] = f.numpy().astype(np.float64)
-            check_finite(frames, indices, energy, forces, stress)
+            if checked:
+                check_finite(frames, indices, energy, forces, stress)
             tick(len(indices))
     return Predictions(energy, forces, stress, "torch")
 

@@ -201,7 +201,7 @@ def metric_entities(
     now = int(time.time() * 1000)
     metrics = []
     for key, value in evaluation_metrics(results, name, seed).items():
-        data = sets["target" if key.startswith("target") else "retention"]
+        data = None if key.startswith("robustness") else sets["target" if key.startswith("target") else "retention"]
         name_of_set, hash_of_set = (data.role, data.md5) if data else (None, None)
         metrics.append(Metric(key, value, now, step, model_id, name_of_set, hash_of_set, run_id))
     return metrics

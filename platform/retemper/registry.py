@@ -7,13 +7,14 @@ is judged by are copied into its tags, because MLflow cannot search versions by 
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper import lineage, model_card, tracking
 from retemper.errors import RetemperError, unknown
-from retemper.files import project_root, read_json, sha256, write_json
+from retemper.files import atomic_write, project_root, read_json, sha256, write_json
 from retemper.mlflow_store import (
     ARTIFACTS,
     DATABASE,
@@ -93,6 +94,8 @@ def numbers(results: Results, strategy: str, seed: int) -> dict[str, Any]:
             found[f"{part}_{quantity}"] = measured["value"] if measured else None
     found["forgetting_ratio"] = forgetting_ratio(foundation, evaluation, seed)
     found["forgetting_ratio_replay_head"] = forgetting_ratio(foundation, evaluation, seed, "retention_replay_head")
+    robust = results.robustness.get(strategy, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
+    found |= {f"robustness_{metric}": measured["value"] for metric, measured in robust.items()}
     found["sha256"] = results.trainings[strategy][seed].outcome["sha256"]
     return {name: value for name, value in found.items() if value is not None}
 
@@ -258,6 +261,38 @@ def load(name_or_uri: str, *, device: str = "cpu", dtype: str = "float64", root:
         An unknown name or version, or weights whose sha256 is not the registered one: those
         are not opened.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        path, version = _fetch(name_or_uri, Path(folder), root)
+        from retemper.mlflow_model import calculator
+
+        try:
+            return calculator(path, version.tags["sha256"], version.tags["head"], device, dtype)
+        except ValueError as error:
+            raise RetemperError(
+                f"Version {version.version} of {version.name} cannot be loaded: {error}.",
+                fix=f"register it again, or restore {ARTIFACTS} from a backup",
+            ) from error
+
+
+def weights(name_or_uri: str, folder: Path, root: str | Path | None = None) -> Path:
+    """Model file of a registered model, named as for `load`, below `folder` under its sha256, which is checked."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path, version = _fetch(name_or_uri, Path(temporary), root)
+        expected, got = version.tags["sha256"], sha256(path)
+        if got != expected:
+            raise RetemperError(
+                f"Version {version.version} of {version.name} is not what was registered. It was not opened.",
+                expected=f"sha256 {expected}",
+                got=f"sha256 {got}",
+                fix=f"register it again, or restore {ARTIFACTS} from a backup",
+            )
+        with atomic_write(folder / f"{expected[:16]}.model") as place:
+            shutil.copyfile(path, place)
+    return folder / f"{expected[:16]}.model"
+
+
+def _fetch(name_or_uri: str, folder: Path, root: str | Path | None) -> tuple[Path, ModelVersion]:
+    """Download a registered model's weights into `folder`; their path and the version."""
     project = None if root is None else Path(root).resolve()
     with store_errors(project):
         client = _existing_store(project)
@@ -265,19 +300,10 @@ def load(name_or_uri: str, *, device: str = "cpu", dtype: str = "float64", root:
         from mlflow.artifacts import download_artifacts
 
         place = client.get_logged_model(_model_id(version)).artifact_location
-        with tempfile.TemporaryDirectory() as folder:
-            path = download_artifacts(
-                artifact_uri=f"{place}/artifacts/{WEIGHTS}", dst_path=folder, tracking_uri=tracking_uri(project)
-            )
-            from retemper.mlflow_model import calculator
-
-            try:
-                return calculator(path, version.tags["sha256"], version.tags["head"], device, dtype)
-            except ValueError as error:
-                raise RetemperError(
-                    f"Version {version.version} of {version.name} cannot be loaded: {error}.",
-                    fix=f"register it again, or restore {ARTIFACTS} from a backup",
-                ) from error
+        path = download_artifacts(
+            artifact_uri=f"{place}/artifacts/{WEIGHTS}", dst_path=str(folder), tracking_uri=tracking_uri(project)
+        )
+    return Path(path), version
 
 
 def _existing_store(root: Path | None) -> MlflowClient:

@@ -65,6 +65,7 @@ class Results:
     trainings: dict[str, dict[int, Training]]
     evaluations: dict[str, dict[str, Any]]  # strategies and "foundation"
     registered: dict[str, dict[str, Any]]
+    robustness: dict[str, dict[str, Any]] = field(default_factory=dict)  # strategies and "foundation"
     missing: list[str] = field(default_factory=list)  # stages without results, as `dvc repro` calls them
 
     def counts(self) -> dict[str, int]:
@@ -104,12 +105,29 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
         metrics = optional(runs / f"evaluate/{name}/metrics.json", stage)
         if metrics is not None:
             evaluations[name] = metrics
+    robustness: dict[str, dict[str, Any]] = {}
+    for name in (FOUNDATION, *names):
+        stage = f"robustness-{FOUNDATION}" if name == FOUNDATION else f"robustness@{name}"
+        measured = optional(runs / f"robustness/{name}/metrics.json", stage)
+        if measured is not None:
+            robustness[name] = measured
     for name in names:
         record = optional(runs / f"register/{name}.json", f"register@{name}")
         if record is not None:
             registered[name] = record
     return Results(
-        root, settings, dataset, e0s, replay, pseudolabel, summaries, trainings, evaluations, registered, missing
+        root,
+        settings,
+        dataset,
+        e0s,
+        replay,
+        pseudolabel,
+        summaries,
+        trainings,
+        evaluations,
+        registered,
+        robustness,
+        missing,
     )
 
 
@@ -192,7 +210,7 @@ def forgetting_ratio(
 
 
 def evaluation_metrics(results: Results, name: str, seed: int) -> dict[str, float]:
-    """One seed's numbers of ``metrics.json``, flat: ``target.force_rmse``, ``target.force_rmse.low`` and so on."""
+    """One seed's numbers, flat: ``target.force_rmse``, ``target.force_rmse.low``, ``robustness.rss`` and so on."""
     evaluation = results.evaluations[name]
     flat: dict[str, float] = {}
     for part in PARTS:
@@ -207,6 +225,11 @@ def evaluation_metrics(results: Results, name: str, seed: int) -> dict[str, floa
         ratio = forgetting_ratio(results.evaluations.get(FOUNDATION), evaluation, seed, part)
         if ratio is not None:
             flat[key] = ratio
+    robust = results.robustness.get(name, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
+    for metric, measured in robust.items():
+        for part in ("value", "low", "high", "score"):
+            suffix = "" if part == "value" else f".{part}"
+            flat[f"robustness.{metric}{suffix}"] = measured[part]
     return {key: float(value) for key, value in flat.items() if value is not None}
 
 

@@ -101,6 +101,20 @@ class Evaluate(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
 
 
+class Robustness(Section):
+    metrics: list[str] = Field(["all"], min_length=1)  # names as `retemper metrics` lists them; [all]: every one
+    level: Literal["quick", "standard", "thorough"] = "quick"  # some 1 and 5 minutes a model, and hours
+    seeds: list[int] | None = None  # training seeds to measure; null: the first
+    elements: list[str] | None = None  # to test; null: those of the data set
+    reference: str | None = None  # trajectory for radial distributions; null: the frames of the data set
+    oracle: str | None = None  # reference method, ase:package.module:Class(keyword=value)
+    figures: str | None = None  # folder with reference figures: s66.extxyz, dmc_ice13.extxyz, path.extxyz
+    temperature: float = Field(300.0, gt=0)  # K, of dynamics
+    seed: int = 0  # of structures, velocities and noise: the same for every model
+    workers: int | None = Field(None, ge=1)  # processes; null: one a core
+    ray: bool = False  # send the work to the Ray cluster that RAY_ADDRESS names
+
+
 class Tracking(Section):
     experiment: str = "retemper"  # MLflow experiment
 
@@ -117,6 +131,7 @@ class Settings(Section):
     sweep: Sweep = Sweep()
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
+    robustness: Robustness = Robustness()
     tracking: Tracking = Tracking()
 
 

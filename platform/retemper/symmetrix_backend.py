@@ -22,10 +22,12 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from matscipy.neighbours import neighbour_list
 
 from retemper import inference, launch
 from retemper.errors import RetemperError
 from retemper.files import atomic_write, digest, sha256
+from retemper.geometry import full_cells
 
 CACHE = Path(".cache/symmetrix")
 SPLINE_POINTS = 4000  # the extractor's default of 256 is off by 1e-3 eV/A
@@ -48,11 +50,11 @@ def predict(
     `asked` is true when the user named symmetrix: then it gets every element set, and a reason
     why it cannot be used is an error (not installed, wrong device or dtype) or is printed.
     """
-    obstacle = _obstacle(dtype, device)
-    if obstacle is not None:
+    hindrance = _obstacle(dtype, device)
+    if hindrance is not None:
         if asked:
             raise RetemperError(
-                f"The symmetrix backend cannot be used: {obstacle}.", fix="set backend to auto or torch"
+                f"The symmetrix backend cannot be used: {hindrance}.", fix="set backend to auto or torch"
             )
         return None
     unknown = _unknown_architecture(model)
@@ -67,7 +69,7 @@ def predict(
     fast = [i for elements in chosen for i in groups[elements]]
     fast_set = set(fast)
     try:
-        evaluator = _evaluator(model, head, sorted(set().union(*chosen)))
+        fast_one = evaluator(model, head, sorted(set().union(*chosen)))
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # its ways to refuse a model
         print(f"  symmetrix does not support {model}: {error}; using torch.", flush=True)
         return None
@@ -79,7 +81,7 @@ def predict(
     tick = inference.ticker("symmetrix", len(fast), progress)
 
     for elements in chosen:
-        _evaluate(evaluator, frames, groups[elements], energy, forces, stress, tick)
+        evaluate(fast_one, frames, groups[elements], energy, forces, stress, tick)
     torch = inference.predict_torch(model, [frames[i] for i in slow], head, "float64", "cpu", progress)
     place = {i: k for k, i in enumerate(slow)}
     for i in referees:
@@ -91,6 +93,11 @@ def predict(
         energy[i], forces[i], stress[i] = torch.energy[k], torch.forces[k], torch.stress[k]
     inference.check_finite(frames, range(len(frames)), energy, forces, stress)
     return inference.Predictions(energy, forces, stress, "symmetrix")
+
+
+def obstacle(model: str | Path, dtype: str, device: str) -> str | None:
+    """Why symmetrix cannot evaluate a model here, as far as that is cheap to see, or None."""
+    return _obstacle(dtype, device) or _unknown_architecture(model)
 
 
 def _obstacle(dtype: str, device: str) -> str | None:
@@ -159,16 +166,21 @@ def _worthwhile(
 # ------------------------------------------------------------------ extraction
 
 
-@functools.lru_cache(maxsize=2)
-def _load(path: Path) -> Any:
+@functools.lru_cache(maxsize=16)
+def _load(path: Path, elements: tuple[int, ...]) -> Any:
+    """`elements` are those that it will be used for: a change of them costs more than loading another one."""
     from symmetrix import Symmetrix
 
     # the serial evaluator; the others compile code for each model
     return Symmetrix(str(path), dtype="float64", use_kokkos=False, streamed_edges="non-compiled").evaluator
 
 
-def _evaluator(model: str | Path, head: str, elements: list[int]) -> Any:
-    """The C++ evaluator of one head of a model, for `elements`; extracted once, cached by content."""
+def evaluator(model: str | Path, head: str, elements: Sequence[int], used: Sequence[int] | None = None) -> Any:
+    """The C++ evaluator of one head of a model, extracted once for `elements`, cached by content.
+
+    `used`: the elements of the structures to come, where several sets of elements take turns.
+    """
+    elements = sorted(set(elements))
     version = importlib.metadata.version("symmetrix-xl")
     key = digest([sha256(model), head, elements, SPLINE_POINTS, version])
     path = CACHE / f"{sha256(model)[:12]}-{re.sub(r'[^A-Za-z0-9_.-]', '_', head)}-{key}.json"
@@ -177,7 +189,7 @@ def _evaluator(model: str | Path, head: str, elements: list[int]) -> Any:
         content = _extract(model, head, elements)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(content, separators=(",", ":")))
-    return _load(path.resolve())
+    return _load(path.resolve(), tuple(used or elements))
 
 
 def _extract(model: str | Path, head: str, elements: list[int]) -> dict[str, Any]:
@@ -217,23 +229,26 @@ def _remembered(coupling: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _neighbours(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """MACE's own neighbour list: edges [2, n_edges] (centre, neighbour) and vectors [n_edges, 3] in A."""
-    from mace.data.neighborhood import get_neighborhood
-
-    edges, shifts, _, _ = get_neighborhood(
-        positions=atoms.positions, cutoff=cutoff, pbc=tuple(atoms.pbc.tolist()), cell=atoms.cell.array.copy()
+    """Edges [2, n_edges] (centre, neighbour) shorter than `cutoff` and their vectors [n_edges, 3] in A."""
+    cell = full_cells(atoms.cell.array[None])[0]
+    origin = np.zeros(3)
+    if not atoms.pbc.any():  # a box around the atoms
+        origin = atoms.positions.min(axis=0) - cutoff
+        cell = np.diag(np.ptp(atoms.positions, axis=0) + 2 * cutoff)
+    first, second, vectors = neighbour_list(
+        "ijD", positions=atoms.positions, cell=cell, pbc=atoms.pbc, cell_origin=origin, cutoff=float(cutoff)
     )
-    return edges, atoms.positions[edges[1]] - atoms.positions[edges[0]] + shifts
+    return np.stack([first, second]), vectors
 
 
-def _evaluate(
+def evaluate(
     evaluator: Any,
     frames: Sequence[Atoms],
     indices: Sequence[int],
     energy: np.ndarray,
     forces: list[np.ndarray],
     stress: np.ndarray,
-    tick: Any,
+    tick: Callable[[int], None] | None = None,
 ) -> None:
     """Fill `energy`, `forces` and `stress` of `indices`: several frames a call, as one graph without edges between.
 
@@ -252,7 +267,8 @@ def _evaluate(
         if same and n_edges < MAX_EDGES:
             continue
         _evaluate_chunk(evaluator, i_type, frames, chunk, energy, forces, stress)
-        tick(len(chunk))
+        if tick is not None:
+            tick(len(chunk))
         chunk, n_edges = [], 0
 
 

@@ -309,6 +309,9 @@ def _log_evaluation(client: MlflowClient, run_id: str, results: Results, name: s
         with tempfile.TemporaryDirectory() as temporary:
             for path in parity_png(folder / "parity.csv", seed, Path(temporary), name):
                 client.log_artifact(run_id, str(path), "evaluate")
+    robust = results.root / "runs/robustness" / name / f"seed-{seed}"
+    if robust.is_dir():
+        client.log_artifacts(run_id, str(robust), "robustness")
     client.set_tag(run_id, "retemper.evaluation", identity)
 
 

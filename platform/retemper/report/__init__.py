@@ -14,7 +14,7 @@ from retemper import lineage
 from retemper.files import atomic_folder, write_json
 from retemper.foundations import find
 from retemper.mlflow_store import DATABASE
-from retemper.report import inputs, sections
+from retemper.report import inputs, robustness, sections
 from retemper.report.comparison import Comparison, compare, terminal
 from retemper.report.page import Document, to_html, to_markdown
 from retemper.results import FOUNDATION, Results, read_results
@@ -24,7 +24,8 @@ FOLDER = Path("runs/report")
 
 
 def write(root: str | Path, settings: Settings) -> Path:
-    """Write ``runs/report/``: report.html, report.md, table.csv, metrics.json, pareto.csv, curves.csv.
+    """Write ``runs/report/``: report.html, report.md, table.csv, metrics.json, pareto.csv,
+    curves.csv, robustness.csv.
 
     Returns
     -------
@@ -40,8 +41,11 @@ def write(root: str | Path, settings: Settings) -> Path:
         (folder / "report.md").write_text(to_markdown(made), encoding="utf-8")
         (folder / "table.csv").write_text(table_csv(comparison), encoding="utf-8")
         (folder / "pareto.csv").write_text(pareto_csv(comparison), encoding="utf-8")
+        table = _csv(robustness.rows(results), ["strategy", "metric", "value", "low", "high", "unit", "score"])
+        (folder / "robustness.csv").write_text(table, encoding="utf-8")
         (folder / "curves.csv").write_text(curves_csv(results), encoding="utf-8")
-        write_json(folder / "metrics.json", flat_metrics(comparison))
+        flat = {f"{row['strategy']}.robustness.{row['metric']}": row["value"] for row in robustness.rows(results)}
+        write_json(folder / "metrics.json", {**flat_metrics(comparison), **flat})
     return root / FOLDER
 
 
@@ -91,6 +95,7 @@ def document(results: Results, comparison: Comparison) -> Document:
             sections.curves(results),
             sections.parity(results),
             sections.config_types(results),
+            robustness.section(results),
             inputs.data(results),
             inputs.e0s(results),
             inputs.proof(results),

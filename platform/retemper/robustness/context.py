@@ -1,0 +1,63 @@
+"""What the metrics measure on, and how much: the same for every model that is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from retemper.errors import unknown
+from retemper.robustness.calculators import Subject
+
+LEVELS = ("quick", "standard", "thorough")
+
+
+class NotApplicableError(Exception):
+    """A metric cannot be measured here; the text says why and what to give."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a metric may use. Metrics must do with what is missing: raise `NotApplicableError`."""
+
+    subject: Subject
+    elements: tuple[int, ...]  # atomic numbers to test
+    level: str = "quick"
+    frames: list[Atoms] = field(default_factory=list)  # structures of the target system: starts of dynamics
+    reference: list[Atoms] = field(default_factory=list)  # frames that radial distributions are compared with
+    retention: list[Atoms] = field(default_factory=list)  # labelled structures of the pretraining domain
+    free_atoms: dict[int, float] = field(default_factory=dict)  # reference energies of isolated atoms, eV
+    oracle: Subject | None = None  # the reference method
+    foundation: Subject | None = None  # measure of forgetting
+    other_heads: tuple[Subject, ...] = ()  # the same model with its other heads
+    figures: Path | None = None  # folder of reference figures (S66, ice)
+    temperature: float = 300.0  # K
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise unknown("level", self.level, LEVELS)
+
+    @property
+    def symbols(self) -> list[str]:
+        return [chemical_symbols[z] for z in self.elements]
+
+    def of_known_elements(self, frames: Sequence[Atoms]) -> list[Atoms]:
+        """Those of `frames` whose elements the model knows."""
+        known = self.subject.known()
+        return [a for a in frames if known is None or set(a.numbers.tolist()) <= set(known)]
+
+
+def starts(frames: Sequence[Atoms], number: int, seed: int = 0) -> list[Atoms]:
+    """`number` of `frames`, one of each composition in turn; deterministic, repeated when there are fewer."""
+    groups: dict[tuple[str, bool], list[Atoms]] = {}
+    for atoms in frames:
+        groups.setdefault((atoms.get_chemical_formula(), bool(atoms.pbc.any())), []).append(atoms)
+    rng = np.random.default_rng(seed)
+    queues = [[group[i] for i in rng.permutation(len(group))] for group in groups.values()]
+    order = [queue[k] for k in range(max(map(len, queues), default=0)) for queue in queues if k < len(queue)]
+    return [order[i % len(order)] for i in range(number)] if order else []

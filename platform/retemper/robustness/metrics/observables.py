@@ -1,0 +1,184 @@
+"""What the task is about: interaction and lattice energies, densities, barriers, against their references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.build import molecule
+
+from retemper.frames import read_frames
+from retemper.robustness.context import Context, NotApplicableError, starts
+from retemper.robustness.engine import Failure, Task
+from retemper.robustness.outcome import Found, Info, not_measured
+from retemper.robustness.paths import barrier, fragments
+from retemper.robustness.points import single_points
+from retemper.robustness.relaxation import search
+from retemper.robustness.stats import RESAMPLES
+
+INFO = Info(
+    title="Observables: mean error of interaction energies, lattice energies, densities and barriers",
+    unit="%",
+    direction="lower",
+    good=5.0,
+    bad=100.0,
+    cost="single points; relaxed crystals and a nudged elastic band where they apply",
+    reference="S66 (CCSD(T)/CBS), DMC-ICE13 (diffusion Monte Carlo); cohesion of the target's frames and barriers "
+    "against the oracle",
+)
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"dimers": 12, "ices": 4, "relax": 0, "frames": 4, "images": 5, "steps": 40},
+    "standard": {"dimers": 66, "ices": 13, "relax": 100, "frames": 10, "images": 7, "steps": 150},
+    "thorough": {"dimers": 66, "ices": 13, "relax": 500, "frames": 40, "images": 11, "steps": 500},
+}
+KCAL = units.kcal / units.mol  # eV
+S66, ICE, PATH = "s66.extxyz", "dmc_ice13.extxyz", "path.extxyz"
+
+
+def _s66(context: Context) -> list[tuple[str, list[Atoms], float]]:
+    """Name, [monomer, monomer, dimer] and binding energy (eV, positive) of complexes with known elements."""
+    frames = _figures(context.figures, S66)
+    found = [
+        (str(frames[k + 2].info["name"]), frames[k : k + 3], float(frames[k + 2].info["ref_binding_kcal"]) * KCAL)
+        for k in range(0, len(frames) - 2, 3)
+        if len(context.of_known_elements(frames[k : k + 3])) == 3
+    ]
+    return _spread(found, SIZES[context.level]["dimers"])
+
+
+def _ices(context: Context) -> list[tuple[str, Atoms, float]]:
+    """Name, crystal and lattice energy per molecule (eV, positive)."""
+    frames = context.of_known_elements(_figures(context.figures, ICE))
+    found = [
+        (str(a.info["name"]), a, float(a.info["ref_Elatt_kcal"]) * KCAL) for a in frames if "ref_Elatt_kcal" in a.info
+    ]
+    return _spread(found, SIZES[context.level]["ices"])
+
+
+def _spread(found: list[Any], number: int) -> list[Any]:
+    return [found[i] for i in np.unique(np.linspace(0, len(found) - 1, number).astype(int))] if found else []
+
+
+def _figures(folder: Path | None, name: str) -> list[Atoms]:
+    return read_frames(folder / name) if folder is not None and (folder / name).is_file() else []
+
+
+def _cohesion(context: Context) -> list[list[Atoms]]:
+    """Frames of several molecules or ions, each followed by its parts; non-periodic frames only."""
+    if context.oracle is None:
+        return []
+    frames = [a for a in context.of_known_elements(context.frames) if not a.pbc.any()]
+    sets = [[atoms, *fragments(atoms)] for atoms in starts(frames, SIZES[context.level]["frames"], context.seed)]
+    return [group for group in sets if len(group) > 2]
+
+
+def plan(context: Context) -> list[Task]:
+    """Tasks of all cases that apply, in the order of `measure`."""
+    size = SIZES[context.level]
+    subject = context.subject
+    tasks = []
+    complexes, ices, groups = _s66(context), _ices(context), _cohesion(context)
+    if complexes:
+        frames = [a for _, group, _ in complexes for a in group]
+        tasks.append(Task(single_points, subject, {"frames": frames}, "S66", 20.0 * len(frames)))
+    if ices:
+        water = {"pressure": 0.0, "rounds": 1, "fmax": 0.01, "rattle": 0.0, "seed": 0}
+        crystals = [a for _, a, _ in ices]
+        tasks.append(Task(search, subject, {"starts": [molecule("H2O")], "steps": 200, **water}, "water", 600.0))
+        weight = 100.0 * (1 + size["relax"])
+        arguments = {"starts": crystals, "steps": size["relax"], **water}
+        tasks.append(Task(search, subject, arguments, "ices", weight * len(crystals)))
+    for group in groups:
+        for model in (subject, context.oracle):
+            assert model is not None
+            tasks.append(Task(single_points, model, {"frames": group}, "cohesion", 50.0 * len(group[0])))
+    ends = _ends(context)
+    if ends:
+        for model in (subject, context.oracle):
+            assert model is not None
+            arguments = {"ends": ends, "images": size["images"], "steps": size["steps"]}
+            tasks.append(Task(barrier, model, arguments, "barrier", 1e5))
+    if not tasks:
+        raise NotApplicableError("no oracle and no reference figures for these elements: give --oracle or --figures")
+    return tasks
+
+
+def _ends(context: Context) -> list[Atoms]:
+    """First and last frame of ``path.extxyz`` beside the figures; needs an oracle."""
+    frames = _figures(context.figures, PATH) if context.oracle is not None else []
+    return [frames[0], frames[-1]] if len(context.of_known_elements(frames)) == len(frames) > 1 else []
+
+
+def measure(context: Context, results: Sequence[Any]) -> Found:
+    """Mean over the cases of the error relative to the references' mean size."""
+    queue = list(results)
+    rows: list[list[Any]] = []
+    failures: list[str] = []
+    complexes, ices, groups, ends = _s66(context), _ices(context), _cohesion(context), _ends(context)
+    if complexes:
+        result = _next(queue, failures)
+        if result is not None:
+            for k, (name, _, reference) in enumerate(complexes):
+                a, b, both = result["energy"][3 * k : 3 * k + 3]
+                rows.append(["S66 binding (kcal/mol)", name, (a + b - both) / KCAL, reference / KCAL])
+    if ices:
+        water, crystals = _next(queue, failures), _next(queue, failures)
+        if water is not None and crystals is not None:
+            for (name, start, reference), found in zip(ices, crystals, strict=True):
+                n = len(start) // 3
+                lattice = (water[0]["energy"] - found["energy"] / n) / KCAL
+                rows.append(["ice lattice energy (kcal/mol)", name, lattice, reference / KCAL])
+                if SIZES[context.level]["relax"]:
+                    volume = abs(np.linalg.det(found["cell"])) / n
+                    rows.append(["ice volume (A^3 per molecule)", name, volume, start.get_volume() / n])
+    for group in groups:
+        ours, theirs = _next(queue, failures), _next(queue, failures)
+        if ours is not None and theirs is not None:
+            binding = [1e3 * (r["energy"][1:].sum() - r["energy"][0]) / len(group[0]) for r in (ours, theirs)]
+            rows.append(["cohesion (meV/atom)", group[0].get_chemical_formula(), *binding])
+    if ends:
+        ours, theirs = _next(queue, failures), _next(queue, failures)
+        if ours is not None and theirs is not None:
+            rows.append(["barrier (eV)", str(ends[0].symbols), ours["barrier"], theirs["barrier"]])
+    rows = [row for row in rows if np.isfinite(row[2:]).all()]
+    if not rows:
+        return not_measured(f"nothing could be computed: {'; '.join(failures) or 'no finite energy'}")
+    kinds: dict[str, np.ndarray] = {}
+    for kind in dict.fromkeys(row[0] for row in rows):
+        kinds[kind] = np.array([row[2:] for row in rows if row[0] == kind], dtype=float)
+    value = float(np.mean([_relative(pairs) for pairs in kinds.values()]))
+    rng = np.random.default_rng(0)
+    samples = [
+        np.mean([_relative(pairs[rng.integers(0, len(pairs), len(pairs))]) for pairs in kinds.values()])
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(samples, [2.5, 97.5])
+    cases = {
+        kind: {
+            "n": len(pairs),
+            "mae": float(np.abs(pairs[:, 0] - pairs[:, 1]).mean()),
+            "mean_reference": float(pairs[:, 1].mean()),
+        }
+        for kind, pairs in kinds.items()
+    }
+    details = {"cases": cases, "not_computed": failures}
+    tables = {"values": (("case", "name", "model", "reference"), rows)}
+    plots = {"values": ("reference", "model", "case", "points")}
+    return Found(value, float(low), float(high), len(rows), details, tables=tables, plots=plots)
+
+
+def _relative(pairs: np.ndarray) -> float:
+    """Mean absolute error over the mean size of the references, %."""
+    return 100 * float(np.abs(pairs[:, 0] - pairs[:, 1]).mean() / np.abs(pairs[:, 1]).mean())
+
+
+def _next(queue: list[Any], failures: list[str]) -> Any:
+    """The next result; `None` for a failure, whose reason is noted."""
+    result = queue.pop(0)
+    if isinstance(result, Failure):
+        failures.append(result.reason)
+        return None
+    return result

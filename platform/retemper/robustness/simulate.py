@@ -1,0 +1,48 @@
+"""The dynamics that several metrics look at: planned alike, so computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retemper.robustness.calculators import Subject
+from retemper.robustness.context import Context, starts
+from retemper.robustness.dynamics import trajectory
+from retemper.robustness.engine import Task
+
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"replicas": 2, "steps": 500, "stride": 10},
+    "standard": {"replicas": 4, "steps": 3000, "stride": 20},
+    "thorough": {"replicas": 10, "steps": 250_000, "stride": 100},
+}
+RAMP = (50.0, 800.0)  # K (arXiv:2606.12704)
+LIGHT, HEAVY = 0.5, 1.0  # fs: time step with and without hydrogen
+
+
+def ensemble_tasks(context: Context) -> list[Task]:
+    """NVT replicas, ramps, and NPT for periodic structures: each label begins with the ensemble and a comma."""
+    size = SIZES[context.level]
+    frames = starts(context.of_known_elements(context.frames), size["replicas"], context.seed)
+    tasks = nvt_tasks(context, context.subject)
+    for k, atoms in enumerate(frames):
+        ramp = {"ensemble": "nvt", "temperature": RAMP[0], "final": RAMP[1]}
+        tasks.append(_task("ramp", context, context.subject, atoms, k, ramp))
+    for k, atoms in enumerate(frames):
+        if atoms.pbc.all():
+            npt = {"ensemble": "npt", "temperature": context.temperature, "pressure": 1e-4}
+            tasks.append(_task("npt", context, context.subject, atoms, k, npt))
+    return tasks
+
+
+def nvt_tasks(context: Context, subject: Subject) -> list[Task]:
+    """Replicas at constant temperature, with the model or with the oracle."""
+    frames = starts(context.of_known_elements(context.frames), SIZES[context.level]["replicas"], context.seed)
+    nvt = {"ensemble": "nvt", "temperature": context.temperature}
+    return [_task("nvt", context, subject, atoms, k, nvt) for k, atoms in enumerate(frames)]
+
+
+def _task(kind: str, context: Context, subject: Subject, atoms: Any, k: int, how: dict[str, Any]) -> Task:
+    size = SIZES[context.level]
+    timestep = LIGHT if 1 in atoms.numbers else HEAVY
+    arguments = {"start": atoms, "steps": size["steps"], "timestep": timestep, "stride": size["stride"], **how}
+    label = f"{kind}, {atoms.symbols}, replica {k}"
+    return Task(trajectory, subject, {**arguments, "seed": context.seed + k}, label, float(size["steps"] * len(atoms)))

@@ -1,0 +1,104 @@
+"""Intervals, survival curves and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+_Z = 1.959963984540054  # standard normal quantile of CONFIDENCE
+
+
+def wilson(hits: int, n: int) -> tuple[float, float, float]:
+    """Share of `hits` among `n` with Wilson's score interval: (share, low, high).
+
+    E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927). Nothing counted is (nan, 0, 1).
+    """
+    if n == 0:
+        return float("nan"), 0.0, 1.0
+    share = hits / n
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    low = 0.0 if hits == 0 else float(centre - half)
+    high = 1.0 if hits == n else float(centre + half)
+    return share, low, high
+
+
+def bootstrap(
+    values: Sequence[float] | np.ndarray, statistic: Callable[[np.ndarray], np.ndarray] = np.mean, seed: int = 0
+) -> tuple[float, float, float]:
+    """Statistic of `values` with its percentile interval over resamples: (value, low, high).
+
+    B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), ch. 13.
+
+    Parameters
+    ----------
+    values
+        [n] independent values, or [n, ...] whose first axis is resampled.
+    statistic
+        Called with ``axis=0``.
+    """
+    array = np.asarray(values, dtype=float)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        float(statistic(array[rng.integers(0, len(array), len(array))], axis=0))  # type: ignore[call-arg]
+        for _ in range(RESAMPLES)
+    ]
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.nanpercentile(drawn, [tail, 100 - tail])
+    return float(statistic(array, axis=0)), float(low), float(high)  # type: ignore[call-arg]
+
+
+def blocks(n: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """[n] indices of a moving-block bootstrap sample of a series: blocks of `length` from random places.
+
+    H. R. Künsch, Ann. Stat. 17, 1217 (1989).
+    """
+    length = max(1, min(length, n))
+    starts = rng.integers(0, n - length + 1, size=-(-n // length))
+    return (starts[:, None] + np.arange(length)).ravel()[:n]
+
+
+def survival(times: Sequence[float], failed: Sequence[bool]) -> list[tuple[float, float, float, float]]:
+    """Kaplan-Meier curve: rows (time, share alive, low, high), a row for each failure and one at the end.
+
+    Interval: Greenwood's variance on the log(-log) scale (J. D. Kalbfleisch and R. L. Prentice,
+    The Statistical Analysis of Failure Time Data, 1980). Before any failure, and when all have
+    failed, Wilson's interval of the replicas at risk stands in, where the formula has none.
+
+    Parameters
+    ----------
+    times
+        When each replica failed, or until when it was watched.
+    failed
+        Whether it failed then.
+    """
+    order = np.argsort(times, kind="stable")
+    at, down = np.asarray(times, dtype=float)[order], np.asarray(failed, dtype=bool)[order]
+    n = len(at)
+    share, variance = 1.0, 0.0
+    rows = [(0.0, 1.0, wilson(n, n)[1], 1.0)]
+    for time in np.unique(at):
+        risk = int((at >= time).sum())
+        hits = int(down[at == time].sum())
+        if hits:
+            share *= 1 - hits / risk
+            if risk > hits:
+                variance += hits / (risk * (risk - hits))
+        if 0 < share < 1:
+            half = _Z * np.sqrt(variance) / abs(np.log(share))
+            low, high = share ** np.exp(half), share ** np.exp(-half)
+        else:
+            _, low, high = wilson(round(share * n), n)
+        if hits or time == at[-1]:
+            rows.append((float(time), share, float(low), float(high)))
+    return rows
+
+
+def score(value: float, good: float, bad: float) -> float | None:
+    """clip((value - bad) / (good - bad), 0, 1); `None` for a value that is not finite."""
+    if not np.isfinite(value):
+        return None
+    return float(np.clip((value - bad) / (good - bad), 0.0, 1.0))

@@ -1,0 +1,105 @@
+"""Tasks: kept, resumed, spread over processes; calculators that fail or die."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from retemper.errors import RetemperError
+from retemper.robustness import calculators, engine
+from retemper.robustness.calculators import Evaluator
+from retemper.robustness.points import single_points
+
+EMT = calculators.describe("ase:ase.calculators.emt:EMT()")
+
+
+def slow(evaluator: Evaluator, atoms: Atoms, seconds: float, note: str) -> dict[str, Any]:
+    """Leaves a trace for each time that it ran."""
+    time.sleep(seconds)
+    with Path(note).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return {"energy": float(evaluator([atoms]).energy[0])}
+
+
+def task(note: Path, k: int = 0, **options: Any) -> engine.Task:
+    atoms = Atoms("Cu2", [[0, 0, 0], [2.0 + 0.1 * k, 0, 0]])
+    return engine.Task(slow, EMT, {"atoms": atoms, "seconds": 0.05, "note": str(note)}, f"pair {k}", **options)
+
+
+def test_a_result_is_computed_once(tmp_path: Path) -> None:
+    note, cache = tmp_path / "note", tmp_path / "cache"
+    first = engine.run([task(note), task(note, 1), task(note)], workers=1, cache=cache)
+    again = engine.run([task(note, 1)], workers=1, cache=cache)
+    assert len(note.read_text().splitlines()) == 2
+    assert first[0] == first[2] != first[1] == again[0]
+
+
+def test_what_decides_the_result_decides_the_key(tmp_path: Path) -> None:
+    one = task(tmp_path / "a")
+    assert one.key == task(tmp_path / "a", weight=9.0).key
+    others = [task(tmp_path / "b"), task(tmp_path / "a", 1)]
+    others.append(engine.Task(slow, calculators.describe("ase:planted:Pairwise()"), one.arguments, "x"))
+    assert len({one.key, *(other.key for other in others)}) == 4
+
+
+def test_a_broken_store_is_computed_again(tmp_path: Path) -> None:
+    note, cache = tmp_path / "note", tmp_path / "cache"
+    engine.run([task(note)], workers=1, cache=cache)
+    stored = next((cache / "tasks").glob("*.pickle"))
+    stored.write_bytes(stored.read_bytes()[:20])
+    result = engine.run([task(note)], workers=1, cache=cache)[0]
+    assert isinstance(pickle.loads(stored.read_bytes())[0], dict) and result["energy"] != 0
+    assert len(note.read_text().splitlines()) == 2
+
+
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    tasks = [task(note, k) for k in range(8)]
+    spread = engine.run(tasks, workers=2, cache=tmp_path / "one")
+    assert os.getpid() not in {int(line) for line in note.read_text().splitlines()}
+    assert spread == engine.run(tasks, workers=1, cache=tmp_path / "two")
+
+
+def test_a_failure_is_a_result_and_is_tried_again(tmp_path: Path) -> None:
+    broken = engine.Task(slow, EMT, {"atoms": molecule("H2O"), "seconds": "x", "note": "y"}, "broken")
+    results = engine.run([broken, task(tmp_path / "note")], workers=1, cache=tmp_path / "cache")
+    assert isinstance(results[0], engine.Failure) and "TypeError" in results[0].reason
+    assert not isinstance(results[1], engine.Failure)
+    assert len(list((tmp_path / "cache/tasks").iterdir())) == 1
+
+
+def test_a_process_that_dies_takes_its_task_alone(tmp_path: Path) -> None:
+    deadly = calculators.describe("ase:planted:Deadly()")
+    frames = [Atoms("Cu2", [[0, 0, 0], [2.2, 0, 0]])]
+    tasks = [engine.Task(single_points, deadly, {"frames": frames}, "deadly", 9.0)]
+    tasks += [task(tmp_path / "note", k) for k in range(3)]
+    results = engine.run(tasks, workers=2, cache=tmp_path / "cache")
+    assert isinstance(results[0], engine.Failure) and "died" in results[0].reason
+    assert not engine.failures(results[1:])
+
+
+def test_a_measurement_of_time_is_never_kept(tmp_path: Path) -> None:
+    timed = engine.Task(single_points, EMT, {"frames": [Atoms("Cu")]}, "cost", alone=True)
+    assert engine.run([timed], cache=tmp_path)[0]["reasons"] == [""]
+    assert not (tmp_path / "tasks").exists()
+
+
+def test_a_calculator_that_raises_gives_its_reason(tmp_path: Path) -> None:
+    found = EMT.open()([Atoms("Cu2", [[0, 0, 0], [2.2, 0, 0]]), molecule("CH3Cl"), Atoms("Cu", [[float("nan"), 0, 0]])])
+    assert found.reasons[0] == "" and "Cl" in found.reasons[1] and "not finite" in found.reasons[2]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["ase:no.such.module:X()", "ase:ase.calculators.emt:Missing()", "ase:ase.calculators.emt", "ase:os:getcwd(1)"],
+)
+def test_a_calculator_that_cannot_be_made(spec: str) -> None:
+    with pytest.raises(RetemperError, match="cannot be made"):
+        calculators.describe(spec)
