@@ -1,0 +1,171 @@
+"""Which of a run's candidates may become challenger and champion: the verdict, as data and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from retemper.promotion import gates
+from retemper.promotion.gates import Outcome, References
+from retemper.promotion.history import Model
+from retemper.promotion.measures import Measured
+from retemper.results import Results
+from retemper.settings import Promotion
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One candidate with the outcome of every gate; `barred` says why only a person may promote it."""
+
+    candidate: Measured
+    outcomes: list[Outcome]
+    objective: float | None
+    barred: str | None = None
+
+    @property
+    def absolute(self) -> bool:
+        return self.objective is not None and gates.passed(self.outcomes, absolute_only=True)
+
+    @property
+    def passed(self) -> bool:
+        return self.objective is not None and self.barred is None and gates.passed(self.outcomes)
+
+    def failures(self) -> list[str]:
+        """What stands in the way of promotion, a line each."""
+        found = [f"{o.metric} {o.rule}: {o.reason}" for o in self.outcomes if not o.passed]
+        if not any(o.absolute for o in self.outcomes):
+            found.append("no gate with max or min: nothing passes by default")
+        if self.objective is None:
+            found.append("promotion.objective was not measured")
+        return [*found, self.barred] if self.barred else found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Candidates by strategy; the names of those that become challenger and champion, or `None`."""
+
+    judged: dict[str, Judged]
+    challenger: str | None
+    champion: str | None
+
+
+def pick_seed(results: Results, strategy: str) -> int:
+    """The seed that stands for its strategy: the lowest validation loss, so that the test set stays unseen."""
+    outcomes = {seed: training.outcome for seed, training in results.trainings[strategy].items()}
+    return min(outcomes, key=lambda seed: outcomes[seed]["valid_loss"])
+
+
+def decide(
+    candidates: Mapping[str, Measured],
+    references: References,
+    recipes: Mapping[str, Measured],
+    options: Promotion,
+    barred: Mapping[Model, str],
+) -> Verdict:
+    """Judge one candidate a strategy.
+
+    The challenger is the candidate with the lowest objective among those that pass the absolute
+    gates; the next champion the one among those that pass all. The champion itself is not judged
+    against itself.
+
+    Parameters
+    ----------
+    recipes
+        A model of every strategy of the run, the champion's among them: they tell the spread over seeds.
+    barred
+        Models that gates alone do not promote, and why.
+    """
+    judged: dict[str, Judged] = {}
+    for strategy, candidate in candidates.items():
+        number = candidate.number(options.objective)
+        outcomes = gates.judge(
+            candidate,
+            options.gates,
+            references,
+            recipes,
+            resamples=options.resamples,
+            candidates=len(candidates),
+        )
+        judged[strategy] = Judged(candidate, outcomes, number.value, barred.get(candidate.model))
+    return Verdict(
+        judged,
+        _best({name: one for name, one in judged.items() if one.absolute}),
+        _best({name: one for name, one in judged.items() if one.passed}),
+    )
+
+
+def _best(judged: Mapping[str, Judged]) -> str | None:
+    return min(judged, key=lambda name: judged[name].objective or 0.0) if judged else None
+
+
+# ------------------------------------------------------------------ as data and as text
+
+
+def as_dict(verdict: Verdict, versions: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``verdict.json``. `versions`: version by strategy; `about`: what was judged, against whom."""
+    return {
+        **about,
+        "challenger": verdict.challenger,
+        "champion": verdict.champion,
+        "candidates": {
+            name: {
+                "version": versions[name],
+                "seed": one.candidate.seed,
+                "sha256": one.candidate.sha256,
+                "objective": one.objective,
+                "absolute": one.absolute,
+                "passed": one.passed,
+                "barred": one.barred,
+                "gates": [outcome.as_dict() for outcome in one.outcomes],
+                "failures": one.failures(),
+            }
+            for name, one in verdict.judged.items()
+        },
+    }
+
+
+def value_text(gate: Mapping[str, Any]) -> str:
+    """A gate's value with its interval, from ``verdict.json``."""
+    if gate["value"] is None:
+        return "–"
+    interval = "" if gate["low"] is None else f" [{gate['low']:.4g}, {gate['high']:.4g}]"
+    return f"{gate['value']:.4g}{interval}"
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """``verdict.json`` as Markdown: the decision, then a table of gates a candidate."""
+    lines = [f"# {content['model']}: verdict", "", *(f"- {line}" for line in decision(content)), ""]
+    for name, one in content["candidates"].items():
+        state = "passes" if one["passed"] else "does not pass"
+        lines += [f"## {name}: {content['model']}/{one['version']} (seed {one['seed']}) {state}", ""]
+        lines += ["| gate | value | | reason |", "|---|---|---|---|"]
+        for gate in one["gates"]:
+            mark = "passed" if gate["passed"] else "**failed**"
+            lines.append(f"| {gate['metric']} {gate['rule']} | {value_text(gate)} | {mark} | {gate['reason']} |")
+        lines += ["", *([f"Barred: {one['barred']}.", ""] if one["barred"] else [])]
+    return "\n".join(lines)
+
+
+def decision(content: Mapping[str, Any]) -> list[str]:
+    """The decision in sentences."""
+    model, candidates, before = content["model"], content["candidates"], content["before"]
+
+    def called(name: str) -> str:
+        return f"`{model}/{candidates[name]['version']}` ({name}, seed {candidates[name]['seed']})"
+
+    lines = []
+    if content["champion"]:
+        lines.append(f"Champion: {called(content['champion'])} passes every gate.")
+    elif before:
+        lines.append(f"Champion: stays {before}. No candidate passes every gate.")
+    else:
+        lines.append("Champion: none. No candidate passes every gate.")
+    if content["challenger"]:
+        lines.append(
+            f"Challenger: {called(content['challenger'])} is the best in {content['objective']} of the candidates "
+            "that pass the absolute gates."
+        )
+    else:
+        lines.append("Challenger: none. No candidate passes the absolute gates.")
+    return lines
