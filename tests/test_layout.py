@@ -22,7 +22,16 @@ TOP_LEVEL = {"finetune/loss.py", "finetune/batches.py", "finetune/checkpoint.py"
              "finetune/proof.py", "finetune/worker.py"}  # fmt: skip
 # One module alone touches each big dependency: package -> path prefixes that may import it anywhere.
 OWNERS = {
-    "mlflow": ("tracking.py", "registry.py", "mlflow_store.py", "mlflow_model.py"),
+    "mlflow": (
+        "tracking.py",
+        "registry.py",
+        "mlflow_store.py",
+        "mlflow_model.py",
+        "promotion/aliases.py",
+        "promotion/kept.py",
+        "promotion/lock.py",
+        "promotion/load.py",
+    ),
     "tblite": ("xtb.py",),
     "symmetrix": ("symmetrix_backend.py",),
     "matplotlib": ("plots.py",),

@@ -98,7 +98,9 @@ class Gate(Section):
     margin: float = 0.0  # share of the reference's error; in the metric's unit where there are no errors by frame
     better: Literal["lower", "higher"] = "lower"  # of a relative gate; errors are always better when lower
     confidence: float = Field(0.95, gt=0.5, lt=1)  # one-sided, of a relative gate; shared among the candidates
-    over: list[Literal["frames", "seeds"]] = Field(["frames", "seeds"], min_length=1)  # what could have come out otherwise
+    over: list[Literal["frames", "seeds"]] = Field(
+        ["frames", "seeds"], min_length=1
+    )  # what could have come out otherwise
 
     @model_validator(mode="after")
     def _one_limit(self) -> Gate:

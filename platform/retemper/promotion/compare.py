@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from retemper.promotion.measures import Errors
 
 QUANTITIES = ("energy_rmse", "energy_mae", "force_rmse")
 BOOTSTRAP_SEED = 0
+CHUNK = 4_000_000  # frames drawn that are held in memory at a time
 TAIL = 20  # bootstrap samples beyond the quantile that is asked for, at least
 
 
@@ -66,11 +68,20 @@ def log_ratios(
     """
     columns = np.stack([squares(errors, quantity) for errors in (*ours, *theirs)], axis=1)
     n = len(columns)
-    drawn = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1.0 / n), size=resamples)
+    rows = max(1, CHUNK // n)
+    sums = [columns.sum(axis=0)[None]]
+    sums += [draws(n, min(rows, resamples - k), k) @ columns for k in range(0, resamples, rows)]
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = power(quantity) * np.log(np.vstack([columns.sum(axis=0)[None], drawn @ columns]))
+        logs = power(quantity) * np.log(np.vstack(sums))
         values = logs[:, : len(ours)].mean(axis=1) - logs[:, len(ours) :].mean(axis=1)
     return float(values[0]), values[1:]
+
+
+@lru_cache(maxsize=4)
+def draws(n: int, resamples: int, start: int) -> np.ndarray:
+    """[resamples, n] how often each of n frames is drawn in bootstrap samples `start` and following."""
+    random = np.random.default_rng([BOOTSTRAP_SEED, start])
+    return random.multinomial(n, np.full(n, 1.0 / n), size=resamples).astype(float)
 
 
 def enough(resamples: int, confidence: float) -> int:
@@ -116,8 +127,9 @@ def over_seeds(
 def _interval(value: float, samples: np.ndarray, confidence: float, n: int) -> Interval:
     """exp of `value` and of the samples' quantiles; NaN samples (0 / 0) make the bounds infinitely wide."""
     level = expanded(confidence, n)
-    low, high = np.quantile(np.where(np.isnan(samples), -np.inf, samples), 1.0 - level, method="lower"), np.quantile(
-        np.where(np.isnan(samples), np.inf, samples), level, method="higher"
+    low, high = (
+        np.quantile(np.where(np.isnan(samples), -np.inf, samples), 1.0 - level, method="lower"),
+        np.quantile(np.where(np.isnan(samples), np.inf, samples), level, method="higher"),
     )
     with np.errstate(over="ignore"):
         return Interval(float(np.exp(value)), float(np.exp(low)), float(np.exp(high)))
@@ -144,9 +156,7 @@ def pooled_spread(recipes: Mapping[str, Sequence[Errors]], quantity: str) -> Spr
     return Spread(math.sqrt(total / freedom), freedom) if freedom else None
 
 
-def difference(
-    ours: tuple[float, float, float], theirs: tuple[float, float, float], confidence: float
-) -> Interval:
+def difference(ours: tuple[float, float, float], theirs: tuple[float, float, float], confidence: float) -> Interval:
     """ours - theirs of two independent estimates (value, low, high with 95 % two-sided intervals).
 
     Bounds by the method of variance estimates recovery, which for shares with Wilson intervals

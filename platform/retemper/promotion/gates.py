@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,6 +55,9 @@ class References:
     foundation: Measured | None
     champion: Measured | None
     obstacle: str | None = None
+
+
+Made = Callable[[bool, str, Interval | None], Outcome]
 
 
 def judge(
@@ -155,7 +158,9 @@ def _relative(
     if "seeds" in gate.over:
         spread = _spread(recipes, reference, gate, part, quantity)
         if spread is None:
-            return outcome(False, "missing: one seed each, so the spread over seeds is unknown (seeds: [1, 2], or over: [frames])")
+            return outcome(
+                False, "missing: one seed each, so the spread over seeds is unknown (seeds: [1, 2], or over: [frames])"
+            )
         fixed = gate.relative_to == "foundation"
         found["frames and seeds"] = compare.over_seeds(
             candidate.recipe(part), reference.recipe(part), quantity, confidence, resamples, spread, fixed=fixed
@@ -184,13 +189,13 @@ def _spread(
     return compare.pooled_spread(errors, quantity)
 
 
-def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Any) -> Outcome:
+def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Made) -> Outcome:
     """A metric without errors by frame: difference of two independent intervals."""
     ours, theirs = candidate.number(gate.metric), reference.number(gate.metric)
     for measured, number in ((candidate, ours), (reference, theirs)):
         if number.value is None or number.low is None or number.high is None:
             why = number.reason if number.value is None else "no interval"
-            return outcome(False, f"missing: {gate.metric} of {measured.name}: {why}")
+            return outcome(False, f"missing: {gate.metric} of {measured.name}: {why}", None)
     sign = 1.0 if gate.better == "lower" else -1.0
     a, b = ((n.value or 0.0, n.low or 0.0, n.high or 0.0) for n in (ours, theirs))
     found = compare.difference(a, b, confidence)

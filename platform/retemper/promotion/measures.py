@@ -132,11 +132,21 @@ def robustness(root: Path, strategy: str, seed: int, weights: str) -> dict[str, 
             if content.get("sha256", weights) == weights and content.get("seed", seed) == seed:
                 return {
                     f"robustness.{name}": Number(
-                        finite(found["value"]), finite(found["low"]), finite(found["high"]), found["unit"], found["reason"]
+                        finite(found["value"]),
+                        finite(found["low"]),
+                        finite(found["high"]),
+                        found["unit"],
+                        found["reason"],
                     )
                     for name, found in content["metrics"].items()
                 }
     return {}
+
+
+def _number(found: Mapping[str, Any]) -> Number:
+    """A metric of the robustness suite: value, low, high, unit, reason."""
+    value, low, high = (finite(found[key]) for key in ("value", "low", "high"))
+    return Number(value, low, high, found["unit"], found["reason"])
 
 
 def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:

@@ -17,7 +17,7 @@ from retemper.mlflow_store import connect, store_errors
 from retemper.promotion import aliases, hook, kept, measures, verdict
 from retemper.promotion.aliases import CHALLENGER, CHAMPION, Standing
 from retemper.promotion.gates import References
-from retemper.promotion.history import Move, barred
+from retemper.promotion.history import How, Model, Move, barred
 from retemper.promotion.measures import Errors, Measured
 from retemper.results import FOUNDATION, Results, read_results
 from retemper.settings import Settings
@@ -77,7 +77,9 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
 def _about(settings: Settings, champion: Standing | None, references: References) -> dict[str, Any]:
     before = None
     if champion is not None:
-        where = f"`{settings.system}/{champion.version}` " if champion.version else "a model that is not registered here, "
+        where = (
+            f"`{settings.system}/{champion.version}` " if champion.version else "a model that is not registered here, "
+        )
         before = f"{where}({champion.model.strategy}, seed {champion.model.seed}, {champion.model.sha256[:12]})"
     return {
         "model": settings.system,
@@ -94,7 +96,7 @@ def _versions(client: MlflowClient, results: Results) -> dict[str, dict[int, Mod
     found: dict[str, dict[int, ModelVersion]] = {}
     for strategy in results.registered:
         for seed, training in results.trainings[strategy].items():
-            model = aliases.Model(training.outcome["sha256"], strategy, seed)
+            model = Model(training.outcome["sha256"], strategy, seed)
             if model not in known:
                 raise RetemperError(
                     f"{strategy}, seed {seed} is not registered in this store.", fix=f"dvc repro -f register@{strategy}"
@@ -209,7 +211,9 @@ def _move(root: Path, settings: Settings, content: dict[str, Any], champion: Sta
             hook.tell(settings.promotion.hook, root, moved)
 
 
-def override(root: str | Path, settings: Settings, system: str, version: str, alias: str, reason: str | None) -> Move | None:
+def override(
+    root: str | Path, settings: Settings, system: str, version: str, alias: str, reason: str | None
+) -> Move | None:
     """`retemper promote`: with a reason a person's decision, without one what the last verdict allows.
 
     Raises
@@ -222,7 +226,11 @@ def override(root: str | Path, settings: Settings, system: str, version: str, al
     if not reason:
         content = read_json(root / OUT / "verdict.json") if (root / OUT / "verdict.json").is_file() else {}
         one = next(
-            (c for c in content.get("candidates", {}).values() if content["model"] == system and c["version"] == version),
+            (
+                c
+                for c in content.get("candidates", {}).values()
+                if content["model"] == system and c["version"] == version
+            ),
             None,
         )
         if one is None:
@@ -235,7 +243,7 @@ def override(root: str | Path, settings: Settings, system: str, version: str, al
                 fix="another version, or give a --reason, which is recorded",
             )
         of = digest(content)
-    how: Any = "override" if reason else "gates"
+    how: How = "override" if reason else "gates"
     moved = aliases.move(root, system, alias, version, how, reason or "passes the gates", verdict=of)
     if moved is not None:
         hook.tell(settings.promotion.hook, root, moved)
