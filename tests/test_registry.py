@@ -204,7 +204,7 @@ def test_tampered_weights_are_not_opened(
 
     torch.save(Evil(), stored)
     try:
-        with pytest.raises(RetemperError, match="was not opened"):
+        with pytest.raises(RetemperError, match="were not opened"):
             retemper.load("salt/4", root=root)
         assert not mark.exists()
         torch.load(stored, weights_only=False)

@@ -103,7 +103,7 @@ def collect(results: Results, strategy: str, seed: int) -> Measured:
         ratio = forgetting_ratio(base, evaluation, seed, part)
         if ratio is not None:
             numbers[name] = Number(ratio)
-    numbers |= robustness(results.root, strategy, seed, weights)
+    numbers |= robustness(results.root, strategy, seed)
     frames = read_frames_csv(results.root / "runs/evaluate" / strategy / FRAMES)
     return Measured(strategy, seed, weights, identity, numbers, frames)
 
@@ -120,27 +120,13 @@ def from_reports(parts: Mapping[str, Any]) -> dict[str, Number]:
     return numbers
 
 
-def robustness(root: Path, strategy: str, seed: int, weights: str) -> dict[str, Number]:
-    """``robustness.<metric>`` of one model from ``runs/robustness/<strategy>/``; empty where it was not measured.
-
-    One file a strategy or one a seed. A file of other weights is not this model's.
-    """
-    folder = root / "runs/robustness" / strategy
-    for path in (folder / f"seed-{seed}" / "metrics.json", folder / "metrics.json"):
-        if path.is_file():
-            content = read_json(path)
-            if content.get("sha256", weights) == weights and content.get("seed", seed) == seed:
-                return {
-                    f"robustness.{name}": Number(
-                        finite(found["value"]),
-                        finite(found["low"]),
-                        finite(found["high"]),
-                        found["unit"],
-                        found["reason"],
-                    )
-                    for name, found in content["metrics"].items()
-                }
-    return {}
+def robustness(root: Path, strategy: str, seed: int) -> dict[str, Number]:
+    """``robustness.<metric>`` of one model from ``runs/robustness/<strategy>/``; empty where it was not measured."""
+    path = root / "runs/robustness" / strategy / "metrics.json"
+    if not path.is_file():
+        return {}
+    measured = read_json(path)["seeds"].get(str(seed), {"metrics": {}})
+    return {f"robustness.{name}": _number(found) for name, found in measured["metrics"].items()}
 
 
 def _number(found: Mapping[str, Any]) -> Number:

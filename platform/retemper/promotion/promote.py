@@ -1,6 +1,6 @@
 """The stage promote: judge this run's candidates, keep the verdict, move the aliases it allows.
 
-Each strategy is judged by one version, the seed with the lowest validation loss. The verdict is
+Each strategy is judged by one version (`verdict.pick_seed`). The verdict is
 ``runs/promote/verdict.json`` and ``.md``, tags of every version judged, and a file beside its weights.
 """
 
@@ -56,11 +56,11 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
         versions = _versions(client, results)
         candidates: dict[str, Measured] = {}
         for strategy, by_seed in versions.items():
+            measured = {seed: measures.collect(results, strategy, seed) for seed in by_seed}
             for seed, version in by_seed.items():
-                measured = measures.collect(results, strategy, seed)
-                kept.keep(client, version, results, measured)
-                if seed == verdict.pick_seed(results, strategy):
-                    candidates[strategy] = measured
+                kept.keep(client, version, results, measured[seed])
+            losses = {seed: float(results.trainings[strategy][seed].outcome["valid_loss"]) for seed in by_seed}
+            candidates[strategy] = measured[verdict.pick_seed(measured, losses, settings.promotion)]
         champion = aliases.standing(client, moves, system, CHAMPION)
         references = _references(client, results, candidates, champion)
         others = {n: c for n, c in candidates.items() if champion is None or c.model != champion.model}
@@ -247,4 +247,12 @@ def override(
     moved = aliases.move(root, system, alias, version, how, reason or "passes the gates", verdict=of)
     if moved is not None:
         hook.tell(settings.promotion.hook, root, moved)
+    return moved
+
+
+def rollback(root: str | Path, settings: Settings, system: str, reason: str) -> Move:
+    """`retemper rollback`: the champion before the present one; gates alone do not promote the present one again."""
+    root = Path(root).resolve()
+    moved = aliases.rollback(root, system, reason)
+    hook.tell(settings.promotion.hook, root, moved)
     return moved

@@ -10,7 +10,6 @@ from retemper.promotion import gates
 from retemper.promotion.gates import Outcome, References
 from retemper.promotion.history import Model
 from retemper.promotion.measures import Measured
-from retemper.results import Results
 from retemper.settings import Promotion
 
 
@@ -50,10 +49,15 @@ class Verdict:
     champion: str | None
 
 
-def pick_seed(results: Results, strategy: str) -> int:
-    """The seed that stands for its strategy: the lowest validation loss, so that the test set stays unseen."""
-    outcomes = {seed: training.outcome for seed, training in results.trainings[strategy].items()}
-    return min(outcomes, key=lambda seed: outcomes[seed]["valid_loss"])
+def pick_seed(seeds: Mapping[int, Measured], losses: Mapping[int, float], options: Promotion) -> int:
+    """The seed that stands for its strategy: the lowest validation loss, so that the test set stays unseen.
+
+    Of seeds for which something that the gates ask for was not measured (robustness is often
+    measured on one seed), none is chosen while there is another.
+    """
+    asked = {gate.metric for gate in options.gates}
+    lacking = {seed: sum(one.number(metric).value is None for metric in asked) for seed, one in seeds.items()}
+    return min(seeds, key=lambda seed: (lacking[seed], losses[seed]))
 
 
 def decide(
