@@ -166,25 +166,28 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
 
 def _write(root: Path, content: dict[str, Any]) -> None:
     with atomic_folder(root / OUT) as folder:
-        write_json(folder / "verdict.json", content)
-        (folder / "verdict.md").write_text(verdict.markdown(content), encoding="utf-8")
+        _files(folder, content)
+
+
+def _files(folder: Path, content: dict[str, Any]) -> None:
+    write_json(folder / "verdict.json", content)
+    (folder / "verdict.md").write_text(verdict.markdown(content), encoding="utf-8")
 
 
 def _keep(client: MlflowClient, version: ModelVersion, content: dict[str, Any], name: str) -> None:
     """Tags of the version (one a gate, and the sum), and the verdict beside its weights."""
     one = content["candidates"][name]
     tags = {"verdict": "passed" if one["passed"] else "failed", "verdict.digest": digest(content)}
-    for gate in one["gates"]:
+    for number, gate in enumerate(one["gates"], 1):
         state = "passed" if gate["passed"] else "failed"
-        tags[f"gate.{gate['metric']} {gate['rule']}"[:250]] = f"{state}: {verdict.value_text(gate)}; {gate['reason']}"
+        text = f"{state}: {gate['rule']}; {verdict.value_text(gate)}; {gate['reason']}"
+        tags[f"gate.{number:02d} {gate['metric']}"[:250]] = text
     stale = [tag for tag in version.tags if tag.startswith("gate.") and tag not in tags]
     for tag in stale:
         client.delete_model_version_tag(version.name, version.version, tag)
     if version.tags.get("verdict.digest") != tags["verdict.digest"]:
         with tempfile.TemporaryDirectory() as folder:
-            own = {**content, "candidates": {name: one}}
-            write_json(Path(folder) / "verdict.json", own)
-            (Path(folder) / "verdict.md").write_text(verdict.markdown(own), encoding="utf-8")
+            _files(Path(folder), content)
             client.log_model_artifacts(kept.model_id(version), folder, kept.FOLDER)
     for tag, value in tags.items():
         if version.tags.get(tag) != value:
@@ -202,9 +205,9 @@ def _move(root: Path, settings: Settings, content: dict[str, Any], champion: Sta
             aliases.move(root, settings.system, CHAMPION, version, "gates", reason, expected=expected, verdict=of)
         )
     challenger = candidates[content["challenger"]]["version"] if content["challenger"] else None
-    reason = f"lowest {content['objective']} of the candidates that pass the absolute gates"
+    reason = f"lowest {content['objective']} of the others that pass the absolute gates"
     if challenger is None:
-        reason = "no candidate passes the absolute gates"
+        reason = "no other candidate passes the absolute gates"
     done.append(aliases.move(root, settings.system, CHALLENGER, challenger, "gates", reason, verdict=of))
     for moved in done:
         if moved is not None:

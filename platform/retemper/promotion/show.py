@@ -71,11 +71,10 @@ def show(root: Path, name: str) -> str:
         with aliases.locked(client, root, version.name):
             moves = aliases.settle(client, root, version.name)
         measured = kept.fetch(client, root, version)
-        held = [
-            a for a, n in dict(client.get_registered_model(version.name).aliases).items() if str(n) == version.version
-        ]
+        held = dict(client.get_registered_model(version.name).aliases)
     tags = version.tags
-    lines = [f"{version.name}/{version.version}  {' '.join('@' + alias for alias in held)}".rstrip(), ""]
+    own_aliases = " ".join(f"@{alias}" for alias, number in held.items() if str(number) == str(version.version))
+    lines = [f"{version.name}/{version.version}  {own_aliases}".rstrip(), ""]
     lines.append(str(version.description).strip())
     if measured is not None:
         rows = [["metric", "value", "95 % interval"]]
@@ -84,7 +83,7 @@ def show(root: Path, name: str) -> str:
     gates = {tag.removeprefix("gate."): text for tag, text in sorted(tags.items()) if tag.startswith("gate.")}
     lines += ["", "## Gates", ""]
     if gates:
-        lines += [f"{text.split(':')[0]:7s} {gate}: {text.split(': ', 1)[1]}" for gate, text in gates.items()]
+        lines += [f"{gate}: {text}" for gate, text in gates.items()]
     else:
         lines.append("not judged (dvc repro promote)")
     own = [move for move in moves if move.to == aliases.model_of(version)]

@@ -69,9 +69,9 @@ def decide(
 ) -> Verdict:
     """Judge one candidate a strategy.
 
-    The challenger is the candidate with the lowest objective among those that pass the absolute
-    gates; the next champion the one among those that pass all. The champion itself is not judged
-    against itself.
+    The next champion is the candidate with the lowest objective among those that pass all gates,
+    the challenger the one among the others that pass the absolute gates. The present champion is not
+    among the candidates.
 
     Parameters
     ----------
@@ -92,11 +92,9 @@ def decide(
             candidates=len(candidates),
         )
         judged[strategy] = Judged(candidate, outcomes, number.value, barred.get(candidate.model))
-    return Verdict(
-        judged,
-        _best({name: one for name, one in judged.items() if one.absolute}),
-        _best({name: one for name, one in judged.items() if one.passed}),
-    )
+    champion = _best({name: one for name, one in judged.items() if one.passed})
+    challenger = _best({name: one for name, one in judged.items() if one.absolute and name != champion})
+    return Verdict(judged, challenger, champion)
 
 
 def _best(judged: Mapping[str, Judged]) -> str | None:
@@ -167,9 +165,9 @@ def decision(content: Mapping[str, Any]) -> list[str]:
         lines.append("Champion: none. No candidate passes every gate.")
     if content["challenger"]:
         lines.append(
-            f"Challenger: {called(content['challenger'])} is the best in {content['objective']} of the candidates "
+            f"Challenger: {called(content['challenger'])} is the best in {content['objective']} of the others "
             "that pass the absolute gates."
         )
     else:
-        lines.append("Challenger: none. No candidate passes the absolute gates.")
+        lines.append("Challenger: none. No other candidate passes the absolute gates.")
     return lines
