@@ -175,12 +175,14 @@ def _log_model(
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, Array
 
-    text, number = DataType.string, DataType.double
-    required, optional = ("numbers", "positions"), ("cell", "pbc")
+    # Nothing is required and cells are of any type: MLflow answers what it misses with status 500, the model with 400.
+    matrix, either = Array(Array(DataType.double)), AnyType()
+    given = [(Array(DataType.long), "numbers"), (matrix, "positions"), (either, "cell"), (either, "pbc")]
     signature = ModelSignature(
-        inputs=Schema([*(ColSpec(text, n) for n in required), *(ColSpec(text, n, required=False) for n in optional)]),
-        outputs=Schema([ColSpec(number, "energy"), ColSpec(text, "forces"), ColSpec(text, "stress")]),
+        inputs=Schema([ColSpec(kind, name, required=False) for kind, name in given]),
+        outputs=Schema([ColSpec(DataType.double, "energy"), ColSpec(matrix, "forces"), ColSpec(either, "stress")]),
     )
     packages = lineage.versions()
     requirements = [f"{name}=={packages[name]}" for name in ("mlflow", "mace-torch", "torch", "ase", "numpy")]
