@@ -16,7 +16,20 @@ from retemper.files import sha256
 from retemper.settings import load_settings
 
 PACKAGE = ROOT / "platform/retemper"
-HEAVY = {"torch", "mace", "e3nn", "mlflow", "ray", "optuna", "tblite", "symmetrix", "rdkit", "matplotlib", "dvc"}
+HEAVY = {
+    "torch",
+    "torch_sim",
+    "mace",
+    "e3nn",
+    "mlflow",
+    "ray",
+    "optuna",
+    "tblite",
+    "symmetrix",
+    "rdkit",
+    "matplotlib",
+    "dvc",
+}
 # Modules that may import a heavy package at their top: they are imported by stages and workers only.
 TOP_LEVEL = {"finetune/loss.py", "finetune/batches.py", "finetune/checkpoint.py", "finetune/loop.py",
              "finetune/proof.py", "finetune/worker.py"}  # fmt: skip
@@ -32,6 +45,7 @@ OWNERS = {
         "promotion/lock.py",
         "promotion/load.py",
     ),
+    "torch_sim": ("promotion/export.py",),
     "tblite": ("xtb.py",),
     "symmetrix": ("symmetrix_backend.py",),
     "matplotlib": ("plots.py",),
@@ -76,6 +90,13 @@ def test_imports(path: Path) -> None:
 def test_stages_do_not_import_each_other() -> None:
     for path in (ROOT / "pipelines").glob("*.py"):
         assert "pipelines" not in {package for package, _ in imports(path)}, path.name
+
+
+def test_one_module_writes_aliases() -> None:
+    for path in MODULES:
+        if path.relative_to(PACKAGE) != Path("promotion/aliases.py"):
+            text = path.read_text()
+            assert "registered_model_alias(" not in text.replace("get_model_version_by_alias(", ""), path.name
 
 
 def test_folders() -> None:

@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments_of(commands.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)
     try:
-        {**COMMANDS, **MODEL_COMMANDS}[options.command][0](options)
+        (COMMANDS.get(options.command) or MODEL_COMMANDS[options.command])[0](options)
     except RetemperError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

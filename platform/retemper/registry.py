@@ -18,6 +18,7 @@ from retemper.files import read_json, sha256, write_json
 from retemper.mlflow_store import connect, default_store, metric_entities, store_errors
 from retemper.promotion import aliases, kept, measures
 from retemper.promotion.load import CANDIDATE
+from retemper.promotion.lock import locked
 from retemper.results import FOUNDATION, Results, forgetting_ratio, read_results, seed_value, summary_value
 from retemper.settings import Settings
 
@@ -72,7 +73,7 @@ def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, A
         }
         write_json(root / f"runs/register/{strategy}.json", record)
         _set_candidate(client, root, settings, record)
-        with aliases.locked(client, root, settings.system):
+        with locked(client, root, settings.system):
             aliases.settle(client, root, settings.system)  # a rebuilt store gets its champion back
     return record
 
@@ -178,8 +179,14 @@ def _log_model(
     from mlflow.types.schema import AnyType, Array
 
     # Nothing is required and cells are of any type: MLflow answers what it misses with status 500, the model with 400.
-    matrix, either = Array(Array(DataType.double)), AnyType()
-    given = [(Array(DataType.long), "numbers"), (matrix, "positions"), (either, "cell"), (either, "pbc")]
+    any_type: Any = AnyType
+    matrix, either = Array(Array(DataType.double)), any_type()
+    given: list[tuple[Any, str]] = [
+        (Array(DataType.long), "numbers"),
+        (matrix, "positions"),
+        (either, "cell"),
+        (either, "pbc"),
+    ]
     signature = ModelSignature(
         inputs=Schema([ColSpec(kind, name, required=False) for kind, name in given]),
         outputs=Schema([ColSpec(DataType.double, "energy"), ColSpec(matrix, "forces"), ColSpec(either, "stress")]),

@@ -63,6 +63,7 @@ class Results:
     trainings: dict[str, dict[int, Training]]
     evaluations: dict[str, dict[str, Any]]  # strategies and "foundation"
     registered: dict[str, dict[str, Any]]
+    verdict: dict[str, Any] | None = None  # of the stage promote
     missing: list[str] = field(default_factory=list)  # stages without results, as `dvc repro` calls them
 
     def counts(self) -> dict[str, int]:
@@ -106,8 +107,20 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
         record = optional(runs / f"register/{name}.json", f"register@{name}")
         if record is not None:
             registered[name] = record
+    verdict = optional(runs / "promote/verdict.json", "promote") if settings.promotion.gates else None
     return Results(
-        root, settings, dataset, e0s, replay, pseudolabel, summaries, trainings, evaluations, registered, missing
+        root,
+        settings,
+        dataset,
+        e0s,
+        replay,
+        pseudolabel,
+        summaries,
+        trainings,
+        evaluations,
+        registered,
+        verdict,
+        missing,
     )
 
 

@@ -18,6 +18,7 @@ from retemper.promotion import aliases, hook, kept, measures, verdict
 from retemper.promotion.aliases import CHALLENGER, CHAMPION, Standing
 from retemper.promotion.gates import References
 from retemper.promotion.history import How, Model, Move, barred
+from retemper.promotion.lock import locked
 from retemper.promotion.measures import Errors, Measured
 from retemper.results import FOUNDATION, Results, read_results
 from retemper.settings import Settings
@@ -51,7 +52,7 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
     system = settings.system
     with store_errors(root):
         client = connect(root)
-        with aliases.locked(client, root, system):
+        with locked(client, root, system):
             moves = aliases.settle(client, root, system)
         versions = _versions(client, results)
         candidates: dict[str, Measured] = {}

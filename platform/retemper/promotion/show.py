@@ -12,7 +12,7 @@ from retemper.promotion import aliases, compare, history, kept
 from retemper.promotion.aliases import CHAMPION
 from retemper.promotion.gates import FRAMES_OF
 from retemper.promotion.load import existing_store, resolve
-from retemper.promotion.lock import LOCK_MODEL
+from retemper.promotion.lock import LOCK_MODEL, locked
 from retemper.promotion.measures import Measured, Number
 from retemper.settings import Promotion
 
@@ -37,7 +37,7 @@ def models(root: Path, system: str | None = None) -> str:
         names = [m.name for m in client.search_registered_models() if not m.name.startswith(LOCK_MODEL)]
         blocks = []
         for name in [n for n in names if system in (None, n)]:
-            with aliases.locked(client, root, name):
+            with locked(client, root, name):
                 moves = aliases.settle(client, root, name)
             blocks.append(_versions(client, name, moves))
     if not blocks:
@@ -68,7 +68,7 @@ def show(root: Path, name: str) -> str:
     with store_errors(root):
         client = existing_store(root)
         version = resolve(client, name)
-        with aliases.locked(client, root, version.name):
+        with locked(client, root, version.name):
             moves = aliases.settle(client, root, version.name)
         measured = kept.fetch(client, root, version)
         held = dict(client.get_registered_model(version.name).aliases)
