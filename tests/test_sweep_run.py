@@ -173,6 +173,7 @@ def test_status_and_show(swept: tuple[Path, str]) -> None:
     assert "6 epochs" not in (text := status.status(root, None)) and f"{EPOCHS} epochs" in text
     shown = status.show(root, "naive")
     assert "importance for retention" in shown or "pruned" in shown
+    assert "sqlite:///.cache/sweep/" in shown  # the study that grows, not the copy of it
     assert shown.count("  *") >= len(table(root / "runs/sweep/naive/front.csv"))
 
 

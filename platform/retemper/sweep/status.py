@@ -18,10 +18,9 @@ from retemper.sweep.table import header, line
 
 
 def _studies(root: Path, strategy: str | None) -> list[tuple[dict[str, Any], Path]]:
-    """Studies in the cache and those that came with ``runs/sweep``, newest last, each once."""
+    """Studies in the cache, where they grow, and those that came with ``runs/sweep`` alone."""
     found: dict[str, tuple[dict[str, Any], Path]] = {}
-    paths = [*root.glob(".cache/sweep/*/about.json"), *root.glob("runs/sweep/*/about.json")]
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime):
+    for path in (*sorted(root.glob(".cache/sweep/*/about.json")), *sorted(root.glob("runs/sweep/*/about.json"))):
         about = read_json(path)
         found.setdefault(about["study"], (about, path.parent))
     names = sorted({about["strategy"] for about, _ in found.values()})
