@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -15,10 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from conftest import build_tiny
+from mace.calculators import MACECalculator
+from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
+import retemper
+from retemper import registry
 from retemper.errors import RetemperError
 from retemper.mlflow_store import _client, connect
-from retemper.promotion import aliases, history, lock
+from retemper.promotion import aliases, history, lock, promote
+from retemper.settings import Settings, load_settings
 
 pytestmark = pytest.mark.slow
 NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
@@ -60,26 +68,65 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
                 time.sleep(0.5)
         yield dict(zip(NAMES, (uri, "admin", password), strict=True)) | {"folder": str(folder)}
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:  # its workers may wait for jobs
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def registered(
+    server: dict[str, str], tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
+) -> Iterator[tuple[Path, Settings]]:
+    """A project with versions 1, 2, 3 of ``salt`` (seeds of naive) on the server."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in NAMES:
+            patch.setenv(name, server[name])
+        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # a busy machine
+        root = tmp_path_factory.mktemp("project")
+        write_project(root, tiny_model, ["naive"], [1, 2, 3])
+        write_preparation(root)
+        models = {seed: build_tiny(root / f"{seed}.model", ["Default"], seed=seed) for seed in (1, 2, 3)}
+        write_training(root, "naive", models)
+        write_evaluation(root, "foundation", {0: 90.0}, {0: 50.0}, 50.0)
+        write_evaluation(root, "naive", {1: 30.0, 2: 31.0, 3: 32.0}, {1: 100.0, 2: 101.0, 3: 102.0}, 50.0)
+        params = yaml.safe_load((root / "params.yaml").read_text())
+        params["promotion"] = {"gates": [{"metric": "target.force_rmse", "max": 60.0}]}
+        (root / "params.yaml").write_text(yaml.safe_dump(params))
+        settings = load_settings(root / "params.yaml")
+        registry.register(root, settings, "naive")
+        yield root, settings
 
 
 @pytest.fixture
-def project(server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with three versions of ``salt`` on the server; their weights are not needed here."""
+def project(
+    registered: tuple[Path, Settings], server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The registered project, nothing promoted; what a test promotes is taken back after it."""
+    root, _ = registered
+    monkeypatch.chdir(root)
+    yield root
     for name in NAMES:
         monkeypatch.setenv(name, server[name])
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # a busy machine
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text("")
-    client: Any = connect(tmp_path)
-    if any(model.name == "salt" for model in client.search_registered_models()):
-        client.delete_registered_model("salt")
-    client.create_registered_model("salt")
-    for seed in (1, 2, 3):
-        tags = {"sha256": f"{seed}" * 64, "strategy": "naive", "seed": str(seed)}
-        client.create_model_version("salt", "mlflow-artifacts:/nowhere", tags=tags)
-    return tmp_path
+    _client.cache_clear()
+    client: Any = connect(root)
+    found = client.get_registered_model("salt")
+    for alias in [alias for alias in dict(found.aliases) if alias != "candidate"]:
+        client.delete_registered_model_alias("salt", alias)
+    for tag in found.tags:
+        client.delete_registered_model_tag("salt", tag)
+    (root / "promotions.jsonl").unlink(missing_ok=True)
+
+
+def test_register_promote_load(project: Path, registered: tuple[Path, Settings]) -> None:
+    content = promote.run(*registered)
+    assert content["champion"] == "naive"
+    calculator = retemper.load("salt@champion", device="cpu", root=project)
+    own = MACECalculator(model_paths=[str(project / "1.model")], device="cpu", default_dtype="float64")
+    for atoms in water_frames(2, seed=5):
+        assert abs(calculator.get_potential_energy(atoms) - own.get_potential_energy(atoms)) < 1e-6
 
 
 def _move(root: str, version: str) -> None:
@@ -143,7 +190,8 @@ def test_who_may_only_read_cannot_promote(
         aliases.move(project, "salt", "champion", "2", "override", "y")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", server["MLFLOW_TRACKING_USERNAME"])
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server["MLFLOW_TRACKING_PASSWORD"])
-    assert aliases.present(project, "salt")[1]["champion"] == aliases.Standing(history.Model("1" * 64, "naive", 1), "1")
+    held = aliases.present(project, "salt")[1]["champion"]
+    assert held is not None and held.version == "1"
 
 
 def test_no_secret_in_files_or_store(server: dict[str, str], project: Path) -> None:
