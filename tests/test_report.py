@@ -205,6 +205,7 @@ def test_page_stands_alone(project: tuple[Path, Settings]) -> None:
         "metrics.json",
         "pareto.csv",
         "curves.csv",
+        "robustness.csv",
     }
     text = (folder / "report.html").read_text()
     page = Page(text)
