@@ -113,7 +113,8 @@ def search(evaluator: Evaluator, model: Path, number: int, steps: int) -> None:
     same = [abs(found[k].energy - e) / len(cells[k]) < 1e-3 for k, (_, e) in zip(sample, results, strict=True)]
     times = each[1] / each[0]
     print(
-        f"search, {len(cells)} cells of {size:.0f} atoms: {each[0]:.2f} against {each[1]:.2f} ms a step: {times:.1f} times"
+        f"search, {len(cells)} cells of {size:.0f} atoms: {each[0]:.2f} against {each[1]:.2f} ms a step: "
+        f"{times:.1f} times"
     )
     print(f"  same energy to 1 meV/atom: {sum(same)} of {len(same)}", flush=True)
 

@@ -27,7 +27,15 @@ TOP_LEVEL = {"finetune/loss.py", "finetune/batches.py", "finetune/checkpoint.py"
 # One module alone touches each big dependency: package -> path prefixes that may import it anywhere.
 OWNERS = {
     "mlflow": ("tracking.py", "tracking_sweep.py", "registry.py", "mlflow_store.py", "mlflow_model.py"),
-    "ray": ("sweep/nodes.py", "sweep/run.py", "sweep/search.py", "sweep/ship.py", "sweep/trial.py", "sweep/watch.py"),
+    "ray": (
+        "sweep/nodes.py",
+        "sweep/run.py",
+        "sweep/search.py",
+        "sweep/ship.py",
+        "sweep/trial.py",
+        "sweep/watch.py",
+        "robustness/cluster.py",
+    ),
     "optuna": ("sweep/run.py", "sweep/search.py", "sweep/study.py", "sweep/watch.py"),
     "tblite": ("xtb.py",),
     "symmetrix": ("symmetrix_backend.py",),

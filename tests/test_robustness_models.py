@@ -166,8 +166,8 @@ def test_stage_report_and_metrics(tmp_path: Path, tiny_model: Path, monkeypatch:
 
     write_project(tmp_path, tiny_model, ["naive"], [1])
     write_training(tmp_path, "naive", {1: tiny_model})
-    for name in ("foundation", "naive"):
-        write_evaluation(tmp_path, name, {0 if name == "foundation" else 1: 50.0}, {1: 60.0}, 50.0)
+    for name, seed in (("foundation", 0), ("naive", 1)):
+        write_evaluation(tmp_path, name, {seed: 50.0}, {seed: 60.0}, 50.0)
     params: dict[str, Any] = yaml.safe_load((tmp_path / "params.yaml").read_text())
     params["robustness"] = {"metrics": ["retention", "observables"], "workers": 1, "seeds": [1]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
