@@ -28,7 +28,7 @@ class Pairwise(Calculator):
     field
         eV/A: energy that falls along x, whatever the orientation.
     crowd
-        eV: energy of an atom falls by this for every neighbour beyond 8 within 1.3 radii: sound pairs, a many-body hole.
+        eV: energy of an atom falls by this times the square of its neighbours beyond 8 within 1.3 radii.
     limit
         Raise when two atoms are closer than this (A).
     """

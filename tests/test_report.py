@@ -205,13 +205,14 @@ def test_page_stands_alone(project: tuple[Path, Settings]) -> None:
         "metrics.json",
         "pareto.csv",
         "curves.csv",
+        "robustness.csv",
     }
     text = (folder / "report.html").read_text()
     page = Page(text)
     assert page.fetched == [] and page.open == []
     assert "url(http" not in text and "@import" not in text
     assert len(page.ids) == len(set(page.ids))
-    assert set(page.links) <= set(page.ids) and len(page.links) == 10
+    assert set(page.links) <= set(page.ids) and len(page.links) == 11
     plots = re.findall(r"<svg.*?</svg>", text, flags=re.S)
     assert len(plots) == 1 + 3 + 2 * 5  # front, curves, parity of five models on two sets
     for plot in plots:

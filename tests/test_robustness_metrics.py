@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from retemper.frames import ENERGY, FORCES, read_frames
-from retemper.robustness import calculators, engine, metrics, suite
+from retemper.robustness import calculators, engine, metrics, simulate, suite
 from retemper.robustness.calculators import Subject
 from retemper.robustness.context import Context, NotApplicableError
 from retemper.robustness.metrics import md, physics, rss, short_range
@@ -37,7 +37,10 @@ def crystals() -> list[Atoms]:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Context:
+def here(monkeypatch: pytest.MonkeyPatch) -> Context:
+    """Two elements and small crystals; searches and dynamics shorter than any level."""
+    monkeypatch.setitem(rss.SIZES, "quick", {"compositions": 3, "each": 4, "rounds": 2, "steps": 40, "fmax": 0.1})
+    monkeypatch.setitem(simulate.SIZES, "quick", {"replicas": 2, "steps": 250, "stride": 5})
     frames = crystals()
     return Context(planted(), PAIR, frames=frames, reference=frames)
 
@@ -98,7 +101,7 @@ def test_curve_of_a_lennard_jones_pair() -> None:
 
 def test_rss_passes_a_sound_calculator_and_finds_a_hole(here: Context, tmp_path: Path) -> None:
     sound = found("rss", here, tmp_path)
-    assert sound.value == 0.0 and sound.n == 48 and sound.high is not None and sound.high < 10
+    assert sound.value == 0.0 and sound.n == 24 and sound.high is not None and sound.high < 15
     broken = found("rss", here, tmp_path, subject=planted(hole=300.0))
     assert broken.value is not None and broken.value > 30
     assert broken.low is not None and broken.low > sound.high
@@ -109,7 +112,7 @@ def test_rss_keeps_failures_of_the_calculator_apart(here: Context, tmp_path: Pat
     result = found("rss", here, tmp_path, subject=planted(limit=2.2))
     assert sum(result.details["reasons"].values()) > 0
     parts = [result.details[key] for key in ("0.1 GPa", "50 GPa")]
-    assert sum(part["n"] + part["not_computed"] for part in parts) == 48
+    assert sum(part["n"] + part["not_computed"] for part in parts) == 24
     assert any("did not converge" in reason for reason in result.details["reasons"])
 
 
@@ -151,7 +154,7 @@ def test_md_passes_a_sound_calculator_and_finds_an_explosion(here: Context, tmp_
     sound = found("md", here, tmp_path)
     assert sound.value == 100.0 and sound.n == 6  # two replicas each: NVT, ramp, NPT
     assert not sound.failed
-    broken = found("md", here, tmp_path, subject=planted(swirl=0.5))
+    broken = found("md", here, tmp_path, subject=planted(swirl=3.0))
     assert broken.value is not None and broken.value < 50 and broken.failed
     assert any("temperature" in why for why in broken.details["failures"]["nvt"])
 
