@@ -52,8 +52,11 @@ def connected(settings: Settings) -> Iterator[Any]:
 
 def _start(cores: int) -> None:
     """Ray on this machine. Its own limit for that is 30 s, too short on a machine under load: three tries."""
+    import psutil
     import ray
 
+    mine = psutil.Process()
+    before = {child.pid for child in mine.children()}
     for last in (False, False, True):
         try:
             ray.init(
@@ -68,11 +71,15 @@ def _start(cores: int) -> None:
         except Exception as error:  # Ray raises no class of its own
             if "timed out during startup" not in str(error):
                 raise
+            for child in mine.children():  # Ray forgets what it had started, and that would slow the next try
+                if child.pid not in before:
+                    for one in (*child.children(recursive=True), child):
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            one.kill()
             if last:
                 raise RetemperError(
                     f"Ray did not start: {error}", fix="try again when the machine is less busy; the sweep goes on"
                 ) from error
-            ray.shutdown()
 
 
 def places(settings: Settings) -> int:
