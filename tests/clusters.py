@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -31,6 +34,14 @@ def free_ports(number: int) -> list[int]:
     return ports
 
 
+def token(folder: Path) -> dict[str, str]:
+    """Environment of a cluster with a token of its own, whatever the user's home holds."""
+    path = folder / "token"
+    if not path.exists():
+        path.write_text(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[str]:
     """Address of the dashboard. The workers' ``RETEMPER_SCRATCH`` is set: they go as if they shared no disk."""
@@ -40,19 +51,23 @@ def cluster(folder: Path) -> Iterator[str]:
 
     def start(name: str, *options: str, **more: str) -> None:
         listen, grpc, metrics = (agents.pop() for _ in range(3))
-        command = [ray, "start", "--block", "--disable-usage-stats", STORE, f"--node-name={name}", *options,
+        command = [ray, "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", STORE,
+                   f"--node-name={name}", f"--temp-dir={temporary}/{name}", *options,
                    f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}",
                    f"--metrics-export-port={metrics}"]  # fmt: skip
         log = (folder / f"{name}.log").open("w")
-        clean = {name: value for name, value in environment(**more).items() if name != "PYTHONPATH"}
+        clean = {name: value for name, value in environment(**token(folder), **more).items() if name != "PYTHONPATH"}
         started.append(subprocess.Popen(command, env=clean, stdout=log, stderr=log, start_new_session=True))
 
+    # nodes of one machine must not share the folder into which a job's code is unpacked; socket names must be short
+    temporary = tempfile.mkdtemp(prefix="rt")
     try:
         start("head", "--head", "--num-cpus=0", f"--port={port}", "--dashboard-host=127.0.0.1",
               f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}")  # fmt: skip
-        wait_for_http(f"http://127.0.0.1:{dashboard}/api/version", started[0])
+        wait_for(lambda: answers(f"http://127.0.0.1:{dashboard}/api/version"), started[0])
         for name in ("one", "two"):
             start(name, f"--address=127.0.0.1:{port}", "--num-cpus=1", RETEMPER_SCRATCH=str(folder / f"scratch-{name}"))
+            wait_for(lambda: "Ray runtime started" in (folder / f"{name}.log").read_text(), started[-1])  # noqa: B023
         yield f"http://127.0.0.1:{dashboard}"
     finally:
         family = [child for one in started for child in family_of(one.pid)]
@@ -61,6 +76,7 @@ def cluster(folder: Path) -> Iterator[str]:
                 one.send_signal(signal.SIGKILL)
         for process in started:
             process.wait()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def family_of(pid: int) -> list[psutil.Process]:
@@ -72,25 +88,34 @@ def family_of(pid: int) -> list[psutil.Process]:
         return []
 
 
-def wait_for_http(address: str, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
+def answers(address: str) -> bool:
+    """Whether a server is there; without the token it refuses, which is an answer."""
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert process.poll() is None, "the head ended"
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    raise AssertionError(f"{address} does not answer")
+    while not what():
+        assert process.poll() is None, "the node ended"
+        assert time.monotonic() < end, "the node did not come up"
+        time.sleep(0.5)
 
 
-def submit(address: str, working_dir: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """``ray job submit`` as a user types it, from `working_dir`; `more` goes in front of the command."""
+def submit(
+    address: str, folder: Path, working_dir: Path, *command: str, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """``ray job submit`` as a user types it, to the cluster of `folder`; `more` goes in front of the command."""
     ray = str(Path(sys.executable).parent / "ray")
     settings = [f"{name}={value}" for name, value in more.items()]
     return subprocess.run(
         [ray, "job", "submit", "--address", address, "--working-dir", ".", "--runtime-env", "pipelines/ray-job.yaml",
          "--", "env", *settings, *command],
-        cwd=working_dir, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}, capture_output=True, text=True,
+        cwd=working_dir, env={**os.environ, **token(folder)}, capture_output=True, text=True,
         timeout=900,
     )  # fmt: skip

@@ -161,6 +161,7 @@ def write_evaluation(
     energy: float = 3.0,
     replay_head: Mapping[int, float] | None = None,
     spread: float = 0.05,
+    frames_of: str = "t1",
 ) -> None:
     """``runs/evaluate/<name>`` from target and retention force RMSE by seed (meV/A); `own` is the foundation's."""
 
@@ -189,10 +190,12 @@ def write_evaluation(
     if replay_head is not None:
         totals["forgetting_ratio_replay_head"] = summary([value / own for value in replay_head.values()])
     folder = root / "runs/evaluate" / name
+    identity = {"foundation_sha256": "0" * 64, "target": frames_of, "retention": "r1", "dtype": "float64"}
     write_json(
         folder / "metrics.json",
-        {"name": name, "system": "salt", "foundation": "tiny", "seeds": seeds, "summary": totals},
+        {"name": name, "system": "salt", "foundation": "tiny", "identity": identity, "seeds": seeds, "summary": totals},
     )
+    write_frames_csv(folder / "frames.csv", {"target": force, "retention": retention}, energy)
     random = np.random.default_rng(0)
     rows = []
     for seed in force:
@@ -201,6 +204,45 @@ def write_evaluation(
                 predicted = reference + random.normal(0.0, 1e-3 * error)
                 rows.append({"seed": seed, "set": kind, "reference": reference, "predicted": predicted})
     write_table(folder / "parity.csv", rows)
+
+
+def write_frames_csv(path: Path, sets: Mapping[str, Mapping[int, float]], energy: float, frames: int = 40) -> None:
+    """Errors of each frame with exactly the RMSE asked for; hard frames are hard for every model."""
+    hard = np.random.default_rng(1).lognormal(0.0, 0.5, frames)
+    rows = []
+    for part, by_seed in sets.items():
+        for seed, force in by_seed.items():
+            own = hard * np.random.default_rng([seed, int(1000 * force)]).lognormal(0.0, 0.05, frames)
+            own *= force / np.sqrt(np.mean(own**2))
+            for index in range(frames):
+                row = {
+                    "seed": seed,
+                    "set": part,
+                    "head": "Default",
+                    "frame": index,
+                    "n_atoms": 7,
+                    "config_type": "salt",
+                }
+                rows.append({**row, "energy_error": energy * (-1) ** index, "force_rmse": own[index]})
+    write_table(path, rows)
+
+
+def write_robustness(root: Path, name: str, values: Mapping[str, float | None], seed: int = 1) -> None:
+    """``runs/robustness/<name>/metrics.json`` of one seed from a share in % of each metric; None: not measured."""
+    found: dict[str, Any] = {}
+    for metric, value in values.items():
+        part: dict[str, Any] = {"value": value, "unit": "%", "n": 20, "details": {}, "reason": None}
+        part |= {"low": None, "high": None, "score": None}
+        if value is None:
+            part["reason"] = "no oracle"
+        else:
+            part |= {"low": max(0.0, value - 5), "high": min(100.0, value + 5), "score": value / 100}
+        found[metric] = part
+    from retemper.robustness.project import summary
+
+    seeds = {str(seed): {"metrics": found}}
+    content = {"name": name, "level": "quick", "seeds": seeds, "summary": summary(seeds)}
+    write_json(root / f"runs/robustness/{name}/metrics.json", content)
 
 
 def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:

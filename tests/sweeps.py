@@ -84,7 +84,7 @@ def environment(**more: str) -> dict[str, str]:
 def stage(root: Path, name: str, *arguments: str) -> str:
     """Run a stage to its end and return what it printed."""
     done = subprocess.run(
-        command(name, *arguments), cwd=root, env=environment(), capture_output=True, text=True, timeout=600
+        command(name, *arguments), cwd=root, env=environment(), capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -18,23 +18,34 @@ from retemper.robustness.context import LEVELS
 from retemper.settings import load_settings
 
 PACKAGE = ROOT / "platform/retemper"
-HEAVY = {"torch", "mace", "e3nn", "mlflow", "ray", "optuna", "tblite", "symmetrix", "rdkit", "matplotlib", "dvc",
-         "numba", "pyxtal", "joblib"}  # fmt: skip
+HEAVY = {"torch", "torch_sim", "mace", "e3nn", "mlflow", "ray", "optuna", "tblite", "symmetrix", "rdkit", "matplotlib",
+         "dvc", "numba", "pyxtal", "joblib"}  # fmt: skip
 # Modules that may import a heavy package at their top: they are imported by stages and workers only.
 TOP_LEVEL = {"finetune/loss.py", "finetune/batches.py", "finetune/checkpoint.py", "finetune/loop.py",
              "finetune/proof.py", "finetune/worker.py", "sweep/run.py", "sweep/search.py", "sweep/study.py",
              "sweep/watch.py"}  # fmt: skip
 # One module alone touches each big dependency: package -> path prefixes that may import it anywhere.
 OWNERS = {
-    "mlflow": ("tracking.py", "tracking_sweep.py", "registry.py", "mlflow_store.py", "mlflow_model.py"),
+    "mlflow": (
+        "tracking.py",
+        "tracking_sweep.py",
+        "registry.py",
+        "mlflow_store.py",
+        "mlflow_model.py",
+        "promotion/aliases.py",
+        "promotion/kept.py",
+        "promotion/lock.py",
+        "promotion/load.py",
+    ),
+    "torch_sim": ("promotion/export.py",),
     "ray": (
+        "robustness/cluster.py",
         "sweep/nodes.py",
         "sweep/run.py",
         "sweep/search.py",
         "sweep/ship.py",
         "sweep/trial.py",
         "sweep/watch.py",
-        "robustness/cluster.py",
     ),
     "optuna": ("sweep/run.py", "sweep/search.py", "sweep/study.py", "sweep/watch.py"),
     "tblite": ("xtb.py",),
@@ -100,6 +111,13 @@ def test_metric_files(name: str) -> None:
 def test_stages_do_not_import_each_other() -> None:
     for path in (ROOT / "pipelines").glob("*.py"):
         assert "pipelines" not in {package for package, _ in imports(path)}, path.name
+
+
+def test_one_module_writes_aliases() -> None:
+    for path in MODULES:
+        if path.relative_to(PACKAGE) != Path("promotion/aliases.py"):
+            text = path.read_text()
+            assert "registered_model_alias(" not in text.replace("get_model_version_by_alias(", ""), path.name
 
 
 def test_folders() -> None:

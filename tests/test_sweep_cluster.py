@@ -25,7 +25,7 @@ def test_submitted_job(files: dict[str, Any], tmp_path: Path) -> None:
         shutil.copytree(ROOT / name, laptop / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "params.yaml", laptop / "params.yaml")
     with cluster(tmp_path) as address:
-        done = submit(address, laptop, "python", "-m", "pipelines.sweep", "naive", RETEMPER_ROOT=str(root),
+        done = submit(address, tmp_path, laptop, "python", "-m", "pipelines.sweep", "naive", RETEMPER_ROOT=str(root),
                       MLFLOW_TRACKING_URI=f"sqlite:///{root / 'mlflow.db'}")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "trial" in done.stdout and not (laptop / "runs").exists()

@@ -12,6 +12,7 @@ from typing import Any
 
 from retemper import __version__
 from retemper.errors import RetemperError
+from retemper.promotion.commands import COMMANDS as MODEL_COMMANDS
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
@@ -148,11 +149,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=f"retemper {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, (_, arguments_of, about) in COMMANDS.items():
+    for name, (_, arguments_of, about) in {**COMMANDS, **MODEL_COMMANDS}.items():
         arguments_of(commands.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)
     try:
-        COMMANDS[options.command][0](options)
+        (COMMANDS.get(options.command) or MODEL_COMMANDS[options.command])[0](options)
     except RetemperError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

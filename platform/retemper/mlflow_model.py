@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
+
+MAX_EDGES = 4_000  # of the structures that are evaluated together, unless one alone has more
 
 
 def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dtype: str = "float64") -> Any:
@@ -56,9 +58,9 @@ class FineTunedMACE(PythonModel):
     """Energies, forces and stresses of structures given as JSON.
 
     A row has ``numbers`` [n_atoms], ``positions`` [n_atoms, 3] in A and, where there is one,
-    ``cell`` [3, 3] in A and ``pbc`` [3], each as JSON text. The answer has
-    ``energy`` (eV), and as JSON text ``forces`` [n_atoms, 3] (eV/A) and ``stress`` [3, 3]
-    (eV/A^3, null without periodicity in three directions).
+    ``cell`` [3, 3] in A and ``pbc`` [3] (default: periodic where there is a cell). The answer has
+    ``energy`` (eV), ``forces`` [n_atoms, 3] (eV/A) and ``stress`` [3, 3] (eV/A^3, null without
+    periodicity in three directions). Rows that cannot be evaluated are refused, status 400.
     """
 
     def load_context(self, context: Any) -> None:
@@ -69,33 +71,110 @@ class FineTunedMACE(PythonModel):
         )
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Evaluate every row. MLflow turns a list of rows into a table before it gets here."""
-        answers = []
-        for row in model_input.to_dict("records"):
-            atoms: Any = structure(row)
-            atoms.calc = self.calculator
-            stress = atoms.get_stress(voigt=False).tolist() if atoms.pbc.all() else None
-            answers.append(
-                {
-                    "energy": float(atoms.get_potential_energy()),
-                    "forces": json.dumps(atoms.get_forces().tolist()),
-                    "stress": json.dumps(stress),
-                }
-            )
-        return pd.DataFrame(answers)
+        """Evaluate all rows, in batches. MLflow turns a list of rows into a table before it gets here."""
+        known = {int(z) for z in self.calculator.z_table.zs}
+        try:
+            frames = [structure(row, known) for row in numbered(model_input)]
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        return pd.DataFrame(evaluate(self.calculator, frames), columns=["energy", "forces", "stress"])
 
 
-def structure(row: Mapping[Any, Any]) -> Atoms:
-    """A row of the input as ASE structure; a cell or periodicity that is missing is none."""
-    given = {name: json.loads(text) for name, text in row.items() if isinstance(text, str)}
-    if "numbers" not in given or "positions" not in given:
-        raise ValueError("a structure needs `numbers` and `positions`, as JSON text")
-    return Atoms(
-        numbers=given["numbers"],
-        positions=np.asarray(given["positions"], dtype=float),
-        cell=given.get("cell"),
-        pbc=given.get("pbc"),
-    )
+def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
+    """Energy, forces and stress of every frame, evaluated together in batches of similar size."""
+    import torch
+    from mace.tools import torch_geometric
+
+    answers: list[dict[str, Any]] = [{}] * len(frames)
+    graphs = {index: graph(calculator, atoms) for index, atoms in enumerate(frames)}
+    for indices in batches([int(one.edge_index.shape[1]) for one in graphs.values()]):
+        batch = torch_geometric.Batch.from_data_list([graphs[k] for k in indices]).to(calculator.device)
+        periodic = [bool(frames[k].pbc.all()) for k in indices]
+        found = calculator.models[0](batch.to_dict(), compute_force=True, compute_stress=any(periodic))
+        forces = torch.split(found["forces"].detach().cpu(), [len(frames[k]) for k in indices])
+        for place, k in enumerate(indices):
+            stress = found["stress"][place].detach().cpu().tolist() if periodic[place] else None
+            answers[k] = {
+                "energy": float(found["energy"][place].detach()),
+                "forces": forces[place].tolist(),
+                "stress": stress,
+            }
+    return answers
+
+
+def graph(calculator: Any, atoms: Atoms) -> Any:
+    """MACE's graph of a structure, in the calculator's precision."""
+    from mace import data
+    from mace.tools import torch_tools
+
+    keys = data.KeySpecification(info_keys={}, arrays_keys={})
+    with torch_tools.default_dtype(calculator.default_dtype):
+        config = data.config_from_atoms(atoms, key_specification=keys, head_name=calculator.head)
+        return data.AtomicData.from_config(
+            config, z_table=calculator.z_table, cutoff=calculator.r_max, heads=calculator.available_heads
+        )
+
+
+def batches(edges: Sequence[int]) -> list[list[int]]:
+    """Indices in order of size, in groups of at most `MAX_EDGES` edges (one structure at least)."""
+    groups: list[list[int]] = []
+    total = 0
+    for k in sorted(range(len(edges)), key=lambda index: edges[index]):
+        if not groups or total + edges[k] > MAX_EDGES:
+            groups.append([])
+            total = 0
+        groups[-1].append(k)
+        total += edges[k]
+    return groups
+
+
+def numbered(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries without what is missing, with their number for messages."""
+    rows = table.to_dict("records")
+    return [
+        {"row": k, **{str(n): v for n, v in row.items() if not (v is None or isinstance(v, float))}}
+        for k, row in enumerate(rows)
+    ]
+
+
+def structure(row: Mapping[str, Any], known: set[int]) -> Atoms:
+    """A row of the input as ASE structure; `ValueError` says what is wrong with it.
+
+    Parameters
+    ----------
+    known : set of int
+        Atomic numbers that the model knows.
+    """
+    where = f"structure {row['row']}"
+    positions, numbers = _array(row, "positions", (-1, 3)), _array(row, "numbers", (-1,))
+    if len(numbers) != len(positions) or not len(numbers):
+        raise ValueError(
+            f"{where}: {len(numbers)} numbers and {len(positions)} positions; expected equally many, not 0"
+        )
+    lacking = sorted({int(z) for z in numbers} - known)
+    if lacking or (numbers != numbers.astype(int)).any():
+        raise ValueError(f"{where}: the model does not know atomic numbers {lacking or numbers.tolist()}")
+    cell = _array(row, "cell", (3, 3)) if "cell" in row else np.zeros((3, 3))
+    pbc = _array(row, "pbc", (3,)).astype(bool) if "pbc" in row else np.full(3, "cell" in row)
+    if np.linalg.matrix_rank(cell[pbc]) < pbc.sum():
+        raise ValueError(f"{where}: periodic along {int(pbc.sum())} directions that its cell does not span")
+    return Atoms(numbers=numbers.astype(int), positions=positions, cell=cell, pbc=pbc)
+
+
+def _array(row: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An entry as finite numbers of a shape; -1 is any length."""
+    wanted = "[" + ", ".join("n_atoms" if n < 0 else str(n) for n in shape) + "]"
+    if name not in row:
+        raise ValueError(f"structure {row['row']}: {name!r} is missing; expected numbers of shape {wanted}")
+    try:
+        array = np.array([list(part) if np.ndim(part) else part for part in row[name]], dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"structure {row['row']}: {name!r} is not an array of numbers of shape {wanted}") from None
+    if array.ndim != len(shape) or any(n not in (-1, m) for n, m in zip(shape, array.shape, strict=True)):
+        raise ValueError(f"structure {row['row']}: {name!r} has shape {list(array.shape)}, expected {wanted}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"structure {row['row']}: {name!r} is not finite")
+    return array
 
 
 mlflow.models.set_model(FineTunedMACE())

@@ -7,6 +7,7 @@ The store is ``mlflow.db`` (sqlite) with ``mlartifacts/`` at the project root, o
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -141,6 +142,12 @@ def store_errors(root: Path | None = None) -> Iterator[None]:
             f"MLflow at {tracking_uri(root)} failed: {str(error).splitlines()[0][:300]}",
             expected="a tracking store that answers",
             fix=f"start the server, or unset MLFLOW_TRACKING_URI to use {DATABASE} in the project",
+        ) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise RetemperError(
+            f"No space left on the disk for MLflow at {tracking_uri(root)}.", fix="free space, then run again"
         ) from error
 
 

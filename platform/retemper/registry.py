@@ -1,39 +1,31 @@
-"""Fine-tuned models as versions of one registered MLflow model per system, and back as ASE calculators.
+"""Fine-tuned models as versions of one registered MLflow model per system.
 
 A version is one seed of one strategy. It is known by the sha256 of its weights and the key
 of its configuration, so registering the same result again changes nothing. The numbers it
-is judged by are copied into its tags, because MLflow cannot search versions by metric.
+is judged by are copied into its tags, because MLflow cannot search versions by metric. The
+way back is `retemper.load`.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper import lineage, model_card, tracking
-from retemper.errors import RetemperError, unknown
-from retemper.files import atomic_write, project_root, read_json, sha256, write_json
-from retemper.mlflow_store import (
-    ARTIFACTS,
-    DATABASE,
-    connect,
-    default_store,
-    metric_entities,
-    store_errors,
-    tracking_uri,
-)
+from retemper.errors import RetemperError
+from retemper.files import read_json, sha256, write_json
+from retemper.mlflow_store import connect, default_store, metric_entities, store_errors
+from retemper.promotion import aliases, kept, measures
+from retemper.promotion.load import CANDIDATE
+from retemper.promotion.lock import locked
 from retemper.results import FOUNDATION, Results, forgetting_ratio, read_results, seed_value, summary_value
 from retemper.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 HEAD = "Default"  # MACE's name of the head that learned the target data
-CANDIDATE = "candidate"  # alias of the version to look at first
-WEIGHTS = "model.model"
 
 
 def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, Any]:
@@ -81,6 +73,8 @@ def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, A
         }
         write_json(root / f"runs/register/{strategy}.json", record)
         _set_candidate(client, root, settings, record)
+        with locked(client, root, settings.system):
+            aliases.settle(client, root, settings.system)  # a rebuilt store gets its champion back
     return record
 
 
@@ -137,6 +131,7 @@ def _register_seed(client: MlflowClient, results: Results, strategy: str, seed: 
             fix=f"dvc checkout, or dvc repro -f finetune@{strategy}",
         )
     run = client.get_run(run_id)
+    inputs = run.inputs.dataset_inputs if run.inputs else []
     tags = {
         "strategy": strategy,
         "seed": str(seed),
@@ -145,26 +140,31 @@ def _register_seed(client: MlflowClient, results: Results, strategy: str, seed: 
         "key": run.data.tags["retemper.key"],
         **{name: str(value) for name, value in numbers(results, strategy, seed).items()},
         **{n: v for n, v in run.data.tags.items() if n.startswith("dvc.")},
+        **{f"data.{entry.dataset.name}": entry.dataset.digest for entry in inputs},
     }
     if "mlflow.source.git.commit" in run.data.tags:
         tags["git_commit"] = run.data.tags["mlflow.source.git.commit"]
     card = model_card.write(results, strategy, seed, tags)
     existing = [
-        v for v in _versions(client, system) if v.tags.get("sha256") == weights and v.tags.get("key") == tags["key"]
+        v
+        for v in aliases.versions(client, system)
+        if v.tags.get("sha256") == weights and v.tags.get("key") == tags["key"]
     ]
     if existing:
         version = existing[0]
-        if version.tags == tags:
+        if all(version.tags.get(name) == value for name, value in tags.items()):
+            kept.keep(client, version, results, measures.collect(results, strategy, seed))
             return str(version.version)
         for name, value in tags.items():
             client.set_model_version_tag(system, version.version, name, value)
         client.update_model_version(system, version.version, card)
-        model_id = _model_id(version)
+        model_id = kept.model_id(version)
     else:
         model_id = _log_model(client, results, strategy, seed, run_id, tags)
         version = client.create_model_version(
             system, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
         )
+    kept.keep(client, version, results, measures.collect(results, strategy, seed))
     client.set_logged_model_tags(model_id, tags)
     client.log_batch(run_id, metrics=metric_entities(results, strategy, seed, model_id, run_id))
     return str(version.version)
@@ -178,12 +178,20 @@ def _log_model(
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, Array
 
-    text, number = DataType.string, DataType.double
-    required, optional = ("numbers", "positions"), ("cell", "pbc")
+    # Nothing is required and cells are of any type: MLflow answers what it misses with status 500, the model with 400.
+    any_type: Any = AnyType
+    matrix, either = Array(Array(DataType.double)), any_type()
+    given: list[tuple[Any, str]] = [
+        (Array(DataType.long), "numbers"),
+        (matrix, "positions"),
+        (either, "cell"),
+        (either, "pbc"),
+    ]
     signature = ModelSignature(
-        inputs=Schema([*(ColSpec(text, n) for n in required), *(ColSpec(text, n, required=False) for n in optional)]),
-        outputs=Schema([ColSpec(number, "energy"), ColSpec(text, "forces"), ColSpec(text, "stress")]),
+        inputs=Schema([ColSpec(kind, name, required=False) for kind, name in given]),
+        outputs=Schema([ColSpec(DataType.double, "energy"), ColSpec(matrix, "forces"), ColSpec(either, "stress")]),
     )
     packages = lineage.versions()
     requirements = [f"{name}=={packages[name]}" for name in ("mlflow", "mace-torch", "torch", "ase", "numpy")]
@@ -217,124 +225,7 @@ def _set_candidate(client: MlflowClient, root: Path, settings: Settings, latest:
             if record["model"] == settings.system and record["test_md5"] == latest["test_md5"]:
                 records.append(record)
     best = min(records or [latest], key=lambda record: record["force_rmse"])
-    known = {(v.tags.get("sha256"), v.tags.get("seed")): v.version for v in _versions(client, settings.system)}
+    known = {(v.tags.get("sha256"), v.tags.get("seed")): v.version for v in aliases.versions(client, settings.system)}
     version = known.get((best["best"]["sha256"], str(best["best"]["seed"])))
     if version is not None:  # None: registered in another store, and not in this one yet
-        client.set_registered_model_alias(settings.system, CANDIDATE, version)
-
-
-def _versions(client: MlflowClient, model: str) -> list[ModelVersion]:
-    """All versions of a registered model, newest first."""
-    found = list(client.search_model_versions(f"name = '{model}'", max_results=10000))
-    return sorted(found, key=lambda version: -int(version.version))
-
-
-def _model_id(version: ModelVersion) -> str:
-    """Logged model behind a version; MLflow leaves the version's own field empty."""
-    return str(version.source).removeprefix("models:/")
-
-
-# ------------------------------------------------------------------ back again
-
-
-def load(name_or_uri: str, *, device: str = "cpu", dtype: str = "float64", root: str | Path | None = None) -> Any:
-    """ASE calculator of a registered model.
-
-    Parameters
-    ----------
-    name_or_uri : str
-        ``nacl`` (the candidate, or the newest version where there is none), ``nacl/3``,
-        ``nacl@candidate``, each with or without ``models:/`` before it.
-    device, dtype : str
-        Where and in which precision to compute.
-    root : path, optional
-        Project whose embedded store to use; default: the one around the working directory.
-
-    Returns
-    -------
-    ase.calculators.calculator.Calculator
-        MACE's calculator with the head of the target data. eV, eV/A, eV/A^3.
-
-    Raises
-    ------
-    RetemperError
-        An unknown name or version, or weights whose sha256 is not the registered one: those
-        are not opened.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path, version = _fetch(name_or_uri, Path(folder), root)
-        from retemper.mlflow_model import calculator
-
-        try:
-            return calculator(path, version.tags["sha256"], version.tags["head"], device, dtype)
-        except ValueError as error:
-            raise RetemperError(
-                f"Version {version.version} of {version.name} cannot be loaded: {error}.",
-                fix=f"register it again, or restore {ARTIFACTS} from a backup",
-            ) from error
-
-
-def weights(name_or_uri: str, folder: Path, root: str | Path | None = None) -> Path:
-    """Model file of a registered model, named as for `load`, below `folder` under its sha256, which is checked."""
-    with tempfile.TemporaryDirectory() as temporary:
-        path, version = _fetch(name_or_uri, Path(temporary), root)
-        expected, got = version.tags["sha256"], sha256(path)
-        if got != expected:
-            raise RetemperError(
-                f"Version {version.version} of {version.name} is not what was registered. It was not opened.",
-                expected=f"sha256 {expected}",
-                got=f"sha256 {got}",
-                fix=f"register it again, or restore {ARTIFACTS} from a backup",
-            )
-        with atomic_write(folder / f"{expected[:16]}.model") as place:
-            shutil.copyfile(path, place)
-    return folder / f"{expected[:16]}.model"
-
-
-def _fetch(name_or_uri: str, folder: Path, root: str | Path | None) -> tuple[Path, ModelVersion]:
-    """Download a registered model's weights into `folder`; their path and the version."""
-    project = None if root is None else Path(root).resolve()
-    with store_errors(project):
-        client = _existing_store(project)
-        version = _resolve(client, name_or_uri)
-        from mlflow.artifacts import download_artifacts
-
-        place = client.get_logged_model(_model_id(version)).artifact_location
-        path = download_artifacts(
-            artifact_uri=f"{place}/artifacts/{WEIGHTS}", dst_path=str(folder), tracking_uri=tracking_uri(project)
-        )
-    return Path(path), version
-
-
-def _existing_store(root: Path | None) -> MlflowClient:
-    """Client of a store that is there; nothing is created for a question."""
-    import os
-
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not ((root or project_root()) / DATABASE).is_file():
-        raise RetemperError(
-            f"No models are registered: there is no {DATABASE}.", fix="dvc repro, or set MLFLOW_TRACKING_URI"
-        )
-    return connect(root)
-
-
-def _resolve(client: MlflowClient, name_or_uri: str) -> ModelVersion:
-    """The version that a name means."""
-    from mlflow.exceptions import MlflowException
-
-    name = name_or_uri.removeprefix("models:/")
-    model, _, alias = name.partition("@")
-    model, _, number = model.partition("/")
-    found = _versions(client, model)
-    if not found:
-        raise unknown("registered model", model, [entry.name for entry in client.search_registered_models()])
-    if number:
-        chosen = next((version for version in found if str(version.version) == number), None)
-        if chosen is None:
-            raise unknown(f"version of {model}", number, [str(version.version) for version in found])
-        return chosen
-    try:
-        return client.get_model_version_by_alias(model, alias or CANDIDATE)
-    except MlflowException:
-        if alias:
-            raise unknown(f"alias of {model}", alias, client.get_registered_model(model).aliases) from None
-        return found[0]
+        aliases.point(client, settings.system, CANDIDATE, str(version))

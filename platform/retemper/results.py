@@ -66,6 +66,7 @@ class Results:
     evaluations: dict[str, dict[str, Any]]  # strategies and "foundation"
     registered: dict[str, dict[str, Any]]
     robustness: dict[str, dict[str, Any]] = field(default_factory=dict)  # strategies and "foundation"
+    verdict: dict[str, Any] | None = None  # of the stage promote
     missing: list[str] = field(default_factory=list)  # stages without results, as `dvc repro` calls them
 
     def counts(self) -> dict[str, int]:
@@ -115,6 +116,7 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
         record = optional(runs / f"register/{name}.json", f"register@{name}")
         if record is not None:
             registered[name] = record
+    verdict = optional(runs / "promote/verdict.json", "promote") if settings.promotion.gates else None
     return Results(
         root,
         settings,
@@ -127,6 +129,7 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
         evaluations,
         registered,
         robustness,
+        verdict,
         missing,
     )
 

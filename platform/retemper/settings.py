@@ -119,6 +119,36 @@ class Tracking(Section):
     experiment: str = "retemper"  # MLflow experiment
 
 
+class Gate(Section):
+    """One condition of promotion: exactly one of `max`, `min`, `relative_to`. A metric that is missing fails it."""
+
+    metric: str  # target.force_rmse, forgetting_ratio, robustness.<metric>, ...: docs/registry.md lists them
+    max: float | None = None  # the metric's largest accepted value
+    min: float | None = None  # the smallest
+    relative_to: Literal["champion", "foundation"] | None = None  # not worse than that by more than `margin`
+    margin: float = 0.0  # share of the reference's error; in the metric's unit where there are no errors by frame
+    better: Literal["lower", "higher"] = "lower"  # of a relative gate; errors are always better when lower
+    confidence: float = Field(0.95, gt=0.5, lt=1)  # one-sided, of a relative gate; shared among the candidates
+    over: list[Literal["frames", "seeds"]] = Field(
+        ["frames", "seeds"], min_length=1
+    )  # what could have come out otherwise
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Gate:
+        if sum(limit is not None for limit in (self.max, self.min, self.relative_to)) != 1:
+            raise ValueError(f"the gate on {self.metric} needs exactly one of max, min, relative_to")
+        if self.relative_to is None and (self.margin or self.better != "lower"):
+            raise ValueError(f"margin and better belong to relative gates; the one on {self.metric} has max or min")
+        return self
+
+
+class Promotion(Section):
+    objective: str = "target.force_rmse"  # among models that pass, the one where this is lowest is promoted
+    gates: list[Gate] = []  # all must hold; without gates nothing is promoted
+    resamples: int = Field(5000, ge=1000)  # bootstrap samples of a relative gate
+    hook: str | None = None  # command that is told of every move of champion and challenger: JSON on its input
+
+
 class Settings(Section):
     system: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")  # name of the registered model
     foundation: str  # an entry of foundations/foundations.yaml
@@ -133,6 +163,7 @@ class Settings(Section):
     evaluate: Evaluate = Evaluate()
     robustness: Robustness = Robustness()
     tracking: Tracking = Tracking()
+    promotion: Promotion = Promotion()
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -17,6 +17,7 @@ from retemper.mlflow_store import DATABASE
 from retemper.report import inputs, robustness, sections
 from retemper.report.comparison import Comparison, compare, terminal
 from retemper.report.page import Document, to_html, to_markdown
+from retemper.report.promotion import promotion
 from retemper.results import FOUNDATION, Results, read_results
 from retemper.settings import Settings, load_settings
 
@@ -96,6 +97,7 @@ def document(results: Results, comparison: Comparison) -> Document:
             sections.parity(results),
             sections.config_types(results),
             robustness.section(results),
+            *([promotion(results)] if settings.promotion.gates else []),
             inputs.data(results),
             inputs.e0s(results),
             inputs.proof(results),

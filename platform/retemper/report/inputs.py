@@ -252,9 +252,7 @@ def where(results: Results) -> Section:
         )
         model = results.settings.system
         blocks.append(
-            Paragraph(
-                f'As ASE calculator: `from retemper import registry; atoms.calc = registry.load("{model}@candidate")`.'
-            )
+            Paragraph(f'As ASE calculator: `import retemper; atoms.calc = retemper.load("{model}@candidate")`.')
         )
     else:
         blocks.append(absent("registered models", "register"))

@@ -74,9 +74,9 @@ def _subject(options: argparse.Namespace, root: Path | None) -> Subject:
             entry = foundations.find(model, root)
             path, head = foundations.weights(entry, root), head or entry.head
         elif "@" in model or model.startswith("models:/"):
-            from retemper import registry
+            from retemper.promotion.load import weights
 
-            path = registry.weights(model, root / MODELS, root)
+            path = weights(model, root / MODELS, root)
         else:
             raise RetemperError(
                 f"{model} is no model that is known here.",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from retemper import launch
+from retemper.errors import RetemperError
 from retemper.settings import Settings
 from retemper.sweep import ship
 
@@ -18,6 +19,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_V2_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # trials are the work: they compete with other programs as any training does
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the searcher's metrics come with the last report alone
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -37,14 +39,7 @@ def connected(settings: Settings) -> Iterator[Any]:
     address = os.environ.get("RAY_ADDRESS", "local")
     home = None
     if address == "local":
-        ray.init(
-            address="local",
-            num_cpus=max(launch.cores(), settings.sweep.concurrent or 0),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            object_store_memory=OBJECT_STORE,
-        )
+        _start(max(launch.cores(), settings.sweep.concurrent or 0))
     else:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     try:
@@ -53,6 +48,31 @@ def connected(settings: Settings) -> Iterator[Any]:
         yield home
     finally:
         ray.shutdown()
+
+
+def _start(cores: int) -> None:
+    """Ray on this machine. Its own limit for that is 30 s, too short on a machine under load: three tries."""
+    import ray
+
+    for last in (False, False, True):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=OBJECT_STORE,
+            )
+            return
+        except Exception as error:  # Ray raises no class of its own
+            if "timed out during startup" not in str(error):
+                raise
+            if last:
+                raise RetemperError(
+                    f"Ray did not start: {error}", fix="try again when the machine is less busy; the sweep goes on"
+                ) from error
+            ray.shutdown()
 
 
 def places(settings: Settings) -> int:

@@ -57,6 +57,8 @@ class Watch(Callback):
         self.epochs.pop(number, None)
         found = {one.number: one for one in studies.trials(self.study)}
         one = found[number]
+        if one.state == "running":  # stopped from outside: the sweep is taken up again later
+            return
         history = self.root / ".cache/training" / one.training / "history.csv"
         tracking_sweep.finish_trial(self.runs.get(number), self.root, history, one.state, one.values, one.reason)
         self._print(line(one, self.objectives, self.space, self._best_mark(one, list(found.values()))))

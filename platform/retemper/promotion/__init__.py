@@ -1,0 +1,1 @@
+"""From registered versions to a trusted champion: gates, verdicts, aliases, comparison, export."""

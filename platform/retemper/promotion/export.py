@@ -1,0 +1,250 @@
+"""A registered version written for other programs, each file checked by loading it back.
+
+==============  ===========================================  =======================================
+format          file                                         for
+==============  ===========================================  =======================================
+model           ``<name>.model``                             anything that reads MACE models; one head
+ase             the same and ``<name>-ase.py``               ASE, without retemper
+torch-sim       the same and ``<name>-torch-sim.py``         torch-sim
+lammps          ``<name>-lammps.pt``                         ``pair_style mace`` (ACEsuit's LAMMPS)
+lammps-mliap    ``<name>-mliap_lammps.pt``                   ``pair_style mliap unified`` (Python ML-IAP)
+==============  ===========================================  =======================================
+
+The LAMMPS files are made by MACE's own exporters and evaluated here the way LAMMPS does it for
+one process and atoms without periodic images; LAMMPS itself is not run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+
+from retemper import inference, launch
+from retemper.errors import RetemperError, unknown
+from retemper.files import atomic_write, sha256, write_json
+from retemper.mlflow_store import store_errors
+from retemper.promotion import kept, lammps
+from retemper.promotion.commands import FORMATS
+from retemper.promotion.load import existing_store, resolve
+
+# Largest difference to MACE's own calculator: eV, and eV/A.
+TOLERANCE = {"float64": (1e-6, 1e-6), "float32": (5e-3, 5e-3)}
+ASE = '''"""{about}
+
+Needs mace-torch and ase. Energies in eV, forces in eV/A, stress in eV/A^3.
+"""
+
+from pathlib import Path
+
+from mace.calculators import MACECalculator
+
+MODEL = Path(__file__).with_name("{model}")
+
+
+def calculator(device="cpu", dtype="{dtype}"):
+    return MACECalculator(model_paths=[str(MODEL)], device=device, default_dtype=dtype, head="{head}")
+'''
+TORCH_SIM = '''"""{about}
+
+Needs torch-sim-atomistic and mace-torch. Energies in eV, forces in eV/A, stress in eV/A^3.
+"""
+
+from pathlib import Path
+
+import mace  # noqa: F401  (before torch loads the file: it allows pickled modules)
+import torch
+from torch_sim.models.mace import MaceModel
+
+MODEL = Path(__file__).with_name("{model}")
+
+
+def model(device="cpu", dtype=torch.{dtype}):
+    loaded = torch.load(MODEL, map_location=device, weights_only=False)
+    return MaceModel(model=loaded, device=torch.device(device), dtype=dtype)
+'''
+
+
+def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64") -> list[Path]:
+    """Write a registered version for another program, with a ``.json`` that says what it is.
+
+    Parameters
+    ----------
+    name : str
+        As `retemper.load` takes it.
+    to : str
+        One of ``model``, ``ase``, ``torch-sim``, ``lammps``, ``lammps-mliap``.
+    folder : path
+        Where to write; made where there is none.
+    dtype : str
+        Of the computation in the other program; a ``.model`` keeps the precision it was trained in.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    RetemperError
+        An unknown name or format, tampered weights, a program that is not installed, or a file
+        that gives other energies or forces than MACE's own calculator.
+    """
+    if to not in FORMATS:
+        raise unknown("export format", to, FORMATS)
+    with store_errors(root), tempfile.TemporaryDirectory() as temporary:
+        client = existing_store(root)
+        version = resolve(client, name)
+        weights = kept.weights(client, root, version, Path(temporary))
+        head, stem = version.tags["head"], f"{version.name}-{version.version}"
+        one = single_head(weights, head, Path(temporary) / "single.model")
+        folder.mkdir(parents=True, exist_ok=True)
+        about = f"{version.name}/{version.version}: {version.tags['strategy']}, seed {version.tags['seed']}"
+        words = {"about": about, "model": f"{stem}.model", "head": head, "dtype": dtype}
+        made = _write(one, head, to, folder, stem, dtype, words)
+        _check(weights, head, made[0], to, dtype)
+        facts = {
+            "model": f"{version.name}/{version.version}",
+            "format": to,
+            "registered_sha256": version.tags["sha256"],
+            "files": {path.name: sha256(path) for path in made},
+            "head": head,
+            "elements": [chemical_symbols[z] for z in inference.elements(one)],
+            "cutoff": float(inference.load(one).r_max),
+            "units": {"energy": "eV", "forces": "eV/A", "length": "A"},
+        }
+        write_json(folder / f"{stem}-{to}.json", facts)
+    return [*made, folder / f"{stem}-{to}.json"]
+
+
+def single_head(weights: Path, head: str, out: Path) -> Path:
+    """Write `weights` with `head` alone, in their own precision; a model with one head is copied."""
+    if len(inference.heads(weights)) == 1:
+        inference.pick_head(weights, head)
+        with atomic_write(out) as temporary:
+            temporary.write_bytes(weights.read_bytes())
+        return out
+    launch.import_mace()
+    import torch
+    from mace.tools.scripts_utils import remove_pt_head
+
+    inference.pick_head(weights, head)
+    model = torch.load(weights, map_location="cpu", weights_only=False)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    with inference.default_dtype(dtype), atomic_write(out) as temporary:
+        torch.save(remove_pt_head(model, head), temporary)
+    return out
+
+
+def torch_sim_model(single: Path, device: str, dtype: str) -> Any:
+    """A torch-sim model of a file with one head.
+
+    torch-sim 0.3 never passes a head on, so that it evaluates head 0 of a file with several.
+    """
+    launch.import_mace()
+    import torch
+
+    try:
+        from torch_sim.models.mace import MaceModel
+    except ImportError as error:
+        raise RetemperError("torch-sim is not installed.", fix='pip install "retemper[torch-sim]"') from error
+    loaded = torch.load(single, map_location=device, weights_only=False)
+    if len(getattr(loaded, "heads", ["Default"])) > 1:
+        raise RetemperError(f"{single} has several heads, of which torch-sim would use the first.")
+    with inference.default_dtype(dtype):
+        return MaceModel(model=loaded, device=torch.device(device), dtype=getattr(torch, dtype))
+
+
+def _write(one: Path, head: str, to: str, folder: Path, stem: str, dtype: str, words: dict[str, str]) -> list[Path]:
+    """Write the files of a format; the first is the one to check."""
+    if to in ("lammps", "lammps-mliap"):
+        path = folder / (f"{stem}-lammps.pt" if to == "lammps" else f"{stem}-mliap_lammps.pt")
+        with atomic_write(path) as temporary:
+            write = lammps.write_libtorch if to == "lammps" else lammps.write_mliap
+            write(one, head, dtype, temporary)
+        return [path]
+    path = folder / f"{stem}.model"
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(one.read_bytes())
+    if to == "model":
+        return [path]
+    script = folder / f"{stem}-{to}.py"
+    with atomic_write(script) as temporary:
+        temporary.write_text((ASE if to == "ase" else TORCH_SIM).format(**words), encoding="utf-8")
+    return [path, script]
+
+
+# ------------------------------------------------------------------ loading back
+
+
+def probes(elements: list[int], periodic: bool) -> list[Atoms]:
+    """Small structures of a model's elements: a cluster of five atoms, and where asked a cell of four."""
+    random = np.random.default_rng(0)
+    chosen = [elements[k % len(elements)] for k in range(5)]
+    bond = 2.2 * float(np.mean([covalent_radii[z] for z in chosen]))
+    grid = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=float)
+    made = [Atoms(chosen, bond * grid + random.normal(0.0, 0.05, (5, 3)))]
+    if periodic:
+        fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+        cell = Atoms(chosen[:4], cell=np.eye(3) * 1.5 * bond, pbc=True, scaled_positions=fcc)
+        cell.positions += random.normal(0.0, 0.05, (4, 3))
+        made.append(cell)
+    return made
+
+
+def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None:
+    """Energies and forces of the written file against MACE's calculator on the registered weights."""
+    launch.import_mace()
+    from mace.calculators import MACECalculator
+
+    with inference.default_dtype(dtype):
+        reference = MACECalculator(model_paths=[str(weights)], device="cpu", default_dtype=dtype, head=head)
+        evaluate = _evaluator(written, to, dtype)
+        most_energy, most_forces = TOLERANCE[dtype]
+        for atoms in probes(inference.elements(weights), periodic=not to.startswith("lammps")):
+            energy, forces = evaluate(atoms)
+            off = abs(energy - float(reference.get_potential_energy(atoms)))
+            off_forces = float(np.abs(forces - reference.get_forces(atoms)).max())
+            if not (off <= most_energy and off_forces <= most_forces):
+                written.unlink()
+                raise RetemperError(
+                    f"The exported file does not give MACE's own energies and forces for {atoms.symbols}.",
+                    expected=f"differences below {most_energy:g} eV and {most_forces:g} eV/A",
+                    got=f"{off:.3g} eV and {off_forces:.3g} eV/A",
+                    fix="export another format, and report this",
+                )
+
+
+def _evaluator(written: Path, to: str, dtype: str) -> Callable[[Atoms], tuple[float, np.ndarray]]:
+    """Energy (eV) and forces [n_atoms, 3] (eV/A) by the file that was written."""
+    if to == "lammps":
+        return lammps.libtorch_evaluator(written, dtype)
+    if to == "lammps-mliap":
+        return lammps.mliap_evaluator(written, dtype)
+    if to == "torch-sim":
+        return _torch_sim_evaluator(written, dtype)
+    from mace.calculators import MACECalculator
+
+    calculator = MACECalculator(model_paths=[str(written)], device="cpu", default_dtype=dtype)
+    return lambda atoms: (float(calculator.get_potential_energy(atoms)), np.asarray(calculator.get_forces(atoms)))
+
+
+def _torch_sim_evaluator(written: Path, dtype: str) -> Callable[[Atoms], tuple[float, np.ndarray]]:
+    model = torch_sim_model(written, "cpu", dtype)
+    import torch
+    import torch_sim
+
+    def evaluate(atoms: Atoms) -> tuple[float, np.ndarray]:
+        boxed = atoms.copy()
+        if not boxed.pbc.any():  # torch-sim wants a cell
+            boxed.center(vacuum=10.0)
+        state = torch_sim.io.atoms_to_state([boxed], torch.device("cpu"), getattr(torch, dtype))
+        found = model(state)
+        return float(found["energy"][0]), found["forces"].detach().numpy()
+
+    return evaluate

@@ -1,0 +1,38 @@
+"""Tells others that an alias was moved: a command from ``params.yaml`` gets the move as JSON on its input."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import warnings
+from pathlib import Path
+
+from retemper.promotion import history
+from retemper.promotion.history import Move
+
+TIMEOUT = 60.0  # s
+
+
+def tell(command: str | None, root: Path, move: Move) -> None:
+    """Run `command` (no shell) in the project's folder; the move stands whether it works or not."""
+    if not command:
+        return
+    try:
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=root,
+            input=history.dumps(move) + "\n",
+            text=True,
+            timeout=TIMEOUT,
+            capture_output=True,
+            check=False,
+        )
+        problem = None if done.returncode == 0 else f"status {done.returncode}: {done.stderr.strip()[-300:]}"
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        problem = str(error)
+    if problem:
+        warnings.warn(
+            f"promotion.hook failed ({problem}). The {move.alias} of {move.system} has moved all the same.",
+            RuntimeWarning,
+            stacklevel=2,
+        )

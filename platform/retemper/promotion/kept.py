@@ -1,0 +1,81 @@
+"""What is kept with a version in the store beside its weights: its measures, its verdict, how it was trained."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retemper.errors import RetemperError
+from retemper.files import digest, sha256
+from retemper.lineage import file_md5
+from retemper.mlflow_store import tracking_uri
+from retemper.promotion import measures
+from retemper.promotion.measures import Measured
+from retemper.results import Results
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+FOLDER = "retemper"  # below the version's artifacts
+TRAINING = ("mace.yaml", "effective.json", "history.csv")
+WEIGHTS = "artifacts/model.model"
+
+
+def model_id(version: ModelVersion) -> str:
+    """Logged model behind a version; MLflow leaves the version's own field empty."""
+    return str(version.source).removeprefix("models:/")
+
+
+def keep(client: MlflowClient, version: ModelVersion, results: Results, measured: Measured) -> None:
+    """Put measures, errors by frame and the training's files beside the weights; again only when they changed."""
+    frames = results.root / "runs/evaluate" / measured.strategy / measures.FRAMES
+    folder = results.trainings[measured.strategy][measured.seed].folder
+    training = [folder / name for name in TRAINING if (folder / name).is_file()]
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        measures.save(measured, frames, place)
+        for path in training:
+            shutil.copy(path, place)
+        identity = digest([(path.name, file_md5(path)) for path in sorted(place.iterdir())])
+        if version.tags.get("kept") != identity:
+            client.log_model_artifacts(model_id(version), str(place), FOLDER)
+            client.set_model_version_tag(version.name, version.version, "kept", identity)
+
+
+def fetch(client: MlflowClient, root: Path | None, version: ModelVersion) -> Measured | None:
+    """The measures kept with a version; `None` where there are none."""
+    if "kept" not in version.tags:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return measures.read(_download(client, root, version, FOLDER, Path(folder)))
+
+
+def weights(client: MlflowClient, root: Path | None, version: ModelVersion, folder: Path) -> Path:
+    """Download a version's weights into `folder`; they are refused unless their sha256 is the registered one."""
+    path = _download(client, root, version, WEIGHTS, folder)
+    got, registered = sha256(path), version.tags.get("sha256")
+    if got != registered:
+        raise RetemperError(
+            f"The weights of {version.name}/{version.version} are not the registered ones and were not opened.",
+            expected=f"sha256 {registered}",
+            got=f"sha256 {got}",
+            fix="register it again, or restore the store from a backup",
+        )
+    return path
+
+
+def training_file(client: MlflowClient, root: Path | None, version: ModelVersion, name: str, folder: Path) -> Path:
+    """Download one of the training's files."""
+    return _download(client, root, version, f"{FOLDER}/{name}", folder)
+
+
+def _download(client: MlflowClient, root: Path | None, version: ModelVersion, path: str, folder: Path) -> Path:
+    from mlflow.artifacts import download_artifacts
+
+    place = client.get_logged_model(model_id(version)).artifact_location
+    return Path(
+        download_artifacts(artifact_uri=f"{place}/{path}", dst_path=str(folder), tracking_uri=tracking_uri(root))
+    )

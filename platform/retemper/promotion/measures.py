@@ -1,0 +1,175 @@
+"""What was measured on one registered model: numbers with intervals, and errors of every frame.
+
+Read from ``runs/`` for the models of this run, and from the files kept with a version for
+the champion. No MLflow here.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retemper.errors import RetemperError
+from retemper.files import read_json, write_json
+from retemper.promotion.history import Model
+from retemper.results import FOUNDATION, QUANTITIES, Results, finite, forgetting_ratio, read_table
+
+MEASURES, FRAMES = "measures.json", "frames.csv"
+UNITS = {"energy": "meV/atom", "force": "meV/Å", "stress": "meV/Å³"}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A metric's value, its 95 % interval where there is one, and its unit; without a value the reason."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of one model on the frames of one set."""
+
+    energy: np.ndarray  # [n] meV/atom, signed
+    force_sq: np.ndarray  # [n] (meV/A)^2, summed over the components of a frame
+
+    @classmethod
+    def of(cls, energy: list[float], force_sq: list[float]) -> Errors:
+        """From lists."""
+        return cls(np.array(energy), np.array(force_sq))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model: one seed of one strategy, or the foundation (strategy "foundation", seed 0)."""
+
+    strategy: str
+    seed: int
+    sha256: str
+    identity: dict[str, str]  # of the sets it was measured on (see `evaluate.identity`)
+    numbers: dict[str, Number]
+    frames: dict[int, dict[str, Errors]]  # seeds of its strategy -> set -> errors
+
+    @property
+    def name(self) -> str:
+        return self.strategy if self.strategy == FOUNDATION else f"{self.strategy}, seed {self.seed}"
+
+    @property
+    def model(self) -> Model:
+        return Model(self.sha256, self.strategy, self.seed)
+
+    def number(self, metric: str) -> Number:
+        """A metric; one that is not there has no value."""
+        return self.numbers.get(metric, Number(None, reason="not measured"))
+
+    def own(self, part: str) -> Errors | None:
+        """This model's errors on a set."""
+        return self.frames.get(self.seed, {}).get(part)
+
+    def recipe(self, part: str) -> list[Errors]:
+        """Errors on a set of all seeds of the strategy."""
+        return [sets[part] for _, sets in sorted(self.frames.items()) if part in sets]
+
+
+def collect(results: Results, strategy: str, seed: int) -> Measured:
+    """Everything that ``runs/`` says of one model.
+
+    Raises
+    ------
+    RetemperError
+        The evaluation has not run, or its files are broken.
+    """
+    evaluation = results.evaluations.get(strategy)
+    if evaluation is None or str(seed) not in evaluation["seeds"]:
+        stage = strategy if strategy == FOUNDATION else f"evaluate@{strategy}"
+        raise RetemperError(f"{strategy}, seed {seed} has not been evaluated.", fix=f"dvc repro {stage}")
+    identity = evaluation.get("identity", {})
+    if strategy == FOUNDATION:
+        weights = str(identity.get("foundation_sha256", ""))
+    else:
+        weights = str(results.trainings[strategy][seed].outcome["sha256"])
+    numbers = from_reports(evaluation["seeds"][str(seed)])
+    base = results.evaluations.get(FOUNDATION)
+    for part, name in (("retention", "forgetting_ratio"), ("retention_replay_head", "forgetting_ratio_replay_head")):
+        ratio = forgetting_ratio(base, evaluation, seed, part)
+        if ratio is not None:
+            numbers[name] = Number(ratio)
+    numbers |= robustness(results.root, strategy, seed)
+    frames = read_frames_csv(results.root / "runs/evaluate" / strategy / FRAMES)
+    return Measured(strategy, seed, weights, identity, numbers, frames)
+
+
+def from_reports(parts: Mapping[str, Any]) -> dict[str, Number]:
+    """``<set>.<quantity>`` from the sets of one seed, as ``metrics.json`` has them."""
+    numbers: dict[str, Number] = {}
+    for part, report in parts.items():
+        for quantity in QUANTITIES:
+            found = report.get(quantity)
+            if isinstance(found, dict):
+                unit = UNITS[quantity.split("_")[0]]
+                numbers[f"{part}.{quantity}"] = Number(found["value"], found.get("low"), found.get("high"), unit)
+    return numbers
+
+
+def robustness(root: Path, strategy: str, seed: int) -> dict[str, Number]:
+    """``robustness.<metric>`` of one model from ``runs/robustness/<strategy>/``; empty where it was not measured."""
+    path = root / "runs/robustness" / strategy / "metrics.json"
+    if not path.is_file():
+        return {}
+    measured = read_json(path)["seeds"].get(str(seed), {"metrics": {}})
+    return {f"robustness.{name}": _number(found) for name, found in measured["metrics"].items()}
+
+
+def _number(found: Mapping[str, Any]) -> Number:
+    """A metric of the robustness suite: value, low, high, unit, reason."""
+    value, low, high = (finite(found[key]) for key in ("value", "low", "high"))
+    return Number(value, low, high, found["unit"], found["reason"])
+
+
+def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:
+    """``frames.csv`` of an evaluation as errors by seed and set, frames in their order; empty where there is none."""
+    if not path.is_file():
+        return {}
+    rows: dict[tuple[int, str], list[tuple[int, float, float]]] = defaultdict(list)
+    try:
+        for row in read_table(path):
+            force_sq = float(row["force_rmse"]) ** 2 * 3 * int(row["n_atoms"])
+            rows[int(row["seed"]), row["set"]].append((int(row["frame"]), float(row["energy_error"]), force_sq))
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise RetemperError(
+            f"{path} is broken: {error!r}.",
+            expected="columns seed, set, frame, n_atoms, energy_error, force_rmse with numbers",
+            fix="delete its folder and `dvc repro`",
+        ) from error
+    frames: dict[int, dict[str, Errors]] = defaultdict(dict)
+    for (seed, part), found in rows.items():
+        table = np.array(sorted(found))
+        frames[seed][part] = Errors(table[:, 1], table[:, 2])
+    return dict(frames)
+
+
+# ------------------------------------------------------------------ kept with a version
+
+
+def save(measured: Measured, frames_csv: Path | None, folder: Path) -> None:
+    """Write ``measures.json`` and a copy of ``frames.csv`` into `folder`."""
+    content = {key: value for key, value in asdict(measured).items() if key != "frames"}
+    write_json(folder / MEASURES, content)
+    if frames_csv is not None and frames_csv.is_file():
+        (folder / FRAMES).write_bytes(frames_csv.read_bytes())
+
+
+def read(folder: Path) -> Measured:
+    """What `save` wrote."""
+    content: dict[str, Any] = read_json(folder / MEASURES)
+    numbers = {name: Number(**number) for name, number in content.pop("numbers").items()}
+    return Measured(**content, numbers=numbers, frames=read_frames_csv(folder / FRAMES))

@@ -1,0 +1,182 @@
+"""What `retemper models`, `show`, `compare` and `lineage` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retemper.errors import RetemperError
+from retemper.mlflow_store import store_errors
+from retemper.promotion import aliases, compare, history, kept
+from retemper.promotion.aliases import CHAMPION
+from retemper.promotion.gates import FRAMES_OF
+from retemper.promotion.load import existing_store, resolve
+from retemper.promotion.lock import LOCK_MODEL, locked
+from retemper.promotion.measures import Measured, Number
+from retemper.settings import Promotion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+HEADLINES = (
+    ("target_force_rmse", "target F"),
+    ("target_energy_rmse", "target E"),
+    ("retention_force_rmse", "retention F"),
+    ("forgetting_ratio", "forgetting"),
+)
+SHORTEST_HASH = 6  # digits
+LINEAGE = ("sha256", "key", "git_commit")  # tags that name what a version came from, beside data.* and dvc.*
+
+
+def models(root: Path, system: str | None = None) -> str:
+    """Versions of every registered model (or of one) with aliases, verdict and headline metrics."""
+    with store_errors(root):
+        client = existing_store(root)
+        names = [m.name for m in client.search_registered_models() if not m.name.startswith(LOCK_MODEL)]
+        blocks = []
+        for name in [n for n in names if system in (None, n)]:
+            with locked(client, root, name):
+                moves = aliases.settle(client, root, name)
+            blocks.append(_versions(client, name, moves))
+    if not blocks:
+        raise RetemperError(f"No model {system or ''} is registered.".replace("  ", " "), fix="dvc repro register")
+    return "\n\n".join(blocks)
+
+
+def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) -> str:
+    held: dict[str, list[str]] = {}
+    for alias, number in dict(client.get_registered_model(name).aliases).items():
+        held.setdefault(str(number), []).append(alias)
+    rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "aliases"]]
+    for version in reversed(aliases.versions(client, name)):
+        tags = version.tags
+        figures = [f"{float(tags[key]):.4g}" if key in tags else "–" for key, _ in HEADLINES]
+        row = [f"{name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
+        rows.append([*row, tags.get("verdict", "–"), ", ".join(sorted(held.get(str(version.version), [])))])
+    lines = [table(rows), "F: force RMSE, meV/Å   E: energy RMSE, meV/atom   lower is better"]
+    champion = aliases.standing(client, moves, name, CHAMPION)
+    if champion is not None and champion.version is None:
+        model = champion.model
+        lines.append(f"the champion ({model.strategy}, seed {model.seed}, {model.sha256[:12]}) is not registered here")
+    return "\n".join(lines)
+
+
+def show(root: Path, name: str) -> str:
+    """The card of one version: lineage, metrics with intervals, gate by gate, and the history of its aliases."""
+    with store_errors(root):
+        client = existing_store(root)
+        version = resolve(client, name)
+        with locked(client, root, version.name):
+            moves = aliases.settle(client, root, version.name)
+        measured = kept.fetch(client, root, version)
+        held = dict(client.get_registered_model(version.name).aliases)
+    tags = version.tags
+    own_aliases = " ".join(f"@{alias}" for alias, number in held.items() if str(number) == str(version.version))
+    lines = [f"{version.name}/{version.version}  {own_aliases}".rstrip(), ""]
+    lines.append(str(version.description).strip())
+    if measured is not None:
+        rows = [["metric", "value", "95 % interval"]]
+        rows += [[metric, *_number(number)] for metric, number in measured.numbers.items()]
+        lines += ["", "## Measures", "", table(rows)]
+    gates = {tag.removeprefix("gate."): text for tag, text in sorted(tags.items()) if tag.startswith("gate.")}
+    lines += ["", "## Gates", ""]
+    if gates:
+        lines += [f"{gate}: {text}" for gate, text in gates.items()]
+    else:
+        lines.append("not judged (dvc repro promote)")
+    own = [move for move in moves if move.to == aliases.model_of(version)]
+    lines += ["", "## Promotions", ""]
+    lines += [f"{m.time[:19]}  {m.alias:10s} {m.how:8s} {m.by}: {m.reason}" for m in own] or ["none"]
+    return "\n".join(lines)
+
+
+def _number(number: Number) -> list[str]:
+    if number.value is None:
+        return [f"– ({number.reason})", ""]
+    interval = "" if number.low is None or number.high is None else f"{number.low:.4g} to {number.high:.4g}"
+    return [f"{number.value:.4g} {number.unit}".rstrip(), interval]
+
+
+def compare_versions(root: Path, first: str, second: str, options: Promotion) -> str:
+    """Two versions side by side, with the ratio of their errors on the same frames and whether it is significant."""
+    with store_errors(root):
+        client = existing_store(root)
+        pair = [resolve(client, name) for name in (first, second)]
+        measured = [kept.fetch(client, root, version) for version in pair]
+    titles = [f"{version.name}/{version.version}" for version in pair]
+    for title, one in zip(titles, measured, strict=True):
+        if one is None:
+            raise RetemperError(f"No measures are kept with {title}.", fix="dvc repro register")
+    a, b = (one for one in measured if one is not None)
+    rows = [["metric", *titles, "second / first", "95 % interval", ""]]
+    for metric in dict.fromkeys([*a.numbers, *b.numbers]):
+        texts = [_number(one.number(metric))[0] for one in (a, b)]
+        rows.append([metric, *texts, *_ratio(a, b, metric, options.resamples)])
+    about = [f"{title}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}, sha256 {one.sha256[:12]}"
+             for title, version, one in zip(titles, pair, (a, b), strict=True)]  # fmt: skip
+    return "\n".join([*about, "", table(rows), "paired bootstrap over the frames that both were measured on"])
+
+
+def _ratio(a: Measured, b: Measured, metric: str, resamples: int) -> list[str]:
+    """Ratio, interval and verdict of a metric with errors by frame; empty cells for others."""
+    part, _, quantity = metric.partition(".")
+    kind = FRAMES_OF.get(part)
+    ours, theirs = a.own(part), b.own(part)
+    if quantity not in compare.QUANTITIES or kind is None or ours is None or theirs is None:
+        return ["", "", ""]
+    if a.identity.get(kind) != b.identity.get(kind) or len(ours.energy) != len(theirs.energy):
+        return ["", "", "other frames"]
+    found = compare.over_frames(theirs, ours, quantity, 0.975, resamples)
+    word = "second is better" if found.high < 1.0 else "first is better" if found.low > 1.0 else "not distinguished"
+    return [f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", word]
+
+
+def lineage(root: Path, wanted: str) -> str:
+    """Every version that came of a hash: data set or file, foundation, weights, configuration, or git commit."""
+    wanted = wanted.lower()
+    if len(wanted) < SHORTEST_HASH:
+        raise RetemperError(f"{wanted!r} is too short for a hash.", expected=f"at least {SHORTEST_HASH} digits")
+    with store_errors(root):
+        client = existing_store(root)
+        found = list(client.search_model_versions(max_results=10000))
+    rows = [["version", "strategy", "seed", "as", "hash", "git commit"]]
+    for version in sorted(found, key=lambda v: (v.name, int(v.version))):
+        for tag, value in sorted(_origins(version).items()):
+            if value.lower().startswith(wanted):
+                tags = version.tags
+                row = [f"{version.name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), tag]
+                rows.append([*row, value[:16], tags.get("git_commit", "–")[:10]])
+    if len(rows) == 1:
+        raise RetemperError(
+            f"No registered version came of {wanted}.",
+            expected="md5 of a data file or DVC folder, sha256 of weights, a foundation's hash, or a git commit",
+            fix="retemper show NAME/VERSION prints those of a version",
+        )
+    commits = sorted({str(v.tags["git_commit"]) for v in found if "git_commit" in v.tags})
+    return "\n".join([table(rows), *_keep(commits)])
+
+
+def _origins(version: ModelVersion) -> dict[str, str]:
+    tags: Mapping[str, Any] = version.tags
+    return {k: str(v) for k, v in tags.items() if k in LINEAGE or k.startswith(("data.", "dvc."))}
+
+
+def _keep(commits: Sequence[str]) -> list[str]:
+    """How `dvc gc` spares the data of registered versions."""
+    if not commits:
+        return []
+    tags = " && ".join(f"git tag -f retemper/{commit[:10]} {commit[:10]}" for commit in commits)
+    return [
+        "",
+        "before `dvc gc`, keep the data of all registered versions:",
+        f"  {tags} && dvc gc --workspace --all-tags",
+    ]
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns, the first row as heading."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -1,0 +1,173 @@
+"""Which of a run's candidates may become challenger and champion: the verdict, as data and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from retemper.promotion import gates
+from retemper.promotion.gates import Outcome, References
+from retemper.promotion.history import Model
+from retemper.promotion.measures import Measured
+from retemper.settings import Promotion
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One candidate with the outcome of every gate; `barred` says why only a person may promote it."""
+
+    candidate: Measured
+    outcomes: list[Outcome]
+    objective: float | None
+    barred: str | None = None
+
+    @property
+    def absolute(self) -> bool:
+        return self.objective is not None and gates.passed(self.outcomes, absolute_only=True)
+
+    @property
+    def passed(self) -> bool:
+        return self.objective is not None and self.barred is None and gates.passed(self.outcomes)
+
+    def failures(self) -> list[str]:
+        """What stands in the way of promotion, a line each."""
+        found = [f"{o.metric} {o.rule}: {o.reason}" for o in self.outcomes if not o.passed]
+        if not any(o.absolute for o in self.outcomes):
+            found.append("no gate with max or min: nothing passes by default")
+        if self.objective is None:
+            found.append("promotion.objective was not measured")
+        return [*found, self.barred] if self.barred else found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Candidates by strategy; the names of those that become challenger and champion, or `None`."""
+
+    judged: dict[str, Judged]
+    challenger: str | None
+    champion: str | None
+
+
+def pick_seed(seeds: Mapping[int, Measured], losses: Mapping[int, float], options: Promotion) -> int:
+    """The seed that stands for its strategy: the lowest validation loss, so that the test set stays unseen.
+
+    Of seeds for which something that the gates ask for was not measured (robustness is often
+    measured on one seed), none is chosen while there is another.
+    """
+    asked = {gate.metric for gate in options.gates}
+    lacking = {seed: sum(one.number(metric).value is None for metric in asked) for seed, one in seeds.items()}
+    return min(seeds, key=lambda seed: (lacking[seed], losses[seed]))
+
+
+def decide(
+    candidates: Mapping[str, Measured],
+    references: References,
+    recipes: Mapping[str, Measured],
+    options: Promotion,
+    barred: Mapping[Model, str],
+) -> Verdict:
+    """Judge one candidate a strategy.
+
+    The next champion is the candidate with the lowest objective among those that pass all gates,
+    the challenger the one among the others that pass the absolute gates. The present champion is not
+    among the candidates.
+
+    Parameters
+    ----------
+    recipes
+        A model of every strategy of the run, the champion's among them: they tell the spread over seeds.
+    barred
+        Models that gates alone do not promote, and why.
+    """
+    judged: dict[str, Judged] = {}
+    for strategy, candidate in candidates.items():
+        number = candidate.number(options.objective)
+        outcomes = gates.judge(
+            candidate,
+            options.gates,
+            references,
+            recipes,
+            resamples=options.resamples,
+            candidates=len(candidates),
+        )
+        judged[strategy] = Judged(candidate, outcomes, number.value, barred.get(candidate.model))
+    champion = _best({name: one for name, one in judged.items() if one.passed})
+    challenger = _best({name: one for name, one in judged.items() if one.absolute and name != champion})
+    return Verdict(judged, challenger, champion)
+
+
+def _best(judged: Mapping[str, Judged]) -> str | None:
+    return min(judged, key=lambda name: judged[name].objective or 0.0) if judged else None
+
+
+# ------------------------------------------------------------------ as data and as text
+
+
+def as_dict(verdict: Verdict, versions: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``verdict.json``. `versions`: version by strategy; `about`: what was judged, against whom."""
+    return {
+        **about,
+        "challenger": verdict.challenger,
+        "champion": verdict.champion,
+        "candidates": {
+            name: {
+                "version": versions[name],
+                "seed": one.candidate.seed,
+                "sha256": one.candidate.sha256,
+                "objective": one.objective,
+                "absolute": one.absolute,
+                "passed": one.passed,
+                "barred": one.barred,
+                "gates": [outcome.as_dict() for outcome in one.outcomes],
+                "failures": one.failures(),
+            }
+            for name, one in verdict.judged.items()
+        },
+    }
+
+
+def value_text(gate: Mapping[str, Any]) -> str:
+    """A gate's value with its interval, from ``verdict.json``."""
+    if gate["value"] is None:
+        return "–"
+    interval = "" if gate["low"] is None else f" [{gate['low']:.4g}, {gate['high']:.4g}]"
+    return f"{gate['value']:.4g}{interval}"
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """``verdict.json`` as Markdown: the decision, then a table of gates a candidate."""
+    lines = [f"# {content['model']}: verdict", "", *(f"- {line}" for line in decision(content)), ""]
+    for name, one in content["candidates"].items():
+        state = "passes" if one["passed"] else "does not pass"
+        lines += [f"## {name}: {content['model']}/{one['version']} (seed {one['seed']}) {state}", ""]
+        lines += ["| gate | value | | reason |", "|---|---|---|---|"]
+        for gate in one["gates"]:
+            mark = "passed" if gate["passed"] else "**failed**"
+            lines.append(f"| {gate['metric']} {gate['rule']} | {value_text(gate)} | {mark} | {gate['reason']} |")
+        lines += ["", *([f"Barred: {one['barred']}.", ""] if one["barred"] else [])]
+    return "\n".join(lines)
+
+
+def decision(content: Mapping[str, Any]) -> list[str]:
+    """The decision in sentences."""
+    model, candidates, before = content["model"], content["candidates"], content["before"]
+
+    def called(name: str) -> str:
+        return f"`{model}/{candidates[name]['version']}` ({name}, seed {candidates[name]['seed']})"
+
+    lines = []
+    if content["champion"]:
+        lines.append(f"Champion: {called(content['champion'])} passes every gate.")
+    elif before:
+        lines.append(f"Champion: stays {before}. No candidate passes every gate.")
+    else:
+        lines.append("Champion: none. No candidate passes every gate.")
+    if content["challenger"]:
+        lines.append(
+            f"Challenger: {called(content['challenger'])} is the best in {content['objective']} of the others "
+            "that pass the absolute gates."
+        )
+    else:
+        lines.append("Challenger: none. No other candidate passes the absolute gates.")
+    return lines

@@ -1,0 +1,40 @@
+"""The report's section on promotion: the decision, and every gate of every candidate."""
+
+from __future__ import annotations
+
+from retemper.promotion.verdict import decision, value_text
+from retemper.report.page import Block, Bullets, Cell, Paragraph, Section, Table
+from retemper.report.sections import absent
+from retemper.results import Results
+
+
+def promotion(results: Results) -> Section:
+    """What the stage promote decided, and why."""
+    content = results.verdict
+    if content is None:
+        return Section("Promotion", "Promotion", [absent("the verdict of the gates", "promote")])
+    blocks: list[Block] = [Bullets(decision(content))]
+    if content["obstacle"]:
+        blocks.append(Paragraph(f"No candidate can become champion: {content['obstacle']}.", "warning"))
+    columns = [("Candidate", ""), ("Gate", ""), ("Value", "95 % interval"), ("", ""), ("Reason", "")]
+    for name, one in content["candidates"].items():
+        title = f"{name}, {content['model']}/{one['version']}"
+        rows = [
+            [
+                Cell(title if k == 0 else ""),
+                Cell(f"{gate['metric']} {gate['rule']}"),
+                Cell(value_text(gate)),
+                Cell("passed" if gate["passed"] else "failed", mark="best" if gate["passed"] else ""),
+                Cell(gate["reason"]),
+            ]
+            for k, gate in enumerate(one["gates"])
+        ]
+        blocks.append(Table(columns, rows, textual=True))
+        if one["barred"]:
+            blocks.append(Paragraph(f"{title}: {one['barred']}.", "note"))
+    note = (
+        "Each strategy is judged by the seed with the lowest validation loss. Comparisons are ratios of errors on the "
+        "same frames (paired bootstrap), the wider of two intervals: other frames for this model, and other frames and "
+        "seeds for its strategy. Their confidence is shared among the candidates."
+    )
+    return Section("Promotion", "Promotion", [*blocks, Paragraph(note, "note")])

@@ -1,0 +1,154 @@
+"""A tracking server with passwords: who may move aliases, one at a time, and no secret anywhere."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retemper.errors import RetemperError
+from retemper.mlflow_store import _client, connect
+from retemper.promotion import aliases, history, lock
+
+pytestmark = pytest.mark.slow
+NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """``mlflow server`` with basic authentication; yields the variables that its administrator sets."""
+    pytest.importorskip("flask_wtf")
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    password = secrets.token_urlsafe(20)
+    (folder / "auth.ini").write_text(
+        "[mlflow]\ndefault_permission = READ\nadmin_username = admin\n"
+        f"database_uri = sqlite:///{folder}/auth.db\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in NAMES},
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(),
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert process.poll() is None, (folder / "log").read_text()
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=2)
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield dict(zip(NAMES, (uri, "admin", password), strict=True)) | {"folder": str(folder)}
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
+
+
+@pytest.fixture
+def project(server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with three versions of ``salt`` on the server; their weights are not needed here."""
+    for name in NAMES:
+        monkeypatch.setenv(name, server[name])
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # a busy machine
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("")
+    client: Any = connect(tmp_path)
+    if any(model.name == "salt" for model in client.search_registered_models()):
+        client.delete_registered_model("salt")
+    client.create_registered_model("salt")
+    for seed in (1, 2, 3):
+        tags = {"sha256": f"{seed}" * 64, "strategy": "naive", "seed": str(seed)}
+        client.create_model_version("salt", "mlflow-artifacts:/nowhere", tags=tags)
+    return tmp_path
+
+
+def _move(root: str, version: str) -> None:
+    os.chdir(root)
+    try:
+        aliases.move(Path(root), "salt", "champion", version, "override", f"to {version}", expected=None)
+    except RetemperError as error:
+        print(error)
+        sys.exit(3)
+
+
+def test_two_checkouts_promote_at_once(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two checkouts share nothing but the server."""
+    other = tmp_path_factory.mktemp("other")
+    (other / "params.yaml").write_text("")
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_move, args=(str(r), v)) for r, v in ((project, "1"), (other, "2"))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(worker.exitcode or 0 for worker in workers) == [0, 3]
+    moves, held = aliases.present(project, "salt")
+    assert len(moves) == 1 and held["champion"] is not None and held["champion"].version == moves[0].version
+    assert history.read(project) == moves == aliases.present(other, "salt")[0] == history.read(other)
+    names = [model.name for model in connect(project).search_registered_models()]
+    assert names == ["salt"]  # the lock is gone
+
+
+def test_a_lock_that_a_killed_process_left(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client: Any = connect(project)
+    client.create_registered_model(f"{lock.LOCK_MODEL}salt", tags={"holder": "gone", "since": f"{time.time():.0f}"})
+    monkeypatch.setattr(lock, "PATIENCE", 1.0)
+    with pytest.raises(RetemperError, match="held by gone"):
+        aliases.move(project, "salt", "champion", "1", "override", "x")
+    client.set_registered_model_tag(f"{lock.LOCK_MODEL}salt", "since", f"{time.time() - 1000:.0f}")
+    assert aliases.move(project, "salt", "champion", "1", "override", "x") is not None
+
+
+def test_without_the_right_password(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    aliases.move(project, "salt", "champion", "1", "override", "x")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-it")
+    _client.cache_clear()
+    with pytest.raises(RetemperError, match="MLflow at http") as error:
+        aliases.move(project, "salt", "champion", "2", "override", "y")
+    assert "not-it" not in str(error.value)
+    _client.cache_clear()
+
+
+def test_who_may_only_read_cannot_promote(
+    server: dict[str, str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.server import get_app_client
+
+    aliases.move(project, "salt", "champion", "1", "override", "x")
+    password = secrets.token_urlsafe(20)
+    get_app_client("basic-auth", tracking_uri=server["MLFLOW_TRACKING_URI"]).create_user("reader", password)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "reader")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    with pytest.raises(RetemperError, match="ermission|403"):
+        aliases.move(project, "salt", "champion", "2", "override", "y")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", server["MLFLOW_TRACKING_USERNAME"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server["MLFLOW_TRACKING_PASSWORD"])
+    assert aliases.present(project, "salt")[1]["champion"] == aliases.Standing(history.Model("1" * 64, "naive", 1), "1")
+
+
+def test_no_secret_in_files_or_store(server: dict[str, str], project: Path) -> None:
+    aliases.move(project, "salt", "champion", "3", "override", "x")
+    secret = server["MLFLOW_TRACKING_PASSWORD"].encode()
+    looked = [path for folder in (project, Path(server["folder"])) for path in folder.rglob("*") if path.is_file()]
+    assert {"promotions.jsonl", "server.db", "log"} <= {path.name for path in looked}
+    assert [path for path in looked if secret in path.read_bytes()] == []
