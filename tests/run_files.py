@@ -227,6 +227,24 @@ def write_frames_csv(path: Path, sets: Mapping[str, Mapping[int, float]], energy
     write_table(path, rows)
 
 
+def write_robustness(root: Path, name: str, values: Mapping[str, float | None], seed: int = 1) -> None:
+    """``runs/robustness/<name>/metrics.json`` of one seed from a share in % of each metric; None: not measured."""
+    found: dict[str, Any] = {}
+    for metric, value in values.items():
+        part: dict[str, Any] = {"value": value, "unit": "%", "n": 20, "details": {}, "reason": None}
+        part |= {"low": None, "high": None, "score": None}
+        if value is None:
+            part["reason"] = "no oracle"
+        else:
+            part |= {"low": max(0.0, value - 5), "high": min(100.0, value + 5), "score": value / 100}
+        found[metric] = part
+    from retemper.robustness.project import summary
+
+    seeds = {str(seed): {"metrics": found}}
+    content = {"name": name, "level": "quick", "seeds": seeds, "summary": summary(seeds)}
+    write_json(root / f"runs/robustness/{name}/metrics.json", content)
+
+
 def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
     """Manifest of the data set and the E0 doctor's result."""
     part = {"n_frames": 3, "n_atoms": 21, "elements": {"H": 3, "Na": 3, "O": 3}}

@@ -21,6 +21,7 @@ from run_files import (
     write_evaluation,
     write_preparation,
     write_project,
+    write_robustness,
     write_table,
     write_training,
 )
@@ -28,7 +29,9 @@ from run_files import (
 from retemper import report
 from retemper.files import read_json, write_json
 from retemper.report import comparison as table
+from retemper.report import robustness as sections_robustness
 from retemper.report.findings import findings
+from retemper.report.page import Paragraph, Table
 from retemper.results import pareto_front, read_results
 from retemper.settings import Settings, load_settings
 
@@ -49,12 +52,26 @@ def project(tmp_path: Path, tiny_model: Path) -> tuple[Path, Settings]:
     write_evaluation(tmp_path, "scratch", {1: 90.0, 2: 92.0}, {1: 3000.0, 2: 3100.0}, 30.0)
     write_evaluation(tmp_path, "naive", {1: 30.0, 2: 31.0}, {1: 300.0, 2: 310.0}, 30.0)
     write_evaluation(tmp_path, "lora", {1: 31.0, 2: 32.0}, {1: 150.0, 2: 152.0}, 30.0)
+    for name in ("foundation", *STRATEGIES):
+        share = 95.0 if name in ("foundation", "replay") else 60.0
+        write_robustness(tmp_path, name, {"md": share, "observables": None}, 0 if name == "foundation" else 1)
     for name in STRATEGIES:
         record = {"model": "salt", "versions": {"1": "1", "2": "2"}, "best": {"seed": 1, "version": "1"}}
         write_json(tmp_path / f"runs/register/{name}.json", record)
     heads = {1: 31.0, 2: 31.5}
     write_evaluation(tmp_path, "replay", {1: 45.0, 2: 46.0}, {1: 60.0, 2: 61.0}, 30.0, replay_head=heads)
     return tmp_path, settings
+
+
+def test_robustness_is_a_table(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    section = sections_robustness.section(read_results(root, settings))
+    made = section.blocks[0]
+    assert isinstance(made, Table) and made.columns == [("Strategy", ""), ("md", "%"), ("observables", "%")]
+    cells = {row[0].text: row[1] for row in made.rows}
+    assert (cells["replay"].text, cells["replay"].small, cells["replay"].mark) == ("95.0", "90.0 – 100.0", "best")
+    assert cells["naive"].mark == cells["foundation"].mark == ""
+    assert any("observables: no oracle" in block.text for block in section.blocks[1:] if isinstance(block, Paragraph))
 
 
 # ------------------------------------------------------------------ numbers
