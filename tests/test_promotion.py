@@ -20,9 +20,10 @@ from conftest import build_tiny
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
 import retemper
-from retemper import cli, registry
+from retemper import cli, evaluate, registry
 from retemper.errors import RetemperError
 from retemper.files import read_json
+from retemper.frames import write_frames
 from retemper.mlflow_store import connect
 from retemper.promotion import aliases, export, history, kept, promote, show
 from retemper.promotion.history import Model
@@ -193,6 +194,41 @@ def test_champion_that_cannot_be_compared_with_blocks(project: Path) -> None:
         promote.rollback(project, settings, "salt", "back")
 
 
+def test_champion_of_other_frames_is_measured_on_these(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test set changes after naive became champion; its weights are fetched and evaluated on the new one."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = tmp_path / "project"
+    root.mkdir()
+    write_project(root, tiny_model, ["naive", "replay"], [1])
+    write_preparation(root)
+    write_training(root, "naive", {1: build_tiny(tmp_path / "1.model", ["Default"], seed=1)})
+    write_training(
+        root, "replay", {1: build_tiny(tmp_path / "2.model", ["pt_head", "Default"], seed=2)}, replay="original"
+    )
+    compared = {"metric": "target.force_rmse", "relative_to": "champion", "over": ["frames"]}
+    settings = set_gates(root, [{"metric": "target.force_rmse", "max": 1e6}, compared])
+    for name in ("foundation", "naive"):
+        evaluate.run(name, settings, root)
+    registry.register(root, settings, "naive")
+    first = settings.model_copy(update={"strategies": ["naive"]})
+    assert promote.run(root, first)["champion"] == "naive"
+
+    write_frames(root / "runs/dataset/test.extxyz", water_frames(6, seed=77))
+    for name in ("foundation", "replay", "naive"):
+        evaluate.run(name, settings, root)
+    registry.register(root, settings, "replay")  # naive is not registered again: only the store knows it
+    second = settings.model_copy(update={"strategies": ["replay"]})
+    (gate,) = [g for g in promote.run(root, second)["candidates"]["replay"]["gates"] if g["compared"]]
+    rmse = {
+        name: read_json(root / f"runs/evaluate/{name}/metrics.json")["seeds"]["1"]["target"]["force_rmse"]["value"]
+        for name in ("naive", "replay")
+    }
+    assert gate["compared"]["value"] == pytest.approx(rmse["replay"] / rmse["naive"], rel=1e-6)
+    assert len(list((root / ".cache/promotion").glob("*.json"))) == 1
+
+
 # ------------------------------------------------------------------ out again
 
 EXPORTS = [("model", "salt-3.model"), ("ase", "salt-3-ase.py"), ("lammps", "salt-3-lammps.pt"),
@@ -249,6 +285,7 @@ def test_wrong_names_and_devices(project: Path) -> None:
         (lambda: retemper.load("salt/1", to="jax", root=project), "ase, torch-sim"),
         (lambda: retemper.load("salt/1", device="cuda:99", root=project), "is not there"),
         (lambda: retemper.load("salt@champion", root=project), "Unknown alias of salt 'champion'"),
+        (lambda: aliases.rollback(project, "slat", "x"), "did you mean 'salt'"),
         (lambda: aliases.move(project, "salt", "winner", "1", "override", "x"), "challenger, champion"),
         (lambda: aliases.move(project, "salt", "champion", "9", "override", "x"), "Unknown version of salt '9'"),
         (lambda: promote.override(project, load_settings("params.yaml"), "salt", "1", "champion", None), "no verdict"),

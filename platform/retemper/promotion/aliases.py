@@ -72,7 +72,14 @@ def settle(client: MlflowClient, root: Path, system: str) -> list[Move]:
     list of Move
         The whole history, oldest first.
     """
-    registered = client.get_registered_model(system)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        registered = client.get_registered_model(system)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise unknown("registered model", system, [m.name for m in client.search_registered_models()]) from None
     tags = dict(registered.tags)
     stored = [history.loads(v, f"tag {k} of {system}") for k, v in tags.items() if k.startswith(MOVE)]
     moves = history.join(stored, history.read(root, system))
