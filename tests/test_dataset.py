@@ -98,6 +98,16 @@ def test_a_sound_set(tmp_path: Path, labelled: list[Atoms], capsys: pytest.Captu
     assert "train" in printed
 
 
+def test_a_given_test_set_is_the_test_set(tmp_path: Path, labelled: list[Atoms]) -> None:
+    write(tmp_path / "warm.extxyz", labelled[:12], format="extxyz")
+    settings = project(tmp_path, labelled[11:], test_files=["warm.extxyz"])
+    build(settings, tmp_path / "runs/dataset", tmp_path)
+    sets = {name: read(tmp_path / "runs/dataset", name) for name in SETS}
+    assert [frame.info["source"] for frame in sets["test"]] == [f"warm.extxyz:{k}" for k in range(12)]
+    assert len(sets["train"]) + len(sets["valid"]) == 48
+    assert [frame.info["source"] for frame in sets["rejected"]] == ["data.extxyz:0"]  # it is a test frame too
+
+
 def test_the_same_input_gives_the_same_output(tmp_path: Path, labelled: list[Atoms]) -> None:
     settings = project(tmp_path, labelled)
     first = build(settings, tmp_path / "one", tmp_path)

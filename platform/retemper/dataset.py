@@ -55,9 +55,9 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
         groups, or a leak between the sets.
     """
     dataset = settings.dataset
-    files = [root / name for name in dataset.files]
-    if not files:
+    if not dataset.files:
         raise RetemperError("dataset.files is empty.", expected="at least one file of labelled structures")
+    files = [root / name for name in dataset.all_files]
     mapped = _read(files, dataset)
     read = sum(len(part.frames) + len(part.rejected) for part in mapped)
     warnings = [text for part in mapped for text in part.warnings]
@@ -118,9 +118,9 @@ def known_elements(foundation: str, root: Path) -> set[str] | None:
 
 def _read(files: Sequence[Path], dataset: Dataset) -> list[Mapped]:
     """Every file once, with mapped labels; names are those of the settings."""
-    if len(set(dataset.files)) < len(dataset.files):
-        raise RetemperError("dataset.files names a file twice.", got=", ".join(dataset.files))
-    return [map_labels(read_frames(path), dataset, name) for path, name in zip(files, dataset.files, strict=True)]
+    if len(set(dataset.all_files)) < len(dataset.all_files):
+        raise RetemperError("dataset.files and test_files name a file twice.", got=", ".join(dataset.all_files))
+    return [map_labels(read_frames(path), dataset, name) for path, name in zip(files, dataset.all_files, strict=True)]
 
 
 def _judge_units(mapped: Sequence[Mapped], dataset: Dataset) -> tuple[list[str], dict[str, list[str]]]:
@@ -129,7 +129,7 @@ def _judge_units(mapped: Sequence[Mapped], dataset: Dataset) -> tuple[list[str],
     warnings: list[str] = []
     evidence: dict[str, list[str]] = {}
     parts = []
-    for name, part in zip(dataset.files, mapped, strict=True):
+    for name, part in zip(dataset.all_files, mapped, strict=True):
         sound = [frame for frame in part.frames if checks.can_be_measured(frame)]
         if len(sound) >= ENOUGH or len(mapped) == 1:
             parts.append((name, sound))
@@ -191,13 +191,19 @@ def _free_atoms(frames: Frames, warnings: list[str]) -> tuple[Frames, Frames]:
 
 def _split(frames: Frames, dataset: Dataset) -> tuple[dict[str, Frames], Grouping, Frames]:
     """Train, valid and test sets, how they were grouped, and frames that none of them has."""
-    grouping = group_frames(frames, dataset.group, dataset.valid, dataset.test)
+    given = [frame for frame in frames if _file(frame) in dataset.test_files]
+    for frame in given:
+        frame.info["group"] = f"test file {_file(frame)}"
+    frames = [frame for frame in frames if _file(frame) not in dataset.test_files]
+    test = 0.0 if dataset.test_files else dataset.test
+    grouping = group_frames(frames, dataset.group, dataset.valid, test or dataset.valid)
     for frame, group in zip(frames, grouping.groups, strict=True):
         frame.info["group"] = group
-    places = splits.split(grouping, dataset.valid, dataset.test, dataset.seed)
+    places = splits.split(grouping, dataset.valid, test, dataset.seed)
     sets = {
         name: [frame for frame, place in zip(frames, places, strict=True) if place == name] for name in splits.SPLITS
     }
+    sets["test"] += given
     left_out = splits.set_aside_gaps(frames, places)
     if dataset.max_train is not None and dataset.max_train < len(sets["train"]):
         order = splits.nested_order([frame.info["group"] for frame in sets["train"]], dataset.seed)
@@ -214,6 +220,10 @@ def _split(frames: Frames, dataset: Dataset) -> tuple[dict[str, Frames], Groupin
             fix="add frames, or name the trajectories in an info key and set dataset.group to it",
         )
     return sets, grouping, left_out
+
+
+def _file(frame: Atoms) -> str:
+    return str(frame.info["source"]).rpartition(":")[0]
 
 
 def _count(sets: dict[str, Frames], read: int) -> None:

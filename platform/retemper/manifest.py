@@ -34,7 +34,7 @@ def describe(settings: Settings, sets: dict[str, list[Atoms]], files: Sequence[P
         "elements": elements(frame for name, part in sets.items() if name != "rejected" for frame in part),
         "sources": [
             {"file": name, "sha256": sha256(path), "bytes": path.stat().st_size}
-            for name, path in zip(dataset.files, files, strict=True)
+            for name, path in zip(dataset.all_files, files, strict=True)
         ],
         "settings": dataset.model_dump(),
         "software": {

@@ -30,6 +30,7 @@ class Keys(Section):
 
 class Dataset(Section):
     files: list[str]  # anything ASE reads
+    test_files: list[str] = []  # the test set, where it is given, e.g. at other temperatures; `test` is not used then
     level_of_theory: str  # what made the labels, e.g. "GFN2-xTB" or "PBE+D3"
     keys: Keys = Keys()
     energy_unit: str = "eV"  # eV, meV, Hartree, Ry, kcal/mol, kJ/mol
@@ -45,6 +46,11 @@ class Dataset(Section):
     energy_window: float = Field(20.0, gt=0)  # eV/atom around the robust fit; frames outside are rejected
     near_duplicate: float = Field(1e-3, ge=0)  # A; same species within this RMS displacement is a duplicate
     max_rejected: float = Field(0.05, ge=0, le=1)  # share of the frames that may fail the checks; above is an error
+
+    @property
+    def all_files(self) -> list[str]:
+        """Test files first: of two duplicates, the one that comes later is left out."""
+        return [*self.test_files, *self.files]
 
 
 class E0s(Section):

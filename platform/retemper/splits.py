@@ -30,23 +30,26 @@ def split(grouping: Grouping, valid: float, test: float, seed: int) -> list[str]
     Groups are drawn whole, in an order given by the hash of seed and name, so that a group
     keeps its place when data are added. Test comes first, then valid. Groups of up to a third
     of the share are taken until it is full, so that held-out frames are diverse; where that
-    does not fill it, larger ones as long as they bring the share nearer (by ratio).
+    does not fill it, larger ones as long as they bring the share nearer (by ratio). A share of
+    0 draws no such set.
 
     Raises
     ------
     RetemperError
-        Fewer than three groups, or a group so large that no training frames are left.
+        Fewer groups than sets, or a group so large that no training frames are left.
     """
     sizes = Counter(grouping.groups)
-    if len(sizes) < 3:
+    shares = [(name, share) for name, share in (("test", test), ("valid", valid)) if share]
+    if len(sizes) <= len(shares):
         raise RetemperError(
-            f"The frames make only {len(sizes)} group(s) by {grouping.rule}: they cannot be split into three.",
-            expected="at least three groups",
+            f"The frames make only {len(sizes)} group(s) by {grouping.rule}: they cannot be split into "
+            f"{len(shares) + 1}.",
+            expected=f"at least {len(shares) + 1} groups",
             fix="set dataset.group to an info key with more values, or to auto",
         )
     order = sorted(sizes, key=lambda name: _rank(seed, name))
     place: dict[str, str] = {}
-    for name, share in (("test", test), ("valid", valid)):
+    for name, share in shares:
         target = share * len(grouping.groups)
         filled = 0
         for group in order:
