@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 
-from retemper import launch, tracking
+from retemper import launch, lineage, tracking
 from retemper.cli import stage
 from retemper.files import atomic_folder, project_root, read_json, write_json
 from retemper.finetune import build, seeds
@@ -71,6 +71,7 @@ def main(strategy: str) -> None:
                 "foundation": settings.foundation,
                 "settings": plans[0].strategy,
                 "found_by_sweep": found,
+                "origin": lineage.origin(root),
                 "seeds": {str(plan.seed): summary for plan, summary in zip(plans, summaries, strict=True)},
             },
         )

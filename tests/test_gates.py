@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -170,6 +171,47 @@ def test_difference_of_shares_is_newcombes() -> None:
         (56 / 70, wilson[0].low, wilson[0].high), (48 / 80, wilson[1].low, wilson[1].high), 0.975
     )
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+
+
+def test_difference_of_intervals_of_another_level() -> None:
+    """Normal estimates with the same standard error: it makes no difference at which level their intervals are given."""
+
+    def estimate(value: float, error: float, level: float) -> tuple[float, float, float]:
+        half = error * float(stats.norm.ppf(0.5 + level / 2))
+        return value, value - half, value + half
+
+    for levels in ((0.95, 0.95), (0.68, 0.95), (0.99, 0.5)):
+        found = compare.difference(estimate(10.0, 0.3, levels[0]), estimate(8.0, 0.4, levels[1]), 0.95, levels)
+        assert (found.low, found.high) == pytest.approx((2 - 0.5 * 1.644854, 2 + 0.5 * 1.644854), abs=1e-6)
+
+
+def test_robustness_of_another_level_is_not_compared() -> None:
+    champion = model([50.0], strategy="lora", numbers={"robustness.md": Number(90.0, 85.0, 95.0, "%")})
+    candidate = model([50.0], numbers={"robustness.md": Number(99.0, 97.0, 100.0, "%")})
+    gate = Gate(metric="robustness.md", relative_to="champion", better="higher")
+    assert judged(candidate, gate, champion).passed
+    identity = {**champion.identity, "robustness": "thorough: H O"}
+    outcome = judged(candidate, gate, dataclasses.replace(champion, identity=identity))
+    assert not outcome.passed and "measured otherwise (thorough: H O" in outcome.reason
+
+
+def test_the_seed_that_stands_for_a_strategy_and_the_ranks() -> None:
+    options = Promotion(gates=[ROOM, Gate(metric="robustness.md", min=90)])
+    plain, tested = model([50.0]), model([50.0], numbers={"robustness.md": Number(95.0, 90.0, 99.0, "%")})
+    assert verdict.pick_seed({1: tested, 2: tested}, {1: 0.2, 2: 0.1}, options) == (
+        2,
+        "lowest validation loss of 2 seeds",
+    )
+    chosen, why = verdict.pick_seed({1: tested, 2: plain, 3: plain}, {1: 0.3, 2: 0.1, 3: 0.2}, options)
+    assert chosen == 1 and why == "lowest validation loss of the seeds with robustness.md (1 of 3 seeds)"
+    candidates = {
+        "worse": model([60.0], numbers=tested.numbers, strategy="worse"),
+        "untested": model([10.0], strategy="untested"),
+        "best": model([50.0], strategy="best", numbers={"robustness.md": tested.numbers["robustness.md"]}),
+    }
+    candidates["worse"].numbers["target.force_rmse"] = Number(60.0)
+    judged_all = verdict.decide(candidates, References(None, None), candidates, options, {}).judged
+    assert verdict.ranked(judged_all) == ["best", "worse", "untested"]
 
 
 def test_margin_and_direction_of_metrics_without_frames() -> None:

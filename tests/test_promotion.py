@@ -24,7 +24,7 @@ from retemper import cli, evaluate, registry
 from retemper.errors import RetemperError
 from retemper.files import read_json
 from retemper.frames import write_frames
-from retemper.mlflow_store import connect
+from retemper.mlflow_store import connect, tracking_uri
 from retemper.promotion import aliases, export, history, kept, promote, show
 from retemper.promotion.history import Model
 from retemper.settings import Settings, load_settings
@@ -137,9 +137,9 @@ def test_from_gates_to_champion_and_back(project: Path, capsys: pytest.CaptureFi
 
     capsys.readouterr()
     cli.main(["models"])
-    assert "salt/1   naive     1     30        3         100          2           passed  candidate, champion" in (
-        capsys.readouterr().out
-    )
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["salt/1", "naive", "1", "30", "3", "100", "2", "passed", "1", "of", "2", "candidate,", "champion"] in rows
+    assert "salt/2 naive 2 30.3 3 101 2.02 seed 1 was judged –".split() in rows
     cli.main(["show", "salt@champion"])
     shown = capsys.readouterr().out
     assert "crashed in production" in shown and "01 target.force_rmse: passed" in shown and "## Measures" in shown
@@ -169,7 +169,7 @@ def test_missing_robustness_and_measured_seed(project: Path) -> None:
     """Robustness of one seed alone: the missing one fails, the measured one stands for its strategy."""
     settings = set_gates(project, [*GATES, {"metric": "robustness.rss", "max": 10.0}])
     failures = promote.run(project, settings)["candidates"]["naive"]["failures"]
-    assert failures == ["robustness.rss ≤ 10: missing: not measured"]
+    assert failures == ["robustness.rss ≤ 10: missing: not measured (robustness.metrics)"]
     assert standing(project) == {"champion": None, "challenger": None}
     rss = {"value": 4.0, "low": 1.0, "high": 9.0, "unit": "%", "score": 1.0, "n": 48, "reason": None, "details": {}}
     folder = project / "runs/robustness/naive"
@@ -177,8 +177,41 @@ def test_missing_robustness_and_measured_seed(project: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps({"seeds": {"2": {"metrics": {"rss": rss}}}}))
     content = promote.run(project, settings)
     assert content["candidates"]["naive"]["seed"] == 2 and content["champion"] == "naive"
+    why = "lowest validation loss of the seeds with robustness.rss (2 of 2 seeds)"
+    assert content["candidates"]["naive"]["chosen"] == why and why in (project / "runs/promote/verdict.md").read_text()
+    other = kept.fetch(connect(project), project, connect(project).get_model_version("salt", "1"))
+    assert other is not None
+    assert other.number("robustness.rss").reason == "not measured for seed 1, only for 2 (robustness.seeds)"
+    assert connect(project).get_model_version("salt", "1").tags["verdict"] == "seed 2 was judged"
     measured = kept.fetch(connect(project), project, connect(project).get_model_version("salt", "2"))
     assert measured is not None and measured.number("robustness.rss").value == 4.0
+
+
+def test_gates_are_versioned(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = promote.run(project, set_gates(project, GATES))
+    assert first["gates"][0] == {"metric": "target.force_rmse", "max": 60.0}
+    tags: Any = connect(project).get_model_version("salt", "3").tags
+    assert tags["verdict.gates"] == first["gates_digest"] and tags["verdict.rank"] == "2 of 2"
+    kept_file = connect(project).get_logged_model(kept.model_id(connect(project).get_model_version("salt", "3")))
+    assert read_json(Path(kept_file.artifact_location.removeprefix("file://")) / "retemper/verdict.json") == first
+    again = promote.run(project, set_gates(project, GATES))
+    assert again["gates_digest"] == first["gates_digest"]
+    stricter = promote.run(project, set_gates(project, [{**GATES[0], "max": 59.0}, *GATES[1:]]))
+    assert stricter["gates_digest"] != first["gates_digest"]
+    capsys.readouterr()
+    cli.main(["show", "salt/3"])
+    assert f"failed, rank 1 of 1, gates {stricter['gates_digest']}" in capsys.readouterr().out
+
+
+def test_an_old_verdict_does_not_promote_over_a_new_champion(project: Path) -> None:
+    """The verdict allows version 1 against no champion; meanwhile version 4 became champion."""
+    settings = set_gates(project, GATES)
+    promote.run(project, settings)
+    assert promote.override(project, settings, "salt", "1", "champion", None) is None  # it is already
+    aliases.move(project, "salt", "champion", "4", "override", "meanwhile")
+    with pytest.raises(RetemperError, match="changed in the meantime"):
+        promote.override(project, settings, "salt", "1", "champion", None)
+    assert standing(project)["champion"] == "4"
 
 
 def test_champion_that_cannot_be_compared_with_blocks(project: Path) -> None:
@@ -372,8 +405,10 @@ def test_moved_by_hand_in_mlflow(project: Path) -> None:
     assert aliases.rollback(project, "salt", "not that one").version == "1"
 
 
-def test_store_rebuilt_from_files_has_its_champion(project: Path, tmp_path: Path) -> None:
-    """Another checkout with the files and an empty store: the alias is there again, on the version's new number."""
+def test_store_rebuilt_from_files_has_its_champion(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another checkout with the files and an empty store: `retemper sync`, on the versions' new numbers."""
     settings = set_gates(project, GATES)
     promote.run(project, settings)
     other = tmp_path / "other"
@@ -382,14 +417,88 @@ def test_store_rebuilt_from_files_has_its_champion(project: Path, tmp_path: Path
         shutil.copytree(project / name, other / name)
     for name in ("params.yaml", "promotions.jsonl"):
         shutil.copy(project / name, other / name)
-    for name in ("replay", "naive"):  # other numbers this time
-        registry.register(other, settings, name)
+    params = yaml.safe_load((other / "params.yaml").read_text())
+    params["strategies"] = ["replay", "naive"]  # other numbers this time
+    (other / "params.yaml").write_text(yaml.safe_dump(params))
+    files = {path: path.read_bytes() for path in (other / "runs").rglob("*") if path.is_file()}
+    monkeypatch.chdir(other)
+    for _ in range(2):  # the second time changes nothing
+        cli.main(["sync"])
+        assert "5 runs of 3 strategies, 0 trials of sweeps and 4 versions of salt" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in (other / "runs").rglob("*") if path.is_file()} == files
+    tags = [connect(root).get_model_version("salt", n).tags for root, n in ((project, "1"), (other, "3"))]
+    words = ("verdict", "gate.")
+    assert len({str({k: v for k, v in each.items() if k.startswith(words)}) for each in tags}) == 1
+    assert "gate.04 retention.force_rmse" in tags[1]
+    assert len(connect(other).search_model_versions("name = 'salt'")) == 4
     assert standing(other) == {"champion": "3", "challenger": "1"}
     client: Any = connect(other)
     assert client.get_model_version_by_alias("salt", "champion").tags["strategy"] == "naive"
     assert history.read(other) == history.read(project) and len(history.read(other)) == 2
     tags = client.get_registered_model("salt").tags
     assert sum(tag.startswith(aliases.MOVE) for tag in tags) == 2
+
+
+def _register(root: str, die: str) -> None:
+    """In another process: register both strategies; killed at the third call of the function `die` of the store."""
+    os.chdir(root)
+    client: Any = type(connect(Path(root)))
+    own, calls = getattr(client, die), []
+
+    def mortal(*arguments: Any, **named: Any) -> Any:
+        calls.append(die)
+        return own(*arguments, **named) if len(calls) < 3 else os._exit(9)
+
+    setattr(client, die, mortal)
+    for name in ("naive", "replay"):
+        registry.register(root, load_settings("params.yaml"), name)
+
+
+@pytest.mark.parametrize("die", ["create_model_version", "log_model_artifacts", "finalize_logged_model"])
+def test_killed_while_registering(project: Path, tmp_path: Path, die: str) -> None:
+    """No version without its weights; the same command again registers the rest, each model once."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("runs", "foundations"):
+        shutil.copytree(project / name, other / name)
+    shutil.copy(project / "params.yaml", other)
+    shutil.rmtree(other / "runs/register")
+    worker = multiprocessing.get_context("spawn").Process(target=_register, args=(str(other), die))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 9
+    client: Any = connect(other)
+    for version in client.search_model_versions("name = 'salt'"):
+        retemper.load(f"salt/{version.version}", device="cpu", root=other)
+    for name in ("naive", "replay"):
+        registry.register(other, load_settings(other / "params.yaml"), name)
+    found = client.search_model_versions("name = 'salt'")
+    assert len({aliases.model_of(version) for version in found}) == len(found) == 4
+    for version in found:
+        assert kept.fetch(client, other, version) is not None
+
+
+def test_loads_without_the_project(project: Path) -> None:
+    """A fresh process in another folder that knows nothing but MLFLOW_TRACKING_URI."""
+    aliases.move(project, "salt", "champion", "3", "override", "x")
+    code = (
+        "import retemper; from run_files import water_frames\n"
+        "calculator = retemper.load('models:/salt@champion')\n"
+        "print([float(calculator.get_potential_energy(a)) for a in water_frames(2, seed=5)])"
+    )
+    paths = [str(Path(registry.__file__).parents[1]), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MLFLOW_TRACKING_URI": tracking_uri(project)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path.anchor,
+    )
+    assert done.returncode == 0, done.stderr
+    calculator = retemper.load("salt/3", device="cpu", root=project)
+    own = [float(calculator.get_potential_energy(atoms)) for atoms in water_frames(2, seed=5)]
+    assert np.abs(np.subtract(json.loads(done.stdout.splitlines()[-1]), own)).max() < 1e-6
 
 
 def test_no_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

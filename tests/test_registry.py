@@ -215,6 +215,27 @@ def test_tampered_weights_are_not_opened(
         stored.write_bytes(original)
 
 
+def test_tampered_weights_are_not_served(
+    project: tuple[Path, Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own way to the model checks the sha256 as well."""
+    import mlflow.pyfunc
+
+    root, _, _ = project
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(root))
+    version: Any = connect(root).get_model_version("salt", "4")
+    place = connect(root).get_logged_model(version.source.removeprefix("models:/")).artifact_location
+    (stored,) = Path(place.removeprefix("file://")).rglob("model.model")
+    original = stored.read_bytes()
+    stored.write_bytes(original + b"x")
+    try:
+        with pytest.raises(Exception, match="was not opened: sha256"):
+            mlflow.pyfunc.load_model(place)
+    finally:
+        stored.write_bytes(original)
+    mlflow.pyfunc.load_model(place)
+
+
 def test_changed_model_file_is_not_registered(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,15 +66,21 @@ def _table(_: argparse.Namespace) -> None:
 
 
 def _sync(_: argparse.Namespace) -> None:
-    from retemper import tracking, tracking_sweep
+    from retemper import registry, tracking, tracking_sweep
     from retemper.files import project_root
+    from retemper.promotion import promote
     from retemper.settings import load_settings
 
     root = project_root()
     settings = load_settings(root / "params.yaml")
     runs = tracking.sync(root, settings)
     trials = tracking_sweep.sync(root, settings)
-    print(f"{sum(map(len, runs.values()))} runs of {len(runs)} strategies and {trials} trials of sweeps are in MLflow")
+    versions = registry.sync(root, settings)
+    promote.sync(root, settings)
+    print(
+        f"{sum(map(len, runs.values()))} runs of {len(runs)} strategies, {trials} trials of sweeps and "
+        f"{versions} versions of {settings.system} are in MLflow"
+    )
 
 
 def _sweep(options: argparse.Namespace) -> None:

@@ -34,14 +34,14 @@ def git_commit(root: Path) -> dict[str, Any]:
         (`None` where there is no commit). ``dvc.lock`` does not count as a change: DVC rewrites
         it during every `dvc repro`.
     """
-    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    commit = git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return {"commit": None, "dirty": None}
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
+    changes = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
     return {"commit": commit, "dirty": bool(changes)}
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
     """Output of a git command, `None` when git is not installed or says no."""
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
@@ -128,6 +128,11 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def origin(root: Path) -> dict[str, Any]:
+    """Where something is made, here and now: `git_commit`, `machine` and `versions`."""
+    return {"git": git_commit(root), "machine": machine(), "versions": versions()}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,14 +161,14 @@ def find_run(client: MlflowClient, experiment: str, **tags: str | int) -> Run | 
     return next((run for run in runs if "retemper.superseded" not in run.data.tags), None)
 
 
-def run_tags(root: Path, strategy: str, seed: int, key: str) -> dict[str, str]:
-    """Tags of a new run: identity, code and machine."""
-    git = lineage.git_commit(root)
+def run_tags(origin: Mapping[str, Any], strategy: str, seed: int, key: str) -> dict[str, str]:
+    """Tags of a new run: identity, code and machine. `origin` is `lineage.origin`; empty where it is not known."""
+    git = origin.get("git") or {}
     tags = {"retemper.strategy": strategy, "retemper.seed": str(seed), "retemper.key": key}
-    if git["commit"]:
+    if git.get("commit"):
         tags |= {"mlflow.source.git.commit": git["commit"], "git.dirty": str(git["dirty"]).lower()}
-    tags |= {f"version.{name}": version for name, version in lineage.versions().items()}
-    return tags | {f"machine.{name}": value for name, value in lineage.machine().items()}
+    tags |= {f"version.{name}": version for name, version in origin.get("versions", {}).items()}
+    return tags | {f"machine.{name}": value for name, value in origin.get("machine", {}).items()}
 
 
 def dataset_inputs(files: Iterable[lineage.DataFile]) -> list[DatasetInput]:

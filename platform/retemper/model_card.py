@@ -45,10 +45,15 @@ def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> s
     lines.append(f"- sha256 of the weights: `{tags['sha256']}`")
     lines.append(f"- key of the configuration: `{tags['key']}`")
     if "git_commit" in tags:
-        lines.append(f"- git commit: `{tags['git_commit']}`")
+        dirty = ", with changes that were not committed" if tags.get("git_dirty") == "true" else ""
+        lines.append(f"- git commit: `{tags['git_commit']}`{dirty}")
+    lines += [f"- {name.removeprefix('data.')}: md5 `{value}`" for name, value in tags.items() if name[:5] == "data."]
     lines += [
         f"- {name.removeprefix('dvc.')}: DVC `{value}`" for name, value in tags.items() if name.startswith("dvc.")
     ]
+    if "machine" in tags:
+        lines.append(f"- trained on: {tags['machine']}")
+    lines.append("- `retemper/dvc.lock` and `retemper/params.yaml` among the artifacts: all hashes and settings")
     versions = ", ".join(f"{name} {version}" for name, version in lineage.versions().items())
     return "\n".join([*lines, f"- registered with {versions}", ""])
 

@@ -1,7 +1,7 @@
 """Fine-tuned models as versions of one registered MLflow model per system.
 
-A version is one seed of one strategy. It is known by the sha256 of its weights and the key
-of its configuration, so registering the same result again changes nothing. The numbers it
+A version is one seed of one strategy. It is known by these two and the sha256 of its
+weights, so registering the same result again changes nothing. The numbers it
 is judged by are copied into its tags, because MLflow cannot search versions by metric. The
 way back is `retemper.load`.
 """
@@ -17,6 +17,7 @@ from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
 from retemper.mlflow_store import connect, default_store, metric_entities, store_errors
 from retemper.promotion import aliases, kept, measures
+from retemper.promotion.history import Model
 from retemper.promotion.load import CANDIDATE
 from retemper.promotion.lock import locked
 from retemper.results import FOUNDATION, Results, forgetting_ratio, read_results, seed_value, summary_value
@@ -26,10 +27,33 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 HEAD = "Default"  # MACE's name of the head that learned the target data
+# Tags of a version that are its training run's, by their names there.
+FROM_RUN = {"git_commit": "mlflow.source.git.commit", "git_dirty": "git.dirty", "machine": "machine.processor"}
 
 
 def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, Any]:
-    """Register every seed of a strategy and write ``runs/register/<strategy>.json``.
+    """Register every seed of a strategy and write ``runs/register/<strategy>.json``; see `index`."""
+    root = Path(root).resolve()
+    record = index(root, settings, strategy)
+    write_json(root / f"runs/register/{strategy}.json", record)
+    return record
+
+
+def sync(root: Path, settings: Settings) -> int:
+    """Bring the store up to date with what was registered: versions, aliases. Files are left as they are.
+
+    Returns
+    -------
+    int
+        How many versions there are for the strategies of `settings`.
+    """
+    results = read_results(root, settings)
+    there = [name for name in results.registered if name in results.summaries and name in results.evaluations]
+    return sum(len(index(root, settings, name)["versions"]) for name in there)
+
+
+def index(root: Path, settings: Settings, strategy: str) -> dict[str, Any]:
+    """Register every seed of a strategy, or bring its versions up to date.
 
     Its training runs are brought up to date in MLflow first. The alias ``candidate`` goes to the
     strategy with the lowest force RMSE on the target test set, mean over seeds, among the
@@ -48,7 +72,6 @@ def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, A
         Training or evaluation has not run, a model file is not the one that was trained, or
         MLflow cannot be reached.
     """
-    root = Path(root).resolve()
     results = read_results(root, settings, strategies=[strategy])
     if strategy not in results.summaries:
         raise RetemperError(f"Strategy {strategy} has not been trained.", fix=f"dvc repro finetune@{strategy}")
@@ -71,7 +94,6 @@ def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, A
             "force_rmse": mean["mean"],
             "test_md5": lineage.file_md5(root / "runs/dataset/test.extxyz"),
         }
-        write_json(root / f"runs/register/{strategy}.json", record)
         _set_candidate(client, root, settings, record)
         with locked(client, root, settings.system):
             aliases.settle(client, root, settings.system)  # a rebuilt store gets its champion back
@@ -122,6 +144,8 @@ def _register_seed(client: MlflowClient, results: Results, strategy: str, seed: 
     """The version of a seed: the one that is there, its numbers brought up to date, or a new one."""
     training, system = results.trainings[strategy][seed], results.settings.system
     weights = training.outcome["sha256"]
+    if not training.model.is_file():
+        raise RetemperError(f"{training.model} is not there.", fix=f"dvc pull, or dvc repro finetune@{strategy}")
     got = sha256(training.model)
     if got != weights:
         raise RetemperError(
@@ -142,14 +166,9 @@ def _register_seed(client: MlflowClient, results: Results, strategy: str, seed: 
         **{n: v for n, v in run.data.tags.items() if n.startswith("dvc.")},
         **{f"data.{entry.dataset.name}": entry.dataset.digest for entry in inputs},
     }
-    if "mlflow.source.git.commit" in run.data.tags:
-        tags["git_commit"] = run.data.tags["mlflow.source.git.commit"]
+    tags |= {name: run.data.tags[source] for name, source in FROM_RUN.items() if source in run.data.tags}
     card = model_card.write(results, strategy, seed, tags)
-    existing = [
-        v
-        for v in aliases.versions(client, system)
-        if v.tags.get("sha256") == weights and v.tags.get("key") == tags["key"]
-    ]
+    existing = [v for v in aliases.versions(client, system) if aliases.model_of(v) == Model(weights, strategy, seed)]
     if existing:
         version = existing[0]
         if all(version.tags.get(name) == value for name, value in tags.items()):
@@ -209,6 +228,7 @@ def _log_model(
             signature=signature,
             pip_requirements=requirements,
         )
+        kept.add_origin(results.root, path / kept.FOLDER)
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])

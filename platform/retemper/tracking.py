@@ -85,7 +85,9 @@ def start_training(
         run = find_run(client, experiment_number, key=key, strategy=strategy, seed=seed)
         if run is None:
             run = client.create_run(
-                experiment_number, run_name=f"{strategy}/seed-{seed}", tags=run_tags(root, strategy, seed, key)
+                experiment_number,
+                run_name=f"{strategy}/seed-{seed}",
+                tags=run_tags(lineage.origin(root), strategy, seed, key),
             )
         else:
             client.update_run(run.info.run_id, status="RUNNING")
@@ -200,7 +202,7 @@ def sync(root: str | Path, settings: Settings, strategies: list[str] | None = No
             run = find_run(client, experiment_number, key=content, strategy=FOUNDATION, seed=0)
             if run is None:
                 run = client.create_run(
-                    experiment_number, run_name=FOUNDATION, tags=run_tags(root, FOUNDATION, 0, content)
+                    experiment_number, run_name=FOUNDATION, tags=run_tags({}, FOUNDATION, 0, content)
                 )
                 inputs = [lineage.foundation_file(root, settings.foundation, lineage.dvc_hashes(root))]
                 client.log_inputs(run.info.run_id, datasets=dataset_inputs(inputs))
@@ -227,7 +229,8 @@ def _training_run(
             ended = (training.folder / "history.csv").stat().st_mtime
             started = int(1000 * (ended - sum(row.get("seconds", 0.0) for row in training.history)))
             name = f"{strategy}/seed-{seed}"
-            run = client.create_run(experiment, started, run_tags(root, strategy, seed, key), name)
+            tags = run_tags(summary.get("origin", {}), strategy, seed, key)
+            run = client.create_run(experiment, started, tags, name)
         _describe(client, run, root, {"foundation": summary["foundation"], **summary["settings"]})
     _index_training(client, str(run.info.run_id), training, "FINISHED")
     return str(run.info.run_id)

@@ -39,7 +39,7 @@ def start_sweep(settings: Settings, root: Path, strategy: str, about: dict[str, 
         experiment = experiment_id(client, root, settings.tracking.experiment)
         run = find_run(client, experiment, sweep=about["study"], kind="sweep")
         if run is None:
-            tags = run_tags(root, strategy, about["seed"], f"sweep-{about['study']}")
+            tags = run_tags(lineage.origin(root), strategy, about["seed"], f"sweep-{about['study']}")
             tags |= {"retemper.sweep": about["study"], "retemper.kind": "sweep"}
             run = client.create_run(experiment, run_name=f"{strategy}/sweep", tags=tags)
             for name, text in flatten({"sweep": settings.sweep.model_dump(), "space": about["space"]}).items():
@@ -65,7 +65,7 @@ def start_trial(
         run = find_run(client, parent.info.experiment_id, sweep=study, kind="trial", trial=number)
         if run is None:
             strategy, seed = parent.data.tags["retemper.strategy"], int(parent.data.tags["retemper.seed"])
-            tags = run_tags(root, strategy, seed, f"trial-{study}-{number}")
+            tags = run_tags(lineage.origin(root), strategy, seed, f"trial-{study}-{number}")
             tags |= {"retemper.sweep": study, "retemper.kind": "trial", "retemper.trial": str(number)}
             tags |= {"retemper.training": training, "mlflow.parentRunId": sweep_run}
             run = client.create_run(parent.info.experiment_id, run_name=f"{strategy}/trial-{number}", tags=tags)

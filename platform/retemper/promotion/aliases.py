@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MOVE, SHOWN = "retemper.move.", "retemper.shown."  # tags of the registered model
+ANYONE = "anyone"  # has the alias now
 NEED = 2_000_000  # bytes that a move may take
 
 
@@ -145,7 +146,7 @@ def move(
     how: How,
     reason: str,
     *,
-    expected: Model | str | None = "anyone",
+    expected: Model | str | None = ANYONE,
     verdict: str | None = None,
 ) -> Move | None:
     """Give an alias to a version, once and for all.
@@ -154,8 +155,8 @@ def move(
     ----------
     version : str or None
         `None` takes the alias away.
-    expected : Model, None or "anyone"
-        Who has the alias now; when it is somebody else, nothing is moved.
+    expected : Model, None or `ANYONE`
+        Who had the alias when this was decided; when somebody else has it by now, nothing is moved.
     verdict : str, optional
         Digest of the verdict that allows it.
 
@@ -178,16 +179,16 @@ def move(
             moves = settle(client, root, system)
             last = history.last(moves, alias)
             holder = last.to if last else None
-            if expected != "anyone" and expected != holder:
+            to = None if version is None else _model(client, system, version)
+            if to == holder:
+                return None
+            if expected not in (ANYONE, holder):
                 raise RetemperError(
                     f"The {alias} of {system} has changed in the meantime.",
                     expected=_called(expected if isinstance(expected, Model) else None),
                     got=_called(holder),
-                    fix="judge again: dvc repro promote",
+                    fix="judge again: dvc repro -f promote",
                 )
-            to = None if version is None else _model(client, system, version)
-            if to == holder:
-                return None
             return _record(client, root, system, moves, alias, to, version, how, reason, verdict)
 
 
@@ -210,7 +211,7 @@ def rollback(root: Path, system: str, reason: str, alias: str = CHAMPION) -> Mov
             to = held[-2]
             found = [str(v.version) for v in versions(client, system) if model_of(v) == to]
             if not found:
-                raise _not_here(moves, to, alias, system)
+                raise _not_here(to, alias, system)
             return _record(client, root, system, moves, alias, to, found[0], "rollback", reason, None)
 
 
@@ -250,13 +251,19 @@ def _model(client: MlflowClient, system: str, version: str) -> Model:
     return model
 
 
+def model(root: Path, system: str, version: str) -> Model:
+    """Which trained model a version is; one that retemper did not register is an error."""
+    with store_errors(root):
+        return _model(connect(root), system, version)
+
+
 def _called(model: Model | None) -> str:
     return "nobody" if model is None else f"{model.strategy}, seed {model.seed} ({model.sha256[:12]})"
 
 
-def _not_here(moves: Sequence[Move], model: Model, alias: str, system: str) -> RetemperError:
-    commit = next((move.commit for move in reversed(moves) if move.to == model and move.commit), None)
-    where = f"git checkout {commit[:10]} && dvc checkout && retemper sync" if commit else "dvc repro register"
+def _not_here(model: Model, alias: str, system: str) -> RetemperError:
     return RetemperError(
-        f"The {alias} of {system} was {_called(model)}, which is not registered in this store.", fix=where
+        f"The {alias} of {system} was {_called(model)}, which is not registered in this store.",
+        fix=f"check out the commit that has it (git log -S{model.sha256[:16]} -- promotions.jsonl), "
+        "then dvc pull and retemper sync",
     )

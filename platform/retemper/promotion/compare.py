@@ -156,8 +156,13 @@ def pooled_spread(recipes: Mapping[str, Sequence[Errors]], quantity: str) -> Spr
     return Spread(math.sqrt(total / freedom), freedom) if freedom else None
 
 
-def difference(ours: tuple[float, float, float], theirs: tuple[float, float, float], confidence: float) -> Interval:
-    """ours - theirs of two independent estimates (value, low, high with 95 % two-sided intervals).
+def difference(
+    ours: tuple[float, float, float],
+    theirs: tuple[float, float, float],
+    confidence: float,
+    levels: tuple[float, float] = (0.95, 0.95),
+) -> Interval:
+    """ours - theirs of two independent estimates (value, low, high with two-sided intervals of these levels).
 
     Bounds by the method of variance estimates recovery, which for shares with Wilson intervals
     is Newcombe's method 10 (Zou and Donner, Statistics in Medicine 27, 1693, 2008; Newcombe,
@@ -166,10 +171,10 @@ def difference(ours: tuple[float, float, float], theirs: tuple[float, float, flo
     """
     from scipy import stats
 
-    scale = float(stats.norm.ppf(confidence) / stats.norm.ppf(0.975))
+    wide, other = (float(stats.norm.ppf(confidence) / stats.norm.ppf(0.5 + level / 2)) for level in levels)
     (a, a_low, a_high), (b, b_low, b_high) = ours, theirs
     return Interval(
         a - b,
-        a - b - scale * math.hypot(a - a_low, b_high - b),
-        a - b + scale * math.hypot(a_high - a, b - b_low),
+        a - b - math.hypot(wide * (a - a_low), other * (b_high - b)),
+        a - b + math.hypot(wide * (a_high - a), other * (b - b_low)),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from retemper.promotion import compare
 from retemper.promotion.compare import Interval, Spread
-from retemper.promotion.measures import Errors, Measured
+from retemper.promotion.measures import Errors, Measured, Number
 from retemper.settings import Gate
 
 # Metrics that are ratios to one number for all models are compared by what is above the line.
@@ -28,9 +28,10 @@ class Outcome:
     rule: str  # in words
     absolute: bool  # a limit of its own, not a comparison
     passed: bool
-    value: float | None  # the model's, with its 95 % interval
+    value: float | None  # the model's, with its interval
     low: float | None
     high: float | None
+    level: float  # of that interval
     unit: str
     limit: float | None  # of value, or of the ratio or difference to the reference
     compared: dict[str, float] | None  # ratio or difference: value, low, high; the wider of frames and seeds
@@ -104,8 +105,25 @@ def _absolute(candidate: Measured, gate: Gate) -> Outcome:
         good = number.value <= limit if gate.max is not None else number.value >= limit
         reason = "holds" if good else f"{number.value:.4g} is {word} {limit:g}"
     rule = f"{sign} {limit:g} {number.unit}".rstrip()
+    return _outcome(gate, rule, number, limit, good, reason)
+
+
+def _outcome(
+    gate: Gate, rule: str, number: Number, limit: float, good: bool, reason: str, compared: Interval | None = None
+) -> Outcome:
     return Outcome(
-        gate.metric, rule, True, good, number.value, number.low, number.high, number.unit, limit, None, reason
+        metric=gate.metric,
+        rule=rule,
+        absolute=gate.relative_to is None,
+        passed=good,
+        value=number.value,
+        low=number.low,
+        high=number.high,
+        level=number.level,
+        unit=number.unit,
+        limit=limit,
+        compared=None if compared is None else asdict(compared),
+        reason=reason,
     )
 
 
@@ -125,10 +143,7 @@ def _relative(
     limit = (1.0 + gate.margin) if by_frame else gate.margin
 
     def outcome(good: bool, reason: str, found: Interval | None = None) -> Outcome:
-        compared = None if found is None else asdict(found)
-        return Outcome(
-            gate.metric, rule, False, good, number.value, number.low, number.high, number.unit, limit, compared, reason
-        )
+        return _outcome(gate, rule, number, limit, good, reason, found)
 
     if gate.relative_to == "champion":
         if references.obstacle is not None:
@@ -192,13 +207,16 @@ def _spread(
 def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Made) -> Outcome:
     """A metric without errors by frame: difference of two independent intervals."""
     ours, theirs = candidate.number(gate.metric), reference.number(gate.metric)
+    how = (candidate.identity.get("robustness"), reference.identity.get("robustness"))
+    if gate.metric.startswith("robustness.") and None not in (ours.value, theirs.value) and how[0] != how[1]:
+        return outcome(False, f"{reference.name} was measured otherwise ({how[1]}; here {how[0]})", None)
     for measured, number in ((candidate, ours), (reference, theirs)):
         if number.value is None or number.low is None or number.high is None:
             why = number.reason if number.value is None else "no interval"
             return outcome(False, f"missing: {gate.metric} of {measured.name}: {why}", None)
     sign = 1.0 if gate.better == "lower" else -1.0
     a, b = ((n.value or 0.0, n.low or 0.0, n.high or 0.0) for n in (ours, theirs))
-    found = compare.difference(a, b, confidence)
+    found = compare.difference(a, b, confidence, (ours.level, theirs.level))
     worst = found.high if sign > 0 else -found.low
     good = worst <= gate.margin
     text = f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}] {ours.unit}".rstrip()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = "retemper"  # below the version's artifacts
 TRAINING = ("mace.yaml", "effective.json", "history.csv")
+ORIGIN = ("params.yaml", "dvc.lock")
 WEIGHTS = "artifacts/model.model"
 
 
@@ -43,6 +44,14 @@ def keep(client: MlflowClient, version: ModelVersion, results: Results, measured
         if version.tags.get("kept") != identity:
             client.log_model_artifacts(model_id(version), str(place), FOLDER)
             client.set_model_version_tag(version.name, version.version, "kept", identity)
+
+
+def add_origin(root: Path, folder: Path) -> None:
+    """Copy the project's settings and the hashes of all its data, as they are when a version is made."""
+    folder.mkdir(exist_ok=True)
+    for name in ORIGIN:
+        if (root / name).is_file():
+            shutil.copy(root / name, folder)
 
 
 def fetch(client: MlflowClient, root: Path | None, version: ModelVersion) -> Measured | None:

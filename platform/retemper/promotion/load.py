@@ -114,8 +114,6 @@ def existing_store(root: Path | None) -> MlflowClient:
 
 def resolve(client: MlflowClient, name_or_uri: str) -> ModelVersion:
     """The version that a name means."""
-    from mlflow.exceptions import MlflowException
-
     name = name_or_uri.removeprefix("models:/")
     model, _, alias = name.partition("@")
     model, _, number = model.partition("/")
@@ -129,10 +127,8 @@ def resolve(client: MlflowClient, name_or_uri: str) -> ModelVersion:
         if chosen is None:
             raise unknown(f"version of {model}", number, [str(version.version) for version in found])
         return chosen
-    for one in [alias] if alias else [CHAMPION, CANDIDATE]:
-        try:
-            return client.get_model_version_by_alias(model, one)
-        except MlflowException:
-            if alias:
-                raise unknown(f"alias of {model}", alias, client.get_registered_model(model).aliases) from None
-    return found[0]
+    known = {one: str(held) for one, held in dict(client.get_registered_model(model).aliases).items()}
+    if alias and alias not in known:
+        raise unknown(f"alias of {model}", alias, known)
+    held = known.get(alias) if alias else known.get(CHAMPION, known.get(CANDIDATE))
+    return next((version for version in found if str(version.version) == held), found[0])

@@ -26,13 +26,22 @@ UNITS = {"energy": "meV/atom", "force": "meV/Å", "stress": "meV/Å³"}
 
 @dataclass(frozen=True)
 class Number:
-    """A metric's value, its 95 % interval where there is one, and its unit; without a value the reason."""
+    """A metric's value, its two-sided interval where there is one, and its unit; without a value the reason."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
     unit: str = ""
     reason: str | None = None
+    level: float = 0.95  # of the interval
+
+    def text(self) -> str:
+        """Value and interval; the level is said where it is not 95 %."""
+        if self.value is None:
+            return "–"
+        level = "" if self.level == 0.95 else f" ({100 * self.level:g} %)"
+        interval = "" if self.low is None or self.high is None else f" [{self.low:.4g}, {self.high:.4g}]{level}"
+        return f"{self.value:.4g}{interval}"
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Measured:
     strategy: str
     seed: int
     sha256: str
-    identity: dict[str, str]  # of the sets it was measured on (see `evaluate.identity`)
+    identity: dict[str, str]  # of the sets it was measured on (see `evaluate.identity`), and how robustness was
     numbers: dict[str, Number]
     frames: dict[int, dict[str, Errors]]  # seeds of its strategy -> set -> errors
 
@@ -69,7 +78,8 @@ class Measured:
 
     def number(self, metric: str) -> Number:
         """A metric; one that is not there has no value."""
-        return self.numbers.get(metric, Number(None, reason="not measured"))
+        setting = " (robustness.metrics)" if metric.startswith("robustness.") else ""
+        return self.numbers.get(metric, Number(None, reason=f"not measured{setting}"))
 
     def own(self, part: str) -> Errors | None:
         """This model's errors on a set."""
@@ -97,36 +107,46 @@ def collect(results: Results, strategy: str, seed: int) -> Measured:
         weights = str(identity.get("foundation_sha256", ""))
     else:
         weights = str(results.trainings[strategy][seed].outcome["sha256"])
-    numbers = from_reports(evaluation["seeds"][str(seed)])
+    numbers = from_reports(evaluation["seeds"][str(seed)], results.settings.evaluate.confidence)
     base = results.evaluations.get(FOUNDATION)
     for part, name in (("retention", "forgetting_ratio"), ("retention_replay_head", "forgetting_ratio_replay_head")):
         ratio = forgetting_ratio(base, evaluation, seed, part)
         if ratio is not None:
             numbers[name] = Number(ratio)
-    numbers |= robustness(results.root, strategy, seed)
+    robust = results.robustness.get(strategy, {}).get("seeds", {})
+    numbers |= robustness(robust, seed)
+    if str(seed) in robust:
+        identity = {**identity, "robustness": robustness_identity(robust[str(seed)])}
     frames = read_frames_csv(results.root / "runs/evaluate" / strategy / FRAMES)
     return Measured(strategy, seed, weights, identity, numbers, frames)
 
 
-def from_reports(parts: Mapping[str, Any]) -> dict[str, Number]:
-    """``<set>.<quantity>`` from the sets of one seed, as ``metrics.json`` has them."""
+def from_reports(parts: Mapping[str, Any], level: float) -> dict[str, Number]:
+    """``<set>.<quantity>`` from the sets of one seed, as ``metrics.json`` has them; `level` is of their intervals."""
     numbers: dict[str, Number] = {}
     for part, report in parts.items():
         for quantity in QUANTITIES:
             found = report.get(quantity)
             if isinstance(found, dict):
                 unit = UNITS[quantity.split("_")[0]]
-                numbers[f"{part}.{quantity}"] = Number(found["value"], found.get("low"), found.get("high"), unit)
+                numbers[f"{part}.{quantity}"] = Number(
+                    found["value"], found.get("low"), found.get("high"), unit, level=level
+                )
     return numbers
 
 
-def robustness(root: Path, strategy: str, seed: int) -> dict[str, Number]:
-    """``robustness.<metric>`` of one model from ``runs/robustness/<strategy>/``; empty where it was not measured."""
-    path = root / "runs/robustness" / strategy / "metrics.json"
-    if not path.is_file():
-        return {}
-    measured = read_json(path)["seeds"].get(str(seed), {"metrics": {}})
-    return {f"robustness.{name}": _number(found) for name, found in measured["metrics"].items()}
+def robustness(seeds: Mapping[str, Any], seed: int) -> dict[str, Number]:
+    """``robustness.<metric>`` of one seed from those that the suite measured; the others have a reason and no value."""
+    if str(seed) in seeds:
+        return {f"robustness.{name}": _number(found) for name, found in seeds[str(seed)]["metrics"].items()}
+    names = dict.fromkeys(name for measured in seeds.values() for name in measured["metrics"])
+    reason = f"not measured for seed {seed}, only for {', '.join(seeds)} (robustness.seeds)"
+    return {f"robustness.{name}": Number(None, reason=reason) for name in names}
+
+
+def robustness_identity(measured: Mapping[str, Any]) -> str:
+    """What must be equal for two models' robustness to be compared: effort and elements."""
+    return f"{measured.get('level')}: {' '.join(measured.get('elements', ()))}"
 
 
 def _number(found: Mapping[str, Any]) -> Number:

@@ -7,10 +7,10 @@ Each strategy is judged by one version (`verdict.pick_seed`). The verdict is
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retemper import evaluate
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, write_json
 from retemper.mlflow_store import connect, store_errors
@@ -19,8 +19,9 @@ from retemper.promotion.aliases import CHALLENGER, CHAMPION, Standing
 from retemper.promotion.gates import References
 from retemper.promotion.history import How, Model, Move, barred
 from retemper.promotion.lock import locked
-from retemper.promotion.measures import Errors, Measured
-from retemper.results import FOUNDATION, Results, read_results
+from retemper.promotion.measures import Measured
+from retemper.promotion.references import compared_with
+from retemper.results import Results, read_results
 from retemper.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 OUT = Path("runs/promote")
-CACHE = Path(".cache/promotion")
 
 
 def run(root: str | Path, settings: Settings) -> dict[str, Any]:
@@ -56,27 +56,51 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
             moves = aliases.settle(client, root, system)
         versions = _versions(client, results)
         candidates: dict[str, Measured] = {}
+        chosen: dict[str, str] = {}
         for strategy, by_seed in versions.items():
             measured = {seed: measures.collect(results, strategy, seed) for seed in by_seed}
             for seed, version in by_seed.items():
                 kept.keep(client, version, results, measured[seed])
             losses = {seed: float(results.trainings[strategy][seed].outcome["valid_loss"]) for seed in by_seed}
-            candidates[strategy] = measured[verdict.pick_seed(measured, losses, settings.promotion)]
+            seed, chosen[strategy] = verdict.pick_seed(measured, losses, settings.promotion)
+            candidates[strategy] = measured[seed]
         champion = aliases.standing(client, moves, system, CHAMPION)
-        references = _references(client, results, candidates, champion)
+        references = compared_with(client, results, candidates, champion)
         others = {n: c for n, c in candidates.items() if champion is None or c.model != champion.model}
         found = verdict.decide(others, references, candidates, settings.promotion, barred(moves, CHAMPION))
         numbers = {name: str(versions[name][one.seed].version) for name, one in candidates.items()}
-        content = verdict.as_dict(found, numbers, _about(settings, champion, references))
+        content = verdict.as_dict(found, numbers, chosen, _about(settings, champion, references))
         _write(root, content)
-        for name, judged in found.judged.items():
-            _keep(client, versions[name][judged.candidate.seed], content, name)
+        for name in found.judged:
+            _keep(client, versions[name], content, name)
     _move(root, settings, content, champion)
     return content
 
 
+def sync(root: Path, settings: Settings) -> None:
+    """Put the verdict of the file into a store that has none on its versions."""
+    results = read_results(root, settings)
+    content = results.verdict
+    if content is None or content["model"] != settings.system or not results.registered:
+        return
+    with store_errors(root):
+        client = connect(root)
+        known = _known(client, settings.system)
+        for name, one in content["candidates"].items():
+            models = [Model(t.outcome["sha256"], name, seed) for seed, t in results.trainings.get(name, {}).items()]
+            seeds = {model.seed: known[model] for model in models if model in known}
+            judged = Model(one["sha256"], name, one["seed"])
+            if judged in models and judged.seed in seeds and "verdict" not in seeds[judged.seed].tags:
+                _keep(client, seeds, content, name)
+
+
+def _known(client: MlflowClient, system: str) -> dict[Model, ModelVersion]:
+    return {aliases.model_of(version): version for version in reversed(aliases.versions(client, system))}
+
+
 def _about(settings: Settings, champion: Standing | None, references: References) -> dict[str, Any]:
     before = None
+    gates = [gate.model_dump(exclude_defaults=True) for gate in settings.promotion.gates]
     if champion is not None:
         where = (
             f"`{settings.system}/{champion.version}` " if champion.version else "a model that is not registered here, "
@@ -85,7 +109,10 @@ def _about(settings: Settings, champion: Standing | None, references: References
     return {
         "model": settings.system,
         "objective": settings.promotion.objective,
+        "gates": gates,
+        "gates_digest": digest([settings.promotion.objective, gates]),
         "before": before,
+        "champion_before": None if champion is None else asdict(champion.model),
         "obstacle": references.obstacle,
         "foundation": settings.foundation,
     }
@@ -93,7 +120,7 @@ def _about(settings: Settings, champion: Standing | None, references: References
 
 def _versions(client: MlflowClient, results: Results) -> dict[str, dict[int, ModelVersion]]:
     """Versions of this run in this store, by strategy and seed; a run that is not registered here is an error."""
-    known = {aliases.model_of(version): version for version in aliases.versions(client, results.settings.system)}
+    known = _known(client, results.settings.system)
     found: dict[str, dict[int, ModelVersion]] = {}
     for strategy in results.registered:
         for seed, training in results.trainings[strategy].items():
@@ -104,62 +131,6 @@ def _versions(client: MlflowClient, results: Results) -> dict[str, dict[int, Mod
                 )
             found.setdefault(strategy, {})[seed] = known[model]
     return found
-
-
-# ------------------------------------------------------------------ what candidates are compared with
-
-
-def _references(
-    client: MlflowClient, results: Results, candidates: dict[str, Measured], champion: Standing | None
-) -> References:
-    foundation = measures.collect(results, FOUNDATION, 0) if FOUNDATION in results.evaluations else None
-    if champion is None:
-        return References(foundation, None)
-    for one in candidates.values():
-        if one.model == champion.model:
-            return References(foundation, one)
-    if champion.version is None:
-        return References(
-            foundation, None, f"the champion ({champion.model.sha256[:12]}) is not registered in this store"
-        )
-    version = client.get_model_version(results.settings.system, champion.version)
-    measured = kept.fetch(client, results.root, version)
-    if measured is None:
-        return References(foundation, None, f"no measures are kept with the champion, version {champion.version}")
-    first = next(iter(candidates.values()))
-    if any(measured.identity.get(key) != first.identity.get(key) for key in ("target", "retention")):
-        measured = remeasure(client, results, version, measured)
-    return References(foundation, measured)
-
-
-def remeasure(client: MlflowClient, results: Results, version: ModelVersion, before: Measured) -> Measured:
-    """Evaluate an earlier version on the frames of this run; its other seeds are not there any more.
-
-    What cannot be measured again here (robustness) keeps its numbers. The result is cached by
-    the weights and the frames.
-    """
-    here = evaluate.context(results.settings, results.root)
-    identity = evaluate.identity(here)
-    path = results.root / CACHE / f"{digest([before.sha256, identity])}.json"
-    if path.is_file():
-        content = read_json(path)
-    else:
-        print(f"promote: {version.name}/{version.version} was measured on other frames: measuring it again", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            parts = evaluate.fine_tuned(here, kept.weights(client, results.root, version, Path(folder)))
-        content = {
-            part: {
-                "report": measured.report,
-                "energy": measured.errors.energy.tolist(),
-                "force_sq": measured.errors.force_sq.tolist(),
-            }
-            for part, measured in parts.items()
-        }
-        write_json(path, content)
-    numbers = {name: number for name, number in before.numbers.items() if name.startswith("robustness.")}
-    numbers |= measures.from_reports({part: entry["report"] for part, entry in content.items()})
-    frames = {before.seed: {part: Errors.of(entry["energy"], entry["force_sq"]) for part, entry in content.items()}}
-    return Measured(before.strategy, before.seed, before.sha256, identity, numbers, frames)
 
 
 # ------------------------------------------------------------------ the verdict, kept and carried out
@@ -175,21 +146,34 @@ def _files(folder: Path, content: dict[str, Any]) -> None:
     (folder / "verdict.md").write_text(verdict.markdown(content), encoding="utf-8")
 
 
-def _keep(client: MlflowClient, version: ModelVersion, content: dict[str, Any], name: str) -> None:
-    """Tags of the version (one a gate, and the sum), and the verdict beside its weights."""
+def _keep(client: MlflowClient, seeds: dict[int, ModelVersion], content: dict[str, Any], name: str) -> None:
+    """Tags of the version judged (one a gate, and the sum) and of the other seeds; the verdict beside the weights."""
     one = content["candidates"][name]
-    tags = {"verdict": "passed" if one["passed"] else "failed", "verdict.digest": digest(content)}
+    for seed, other in seeds.items():
+        if seed != one["seed"]:
+            _tag(client, other, {"verdict": f"seed {one['seed']} was judged"})
+    version = seeds[one["seed"]]
+    tags = {
+        "verdict.rank": f"{one['rank']} of {len(content['candidates'])}",
+        "verdict.gates": content["gates_digest"],
+        "verdict.digest": digest(content),
+    }
     for number, gate in enumerate(one["gates"], 1):
         state = "passed" if gate["passed"] else "failed"
         text = f"{state}: {gate['rule']}; {verdict.value_text(gate)}; {gate['reason']}"
         tags[f"gate.{number:02d} {gate['metric']}"[:250]] = text
-    stale = [tag for tag in version.tags if tag.startswith("gate.") and tag not in tags]
-    for tag in stale:
-        client.delete_model_version_tag(version.name, version.version, tag)
     if version.tags.get("verdict.digest") != tags["verdict.digest"]:
         with tempfile.TemporaryDirectory() as folder:
             _files(Path(folder), content)
             client.log_model_artifacts(kept.model_id(version), folder, kept.FOLDER)
+    _tag(client, version, {**tags, "verdict": "passed" if one["passed"] else "failed"})  # last: `sync` looks for it
+
+
+def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
+    """Make `tags` all that the version says of verdict and gates."""
+    for tag in version.tags:
+        if tag.startswith(("gate.", "verdict")) and tag not in tags:
+            client.delete_model_version_tag(version.name, version.version, tag)
     for tag, value in tags.items():
         if version.tags.get(tag) != value:
             client.set_model_version_tag(version.name, version.version, tag, value)
@@ -226,17 +210,11 @@ def override(
         Without a reason: no verdict on this version, or one that it does not pass.
     """
     root = Path(root).resolve()
-    of = None
+    of: str | None = None
+    expected: Model | str | None = aliases.ANYONE
     if not reason:
         content = read_json(root / OUT / "verdict.json") if (root / OUT / "verdict.json").is_file() else {}
-        one = next(
-            (
-                c
-                for c in content.get("candidates", {}).values()
-                if content["model"] == system and c["version"] == version
-            ),
-            None,
-        )
+        one = _judged(content, system, aliases.model(root, system, version))
         if one is None:
             raise RetemperError(
                 f"There is no verdict on {system}/{version}.", fix="dvc repro promote, or give a --reason"
@@ -247,11 +225,22 @@ def override(
                 fix="another version, or give a --reason, which is recorded",
             )
         of = digest(content)
+        if alias == CHAMPION:
+            before = content["champion_before"]
+            expected = None if before is None else Model(**before)
     how: How = "override" if reason else "gates"
-    moved = aliases.move(root, system, alias, version, how, reason or "passes the gates", verdict=of)
+    moved = aliases.move(root, system, alias, version, how, reason or "passes the gates", expected=expected, verdict=of)
     if moved is not None:
         hook.tell(settings.promotion.hook, root, moved)
     return moved
+
+
+def _judged(content: dict[str, Any], system: str, model: Model) -> dict[str, Any] | None:
+    """What a verdict says of a model, whatever its version's number is in this store."""
+    for strategy, one in content.get("candidates", {}).items():
+        if content["model"] == system and Model(one["sha256"], strategy, one["seed"]) == model:
+            return dict(one)
+    return None
 
 
 def rollback(root: str | Path, settings: Settings, system: str, reason: str) -> Move:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retemper.errors import RetemperError
 from retemper.mlflow_store import store_errors
-from retemper.promotion import aliases, compare, history, kept
+from retemper.promotion import aliases, compare, history, kept, revisions
 from retemper.promotion.aliases import CHAMPION
 from retemper.promotion.gates import FRAMES_OF
 from retemper.promotion.load import existing_store, resolve
@@ -49,12 +49,13 @@ def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) ->
     held: dict[str, list[str]] = {}
     for alias, number in dict(client.get_registered_model(name).aliases).items():
         held.setdefault(str(number), []).append(alias)
-    rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "aliases"]]
+    rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "rank", "aliases"]]
     for version in reversed(aliases.versions(client, name)):
         tags = version.tags
         figures = [f"{float(tags[key]):.4g}" if key in tags else "–" for key, _ in HEADLINES]
         row = [f"{name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
-        rows.append([*row, tags.get("verdict", "–"), ", ".join(sorted(held.get(str(version.version), [])))])
+        verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
+        rows.append([*row, *verdict, ", ".join(sorted(held.get(str(version.version), [])))])
     lines = [table(rows), "F: force RMSE, meV/Å   E: energy RMSE, meV/atom   lower is better"]
     champion = aliases.standing(client, moves, name, CHAMPION)
     if champion is not None and champion.version is None:
@@ -76,16 +77,23 @@ def show(root: Path, name: str) -> str:
     own_aliases = " ".join(f"@{alias}" for alias, number in held.items() if str(number) == str(version.version))
     lines = [f"{version.name}/{version.version}  {own_aliases}".rstrip(), ""]
     lines.append(str(version.description).strip())
+    hashes = revisions.data_hashes(tags)
+    if hashes:
+        commit = revisions.holding(root, [hashes]).get(hashes)
+        lines.append(
+            f"- data kept by: {f'dvc.lock of commit {commit}' if commit else 'no commit yet (git add dvc.lock)'}"
+        )
     if measured is not None:
-        rows = [["metric", "value", "95 % interval"]]
+        rows = [["metric", "value", "interval"]]
         rows += [[metric, *_number(number)] for metric, number in measured.numbers.items()]
         lines += ["", "## Measures", "", table(rows)]
     gates = {tag.removeprefix("gate."): text for tag, text in sorted(tags.items()) if tag.startswith("gate.")}
     lines += ["", "## Gates", ""]
     if gates:
+        lines += [f"{tags['verdict']}, rank {tags['verdict.rank']}, gates {tags['verdict.gates']}"]
         lines += [f"{gate}: {text}" for gate, text in gates.items()]
     else:
-        lines.append("not judged (dvc repro promote)")
+        lines.append(tags.get("verdict", "not judged (dvc repro promote)"))
     own = [move for move in moves if move.to == aliases.model_of(version)]
     lines += ["", "## Promotions", ""]
     lines += [f"{m.time[:19]}  {m.alias:10s} {m.how:8s} {m.by}: {m.reason}" for m in own] or ["none"]
@@ -95,7 +103,8 @@ def show(root: Path, name: str) -> str:
 def _number(number: Number) -> list[str]:
     if number.value is None:
         return [f"– ({number.reason})", ""]
-    interval = "" if number.low is None or number.high is None else f"{number.low:.4g} to {number.high:.4g}"
+    bounded = number.low is not None and number.high is not None
+    interval = f"{number.low:.4g} to {number.high:.4g} ({100 * number.level:g} %)" if bounded else ""
     return [f"{number.value:.4g} {number.unit}".rstrip(), interval]
 
 
@@ -154,25 +163,13 @@ def lineage(root: Path, wanted: str) -> str:
             expected="md5 of a data file or DVC folder, sha256 of weights, a foundation's hash, or a git commit",
             fix="retemper show NAME/VERSION prints those of a version",
         )
-    commits = sorted({str(v.tags["git_commit"]) for v in found if "git_commit" in v.tags})
-    return "\n".join([table(rows), *_keep(commits)])
+    data = {f"{v.name}/{v.version}": revisions.data_hashes(v.tags) for v in reversed(found)}
+    return "\n".join([table(rows), "", *revisions.spare(root, data)]).rstrip()
 
 
 def _origins(version: ModelVersion) -> dict[str, str]:
     tags: Mapping[str, Any] = version.tags
     return {k: str(v) for k, v in tags.items() if k in LINEAGE or k.startswith(("data.", "dvc."))}
-
-
-def _keep(commits: Sequence[str]) -> list[str]:
-    """How `dvc gc` spares the data of registered versions."""
-    if not commits:
-        return []
-    tags = " && ".join(f"git tag -f retemper/{commit[:10]} {commit[:10]}" for commit in commits)
-    return [
-        "",
-        "before `dvc gc`, keep the data of all registered versions:",
-        f"  {tags} && dvc gc --workspace --all-tags",
-    ]
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

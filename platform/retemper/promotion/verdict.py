@@ -9,7 +9,7 @@ from typing import Any
 from retemper.promotion import gates
 from retemper.promotion.gates import Outcome, References
 from retemper.promotion.history import Model
-from retemper.promotion.measures import Measured
+from retemper.promotion.measures import Measured, Number
 from retemper.settings import Promotion
 
 
@@ -49,15 +49,34 @@ class Verdict:
     champion: str | None
 
 
-def pick_seed(seeds: Mapping[int, Measured], losses: Mapping[int, float], options: Promotion) -> int:
-    """The seed that stands for its strategy: the lowest validation loss, so that the test set stays unseen.
+def pick_seed(seeds: Mapping[int, Measured], losses: Mapping[int, float], options: Promotion) -> tuple[int, str]:
+    """The seed that stands for its strategy, and why: the lowest validation loss, so that the test set stays unseen.
 
     Of seeds for which something that the gates ask for was not measured (robustness is often
     measured on one seed), none is chosen while there is another.
     """
     asked = {gate.metric for gate in options.gates}
-    lacking = {seed: sum(one.number(metric).value is None for metric in asked) for seed, one in seeds.items()}
-    return min(seeds, key=lambda seed: (lacking[seed], losses[seed]))
+    lacking = {seed: {metric for metric in asked if one.number(metric).value is None} for seed, one in seeds.items()}
+    least = min(map(len, lacking.values()))
+    kept = [seed for seed in seeds if len(lacking[seed]) == least]
+    chosen = min(kept, key=lambda seed: losses[seed])
+    if len(kept) == len(seeds):
+        return chosen, "the only seed" if len(seeds) == 1 else f"lowest validation loss of {len(seeds)} seeds"
+    which = ", ".join(str(seed) for seed in kept)
+    unmeasured = ", ".join(
+        sorted(set().union(*(lacking[seed] for seed in seeds if seed not in kept)) - lacking[chosen])
+    )
+    return chosen, f"lowest validation loss of the seeds with {unmeasured} ({which} of {len(seeds)} seeds)"
+
+
+def ranked(judged: Mapping[str, Judged]) -> list[str]:
+    """Names of the candidates: those that pass every gate, then the absolute ones, then the rest; each by objective."""
+
+    def key(name: str) -> tuple[bool, bool, float]:
+        one = judged[name]
+        return not one.passed, not one.absolute, float("inf") if one.objective is None else one.objective
+
+    return sorted(judged, key=key)
 
 
 def decide(
@@ -104,16 +123,29 @@ def _best(judged: Mapping[str, Judged]) -> str | None:
 # ------------------------------------------------------------------ as data and as text
 
 
-def as_dict(verdict: Verdict, versions: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of ``verdict.json``. `versions`: version by strategy; `about`: what was judged, against whom."""
+def as_dict(
+    verdict: Verdict, versions: Mapping[str, str], chosen: Mapping[str, str], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of ``verdict.json``.
+
+    Parameters
+    ----------
+    versions, chosen
+        By strategy: the version that was judged, and why this seed stands for it.
+    about
+        What was judged, by which gates, against whom.
+    """
+    order = ranked(verdict.judged)
     return {
         **about,
         "challenger": verdict.challenger,
         "champion": verdict.champion,
         "candidates": {
             name: {
+                "rank": rank,
                 "version": versions[name],
                 "seed": one.candidate.seed,
+                "chosen": chosen[name],
                 "sha256": one.candidate.sha256,
                 "objective": one.objective,
                 "absolute": one.absolute,
@@ -122,25 +154,24 @@ def as_dict(verdict: Verdict, versions: Mapping[str, str], about: Mapping[str, A
                 "gates": [outcome.as_dict() for outcome in one.outcomes],
                 "failures": one.failures(),
             }
-            for name, one in verdict.judged.items()
+            for rank, (name, one) in enumerate(((name, verdict.judged[name]) for name in order), 1)
         },
     }
 
 
 def value_text(gate: Mapping[str, Any]) -> str:
     """A gate's value with its interval, from ``verdict.json``."""
-    if gate["value"] is None:
-        return "–"
-    interval = "" if gate["low"] is None else f" [{gate['low']:.4g}, {gate['high']:.4g}]"
-    return f"{gate['value']:.4g}{interval}"
+    return Number(gate["value"], gate["low"], gate["high"], level=gate["level"]).text()
 
 
 def markdown(content: Mapping[str, Any]) -> str:
     """``verdict.json`` as Markdown: the decision, then a table of gates a candidate."""
-    lines = [f"# {content['model']}: verdict", "", *(f"- {line}" for line in decision(content)), ""]
+    lines = [f"# {content['model']}: verdict", "", *(f"- {line}" for line in decision(content))]
+    lines += [f"- Gates: `{content['gates_digest']}`, {len(content['gates'])} of them.", ""]
     for name, one in content["candidates"].items():
         state = "passes" if one["passed"] else "does not pass"
-        lines += [f"## {name}: {content['model']}/{one['version']} (seed {one['seed']}) {state}", ""]
+        lines += [f"## {one['rank']}. {name}: {content['model']}/{one['version']} {state}", ""]
+        lines += [f"Judged by seed {one['seed']}: {one['chosen']}.", ""]
         lines += ["| gate | value | | reason |", "|---|---|---|---|"]
         for gate in one["gates"]:
             mark = "passed" if gate["passed"] else "**failed**"

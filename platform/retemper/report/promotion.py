@@ -18,7 +18,7 @@ def promotion(results: Results) -> Section:
         blocks.append(Paragraph(f"No candidate can become champion: {content['obstacle']}.", "warning"))
     columns = [("Candidate", ""), ("Gate", ""), ("Value", "95 % interval"), ("", ""), ("Reason", "")]
     for name, one in content["candidates"].items():
-        title = f"{name}, {content['model']}/{one['version']}"
+        title = f"{one['rank']}. {name}, {content['model']}/{one['version']}"
         rows = [
             [
                 Cell(title if k == 0 else ""),
@@ -30,10 +30,12 @@ def promotion(results: Results) -> Section:
             for k, gate in enumerate(one["gates"])
         ]
         blocks.append(Table(columns, rows, textual=True))
+        blocks.append(Paragraph(f"Judged by seed {one['seed']}: {one['chosen']}.", "note"))
         if one["barred"]:
             blocks.append(Paragraph(f"{title}: {one['barred']}.", "note"))
     note = (
-        "Each strategy is judged by the seed with the lowest validation loss. Comparisons are ratios of errors on the "
+        f"Gates {content['gates_digest']}. Candidates that pass come first, then by {content['objective']}. "
+        "Comparisons are ratios of errors on the "
         "same frames (paired bootstrap), the wider of two intervals: other frames for this model, and other frames and "
         "seeds for its strategy. Their confidence is shared among the candidates."
     )
