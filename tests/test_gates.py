@@ -174,7 +174,7 @@ def test_difference_of_shares_is_newcombes() -> None:
 
 
 def test_difference_of_intervals_of_another_level() -> None:
-    """Normal estimates with the same standard error: it makes no difference at which level their intervals are given."""
+    """Normal estimates with the same standard errors: the level of their intervals makes no difference."""
 
     def estimate(value: float, error: float, level: float) -> tuple[float, float, float]:
         half = error * float(stats.norm.ppf(0.5 + level / 2))

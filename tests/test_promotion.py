@@ -114,6 +114,7 @@ def test_from_gates_to_champion_and_back(project: Path, capsys: pytest.CaptureFi
     assert "| target.force_rmse ≤ 60 meV/Å | 30 [28.5, 31.5] | passed | holds |" in table
     version: Any = connect(project).get_model_version("salt", "1")
     assert version.tags["verdict"] == "passed"
+    assert version.description.count("## Gates") == 1 and "| target.force_rmse ≤ 60 meV/Å | 30" in version.description
     assert version.tags["gate.01 target.force_rmse"] == "passed: ≤ 60 meV/Å; 30 [28.5, 31.5]; holds"
     assert "-66." in version.tags["gate.02 target.force_rmse"]  # 30 of 90
 
@@ -493,7 +494,7 @@ def test_loads_without_the_project(project: Path) -> None:
         capture_output=True,
         text=True,
         env=environment,
-        cwd=tmp_path.anchor,
+        cwd="/",
     )
     assert done.returncode == 0, done.stderr
     calculator = retemper.load("salt/3", device="cpu", root=project)

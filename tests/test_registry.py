@@ -174,6 +174,8 @@ def test_mlflow_serves_structures_as_json(
         for atoms in frames
     ]
     answer = model.predict(pd.DataFrame(rows))
+    with pytest.raises(Exception, match="structure 1: energy or forces are not finite"):
+        model.predict(pd.DataFrame([rows[0], {**rows[1], "positions": [[0.0, 0.0, 0.0]] * len(frames[1])}]))
     del rows[0]["cell"], rows[0]["pbc"]  # may be left out
     del rows[1]["pbc"]  # periodic because there is a cell
     again = model.predict(pd.DataFrame(rows))

@@ -19,7 +19,7 @@ def commit(root: Path, message: str) -> str:
 
 
 def test_the_commit_after_the_run_holds_its_data(tmp_path: Path) -> None:
-    """A run is started from one commit, and its dvc.lock is in the next; the project is in a folder of the repository."""
+    """A run starts from one commit, and its dvc.lock is in the next; the project is a folder of the repository."""
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     root = tmp_path / "project"
     root.mkdir()

@@ -75,9 +75,13 @@ class FineTunedMACE(PythonModel):
         known = {int(z) for z in self.calculator.z_table.zs}
         try:
             frames = [structure(row, known) for row in numbered(model_input)]
+            answers = evaluate(self.calculator, frames)
+            for index, answer in enumerate(answers):
+                if not (np.isfinite(answer["energy"]) and np.isfinite(answer["forces"]).all()):
+                    raise ValueError(f"structure {index}: energy or forces are not finite: atoms at the same place?")
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return pd.DataFrame(evaluate(self.calculator, frames), columns=["energy", "forces", "stress"])
+        return pd.DataFrame(answers, columns=["energy", "forces", "stress"])
 
 
 def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> s
         lines.append(f"- Target structures: {counts}")
     outcome = training.outcome
     lines.append(
-        f"- Training: {outcome['epochs']} epochs, best {outcome['best_epoch']}, {outcome['seconds']:.0f} s, "
+        f"- Training: {outcome['epochs']} epochs, best {outcome['best_epoch'] + 1}, {outcome['seconds']:.0f} s, "
         f"{settings.finetune.dtype} on {settings.finetune.device}"
     )
     proof = "what ran is what was asked for" if training.proven else "not proven to be what was asked for"

@@ -131,7 +131,9 @@ def _registered_model(client: MlflowClient, settings: Settings) -> None:
 
     about = (
         f"Fine-tuned MACE models for {settings.system} ({settings.dataset.level_of_theory}), one version a strategy "
-        f"and seed. The alias `{CANDIDATE}` marks the lowest force RMSE on the target test set."
+        f"and seed. The alias `{CANDIDATE}` marks the lowest force RMSE on the target test set, `champion` the version "
+        "in use (by the gates, or promoted by a person with a reason), `challenger` the best of the others. The tags "
+        "`retemper.move.*` are the history of these aliases."
     )
     try:
         client.create_registered_model(settings.system, description=about)

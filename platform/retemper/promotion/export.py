@@ -35,19 +35,40 @@ from retemper.promotion.load import existing_store, resolve
 
 # Largest difference to MACE's own calculator: eV, and eV/A.
 TOLERANCE = {"float64": (1e-6, 1e-6), "float32": (5e-3, 5e-3)}
+# Lines of an input file; `pair_coeff` names the element of each atom type: keep those that the data file has.
+LAMMPS = {
+    "lammps": (
+        "units metal",
+        "atom_style atomic",
+        "newton on",
+        "pair_style mace no_domain_decomposition",
+        "pair_coeff * * {file} {elements}",
+    ),
+    "lammps-mliap": (
+        "units metal",
+        "atom_style atomic",
+        "newton on",
+        "pair_style mliap unified {file} 0",
+        "pair_coeff * * {elements}",
+    ),
+}
 ASE = '''"""{about}
 
 Needs mace-torch and ase. Energies in eV, forces in eV/A, stress in eV/A^3.
 """
 
+import hashlib
 from pathlib import Path
 
 from mace.calculators import MACECalculator
 
 MODEL = Path(__file__).with_name("{model}")
+SHA256 = "{sha256}"
 
 
 def calculator(device="cpu", dtype="{dtype}"):
+    if hashlib.sha256(MODEL.read_bytes()).hexdigest() != SHA256:
+        raise ValueError(f"{{MODEL}} is not the exported file")
     return MACECalculator(model_paths=[str(MODEL)], device=device, default_dtype=dtype, head="{head}")
 '''
 TORCH_SIM = '''"""{about}
@@ -55,6 +76,7 @@ TORCH_SIM = '''"""{about}
 Needs torch-sim-atomistic and mace-torch. Energies in eV, forces in eV/A, stress in eV/A^3.
 """
 
+import hashlib
 from pathlib import Path
 
 import mace  # noqa: F401  (before torch loads the file: it allows pickled modules)
@@ -62,9 +84,12 @@ import torch
 from torch_sim.models.mace import MaceModel
 
 MODEL = Path(__file__).with_name("{model}")
+SHA256 = "{sha256}"
 
 
 def model(device="cpu", dtype=torch.{dtype}):
+    if hashlib.sha256(MODEL.read_bytes()).hexdigest() != SHA256:
+        raise ValueError(f"{{MODEL}} is not the exported file")
     loaded = torch.load(MODEL, map_location=device, weights_only=False)
     return MaceModel(model=loaded, device=torch.device(device), dtype=dtype)
 '''
@@ -105,10 +130,10 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
         one = single_head(weights, head, Path(temporary) / "single.model")
         folder.mkdir(parents=True, exist_ok=True)
         about = f"{version.name}/{version.version}: {version.tags['strategy']}, seed {version.tags['seed']}"
-        words = {"about": about, "model": f"{stem}.model", "head": head, "dtype": dtype}
+        words = {"about": about, "model": f"{stem}.model", "head": head, "dtype": dtype, "sha256": sha256(one)}
         made = _write(one, head, to, folder, stem, dtype, words)
         _check(weights, head, made[0], to, dtype)
-        facts = {
+        facts: dict[str, Any] = {
             "model": f"{version.name}/{version.version}",
             "format": to,
             "registered_sha256": version.tags["sha256"],
@@ -118,6 +143,10 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
             "cutoff": float(inference.load(one).r_max),
             "units": {"energy": "eV", "forces": "eV/A", "length": "A"},
         }
+        if to in LAMMPS:
+            words = {"file": made[0].name, "elements": " ".join(facts["elements"])}
+            facts["lammps"] = [line.format(**words) for line in LAMMPS[to]]
+            facts["checked"] = "loaded by MACE's own code and evaluated for a cluster; not run in LAMMPS itself"
         write_json(folder / f"{stem}-{to}.json", facts)
     return [*made, folder / f"{stem}-{to}.json"]
 

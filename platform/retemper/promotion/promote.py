@@ -166,6 +166,8 @@ def _keep(client: MlflowClient, seeds: dict[int, ModelVersion], content: dict[st
         with tempfile.TemporaryDirectory() as folder:
             _files(Path(folder), content)
             client.log_model_artifacts(kept.model_id(version), folder, kept.FOLDER)
+    card = str(version.description).split(verdict.HEADING)[0]
+    client.update_model_version(version.name, version.version, card + verdict.HEADING + verdict.table(one))
     _tag(client, version, {**tags, "verdict": "passed" if one["passed"] else "failed"})  # last: `sync` looks for it
 
 
@@ -217,7 +219,8 @@ def override(
         one = _judged(content, system, aliases.model(root, system, version))
         if one is None:
             raise RetemperError(
-                f"There is no verdict on {system}/{version}.", fix="dvc repro promote, or give a --reason"
+                f"There is no verdict on {system}/{version} (of each strategy one seed is judged).",
+                fix="dvc repro promote, or give a --reason",
             )
         if not (one["passed"] if alias == CHAMPION else one["absolute"]):
             raise RetemperError(

@@ -14,6 +14,7 @@ from retemper.promotion.gates import FRAMES_OF
 from retemper.promotion.load import existing_store, resolve
 from retemper.promotion.lock import LOCK_MODEL, locked
 from retemper.promotion.measures import Measured, Number
+from retemper.promotion.verdict import HEADING
 from retemper.settings import Promotion
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def show(root: Path, name: str) -> str:
     tags = version.tags
     own_aliases = " ".join(f"@{alias}" for alias, number in held.items() if str(number) == str(version.version))
     lines = [f"{version.name}/{version.version}  {own_aliases}".rstrip(), ""]
-    lines.append(str(version.description).strip())
+    lines.append(str(version.description).split(HEADING)[0].strip())
     hashes = revisions.data_hashes(tags)
     if hashes:
         commit = revisions.holding(root, [hashes]).get(hashes)
@@ -120,12 +121,16 @@ def compare_versions(root: Path, first: str, second: str, options: Promotion) ->
             raise RetemperError(f"No measures are kept with {title}.", fix="dvc repro register")
     a, b = (one for one in measured if one is not None)
     rows = [["metric", *titles, "second / first", "95 % interval", ""]]
+    notes = []
     for metric in dict.fromkeys([*a.numbers, *b.numbers]):
-        texts = [_number(one.number(metric))[0] for one in (a, b)]
+        numbers = [one.number(metric) for one in (a, b)]
+        texts = ["–" if number.value is None else f"{number.value:.4g} {number.unit}".rstrip() for number in numbers]
         rows.append([metric, *texts, *_ratio(a, b, metric, options.resamples)])
+        notes += [f"{metric} of {t}: {n.reason}" for t, n in zip(titles, numbers, strict=True) if n.value is None]
     about = [f"{title}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}, sha256 {one.sha256[:12]}"
              for title, version, one in zip(titles, pair, (a, b), strict=True)]  # fmt: skip
-    return "\n".join([*about, "", table(rows), "paired bootstrap over the frames that both were measured on"])
+    how = "ratios: paired bootstrap over the frames both were measured on; empty where there are no errors by frame"
+    return "\n".join([*about, "", table(rows), *notes, how])
 
 
 def _ratio(a: Measured, b: Measured, metric: str, resamples: int) -> list[str]:

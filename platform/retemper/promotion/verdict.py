@@ -12,6 +12,8 @@ from retemper.promotion.history import Model
 from retemper.promotion.measures import Measured, Number
 from retemper.settings import Promotion
 
+HEADING = "\n## Gates\n\n"  # of the table in a version's description
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -172,12 +174,17 @@ def markdown(content: Mapping[str, Any]) -> str:
         state = "passes" if one["passed"] else "does not pass"
         lines += [f"## {one['rank']}. {name}: {content['model']}/{one['version']} {state}", ""]
         lines += [f"Judged by seed {one['seed']}: {one['chosen']}.", ""]
-        lines += ["| gate | value | | reason |", "|---|---|---|---|"]
-        for gate in one["gates"]:
-            mark = "passed" if gate["passed"] else "**failed**"
-            lines.append(f"| {gate['metric']} {gate['rule']} | {value_text(gate)} | {mark} | {gate['reason']} |")
-        lines += ["", *([f"Barred: {one['barred']}.", ""] if one["barred"] else [])]
+        lines += [table(one), *([f"Barred: {one['barred']}.", ""] if one["barred"] else [])]
     return "\n".join(lines)
+
+
+def table(one: Mapping[str, Any]) -> str:
+    """The gates of a candidate, from ``verdict.json``, as Markdown."""
+    lines = ["| gate | value | | reason |", "|---|---|---|---|"]
+    for gate in one["gates"]:
+        mark = "passed" if gate["passed"] else "**failed**"
+        lines.append(f"| {gate['metric']} {gate['rule']} | {value_text(gate)} | {mark} | {gate['reason']} |")
+    return "\n".join([*lines, ""])
 
 
 def decision(content: Mapping[str, Any]) -> list[str]:
