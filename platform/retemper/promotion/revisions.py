@@ -22,7 +22,7 @@ def holding(root: Path, wanted: Iterable[Hashes]) -> dict[Hashes, str]:
     """The newest commit, of any branch or tag, whose ``dvc.lock`` has all hashes of a set; absent: there is none."""
     left = {hashes for hashes in wanted if hashes}
     found: dict[Hashes, str] = {}
-    for commit in (lineage.git(root, "rev-list", "--all", "--", "dvc.lock") or "").split():
+    for commit in (lineage.git(root, "rev-list", "--all", "--date-order", "--", "dvc.lock") or "").split():
         if not left:
             break
         lock = lineage.git(root, "show", f"{commit}:./dvc.lock") or ""
