@@ -277,6 +277,7 @@ def test_exports_give_the_registered_models_numbers(project: Path, tmp_path: Pat
     made = export.export(project, "salt/3", to, tmp_path)
     assert file in {path.name for path in made}
     about = read_json(tmp_path / f"salt-3-{to}.json")
+    assert ("lammps" in about) == to.startswith("lammps")
     assert about["head"] == "Default" and about["elements"] == ["H", "C", "N", "O", "Na", "Cl"]
     weights = project / "runs/finetune/replay/seed-3/model.model"
     with pytest.raises(RetemperError, match="does not give MACE's own energies"):

@@ -25,7 +25,7 @@ import retemper
 from retemper import registry
 from retemper.errors import RetemperError
 from retemper.mlflow_store import _client, connect
-from retemper.promotion import aliases, history, lock, promote
+from retemper.promotion import aliases, history, lock, promote, show
 from retemper.settings import Settings, load_settings
 
 pytestmark = pytest.mark.slow
@@ -188,6 +188,7 @@ def test_who_may_only_read_cannot_promote(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     with pytest.raises(RetemperError, match="ermission|403"):
         aliases.move(project, "salt", "champion", "2", "override", "y")
+    assert "salt/1" in show.models(project) and "## Measures" in show.show(project, "salt@champion")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", server["MLFLOW_TRACKING_USERNAME"])
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server["MLFLOW_TRACKING_PASSWORD"])
     held = aliases.present(project, "salt")[1]["champion"]

@@ -11,7 +11,7 @@ lammps-mliap    ``<name>-mliap_lammps.pt``                   ``pair_style mliap 
 ==============  ===========================================  =======================================
 
 The LAMMPS files are made by MACE's own exporters and evaluated here the way LAMMPS does it for
-one process and atoms without periodic images; LAMMPS itself is not run.
+one process, with ghost atoms; LAMMPS itself is not run.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
         if to in LAMMPS:
             words = {"file": made[0].name, "elements": " ".join(facts["elements"])}
             facts["lammps"] = [line.format(**words) for line in LAMMPS[to]]
-            facts["checked"] = "loaded by MACE's own code and evaluated for a cluster; not run in LAMMPS itself"
+            facts["checked"] = "loaded by MACE's own code and evaluated for two structures; not run in LAMMPS itself"
         write_json(folder / f"{stem}-{to}.json", facts)
     return [*made, folder / f"{stem}-{to}.json"]
 
@@ -211,19 +211,17 @@ def _write(one: Path, head: str, to: str, folder: Path, stem: str, dtype: str, w
 # ------------------------------------------------------------------ loading back
 
 
-def probes(elements: list[int], periodic: bool) -> list[Atoms]:
-    """Small structures of a model's elements: a cluster of five atoms, and where asked a cell of four."""
+def probes(elements: list[int]) -> list[Atoms]:
+    """Small structures of a model's elements: a cluster of five atoms and a periodic cell of four."""
     random = np.random.default_rng(0)
     chosen = [elements[k % len(elements)] for k in range(5)]
     bond = 2.2 * float(np.mean([covalent_radii[z] for z in chosen]))
     grid = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=float)
-    made = [Atoms(chosen, bond * grid + random.normal(0.0, 0.05, (5, 3)))]
-    if periodic:
-        fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
-        cell = Atoms(chosen[:4], cell=np.eye(3) * 1.5 * bond, pbc=True, scaled_positions=fcc)
-        cell.positions += random.normal(0.0, 0.05, (4, 3))
-        made.append(cell)
-    return made
+    cluster = Atoms(chosen, bond * grid + random.normal(0.0, 0.05, (5, 3)))
+    fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    cell = Atoms(chosen[:4], cell=np.eye(3) * 1.5 * bond, pbc=True, scaled_positions=fcc)
+    cell.positions += random.normal(0.0, 0.05, (4, 3))
+    return [cluster, cell]
 
 
 def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None:
@@ -235,7 +233,7 @@ def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None
         reference = MACECalculator(model_paths=[str(weights)], device="cpu", default_dtype=dtype, head=head)
         evaluate = _evaluator(written, to, dtype)
         most_energy, most_forces = TOLERANCE[dtype]
-        for atoms in probes(inference.elements(weights), periodic=not to.startswith("lammps")):
+        for atoms in probes(inference.elements(weights)):
             energy, forces = evaluate(atoms)
             off = abs(energy - float(reference.get_potential_energy(atoms)))
             off_forces = float(np.abs(forces - reference.get_forces(atoms)).max())

@@ -1,7 +1,7 @@
 """MACE's two exporters for LAMMPS, and evaluation of what they write as LAMMPS does it.
 
-The evaluation covers one process and a cluster: no ghost atoms, so nothing is exchanged
-between atoms and their images.
+The evaluation covers one process. A periodic cell has ghost atoms for the ML-IAP object: what
+LAMMPS exchanges between atoms and their images is exchanged here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def write_mliap(one: Path, head: str, dtype: str, out: Path) -> None:
 
 
 def libtorch_evaluator(written: Path, dtype: str) -> Evaluator:
-    """Energy and forces of a cluster by the TorchScript file; all atoms are local."""
+    """Energy and forces by the TorchScript file, as with `no_domain_decomposition`: all atoms are local."""
     import torch
 
     script = torch.jit.load(str(written))
@@ -60,8 +60,8 @@ def libtorch_evaluator(written: Path, dtype: str) -> Evaluator:
 
     def evaluate(atoms: Atoms) -> tuple[float, np.ndarray]:
         n = len(atoms)
-        edges, vectors, symbols = _pairs(atoms, float(script.r_max))
-        attrs = torch.nn.functional.one_hot(torch.tensor([known.index(z) for z in symbols]), len(known))
+        edges, vectors, _ = _pairs(atoms, float(script.r_max))
+        attrs = torch.nn.functional.one_hot(torch.tensor([known.index(z) for z in atoms.numbers]), len(known))
         shifts = vectors - (atoms.positions[edges[1]] - atoms.positions[edges[0]])
         data = {
             "positions": torch.tensor(atoms.positions, dtype=getattr(torch, dtype), requires_grad=True),
@@ -82,15 +82,15 @@ def libtorch_evaluator(written: Path, dtype: str) -> Evaluator:
 
 
 def mliap_evaluator(written: Path, dtype: str) -> Evaluator:
-    """Energy and forces of a cluster by the ML-IAP object, called as LAMMPS calls it."""
+    """Energy and forces by the ML-IAP object, called as LAMMPS calls it."""
     import torch
 
     unified = torch.load(written, weights_only=False)
     known = [atomic_numbers[symbol] for symbol in unified.element_types]
 
     def evaluate(atoms: Atoms) -> tuple[float, np.ndarray]:
-        edges, vectors, numbers = _pairs(atoms, 2.0 * float(unified.rcutfac))
-        called = _Exchange([known.index(z) for z in numbers], edges, vectors)
+        edges, vectors, images = _pairs(atoms, 2.0 * float(unified.rcutfac))
+        called = _Exchange([known.index(z) for z in atoms.numbers], edges, vectors, images)
         unified.compute_forces(called)
         forces = np.zeros((len(atoms), 3))
         np.add.at(forces, edges[0], called.pair_forces)
@@ -100,24 +100,35 @@ def mliap_evaluator(written: Path, dtype: str) -> Evaluator:
     return evaluate
 
 
-def _pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Edges [2, n_edges] within the cutoff, vectors [n_edges, 3] A from first to second, atomic numbers."""
+def _pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges [2, n_edges] within the cutoff, vectors [n_edges, 3] A from first to second, its image [n_edges, 3].
+
+    The image is counted in cells.
+    """
     from matscipy.neighbours import neighbour_list
 
     boxed = atoms.copy()
-    boxed.center(vacuum=2.0 * cutoff)
-    first, second, vectors = neighbour_list("ijD", boxed, cutoff)
-    return np.stack([first, second]).astype(np.int64), vectors, [int(z) for z in atoms.numbers]
+    if not atoms.pbc.any():
+        boxed.center(vacuum=2.0 * cutoff)
+    first, second, vectors, images = neighbour_list("ijDS", boxed, cutoff)
+    return np.stack([first, second]).astype(np.int64), vectors, images
 
 
 class _Exchange:
-    """What LAMMPS hands to an ML-IAP model for one process: atoms, pairs, and where to put the result."""
+    """What LAMMPS hands to an ML-IAP model for one process: atoms and ghosts, pairs, and where to put the result."""
 
-    def __init__(self, elements: list[int], edges: np.ndarray, vectors: np.ndarray):
-        self.nlocal = self.ntotal = len(elements)
+    def __init__(self, elements: list[int], edges: np.ndarray, vectors: np.ndarray, images: np.ndarray):
+        import torch
+
+        self.nlocal = len(elements)
+        outside = images.any(axis=1)
+        ghosts, number = np.unique(np.column_stack([edges[1], images])[outside], axis=0, return_inverse=True)
+        self.owners = torch.tensor(ghosts[:, 0].astype(np.int64))
+        self.ntotal = self.nlocal + len(ghosts)
         self.npairs = edges.shape[1]
-        self.elems = np.array(elements)
-        self.pair_i, self.pair_j = edges
+        self.elems = np.array(elements)[np.concatenate([np.arange(self.nlocal), ghosts[:, 0]]).astype(np.int64)]
+        self.pair_i, self.pair_j = edges.copy()
+        self.pair_j[outside] = self.nlocal + number.ravel()
         self.rij = vectors
         self.eatoms = np.zeros(len(elements))
         self.energy = 0.0
@@ -128,9 +139,11 @@ class _Exchange:
         self.pair_forces = forces.detach().numpy()
 
     def forward_exchange(self, own: Any, all_atoms: Any, length: int) -> None:
-        """Copy features from atoms to their images, of which there are none."""
+        """Copy features from atoms to their images."""
         all_atoms.copy_(own)
+        all_atoms[self.nlocal :] = own[self.owners]
 
     def reverse_exchange(self, own: Any, all_atoms: Any, length: int) -> None:
         """Add up gradients of images at their atoms."""
         all_atoms.copy_(own)
+        all_atoms.index_add_(0, self.owners, own[self.nlocal :])
