@@ -549,3 +549,38 @@ def test_full_disk(project: Path, tmp_path: Path) -> None:
         assert standing(disk)["champion"] == held["champion"].version
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 150_000, 400_000])  # bytes: for nothing; the database but no weights; one model
+def test_full_disk_while_registering(project: Path, tmp_path: Path, free: int) -> None:
+    """What is registered on a disk that fills loads; with space again the same command registers the rest."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        for name in ("runs", "foundations"):
+            shutil.copytree(project / name, disk / name)
+        shutil.copy(project / "params.yaml", disk)
+        shutil.rmtree(disk / "runs/register")
+        client: Any = connect(disk)
+        with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError):
+            while True:
+                file.write(b"0" * 4096)
+                file.flush()
+        os.truncate(disk / "filler", (disk / "filler").stat().st_size - free)
+        settings = load_settings(disk / "params.yaml")
+        with pytest.raises(RetemperError, match="No space left|failed|disk"):
+            registry.register(disk, settings, "naive")
+        assert not (disk / "runs/register/naive.json").exists()
+        (disk / "filler").unlink()
+        for version in client.search_model_versions("name = 'salt'"):
+            retemper.load(f"salt/{version.version}", device="cpu", root=disk)
+        registry.register(disk, settings, "naive")
+        found = client.search_model_versions("name = 'salt'")
+        assert sorted(aliases.model_of(version).seed for version in found) == [1, 2]
+        for version in found:
+            retemper.load(f"salt/{version.version}", device="cpu", root=disk)
+            assert kept.fetch(client, disk, version) is not None
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
