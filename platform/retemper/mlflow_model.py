@@ -19,6 +19,7 @@ from ase import Atoms
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
+CLOSEST = 1e-3  # A, of two atoms
 MAX_EDGES = 4_000  # of the structures that are evaluated together, unless one alone has more
 
 
@@ -76,21 +77,25 @@ class FineTunedMACE(PythonModel):
         try:
             frames = [structure(row, known) for row in numbered(model_input)]
             answers = evaluate(self.calculator, frames)
-            for index, answer in enumerate(answers):
-                if not (np.isfinite(answer["energy"]) and np.isfinite(answer["forces"]).all()):
-                    raise ValueError(f"structure {index}: energy or forces are not finite: atoms at the same place?")
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         return pd.DataFrame(answers, columns=["energy", "forces", "stress"])
 
 
 def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
-    """Energy, forces and stress of every frame, evaluated together in batches of similar size."""
+    """Energy, forces and stress of every frame, evaluated together in batches of similar size.
+
+    Atoms in the same place raise `ValueError`: they would make the answers of the whole batch NaN.
+    """
     import torch
     from mace.tools import torch_geometric
 
     answers: list[dict[str, Any]] = [{}] * len(frames)
     graphs = {index: graph(calculator, atoms) for index, atoms in enumerate(frames)}
+    for index, one in graphs.items():
+        vectors = one.positions[one.edge_index[1]] - one.positions[one.edge_index[0]] + one.shifts
+        if len(vectors) and float(vectors.norm(dim=1).min()) < CLOSEST:
+            raise ValueError(f"structure {index}: two atoms are less than {CLOSEST:g} A apart")
     for indices in batches([int(one.edge_index.shape[1]) for one in graphs.values()]):
         batch = torch_geometric.Batch.from_data_list([graphs[k] for k in indices]).to(calculator.device)
         periodic = [bool(frames[k].pbc.all()) for k in indices]
@@ -98,6 +103,8 @@ def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
         forces = torch.split(found["forces"].detach().cpu(), [len(frames[k]) for k in indices])
         for place, k in enumerate(indices):
             stress = found["stress"][place].detach().cpu().tolist() if periodic[place] else None
+            if not (torch.isfinite(found["energy"][place]) and torch.isfinite(forces[place]).all()):
+                raise ValueError(f"structure {k}: the model gives no finite energy and forces")
             answers[k] = {
                 "energy": float(found["energy"][place].detach()),
                 "forces": forces[place].tolist(),

@@ -94,7 +94,7 @@ def index(root: Path, settings: Settings, strategy: str) -> dict[str, Any]:
             "force_rmse": mean["mean"],
             "test_md5": lineage.file_md5(root / "runs/dataset/test.extxyz"),
         }
-        _set_candidate(client, root, settings, record)
+        _set_candidate(client, root, settings, strategy, record)
         with locked(client, root, settings.system):
             aliases.settle(client, root, settings.system)  # a rebuilt store gets its champion back
     return record
@@ -237,16 +237,16 @@ def _log_model(
     return str(logged.model_id)
 
 
-def _set_candidate(client: MlflowClient, root: Path, settings: Settings, latest: dict[str, Any]) -> None:
+def _set_candidate(client: MlflowClient, root: Path, settings: Settings, strategy: str, latest: dict[str, Any]) -> None:
     """Give the alias to the best version of the best strategy registered on the same test set."""
-    records = []
-    for strategy in settings.strategies:
-        path = root / f"runs/register/{strategy}.json"
-        if path.is_file():
+    records = [latest]
+    for name in settings.strategies:
+        path = root / f"runs/register/{name}.json"
+        if name != strategy and path.is_file():
             record = read_json(path)
             if record["model"] == settings.system and record["test_md5"] == latest["test_md5"]:
                 records.append(record)
-    best = min(records or [latest], key=lambda record: record["force_rmse"])
+    best = min(records, key=lambda record: record["force_rmse"])
     known = {(v.tags.get("sha256"), v.tags.get("seed")): v.version for v in aliases.versions(client, settings.system)}
     version = known.get((best["best"]["sha256"], str(best["best"]["seed"])))
     if version is not None:  # None: registered in another store, and not in this one yet
