@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -193,3 +194,14 @@ def test_foundation_entries(name: str) -> None:
             "mace_omol": {"extra_large"},
         }
         assert entry.model in names[str(entry.loader)]
+
+
+def test_a_reader_may_leave_early() -> None:
+    """``retemper metrics | head`` ends without a traceback."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "retemper", "strategies"], cwd=ROOT, stdout=write_end, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write_end)
+    assert done.returncode == 0 and done.stderr == ""

@@ -160,6 +160,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         (COMMANDS.get(options.command) or MODEL_COMMANDS[options.command])[0](options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, for example `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RetemperError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
