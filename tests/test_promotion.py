@@ -441,6 +441,9 @@ def test_store_rebuilt_from_files_has_its_champion(
     assert sum(tag.startswith(aliases.MOVE) for tag in tags) == 2
 
 
+MORE = ("log_model_artifacts", "finalize_logged_model")
+
+
 def _register(root: str, die: str) -> None:
     """In another process: register both strategies; killed at the third call of the function `die` of the store."""
     os.chdir(root)
@@ -456,7 +459,9 @@ def _register(root: str, die: str) -> None:
         registry.register(root, load_settings("params.yaml"), name)
 
 
-@pytest.mark.parametrize("die", ["create_model_version", "log_model_artifacts", "finalize_logged_model"])
+@pytest.mark.parametrize(
+    "die", ["create_model_version", *(pytest.param(each, marks=pytest.mark.slow) for each in MORE)]
+)
 def test_killed_while_registering(project: Path, tmp_path: Path, die: str) -> None:
     """No version without its weights; the same command again registers the rest, each model once."""
     other = tmp_path / "other"
@@ -551,7 +556,8 @@ def test_full_disk(project: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("free", [0, 150_000, 400_000])  # bytes: for nothing; the database but no weights; one model
+# Bytes: for nothing; for the database and no weights; for one model.
+@pytest.mark.parametrize("free", [150_000, *(pytest.param(each, marks=pytest.mark.slow) for each in (0, 400_000))])
 def test_full_disk_while_registering(project: Path, tmp_path: Path, free: int) -> None:
     """What is registered on a disk that fills loads; with space again the same command registers the rest."""
     disk = tmp_path / "disk"
