@@ -39,6 +39,7 @@ OWNERS = {
     ),
     "torch_sim": ("promotion/export.py",),
     "ray": (
+        "active/cluster.py",
         "robustness/cluster.py",
         "sweep/nodes.py",
         "sweep/run.py",
@@ -53,8 +54,10 @@ OWNERS = {
     "numba": ("robustness/radial.py",),
     "pyxtal": ("robustness/generate.py",),
     "joblib": ("robustness/engine.py", "robustness/cluster.py"),
-    "matplotlib": ("plots.py", "robustness/figures.py"),
+    "matplotlib": ("plots.py", "robustness/figures.py", "active/figures.py"),
     "rdkit": ("examples.py",),
+    "dvc": (),  # its command alone is used: versioning.py
+    "pyscf": ("active/oracles/pyscf.py",),
 }
 
 
