@@ -107,7 +107,7 @@ def _choose(settings: Settings, root: Path, plan: dict[str, Any], work: Path) ->
     print(
         f"round {plan['round']}: {len(explored.frames)} candidates, {len(explored.unphysical)} unphysical", flush=True
     )
-    candidates, turned_away = choose.admissible(explored, here, options, root)
+    candidates, turned_away = choose.admissible(explored, here, settings, root)
     if not candidates:
         raise RetemperError(
             "Exploration found no structure that may be labelled.",

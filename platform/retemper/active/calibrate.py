@@ -16,6 +16,7 @@ import numpy as np
 
 TOP = 0.1  # share of the atoms with the largest errors that the uncertainty is to find
 RESAMPLES = 500
+LARGEST = 1e30  # stands for an infinite uncertainty
 LEVELS = np.linspace(0.01, 0.99, 99)  # of confidence
 
 
@@ -85,8 +86,8 @@ def calibrate(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], se
 
 def positive(uncertainty: np.ndarray) -> np.ndarray:
     """[n] without zeros and infinities, which no factor could scale."""
-    largest = np.finfo(np.float32).max
-    return np.clip(np.nan_to_num(uncertainty, nan=largest, posinf=largest), 1e-12, largest)
+    known = np.where(np.isfinite(uncertainty), uncertainty, LARGEST)
+    return np.asarray(np.clip(known, 1e-12, LARGEST))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

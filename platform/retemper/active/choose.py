@@ -22,7 +22,7 @@ from retemper.duplicates import near_pairs
 from retemper.errors import unknown
 from retemper.frames import is_isolated_atom, read_frames
 from retemper.robustness import calculators, engine
-from retemper.settings import Acquire
+from retemper.settings import Acquire, Settings
 
 CACHE = Path(".cache/active")
 REFEREES = 4  # structures on which the fast back end must agree with MACE itself
@@ -31,8 +31,7 @@ REFEREES = 4  # structures on which the fast back end must agree with MACE itsel
 def explore(here: Source, options: Acquire, seed: int, root: Path) -> Explored:
     """What all explorers find with the leading model, each its share of ``acquire.candidates``."""
     starts = [*here.train, *here.valid]
-    subject = calculators.describe(str(here.lead), name=here.strategy, head=here.head, device=here.device)
-    subject, how = calculators.fastest(subject, starts[:REFEREES], here.elements, root / CACHE)
+    subject, how = calculators.fastest(_subject(here), starts[:REFEREES], here.elements, root / CACHE)
     print(f"exploring with {here.strategy} through {how}", flush=True)
 
     def run(tasks: Sequence[engine.Task]) -> list[Any]:
@@ -46,8 +45,9 @@ def explore(here: Source, options: Acquire, seed: int, root: Path) -> Explored:
     return found
 
 
-def admissible(explored: Explored, here: Source, options: Acquire, root: Path) -> tuple[list[Atoms], dict[str, int]]:
+def admissible(explored: Explored, here: Source, settings: Settings, root: Path) -> tuple[list[Atoms], dict[str, int]]:
     """Candidates within the limits that nothing labelled, failed or held out resembles; and why others are not."""
+    options = settings.acquire
     allowed = set(here.elements)
     if options.elements is not None:
         for symbol in options.elements:
@@ -78,7 +78,16 @@ def admissible(explored: Explored, here: Source, options: Acquire, root: Path) -
         else:
             taken.add(k)
             kept.append(left[k - len(known)])
-    return kept, dict(why)
+    found = calculators.TorchEvaluator(_subject(here))(kept)
+    mild = [float(np.linalg.norm(forces, axis=1).max()) <= settings.dataset.max_force for forces in found.forces]
+    why["with predicted forces above dataset.max_force"] = mild.count(False)
+    kept = [atoms for atoms, fine in zip(kept, mild, strict=True) if fine]
+    return kept, {reason: number for reason, number in why.items() if number}
+
+
+def _subject(here: Source) -> calculators.Subject:
+    """The leading model."""
+    return calculators.describe(str(here.lead), name=here.strategy, head=here.head, device=here.device)
 
 
 def known_frames(root: Path) -> list[Atoms]:

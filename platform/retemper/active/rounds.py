@@ -44,6 +44,12 @@ def about(root: Path, number: int) -> dict[str, Any]:
     return content
 
 
+def last_model(root: Path) -> Path | None:
+    """Weights that explored in the last round that kept them; `None` before."""
+    kept = [root / FOLDER / name(number) / MODEL for number in numbers(root)]
+    return next((path for path in reversed(kept) if path.is_file()), None)
+
+
 def frames(root: Path, number: int, which: str = "labelled") -> list[Atoms]:
     """Structures of a round: labelled, failed or unphysical."""
     path = root / FOLDER / name(number) / f"{which}.extxyz"

@@ -10,7 +10,7 @@ from retemper.settings import Section
 
 
 class Options(Section):
-    amplitudes: list[float] = Field([0.05, 0.1, 0.2], min_length=1)  # A, standard deviations of displacements, in turn
+    amplitudes: list[float] = Field([0.03, 0.06, 0.1], min_length=1)  # A, standard deviations of displacements, in turn
     strain: float = Field(0.03, ge=0)  # standard deviation of the strain's components
 
 
