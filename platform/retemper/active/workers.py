@@ -79,6 +79,8 @@ def _label(calculator: Any, atoms: Atoms) -> dict[str, Any]:
         stress = None
         if atoms.pbc.all() and "stress" in calculator.implemented_properties:
             stress = np.array(work.get_stress(voigt=False), dtype=float)
+        if getattr(calculator, "converged", True) is False:
+            raise ValueError("the electronic structure did not converge")
     finally:
         close = getattr(calculator, "close", None)
         if close is not None:
