@@ -155,7 +155,7 @@ class Acquire(Section):
     trust: float | None = Field(2.0, gt=0)  # eV/A; a trajectory ends where the expected error of a force is above
     elements: list[str] | None = None  # that may occur; null: those of the training set
     max_atoms: int = Field(200, ge=1)
-    apart: float = Field(0.1, gt=0)  # A; within this RMS displacement of a labelled or chosen structure is a duplicate
+    apart: float = Field(0.05, gt=0)  # A; within this RMS displacement of a labelled or chosen structure is a duplicate
     unphysical: bool = False  # whether structures that fail the checks of distance and temperature may be labelled
     verify: int = Field(2, ge=0)  # training structures that the oracle must reproduce before it labels; 0: trust it
     timeout: float = Field(3600.0, gt=0)  # s for a structure

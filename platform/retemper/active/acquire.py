@@ -107,7 +107,7 @@ def _choose(settings: Settings, root: Path, plan: dict[str, Any], work: Path) ->
     print(
         f"round {plan['round']}: {len(explored.frames)} candidates, {len(explored.unphysical)} unphysical", flush=True
     )
-    candidates, turned_away = choose.admissible(explored, here, settings, root)
+    candidates, turned_away = choose.admissible(explored, here, settings, choose.known_frames(root))
     if not candidates:
         raise RetemperError(
             "Exploration found no structure that may be labelled.",

@@ -148,6 +148,12 @@ def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
     counts = results.counts()
     judged = verdict["candidates"].get(strategy, {"gates": []})
     outcomes = [{"metric": g["metric"], "rule": g["rule"], "passed": g["passed"]} for g in judged["gates"]]
+    # a model that is as good as its forerunner is not better than it: such gates do not tell when to stop
+    aims = [
+        outcome["passed"]
+        for outcome, gate in zip(outcomes, settings.promotion.gates, strict=False)
+        if gate.relative_to != "champion"
+    ]
     return {
         "round": number,
         "labelled": len(about["labelled"]),
@@ -158,7 +164,7 @@ def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
         "strategy": strategy,
         "champion": verdict["champion"] == strategy,
         "force_rmse": summary_value(results.evaluations.get(strategy), "target", "force_rmse"),
-        "gates": {"hold": bool(outcomes) and all(o["passed"] for o in outcomes), "outcomes": outcomes},
+        "gates": {"hold": bool(aims) and all(aims), "outcomes": outcomes},
         "selector": settings.acquire.selector.name if number else None,
     }
 

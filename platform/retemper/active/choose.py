@@ -45,8 +45,10 @@ def explore(here: Source, options: Acquire, seed: int, root: Path) -> Explored:
     return found
 
 
-def admissible(explored: Explored, here: Source, settings: Settings, root: Path) -> tuple[list[Atoms], dict[str, int]]:
-    """Candidates within the limits that nothing labelled, failed or held out resembles; and why others are not."""
+def admissible(
+    explored: Explored, here: Source, settings: Settings, known: Sequence[Atoms]
+) -> tuple[list[Atoms], dict[str, int]]:
+    """Candidates within the limits that none of `known` resembles; and why others are not."""
     options = settings.acquire
     allowed = set(here.elements)
     if options.elements is not None:
@@ -65,7 +67,6 @@ def admissible(explored: Explored, here: Source, settings: Settings, root: Path)
             why["too large"] += 1
         else:
             left.append(atoms)
-    known = known_frames(root)
     pairs = near_pairs([*known, *left], options.apart)
     taken = set(range(len(known)))
     twins: dict[int, list[int]] = {}
