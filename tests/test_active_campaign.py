@@ -13,6 +13,7 @@ import run_files
 import yaml
 from ase import Atoms
 from ase.build import molecule
+from conftest import ROOT, build_tiny
 
 from retemper import versioning
 from retemper.active import campaign, manual, rounds, status
@@ -122,6 +123,31 @@ def test_what_is_missing_is_said(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "b/runs/finetune/naive/summary.json").unlink()
     with pytest.raises(RetemperError, match="dvc repro"):
         acquire(settings, tmp_path / "b", 1)
+
+
+def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_model: Path) -> None:
+    """The plan's start, and that MACE starts there: its first forces are that model's."""
+    from retemper.finetune import build
+    from retemper.finetune.worker import train
+    from retemper.inference import atomic_energies
+
+    settings = project(tmp_path, tiny_model)
+    explorer = build_tiny(tmp_path / rounds.FOLDER / "002/model.model", ["Default"], seed=4)
+    for number in (1, 2):
+        write_json(tmp_path / rounds.FOLDER / rounds.name(number) / "round.json", {})
+    e0s = atomic_energies(explorer)
+    write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
+    (tmp_path / "strategies").symlink_to(ROOT / "strategies")
+    (plan, _) = build.plans(settings, "naive", tmp_path)
+    assert plan.foundation_sha256 == sha256(tiny_model)
+    finetune = settings.finetune.model_copy(update={"start": "last-round", "epochs": 1, "dtype": "float64"})
+    settings = settings.model_copy(update={"finetune": finetune})
+    (plan, _) = build.plans(settings, "naive", tmp_path)
+    assert plan.foundation_sha256 == sha256(explorer) and plan.foundation_head is None
+    train(plan, tmp_path / "training", lambda row: None)
+    assert read_json(tmp_path / "training/effective.json")["ran"]["start_gap"] < 1e-6
+    (scratch, _) = build.plans(settings, "scratch", tmp_path)
+    assert scratch.foundation_sha256 == sha256(tiny_model)
 
 
 # ------------------------------------------------------------------ git, notes, status

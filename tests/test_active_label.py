@@ -283,3 +283,21 @@ with alone(Path({str(tmp_path)!r})):
     child.wait()
     with lock.alone(tmp_path):
         assert str(os.getpid()) in (tmp_path / lock.LOCK).with_suffix(".holder").read_text()
+
+
+# ------------------------------------------------------------------ on a cluster
+
+
+@pytest.mark.slow
+def test_labels_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same labels; an actor that dies and one that hangs cost their structure."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "platform"), str(ROOT / "tests")]))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for how, kind in (("dies", "died"), ("hangs", "timeout")):
+        note = tmp_path / how
+        call = f"Traced(note={str(note)!r}, bad=3, how={how!r})"
+        own = options(call, ray=True, workers=1, retries=0, timeout=30.0)
+        labelled, failed = label.label_all(clusters(3), own, tmp_path)
+        assert [len(atoms) for atoms in labelled] == [2, 4]
+        assert labelled[0].info[ENERGY] == pytest.approx(direct(labelled[0])[0], abs=1e-12)
+        assert [len(atoms) for atoms in failed] == [3] and kind in failed[0].info["reason"]

@@ -20,6 +20,7 @@ from retemper.lineage import git_commit, versions
 from retemper.settings import Settings
 
 UNPHYSICAL = 200  # kept of a round
+MUTABLE = {"timeout", "retries", "workers", "ray", "verify", "stop"}  # settings that may change within a round
 
 
 def acquire(settings: Settings, root: Path, number: int, *, labels: int | None = None, partial: bool = False) -> Path:
@@ -47,7 +48,7 @@ def acquire(settings: Settings, root: Path, number: int, *, labels: int | None =
     if not (work / "plan.json").is_file():
         _begin(settings, root, number, work, labels or options.labels)
     plan = read_json(work / "plan.json")
-    if plan["settings"] != options.model_dump():
+    if _decisive(plan["settings"]) != _decisive(options.model_dump()):
         raise RetemperError(
             f"The settings of `acquire` changed since round {number} began.",
             fix=f"put them back, or delete {work.relative_to(root)} to begin the round anew (labels are kept)",
@@ -68,6 +69,10 @@ def acquire(settings: Settings, root: Path, number: int, *, labels: int | None =
         )
     _finish(settings, root, plan, work, out, labelled, failed)
     return out
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in MUTABLE}
 
 
 def _begin(settings: Settings, root: Path, number: int, work: Path, labels: int) -> None:

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from retemper.active.workers import POLL, Answer, Job, Worker, compute
+from retemper import launch
+from retemper.active.workers import POLL, Answer, Job, Worker, compute, work_off
+from retemper.sweep import nodes
+
+
+def run(
+    queue: deque[Job], count: int | None, timeout: float, started: Callable[[Job], None]
+) -> Iterator[tuple[Job, Answer]]:
+    """`workers.run` on the cluster that ``RAY_ADDRESS`` names, or on a local one: at most one structure a CPU."""
+    if not queue:
+        return
+    os.environ.update({name: value for name, value in nodes.QUIET.items() if name not in os.environ})
+    launch.prepare()
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":
+        nodes.start(launch.cores())
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    try:
+        held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        cpus = max(1, int(held.get("CPU", 1.0)))
+        yield from work_off(queue, min(count or cpus, cpus), timeout, started, Actor, _wait)
+    finally:
+        ray.shutdown()
 
 
 class Actor:
@@ -16,8 +43,6 @@ class Actor:
     def __init__(self) -> None:
         import ray
 
-        if not ray.is_initialized():
-            ray.init(address=os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False, include_dashboard=False)
         self.actor: Any = ray.remote(num_cpus=1, max_restarts=0)(Labeller).remote()
 
     def submit(self, job: Job) -> None:
@@ -53,7 +78,7 @@ class Labeller:
         return compute(job)
 
 
-def wait(workers: Sequence[Worker]) -> None:
+def _wait(workers: Sequence[Worker]) -> None:
     """Until one of them has an answer, or a moment has passed."""
     import ray
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import launch
 from retemper.active import plugins, workers
 from retemper.active.state import state_of
 from retemper.active.workers import Answer, Job
@@ -83,15 +82,14 @@ def label_all(frames: Sequence[Atoms], options: Acquire, root: Path) -> tuple[li
         record["attempts"].append({"kind": "interrupted", "reason": "nobody knows how it ended"})
         _write(folder, job.key, record)
 
-    count = min(options.workers or launch.cores(), max(1, len(queue)))
-    extra: dict[str, Any] = {}
+    run = workers.run
     if options.ray:
         from retemper.active import cluster
 
-        extra = {"make": cluster.Actor, "wait": cluster.wait}
+        run = cluster.run
     start = said = time.monotonic()
     done = 0
-    for job, answer in workers.run(queue, count=count, timeout=options.timeout, started=started, **extra):
+    for job, answer in run(queue, options.workers, options.timeout, started):
         record = records[job.key]
         _note(record, answer, options.retries)
         _write(folder, job.key, record)

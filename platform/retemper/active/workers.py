@@ -160,19 +160,25 @@ def _wait(workers: Sequence[Worker]) -> None:
 
 
 def run(
+    queue: deque[Job], count: int | None, timeout: float, started: Callable[[Job], None]
+) -> Iterator[tuple[Job, Answer]]:
+    """Work off `queue` with `count` processes, by default one a core; yields answers as they come.
+
+    Jobs may be added meanwhile. `timeout` is in seconds a job; `started` is called when a job is given to a worker.
+    """
+    launch.prepare()
+    yield from work_off(queue, count or launch.cores(), timeout, started, Process, _wait)
+
+
+def work_off(
     queue: deque[Job],
-    *,
     count: int,
     timeout: float,
     started: Callable[[Job], None],
-    make: Callable[[], Worker] = Process,
-    wait: Callable[[Sequence[Worker]], None] = _wait,
+    make: Callable[[], Worker],
+    wait: Callable[[Sequence[Worker]], None],
 ) -> Iterator[tuple[Job, Answer]]:
-    """Work off `queue` with `count` workers; yields answers as they come. Jobs may be added meanwhile.
-
-    `timeout` is in seconds a job; `started` is called when a job is given to a worker.
-    """
-    launch.prepare()
+    """The same with workers that `make` gives, of which `wait` waits for one."""
     busy: dict[Worker, tuple[Job, float]] = {}
     idle: list[Worker] = []
     try:
