@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from scipy.stats import wasserstein_distance
 
 from retemper.frames import ENERGY, FORCES, read_frames
 from retemper.robustness import calculators, engine, metrics, simulate, suite
@@ -192,6 +193,23 @@ def test_rdf_of_the_oracles_own_model_is_at_the_noise_floor(here: Context, tmp_p
     other = found("rdf", here, tmp_path, reference=[], oracle=planted(depth=0.1))
     assert other.value is not None and other.value > other.details["noise_floor"] > 0
     assert set(other.details["pairs"]) == {"Al-Al", "Al-Cu", "Cu-Cu"}
+
+
+def test_interval_of_a_distance_holds_the_truth() -> None:
+    """Normal samples shifted by d have the distance d; 95 % intervals from 40 frames hold it as often as they say."""
+    rng = np.random.default_rng(0)
+    rdf = metrics.load("rdf")
+    held = 0
+    for _ in range(100):
+        ours, theirs = rng.normal(0.1, 0.2, (40, 5)), rng.normal(0.0, 0.2, (40, 5))
+
+        def sample(side: np.ndarray) -> np.ndarray:
+            return side[rng.integers(0, 40, 40)].ravel()
+
+        drawn = np.array([wasserstein_distance(sample(ours), sample(theirs)) for _ in range(100)])
+        low, high = rdf.interval(wasserstein_distance(ours.ravel(), theirs.ravel()), drawn)
+        held += low <= 0.1 <= high
+    assert 88 <= held <= 100  # binomial(100, 0.95) falls below 88 once in 300 times
 
 
 def test_rdf_without_what_it_needs(here: Context, tmp_path: Path) -> None:

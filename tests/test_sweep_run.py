@@ -206,6 +206,31 @@ def test_a_later_sweep_starts_warm(swept: tuple[Path, str]) -> None:
     assert json.loads((root / "runs/sweep/naive/about.json").read_text())["trials"] == len(earlier)
 
 
+def test_holes_are_those_of_the_robustness_suite(swept: tuple[Path, str], tmp_path: Path) -> None:
+    """The objective, computed again from the saved model by ``retemper evaluate``'s way: its own back end and pool."""
+    from retemper.frames import read_frames
+    from retemper.robustness import calculators, suite
+    from retemper.robustness.context import Context
+
+    root, _ = swept
+    before = (root / "params.yaml").read_text()
+    change(root, trials=1, objectives=["target", "retention", "holes"])
+    try:
+        printed = stage(root, "sweep", "naive")
+    finally:
+        (root / "params.yaml").write_text(before)
+    (row,) = table(root / "runs/sweep/naive/trials.csv")
+    frames = read_frames(root / "runs/dataset/valid.extxyz")
+    elements = tuple(sorted({int(z) for atoms in frames for z in atoms.numbers}))
+    model = root / f".cache/training/{row['training']}/model.model"
+    here = Context(calculators.describe(str(model)), elements, frames=frames)
+    found = suite.evaluate(here, ["short_range"], tmp_path / "out", cache=tmp_path / "cache", workers=1)
+    value = found["metrics"]["short_range"]["value"]
+    assert 0 <= value < 100  # so small a model has holes: the number says something
+    assert float(row["holes"]) == pytest.approx(100 - value)
+    assert "holes" in printed
+
+
 def test_no_search_is_quick_and_changes_nothing(files: dict[str, Any], tmp_path: Path) -> None:
     """With no trials the stage imports neither Ray nor torch and gives the strategy's own settings."""
     import subprocess

@@ -76,7 +76,9 @@ class Pseudolabel(Section):
 
 class Sweep(Section):
     trials: int = Field(0, ge=0)  # settings tried for each strategy; 0: no search, the strategy's own settings are used
-    objectives: list[Literal["target", "target-loss", "retention"]] = Field(["target", "retention"], min_length=1)
+    objectives: list[Literal["target", "target-loss", "retention", "holes"]] = Field(
+        ["target", "retention"], min_length=1
+    )
     scope: Literal["single-system", "family", "broad"] = "family"  # which point of the Pareto front is used
     epochs: int | None = Field(None, ge=1)  # of a trial; null: finetune.epochs, and the winner is not trained again
     prune: bool | None = None  # stop poor trials early; null: from 8 trials up

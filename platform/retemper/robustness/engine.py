@@ -97,7 +97,7 @@ def _feed(total: Any, value: Any) -> None:
 # ------------------------------------------------------------------ in a worker
 
 
-def _compute(task: Task) -> Any:
+def compute(task: Task) -> Any:
     """One task in this process; what it raises becomes a `Failure`."""
     evaluator: Evaluator
     try:
@@ -111,7 +111,7 @@ def _compute(task: Task) -> Any:
 
 def _work(index: int, task: Task) -> tuple[int, Any]:
     _watch_parent()
-    return index, _compute(task)
+    return index, compute(task)
 
 
 @lru_cache
@@ -178,7 +178,7 @@ def run(
 def _spread(keys: Sequence[str], tasks: dict[str, Task], workers: int, ray: bool) -> Iterable[tuple[str, Any]]:
     """Compute over processes; yields each result as it comes."""
     if workers == 1 and not ray:
-        yield from ((key, _compute(tasks[key])) for key in keys)
+        yield from ((key, compute(tasks[key])) for key in keys)
         return
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError

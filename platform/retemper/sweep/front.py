@@ -5,7 +5,8 @@ The rule takes the finished trial with the smallest
     log(target error) + lambda * log(retention error)
 
 with lambda = 0 for scope `single-system`, 1 for `family` and 4 for `broad`. In words: one per cent of
-retention is worth nothing, one per cent, or four per cent of the target error. The rule does not depend on
+retention is worth nothing, one per cent, or four per cent of the target error. Where `holes` is an objective,
+holes / 100 is added: one in a hundred curves without a wall is worth one per cent. The rule does not depend on
 units or on the worst trials of the sweep, its choice lies on the Pareto front of the two, and from
 `single-system` to `broad` the retention error can only fall. Ties go to the earlier trial, so that the
 strategy's own setting (the first) is kept unless something is better.
@@ -20,7 +21,7 @@ from typing import Any
 
 from retemper.errors import RetemperError
 from retemper.results import pareto_front
-from retemper.sweep.objectives import RETENTION
+from retemper.sweep.objectives import HOLES, RETENTION
 
 WEIGHT = {"single-system": 0.0, "family": 1.0, "broad": 4.0}  # lambda
 
@@ -52,12 +53,14 @@ def score(values: dict[str, float], objectives: Sequence[str], scope: str) -> fl
     total = math.log(max(values[target(objectives)], 1e-12))
     if WEIGHT[scope] > 0:
         total += WEIGHT[scope] * math.log(max(values[RETENTION], 1e-12))
+    if HOLES in objectives:
+        total += values[HOLES] / 100
     return total
 
 
 def target(objectives: Sequence[str]) -> str:
     """The target error that counts: the first listed, force error when none is."""
-    return next((name for name in objectives if name != RETENTION), "target")
+    return next((name for name in objectives if name not in (RETENTION, HOLES)), "target")
 
 
 def choose(trials: Sequence[Trial], objectives: Sequence[str], scope: str) -> Trial:

@@ -1,8 +1,10 @@
-"""What a trial is judged by: errors on the target's validation set and on the pretraining distribution.
+"""What a trial is judged by: errors on the target's validation set and on the pretraining distribution, and holes.
 
 Retention is the force error of the head that is used afterwards (the target's) on the validation
 structures of the replay stage: pretraining structures with their original labels that no training
 set and no held-out retention set holds. For multihead strategies the replay head is measured too.
+Holes, where asked for, are the robustness suite's cheapest probe: the share of dimer and compression
+curves of the target's elements and structures without a repulsive wall.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from retemper.frames import FORCES, is_isolated_atom, read_frames
 from retemper.results import read_history
 
 RETENTION = "retention"
-UNITS = {"target": "meV/A", "target-loss": "", RETENTION: "meV/A"}
+HOLES = "holes"
 
 
 def retention_file(root: Path) -> Path | None:
@@ -69,14 +71,31 @@ def _frames(path: str) -> list[Atoms]:
     return [atoms for atoms in read_frames(path) if not is_isolated_atom(atoms)]
 
 
-def measured(plan: Plan, folder: Path, retention: str | None) -> dict[str, float]:
-    """What the model of a finished run is worth, from its best epoch and, for retention, from the model itself.
+def holes(plan: Plan, model: Path) -> float:
+    """Share of the curves of `retemper.robustness.metrics.short_range` (quick) without a wall, %."""
+    from retemper.robustness import calculators
+    from retemper.robustness.context import Context
+    from retemper.robustness.engine import compute
+    from retemper.robustness.metrics import short_range
+
+    frames = _frames(plan.target.valid)
+    subject = calculators.describe(str(model), head=TARGET, device=plan.device)
+    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    context = Context(subject, tuple(elements), frames=frames)
+    found = short_range.measure(context, [compute(task) for task in short_range.plan(context)])
+    if found.value is None:
+        raise RetemperError(f"Holes cannot be measured: {found.reason}")
+    return 100.0 - found.value
+
+
+def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequence[str] = ()) -> dict[str, float]:
+    """What the model of a finished run is worth, from its best epoch and, away from it, from the model itself.
 
     Returns
     -------
     dict
         ``target`` (force RMSE, meV/A), ``target_energy`` (meV/atom), ``target-loss``, ``retention`` and, for
-        multihead strategies, ``replay_head`` (meV/A).
+        multihead strategies, ``replay_head`` (meV/A); ``holes`` (%) where it is an objective.
     """
     from retemper.inference import predict
 
@@ -96,6 +115,8 @@ def measured(plan: Plan, folder: Path, retention: str | None) -> dict[str, float
         )
         difference = np.concatenate(predicted.forces) - np.concatenate([atoms.arrays[FORCES] for atoms in frames])
         values[RETENTION] = 1e3 * float(np.sqrt((difference**2).mean()))
+    if HOLES in objectives:
+        values[HOLES] = holes(plan, folder / "model.model")
     return values
 
 
@@ -104,13 +125,15 @@ def signal(row: dict[str, float], objectives: Sequence[str]) -> float:
 
     With target and retention that is the logarithm of their product, the rule of scope `family`. For
     retention the worse of the two heads counts, so that a setting that destroys the replay head is
-    stopped however good it is on the target.
+    stopped however good it is on the target. Holes are measured at the end alone and take no part.
     """
     columns = {"target": "target_force_rmse", "target-loss": "target_loss"}
     total = 0.0
     for name in objectives:
         if name == RETENTION:
             value = max(row["retention_force_rmse"], row.get("replay_force_rmse", 0.0))
+        elif name == HOLES:
+            continue
         else:
             value = row[columns[name]]
         total += math.log(max(value, 1e-12))

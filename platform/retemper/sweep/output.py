@@ -16,6 +16,7 @@ from retemper.files import atomic_folder, read_json, write_json
 from retemper.settings import Settings, read_yaml
 from retemper.strategies import load
 from retemper.sweep.front import WEIGHT, Trial, choose, front
+from retemper.sweep.objectives import HOLES
 
 if TYPE_CHECKING:
     import optuna
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from retemper.sweep.space import Space
 
 BEST = "best.yaml"
-MEASURED = ("target", "target_energy", "target-loss", "retention", "replay_head")
+MEASURED = ("target", "target_energy", "target-loss", "retention", "replay_head", "holes")
 
 
 def folder(root: Path, strategy: str) -> Path:
@@ -96,7 +97,8 @@ def _best(winner: Trial, trials: Sequence[Trial], scope: str, about: dict[str, A
         "default": {name: round(first.values[name], 6) for name in MEASURED if name in first.values} if first else {},
         "chosen": {
             "scope": scope,
-            "rule": f"smallest log(target) + {WEIGHT[scope]:g} * log(retention)",
+            "rule": f"smallest log(target) + {WEIGHT[scope]:g} * log(retention)"
+            + (" + holes / 100" if HOLES in about["objectives"] else ""),
             "trial": winner.number,
             "of": len(trials),
         },

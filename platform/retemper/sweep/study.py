@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from retemper.files import read_json
 from retemper.finetune.plan import Plan
 from retemper.sweep.front import Trial, front
+from retemper.sweep.objectives import HOLES
 from retemper.sweep.space import Space
 
 DATABASE = "study.db"
@@ -171,7 +172,7 @@ def distribution(one: Any) -> Any:
 
 
 def importance(study_trials: Sequence[Trial], space: Space, objectives: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Share of the variance of each objective's logarithm that each parameter explains (fANOVA), by objective.
+    """Share of the variance of each objective's logarithm (of holes: itself) that each parameter explains (fANOVA).
 
     Hutter, Hoos and Leyton-Brown, ICML 2014. Parameters that are not in every complete trial are left
     out; with fewer than four complete trials nothing can be said and the result is empty.
@@ -188,7 +189,7 @@ def importance(study_trials: Sequence[Trial], space: Space, objectives: Sequence
                 optuna.trial.create_trial(
                     params={path: one.params[path] for path in shared},
                     distributions={path: distribution(space.union(path)) for path in shared},
-                    value=math.log(max(one.values[name], 1e-12)),
+                    value=one.values[name] if name == HOLES else math.log(max(one.values[name], 1e-12)),
                 )
             )
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from retemper.sweep.front import Trial, target
-from retemper.sweep.objectives import RETENTION
+from retemper.sweep.objectives import HOLES, RETENTION
 from retemper.sweep.output import text
 from retemper.sweep.space import Space
 
@@ -13,7 +13,8 @@ from retemper.sweep.space import Space
 def header(objectives: Sequence[str], space: Space) -> str:
     """Titles of the columns of `line`."""
     names = "".join(f"{path.removeprefix('training.'):>{width(path)}s}" for path in space.ranges)
-    return f"{'trial':>6s} {'ended':9s}{'epochs':>7s}{'time':>8s}{target(objectives):>12s}{RETENTION:>11s}{names}"
+    measured = "".join(f"{name:>12s}" for name in columns(objectives))
+    return f"{'trial':>6s} {'ended':9s}{'epochs':>7s}{'time':>8s}{measured}{names}"
 
 
 def line(trial: Trial, objectives: Sequence[str], space: Space, mark: str = "") -> str:
@@ -25,11 +26,14 @@ def line(trial: Trial, objectives: Sequence[str], space: Space, mark: str = "") 
     settings = "".join(
         f"{text(trial.params[path]) if path in trial.params else '-':>{width(path)}s}" for path in space.ranges
     )
-    row = (
-        f"{trial.number:6d} {trial.state:9s}{trial.epochs:7d}{trial.seconds:7.0f}s{number(target(objectives)):>12s}"
-        f"{number(RETENTION):>11s}{settings}{mark}"
-    )
+    measured = "".join(f"{number(name):>12s}" for name in columns(objectives))
+    row = f"{trial.number:6d} {trial.state:9s}{trial.epochs:7d}{trial.seconds:7.0f}s{measured}{settings}{mark}"
     return row + (f"\n       {trial.reason.splitlines()[0]}" if trial.reason else "")
+
+
+def columns(objectives: Sequence[str]) -> list[str]:
+    """What is shown of a trial: target, retention and, where it is an objective, holes."""
+    return [target(objectives), RETENTION, *(name for name in objectives if name == HOLES)]
 
 
 def width(path: str) -> int:

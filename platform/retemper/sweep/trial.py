@@ -59,7 +59,7 @@ def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
 
     probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
     summary = train(plan, folder, progress, probe)
-    values = objectives.measured(plan, folder, retention)
+    values = objectives.measured(plan, folder, retention, config["objectives"])
     if far is not None:
         ship.send(folder, config["folder"], ship.RESULT, far)
     return {"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"]}

@@ -73,19 +73,22 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
             lacking.append(f"{formula}: {len(frames)} frames of the model, {len(others)} of the reference")
             continue
         reach = min(_reach(frames), _reach(others))
+        r = middles(reach, int(reach / WIDTH))
+        pairs = {}
         for a, b in itertools.combinations_with_replacement(sorted(set(frames[0].numbers.tolist())), 2):
-            r = middles(reach, int(reach / WIDTH))
             ours, theirs = (_counts(side, a, b, reach, len(r)) / r**2 for side in (frames, others))
-            if not ours.sum() or not theirs.sum():
-                continue  # a single atom of an element has no pair of its own
-            name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
-            distances.setdefault(name, []).append(earth_movers(ours.sum(0), theirs.sum(0), r))
-            drawn, floor = np.zeros(size), np.zeros(size)
-            for k in range(size):
-                drawn[k] = _distance(ours, theirs, r, rng)
-                floor[k] = _distance(theirs, theirs, r, rng, len(ours))
-            draws.append(drawn)
-            floors.setdefault(name, []).append(float(floor.mean()))
+            if ours.sum() and theirs.sum():  # a single atom of an element has no pair of its own
+                pairs[f"{chemical_symbols[a]}-{chemical_symbols[b]}"] = (ours, theirs)
+        drawn, floor = np.zeros((size, len(pairs))), np.zeros((size, len(pairs)))
+        for k in range(size):
+            one, two, three = (_resampled(n, rng) for n in (len(frames), len(others), len(others)))
+            for p, (ours, theirs) in enumerate(pairs.values()):
+                drawn[k, p] = _distance(ours[one], theirs[two], r)
+                floor[k, p] = _distance(theirs[two], theirs[three[: len(one)]], r)
+        draws.append(drawn)
+        for p, (name, (ours, theirs)) in enumerate(pairs.items()):
+            distances.setdefault(name, []).append(_distance(ours, theirs, r))
+            floors.setdefault(name, []).append(float(floor[:, p].mean()))
             width = r[1] - r[0]
             for label, side in (("model", ours), ("reference", theirs)):
                 density = side.sum(0) / (side.sum() * width)
@@ -93,11 +96,14 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     if not distances:
         return not_measured(f"the reference has too few frames of these compositions: {'; '.join(lacking)}")
     value = float(np.mean([d for pair in distances.values() for d in pair]))
-    low, high = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
+    low, high = interval(value, np.concatenate(draws, axis=1).mean(axis=1))
     floor_mean = float(np.mean([f for pair in floors.values() for f in pair]))
-    pairs = {k: {"distance": float(np.mean(v)), "noise_floor": float(np.mean(floors[k]))} for k, v in distances.items()}
+    by_pair = {
+        name: {"distance": float(np.mean(found)), "noise_floor": float(np.mean(floors[name]))}
+        for name, found in distances.items()
+    }
     details = {
-        "pairs": pairs,
+        "pairs": by_pair,
         "noise_floor": floor_mean,
         "above_floor": value > floor_mean,
         "lacking": lacking,
@@ -105,8 +111,8 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     }
     return Found(
         value,
-        min(value, float(low)),
-        max(value, float(high)),
+        low,
+        high,
         sum(map(len, own.values())),
         details,
         tables={"curves": (("curve", "r", "density"), curves)},
@@ -147,12 +153,22 @@ def _counts(frames: Sequence[Atoms], a: int, b: int, reach: float, bins: int) ->
     return histograms(positions, cells, frames[0].pbc, first, second, reach, bins)
 
 
-def _distance(
-    first: np.ndarray, second: np.ndarray, r: np.ndarray, rng: np.random.Generator, n_first: int | None = None
-) -> float:
-    """Earth mover's distance of block-bootstrap samples; `n_first` frames of the first (default: all of it)."""
-    one = first[blocks(len(first), round(len(first) ** (1 / 3)) + 1, rng)[: n_first or len(first)]].sum(axis=0)
-    two = second[blocks(len(second), round(len(second) ** (1 / 3)) + 1, rng)].sum(axis=0)
-    if not one.sum() or not two.sum():
-        return 0.0
-    return earth_movers(one, two, r)
+def _resampled(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of a block-bootstrap sample of `n` frames."""
+    return blocks(n, round(n ** (1 / 3)) + 1, rng)
+
+
+def _distance(first: np.ndarray, second: np.ndarray, r: np.ndarray) -> float:
+    """Earth mover's distance between two sets of frames [frames, bins]."""
+    one, two = first.sum(axis=0), second.sum(axis=0)
+    return earth_movers(one, two, r) if one.sum() and two.sum() else 0.0
+
+
+def interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a distance from resamples: their spread about their own mean, laid around `value`.
+
+    A distance is never negative, so the noise that resampling adds makes all resamples larger than the
+    value; their percentiles would lie above it.
+    """
+    low, high = np.percentile(drawn - drawn.mean(), [2.5, 97.5])
+    return max(0.0, value + float(low)), value + float(high)

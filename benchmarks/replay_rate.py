@@ -1,0 +1,50 @@
+"""Does a high learning rate destroy the replay head, as in arXiv:2606.12704, Table 9? A training for each rate.
+
+    python -m benchmarks.replay_rate                    # in a project with runs/replay
+    python -m benchmarks.replay_rate --strategy replay-lora --rates 1e-3 1e-2
+
+Prints the errors of the last and of the best epoch: target, replay head, and the target head on the same
+pretraining structures.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from retemper import launch
+from retemper.files import project_root
+from retemper.finetune import build, seeds
+from retemper.results import read_history
+from retemper.settings import load_settings
+from retemper.sweep import objectives
+
+RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay_rate")
+    parser.add_argument("--strategy", default="replay")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    options = parser.parse_args()
+    root = project_root()
+    settings = load_settings(root / "params.yaml")
+    settings = settings.model_copy(update={"seeds": settings.seeds[:1]})
+    launch.prepare(settings.finetune.device)
+    plans = [build.plans(settings, options.strategy, root, {"training.lr": rate})[0] for rate in options.rates]
+    folders = [root / ".cache/training" / plan.key for plan in plans]
+    count = seeds.workers(settings.finetune.workers, settings.finetune.device, len(plans))
+    seeds.train_all(plans, folders, count, lambda seed, row: print(".", end="", flush=True))
+    print("\n| learning rate | target, last epoch | replay head, last epoch | target, best | replay head, best | "
+          "target head on pretraining, best |\n" + "|---" * 6 + "|")  # fmt: skip
+    retention = objectives.retention_file(root)
+    for rate, plan, folder in zip(options.rates, plans, folders, strict=True):
+        last = read_history(folder / "history.csv")[-1]
+        best = objectives.measured(plan, folder, str(retention) if retention else None)
+        print(
+            f"| {rate:g} | {last['target_force_rmse']:.1f} | {last['replay_force_rmse']:.1f} | {best['target']:.1f} | "
+            f"{best['replay_head']:.1f} | {best.get('retention', float('nan')):.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

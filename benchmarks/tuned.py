@@ -1,0 +1,55 @@
+"""What the sweeps of a project gained: the strategies' own settings against those that were found.
+
+    python -m benchmarks.tuned          # in a project whose sweeps are done (sweep.trials in params.yaml)
+
+Reads ``runs/sweep``, measures the default trial and the chosen one of every strategy on the test set and on the
+retention set, which no trial has seen, and prints a table with paired bootstrap intervals over frames.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retemper import accuracy, evaluate
+from retemper.errors import RetemperError
+from retemper.files import project_root, read_json
+from retemper.settings import load_settings, read_yaml
+from retemper.sweep.output import text
+
+SETS = (evaluate.TARGET, evaluate.RETENTION, evaluate.REPLAY_HEAD)
+
+
+def row(here: evaluate.Context, folder: Path) -> str:
+    """A line of the table: force RMSE before and after on every set, and the ratio with its interval."""
+    best, default = read_yaml(folder / "best.yaml"), read_json(folder / "about.json")["default"]
+    chosen = best["provenance"]["training"]
+    before, after = (
+        evaluate.fine_tuned(here, here.root / ".cache/training" / key / "model.model") for key in (default, chosen)
+    )
+    cells = [folder.name]
+    for name in SETS:
+        if name not in before:
+            cells += ["", ""]
+            continue
+        one, two = (accuracy.values(part[name].errors)["force_rmse"] for part in (before, after))
+        ratio = after[name].samples["force_rmse"] / before[name].samples["force_rmse"]
+        low, high = accuracy.percentiles(ratio, here.settings.evaluate.confidence)
+        cells += [f"{one:.4g} → {two:.4g}", f"{two / one:.2f} [{low:.2f}, {high:.2f}]"]
+    cells.append(", ".join(f"{path.rpartition('.')[2]} {text(value)}" for path, value in best["settings"].items()))
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    root = project_root()
+    here = evaluate.context(load_settings(root / "params.yaml"), root)
+    folders = sorted(path.parent for path in root.glob("runs/sweep/*/about.json"))
+    if not folders:
+        raise RetemperError("No sweep is done here.", fix="set sweep.trials in params.yaml, then `dvc repro`")
+    rows = [row(here, folder) for folder in folders]
+    print("| strategy | target forces, meV/Å | ratio | retention forces | ratio | replay head | ratio | found |")
+    print("|" + "---|" * 8)
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
