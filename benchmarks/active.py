@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import shutil
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def run_round(folder: Path, train: list[Atoms], data: dict[str, list[Atoms]], se
     from retemper.foundations import find, weights
     from retemper.inference import predict
 
-    root = project_root()
+    root, start = project_root(), time.process_time()
     with atomic_folder(folder) as out:
         for name in ("strategies", "foundations"):
             (out / name).symlink_to(root / name)
@@ -101,6 +102,7 @@ def run_round(folder: Path, train: list[Atoms], data: dict[str, list[Atoms]], se
         candidates, turned_away = choose.admissible(explored, here, settings, known)
         found |= {"candidates": len(candidates), "turned_away": turned_away}
         write_frames(out / "candidates.extxyz", candidates)
+        found["cpu_seconds"] = round(time.process_time() - start, 1)
         write_json(out / "result.json", found)
         shutil.rmtree(out / ".cache", ignore_errors=True)
         shutil.rmtree(training)
@@ -136,7 +138,7 @@ def run_curve(base: Path, system: str, selector: str, seed: int, options: argpar
         found = read_json(folder / "result.json")
         print(
             f"{system} {selector} seed {seed} round {number}: {found['train']} labels, inside {found['inside']:.0f}, "
-            f"outside {found['outside']:.0f} meV/A, sound {found['sound']:.1f}",
+            f"outside {found['outside']:.0f} meV/A, sound {found['sound']:.1f}; {found['cpu_seconds']:.0f} CPU-s",
             flush=True,
         )
         if number < options.rounds:
