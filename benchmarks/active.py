@@ -8,7 +8,8 @@
 ``nacl`` begins with small cool droplets; ``sn2`` with the complexes CH3X + Y- (X, Y of F and Cl). Each round trains
 one model from the embedded foundation, explores by MD ramps from what is labelled, lets one selector choose, and
 labels. Two tests that no round sees: frames like those at the beginning, and others away from them (hot, larger
-droplets; the reaction path). Everything is kept under ``.cache/benchmarks/active`` and found again by its settings.
+droplets; hot complexes and the reaction path). Everything is kept under ``.cache/benchmarks/active`` and found again
+by its settings.
 """
 
 from __future__ import annotations

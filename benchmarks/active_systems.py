@@ -83,22 +83,27 @@ def complex_of(leaving: str, incoming: str, near: float, far: float) -> Atoms:
 
 
 def _sn2(seed: int, small: bool) -> dict[str, list[Atoms]]:
-    """Near: complexes in dynamics at 300 K. Far: the path from one to the other, rattled."""
+    """Near: complexes in dynamics at 300 K. Far: the same at 1000 K, and the path from one to the other, rattled."""
     rng = np.random.default_rng(1000)
     near, far = [], []
     for leaving, incoming in PAIRS:
-        for replica in range(1 if small else 2):
+        for temperature in (300.0, 1000.0) if small else (300.0, 300.0, 1000.0):
             atoms = complex_of(leaving, incoming, 1.45 if leaving == "F" else 1.82, 2.7 if incoming == "F" else 3.2)
             atoms.calc = xtb.calculator(1, charge=-1)
             FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=0.3, steps=50)
-            MaxwellBoltzmannDistribution(atoms, temperature_K=300.0, rng=rng)
-            step = 0.5 * units.fs
-            dynamics = Langevin(atoms, step, temperature_K=300.0, friction=0.02 / units.fs, rng=rng, fixcm=False)
+            MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+            friction = 0.02 / units.fs
+            dynamics = Langevin(
+                atoms, 0.5 * units.fs, temperature_K=temperature, friction=friction, rng=rng, fixcm=False
+            )
             dynamics.run(100)
             for _ in range(8):
                 dynamics.run(40)
-                near.append(_labelled(atoms, f"{leaving}-{incoming}-{replica}", "complex"))
-        for s in np.linspace(-1.0, 1.0, 12):
+                if temperature > 300.0:
+                    far.append(_labelled(atoms, f"hot-{leaving}-{incoming}", "hot"))
+                else:
+                    near.append(_labelled(atoms, f"{leaving}-{incoming}-{len(near) // 8}", "complex"))
+        for s in np.linspace(-1.0, 1.0, 8):
             bond = {"F": 1.40, "Cl": 1.80}
             ends = [bond[symbol] + 0.35 + 0.75 * max(0.0, d) for symbol, d in ((leaving, s), (incoming, -s))]
             atoms = complex_of(leaving, incoming, *ends)

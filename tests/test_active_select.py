@@ -78,7 +78,7 @@ def test_unknown_names_and_options() -> None:
 
 def context(starts: list[Atoms], number: int) -> Context:
     subject = calculators.describe(EMT)
-    return Context(subject, starts, (29,), number, 0, lambda tasks: [engine._compute(task) for task in tasks])
+    return Context(subject, starts, (29,), number, 0, lambda tasks: [engine.compute(task) for task in tasks])
 
 
 def copper() -> list[Atoms]:
