@@ -13,6 +13,7 @@ import yaml
 from conftest import ROOT
 
 from retemper import foundations, strategies
+from retemper.active.plugins import KINDS
 from retemper.files import sha256
 from retemper.robustness import metrics, simulate
 from retemper.robustness.context import LEVELS
@@ -40,6 +41,7 @@ OWNERS = {
     ),
     "torch_sim": ("promotion/export.py",),
     "ray": (
+        "active/cluster.py",
         "robustness/cluster.py",
         "sweep/nodes.py",
         "sweep/run.py",
@@ -54,8 +56,10 @@ OWNERS = {
     "numba": ("robustness/radial.py",),
     "pyxtal": ("robustness/generate.py",),
     "joblib": ("robustness/engine.py", "robustness/cluster.py"),
-    "matplotlib": ("plots.py", "robustness/figures.py"),
+    "matplotlib": ("plots.py", "robustness/figures.py", "active/figures.py"),
     "rdkit": ("examples.py",),
+    "dvc": (),  # its command alone is used: versioning.py
+    "pyscf": ("active/oracles/pyscf.py",),
 }
 
 
@@ -107,6 +111,18 @@ def test_metric_files(name: str) -> None:
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not [m for m in modules if m.startswith("retemper.robustness.metrics")]
     assert not {m.split(".")[0] for m in modules} & HEAVY
+
+
+ACTIVE = [path for kind in KINDS for path in sorted((PACKAGE / "active" / kind).glob("[a-z]*.py"))]
+
+
+@pytest.mark.parametrize("path", ACTIVE, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_active_learning_plugins(path: Path) -> None:
+    """Every explorer, uncertainty, selector and oracle has options and imports no other."""
+    tree = ast.parse(path.read_text())
+    assert "Options" in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not [m for m in modules if m.startswith("retemper.active.") and m.split(".")[2] in KINDS]
 
 
 def test_stages_do_not_import_each_other() -> None:

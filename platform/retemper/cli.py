@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from retemper import __version__
+from retemper.active.commands import COMMANDS as ROUND_COMMANDS
 from retemper.errors import RetemperError
 from retemper.promotion.commands import COMMANDS as MODEL_COMMANDS
 
@@ -155,11 +156,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=f"retemper {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, (_, arguments_of, about) in {**COMMANDS, **MODEL_COMMANDS}.items():
+    every = {**COMMANDS, **ROUND_COMMANDS, **MODEL_COMMANDS}
+    for name, (_, arguments_of, about) in every.items():
         arguments_of(commands.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)
     try:
-        (COMMANDS.get(options.command) or MODEL_COMMANDS[options.command])[0](options)
+        every[options.command][0](options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from retemper import checks, splits
+from retemper.active import join
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, require_space, write_json
 from retemper.foundations import find
@@ -88,6 +89,10 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
     sets, grouping, left_out = _split(frames, dataset)
     warnings += grouping.warnings
     rejected += left_out
+    joined = join.join(sets, dataset, root, allowed, settings.foundation)
+    sets = {**sets, "train": sets["train"] + joined.train, "valid": sets["valid"] + joined.valid}
+    rejected += joined.rejected
+    read += joined.read
     audited = splits.require_no_leaks(sets, dataset.near_duplicate)
     sets |= {"isolated": free, "rejected": rejected}
     _count(sets, read)
@@ -95,6 +100,7 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
     manifest = describe(settings, sets, files, root)
     manifest |= {
         "read": read,
+        "rounds": joined.rounds,
         "grouping": {"rule": grouping.rule, "groups": len(set(grouping.groups))},
         "audited": audited,
         "level_of_theory": {"declared": dataset.level_of_theory, "info_keys": tags},

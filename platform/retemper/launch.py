@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import threading
 import time
 import warnings
@@ -53,13 +54,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def die_with_parent() -> None:
-    """End this process when its parent ends, so that a killed run leaves no orphan that writes."""
+def die_with_parent(group: bool = False) -> None:
+    """End this process when its parent ends, so that a killed run leaves no orphan that writes.
+
+    With `group` all processes of its group end with it: what it started itself goes too.
+    """
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
+        if group:
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="die-with-parent").start()

@@ -74,7 +74,7 @@ def describe_set(frames: Sequence[Atoms]) -> dict[str, Any]:
 
 def reason_kind(reason: str) -> str:
     """A reason without its numbers and names, for counting."""
-    for name in ("duplicate", "conflict", "gap", "beyond dataset.max_train"):
+    for name in ("duplicate", "conflict", "gap", "beyond dataset.max_train", "the structure it descends"):
         if reason.startswith(name):
             return name
     setting = re.search(r"dataset\.(\w+)", reason)
@@ -105,5 +105,10 @@ def summary(manifest: dict[str, Any]) -> str:
         )
     if manifest["rejected"]:
         lines.append("rejected: " + ", ".join(f"{kind} {number}" for kind, number in manifest["rejected"].items()))
+    for entry in manifest["rounds"]:
+        lines.append(
+            f"round {entry['round']}: {entry['train']} for training, {entry['valid']} for validation, "
+            f"{entry['rejected']} rejected"
+        )
     lines += [f"warning: {text}" for text in manifest["warnings"]]
     return "\n".join(lines)

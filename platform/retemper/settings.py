@@ -38,7 +38,10 @@ class Dataset(Section):
     group: str = "auto"  # info key that names trajectory or molecule; "composition"; "auto" picks
     valid: float = Field(0.1, gt=0, lt=1)  # share of the frames, by whole groups
     test: float = Field(0.1, gt=0, lt=1)
-    max_train: int | None = Field(None, ge=1)  # nested subset of the training frames, one of each group first
+    rounds: list[int] | None = None  # of data/rounds, beyond max_train; null: all that are there
+    max_train: int | None = Field(
+        None, ge=1
+    )  # nested subset of the training frames, one of each group first; rounds come on top
     seed: int = 0
     max_force: float = Field(50.0, gt=0)  # eV/A; frames above are rejected
     min_distance: float = Field(0.4, gt=0)  # times the sum of covalent radii; frames below are rejected
@@ -97,6 +100,7 @@ class Finetune(Section):
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"  # cpu, cuda, cuda:1, mps
     workers: int | None = None  # seeds at a time; null: one a core (cpu) or one (gpu)
+    start: Literal["foundation", "last-round"] = "foundation"  # weights; last-round: the model that explored last
     overrides: dict[str, Any] = {}  # settings for every strategy, e.g. {scheduler_patience: 50}
 
 
@@ -121,6 +125,47 @@ class Robustness(Section):
     seed: int = 0  # of structures, velocities and noise: the same for every model
     workers: int | None = Field(None, ge=1)  # processes; null: one a core
     ray: bool = False  # send the work to the Ray cluster that RAY_ADDRESS names
+
+
+class Plugin(Section):
+    """A plugin with its options; in YAML its bare name stands for the defaults."""
+
+    name: str
+    options: dict[str, Any] = {}  # the fields of `Options` in the plugin's file
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class Stop(Section):
+    """When a campaign ends before its rounds and its budget are spent; null: not for this reason."""
+
+    gates: int | None = Field(2, ge=1)  # rounds in a row in which a candidate passes all gates
+    gain: float | None = Field(0.02, ge=0)  # share of the force error that the next round is predicted to take off
+
+
+class Acquire(Section):
+    oracle: Plugin = Plugin(name="xtb")  # files of platform/retemper/active/oracles
+    explorers: list[Plugin] = Field([Plugin(name="md")], min_length=1)  # files of active/explore
+    uncertainty: Plugin = Plugin(name="llpr")  # a file of active/uncertainty
+    selector: Plugin = Plugin(name="combined")  # a file of active/select
+    strategy: str | None = None  # whose models explore; null: the champion's, else the best one's
+    labels: int = Field(20, ge=1)  # structures sent to the oracle in a round
+    candidates: int = Field(400, ge=1)  # structures that exploration is to find in a round
+    trust: float | None = Field(2.0, gt=0)  # eV/A; a trajectory ends where the expected error of a force is above
+    elements: list[str] | None = None  # that may occur; null: those of the training set
+    max_atoms: int = Field(200, ge=1)
+    apart: float = Field(0.05, gt=0)  # A; within this RMS displacement of a labelled or chosen structure is a duplicate
+    unphysical: bool = False  # whether structures that fail the checks of distance and temperature may be labelled
+    verify: int = Field(2, ge=0)  # training structures that the oracle must reproduce before it labels; 0: trust it
+    timeout: float = Field(3600.0, gt=0)  # s for a structure
+    retries: int = Field(1, ge=0)  # further attempts after a failure
+    workers: int | None = Field(None, ge=1)  # labels at a time; null: one a core
+    ray: bool = False  # label on the Ray cluster that RAY_ADDRESS names
+    seed: int = 0
+    stop: Stop = Stop()
 
 
 class Tracking(Section):
@@ -170,6 +215,7 @@ class Settings(Section):
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     robustness: Robustness = Robustness()
+    acquire: Acquire = Acquire()
     tracking: Tracking = Tracking()
     promotion: Promotion = Promotion()
 

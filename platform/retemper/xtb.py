@@ -47,11 +47,13 @@ class Tally:
         return f"{self.kept} frames kept; left out: {lost}"
 
 
-def calculator(multiplicity: int | None = None) -> Calculator:
-    """A GFN2-xTB calculator; `multiplicity` None takes the lowest (right for closed shells, wrong for atoms)."""
+def calculator(
+    multiplicity: int | None = None, charge: float = 0.0, method: str = LEVEL, accuracy: float = 1.0
+) -> Calculator:
+    """An xTB calculator; `multiplicity` None takes the lowest (right for closed shells, wrong for atoms)."""
     from tblite.ase import TBLite
 
-    return TBLite(method=LEVEL, multiplicity=multiplicity, verbosity=0)
+    return TBLite(method=method, charge=charge, multiplicity=multiplicity, accuracy=accuracy, verbosity=0)
 
 
 def label(atoms: Atoms, *, config_type: str, group: str, multiplicity: int | None = None) -> Atoms:

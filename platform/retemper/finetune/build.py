@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retemper import foundations
+from retemper.active import rounds
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
@@ -28,6 +29,7 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
     entry = foundations.find(settings.foundation, root)
     weights = foundations.weights(entry, root)
     sha = sha256(weights)
+    start, start_sha, start_head = _start(settings, strategy, weights, sha, entry.head, root)
     e0s = {int(z): float(e) for z, e in read_json(root / "runs/e0s/e0s.json")["E0s"].items()}
     data = root / "runs/dataset"
     target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s)
@@ -43,9 +45,9 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
         Plan(
             strategy=strategy.model_dump(),
             seed=seed,
-            foundation=str(weights.resolve()),
-            foundation_sha256=sha,
-            foundation_head=entry.head,
+            foundation=str(start.resolve()),
+            foundation_sha256=start_sha,
+            foundation_head=start_head,
             elements=sorted(e0s),
             target=target,
             replay=replay,
@@ -58,6 +60,18 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
         )
         for seed in settings.seeds
     ]
+
+
+def _start(
+    settings: Settings, strategy: Strategy, weights: Path, sha: str, head: str | None, root: Path
+) -> tuple[Path, str, str | None]:
+    """Weights to start from, their hash and head: the foundation's, or those that explored in the last round."""
+    model = rounds.last_model(root) if settings.finetune.start == "last-round" else None
+    if model is None or strategy.start == "random":
+        return weights, sha, head
+    from retemper.inference import heads, pick_head
+
+    return model, sha256(model), pick_head(model) if len(heads(model)) > 1 else None
 
 
 def _replay(

@@ -39,7 +39,7 @@ def connected(settings: Settings) -> Iterator[Any]:
     address = os.environ.get("RAY_ADDRESS", "local")
     home = None
     if address == "local":
-        _start(max(launch.cores(), settings.sweep.concurrent or 0))
+        start(max(launch.cores(), settings.sweep.concurrent or 0))
     else:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     try:
@@ -50,7 +50,7 @@ def connected(settings: Settings) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _start(cores: int) -> None:
+def start(cores: int) -> None:
     """Ray on this machine. Its own limit for that is 30 s, too short on a machine under load: three tries."""
     import psutil
     import ray
@@ -78,7 +78,7 @@ def _start(cores: int) -> None:
                             one.kill()
             if last:
                 raise RetemperError(
-                    f"Ray did not start: {error}", fix="try again when the machine is less busy; the sweep goes on"
+                    f"Ray did not start: {error}", fix="try again when the machine is less busy: what is done is kept"
                 ) from error
 
 

@@ -1,0 +1,188 @@
+"""One acquisition: explore, score, choose, label, and write ``data/rounds/NNN``. Killed anywhere, it goes on there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from retemper.active import calibrate, choose, label, manual, rounds, source
+from retemper.active.calibrate import Calibration
+from retemper.active.source import Source
+from retemper.errors import RetemperError
+from retemper.files import atomic_folder, digest, read_json, sha256, write_json
+from retemper.frames import FORCES, read_frames, write_frames
+from retemper.lineage import git_commit, versions
+from retemper.settings import Settings
+
+UNPHYSICAL = 200  # kept of a round
+MUTABLE = {"timeout", "retries", "workers", "ray", "verify", "stop"}  # settings that may change within a round
+
+
+def acquire(settings: Settings, root: Path, number: int, *, labels: int | None = None, partial: bool = False) -> Path:
+    """Make round `number`; returns its folder.
+
+    Parameters
+    ----------
+    labels
+        Structures to label; default: ``acquire.labels``.
+    partial
+        For the manual oracle: structures that did not come back are recorded as failures.
+
+    Raises
+    ------
+    RetemperError
+        No models, nothing found that may be labelled, an oracle that is not the data's, settings that changed
+        since the round began, or labels that are still to come (manual oracle).
+    """
+    out = root / rounds.FOLDER / rounds.name(number)
+    if (out / "round.json").is_file():
+        return out
+    options = settings.acquire
+    label.require_level(options.oracle, settings.dataset.level_of_theory)
+    work = root / rounds.WORK / rounds.name(number)
+    if not (work / "plan.json").is_file():
+        _begin(settings, root, number, work, labels or options.labels)
+    plan = read_json(work / "plan.json")
+    if _decisive(plan["settings"]) != _decisive(options.model_dump()):
+        raise RetemperError(
+            f"The settings of `acquire` changed since round {number} began.",
+            fix=f"put them back, or delete {work.relative_to(root)} to begin the round anew (labels are kept)",
+        )
+    if not (work / "chosen").is_dir():
+        _choose(settings, root, plan, work)
+    chosen = read_frames(work / "chosen/chosen.extxyz")
+    print(f"round {number}: {len(chosen)} structures for {options.oracle.name}", flush=True)
+    if label.is_manual(options.oracle):
+        labelled, failed = manual.collect(chosen, settings, root, number, partial)
+    else:
+        labelled, failed = label.label_all(chosen, options, root)
+    if not labelled:
+        raise RetemperError(
+            f"None of {len(chosen)} structures of round {number} was labelled.",
+            got=failed[0].info["reason"],
+            fix=f"mend the oracle, delete {label.CACHE} and run again",
+        )
+    _finish(settings, root, plan, work, out, labelled, failed)
+    return out
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in MUTABLE}
+
+
+def _begin(settings: Settings, root: Path, number: int, work: Path, labels: int) -> None:
+    """Fix what the round is made with: copies of the weights, the seed, the number of labels."""
+    found = source.of_project(settings, root)
+    options = settings.acquire
+    checked = None
+    if options.verify and not label.is_manual(options.oracle):
+        checked = label.verify(found.train, options, root)
+        print(f"the oracle reproduces {checked['number']} labels of the data", flush=True)
+    with atomic_folder(work) as folder:
+        for seed, path in found.models.items():
+            shutil.copy2(path, folder / f"seed-{seed}.model")
+        plan = {
+            "round": number,
+            "labels": labels,
+            "seed": options.seed * 1000 + number,
+            "strategy": found.strategy,
+            "champion": found.champion,
+            "models": {str(seed): sha256(path) for seed, path in found.models.items()},
+            "lead": found.lead_seed,
+            "data": found.data,
+            "oracle_check": checked,
+            "settings": options.model_dump(),
+            "level_of_theory": label.require_level(options.oracle, settings.dataset.level_of_theory),
+            "git": git_commit(root),
+            "software": versions(),
+        }
+        write_json(folder / "plan.json", plan)
+
+
+def _choose(settings: Settings, root: Path, plan: dict[str, Any], work: Path) -> None:
+    """Explore, score and choose into ``chosen``; tasks that were computed before a kill are not computed again."""
+    options = settings.acquire
+    here = source.of_plan(settings, root, plan, work)
+    explored = choose.explore(here, options, plan["seed"], root)
+    print(
+        f"round {plan['round']}: {len(explored.frames)} candidates, {len(explored.unphysical)} unphysical", flush=True
+    )
+    candidates, turned_away = choose.admissible(explored, here, settings, choose.known_frames(root))
+    if not candidates:
+        raise RetemperError(
+            "Exploration found no structure that may be labelled.",
+            got=", ".join(f"{number} {why}" for why, number in turned_away.items()) or "; ".join(explored.notes[:3]),
+            fix="raise acquire.candidates, add explorers, or lower acquire.apart",
+        )
+    with atomic_folder(work / "chosen") as folder:
+        estimate = choose.estimator(here, options)
+        held_out = calibration_of(here, estimate, here.valid, folder / "calibration")
+        print(f"{options.uncertainty.name}: {held_out.sentence()}", flush=True)
+        chosen = choose.select(candidates, estimate, held_out, here, options, plan)
+        write_frames(folder / "chosen.extxyz", chosen)
+        write_frames(folder / "unphysical.extxyz", explored.unphysical[:UNPHYSICAL])
+        content = {
+            "candidates": len(explored.frames),
+            "unphysical": len(explored.unphysical),
+            "turned_away": turned_away,
+            "notes": explored.notes,
+            "calibration": held_out.as_dict(),
+        }
+        write_json(folder / "chosen.json", content)
+
+
+def calibration_of(here: Source, estimate: Any, frames: Sequence[Atoms], plot: Path | None) -> Calibration:
+    """The uncertainty against the leading model's errors on labelled `frames`; with a plot (path without suffix)."""
+    uncertainty = estimate(frames)
+    forces = source.forces(here, frames)
+    error = [f - atoms.arrays[FORCES] for f, atoms in zip(forces, frames, strict=True)]
+    found = calibrate.calibrate(uncertainty, error)
+    if plot is not None:
+        calibrate.plot(uncertainty, error, found, plot.with_suffix(".png"))
+    return found
+
+
+def _finish(
+    settings: Settings,
+    root: Path,
+    plan: dict[str, Any],
+    work: Path,
+    out: Path,
+    labelled: list[Atoms],
+    failed: list[Atoms],
+) -> None:
+    """The round's folder, whole or not at all; what the model expected is compared with what the oracle found."""
+    here = source.of_plan(settings, root, plan, work)
+    estimate = choose.estimator(here, settings.acquire)
+    with atomic_folder(out) as folder:
+        ahead = calibration_of(here, estimate, labelled, folder / "prospective")
+        print(f"{settings.acquire.uncertainty.name} on what was labelled: {ahead.sentence()}", flush=True)
+        write_frames(folder / "labelled.extxyz", labelled)
+        write_frames(folder / "failed.extxyz", failed)
+        for name in ("unphysical.extxyz", "calibration.png"):
+            shutil.copy2(work / "chosen" / name, folder / name)
+        if settings.finetune.start == "last-round":
+            shutil.copy2(here.lead, folder / rounds.MODEL)
+        content = {
+            **plan,
+            **read_json(work / "chosen/chosen.json"),
+            "prospective": ahead.as_dict(),
+            "labelled": [_entry(atoms) for atoms in labelled],
+            "failed": [_entry(atoms) for atoms in failed],
+        }
+        content["identity"] = digest([entry["label"] for entry in content["labelled"]])
+        write_json(folder / "round.json", content)
+    shutil.rmtree(work)
+    label.clean(root)
+
+
+def _entry(atoms: Atoms) -> dict[str, Any]:
+    """Why a structure was chosen, as plain data."""
+    info = {key: value for key, value in atoms.info.items() if not key.startswith("REF_")}
+    entry = {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
+    return {"formula": atoms.get_chemical_formula(), **entry}

@@ -1,0 +1,150 @@
+"""What an uncertainty is worth: compared with the errors of forces on structures that nobody trained on.
+
+Per atom: the error is that of the force's three components, the uncertainty u stands for the standard
+deviation of one of them, times a factor alpha that makes the errors likeliest (Gaussian, zero mean):
+alpha^2 = mean(error^2 / u^2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TOP = 0.1  # share of the atoms with the largest errors that the uncertainty is to find
+RESAMPLES = 500
+LARGEST = 1e30  # stands for an infinite uncertainty
+LEVELS = np.linspace(0.01, 0.99, 99)  # of confidence
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How uncertainties and errors go together on some frames. Intervals: 95 %, bootstrap over whole frames."""
+
+    frames: int
+    atoms: int
+    alpha: float  # eV/A a unit of the uncertainty
+    spearman: float  # rank correlation of uncertainty and size of the error, over atoms
+    spearman_low: float
+    spearman_high: float
+    auroc: float  # for the tenth of the atoms with the largest errors; 0.5 is chance
+    miscalibration: float  # area between expected and observed confidence: 0 is best, 0.5 worst
+    rmse: float  # of force components, eV/A
+
+    @property
+    def informative(self) -> bool:
+        """Whether the rank correlation is above zero beyond doubt."""
+        return self.spearman_low > 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "informative": self.informative}
+
+    def sentence(self) -> str:
+        """For people."""
+        what = (
+            f"rank correlation {self.spearman:.2f} [{self.spearman_low:.2f}, {self.spearman_high:.2f}], "
+            f"AUROC {self.auroc:.2f}, miscalibration {self.miscalibration:.2f} on {self.frames} frames"
+        )
+        return what if self.informative else f"NOT INFORMATIVE ({what}): the interval reaches 0"
+
+
+def calibrate(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], seed: int = 0) -> Calibration:
+    """Compare.
+
+    Parameters
+    ----------
+    uncertainty
+        For each frame [n_atoms], above zero.
+    error
+        For each frame [n_atoms, 3], eV/A: predicted minus reference forces.
+
+    References
+    ----------
+    Scaling by likelihood: F. Bigi, S. Chong, M. Ceriotti, F. Grasselli, arXiv:2403.02251 (2024), eq. 24;
+    miscalibration area: K. Tran et al., Mach. Learn.: Sci. Technol. 1, 025006 (2020).
+    """
+    u = np.concatenate([positive(part) for part in uncertainty])
+    e = np.concatenate(list(error))
+    size = np.linalg.norm(e, axis=1)
+    alpha = float(np.sqrt(np.mean((size / u) ** 2) / 3))
+    low, high = _interval(uncertainty, error, seed)
+    return Calibration(
+        frames=len(uncertainty),
+        atoms=len(u),
+        alpha=alpha,
+        spearman=spearman(u, size),
+        spearman_low=low,
+        spearman_high=high,
+        auroc=auroc(u, size),
+        miscalibration=miscalibration(e / (alpha * u)[:, None]) if alpha > 0 else 0.5,
+        rmse=float(np.sqrt((e**2).mean())),
+    )
+
+
+def positive(uncertainty: np.ndarray) -> np.ndarray:
+    """[n] without zeros and infinities, which no factor could scale."""
+    known = np.where(np.isfinite(uncertainty), uncertainty, LARGEST)
+    return np.asarray(np.clip(known, 1e-12, LARGEST))
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation; 0 where one of them is constant."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(a), rankdata(b)
+    if min(np.ptp(r) for r in ranks) == 0:
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def auroc(uncertainty: np.ndarray, error: np.ndarray, top: float = TOP) -> float:
+    """Chance that one of the `top` largest errors has a larger uncertainty than one of the others (Mann-Whitney)."""
+    from scipy.stats import rankdata
+
+    worst = error >= np.quantile(error, 1 - top)
+    n, m = int(worst.sum()), int((~worst).sum())
+    if not m:
+        return 0.5
+    return float((rankdata(uncertainty)[worst].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def observed(z: np.ndarray) -> np.ndarray:
+    """Share of the standardised errors `z` within the central interval of each of `LEVELS` of a normal distribution."""
+    from scipy.stats import norm
+
+    reach = norm.ppf((1 + LEVELS) / 2)
+    return np.asarray(np.searchsorted(np.sort(np.abs(z).ravel()), reach, side="right") / z.size)
+
+
+def miscalibration(z: np.ndarray) -> float:
+    """Mean distance of observed from expected confidence."""
+    return float(np.abs(observed(z) - LEVELS).mean())
+
+
+def _interval(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
+    """Of the rank correlation; with fewer than three frames nothing is known."""
+    n = len(uncertainty)
+    if n < 3:
+        return -1.0, 1.0
+    parts = [(positive(u), np.linalg.norm(e, axis=1)) for u, e in zip(uncertainty, error, strict=True)]
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(RESAMPLES):
+        drawn = [parts[k] for k in rng.integers(0, n, n)]
+        found.append(spearman(np.concatenate([u for u, _ in drawn]), np.concatenate([e for _, e in drawn])))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def plot(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], found: Calibration, path: Path) -> None:
+    """Error against expected error with a running root mean square, and observed against expected confidence."""
+    from retemper.active import figures
+
+    u = found.alpha * np.concatenate([positive(part) for part in uncertainty])
+    e = np.concatenate(list(error))
+    figures.calibration_png(
+        u, np.linalg.norm(e, axis=1) / np.sqrt(3), LEVELS, observed(e / u[:, None]), found.sentence(), path
+    )

@@ -1,0 +1,184 @@
+"""Rounds until there is a reason to stop. What is done lies in files, so a killed campaign goes on where it was.
+
+A round's steps: ``data/rounds/NNN`` is made, DVC tracks it, the graph runs again, its results are noted in
+``data/campaign.json``, all is committed. Each step sees from its output whether it is done.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retemper import versioning
+from retemper.active import rounds, stopping
+from retemper.active.acquire import acquire
+from retemper.active.lock import alone
+from retemper.errors import RetemperError
+from retemper.files import read_json, write_json
+from retemper.results import read_results, summary_value
+from retemper.settings import Settings, load_settings
+
+HISTORY = Path("data/campaign.json")
+
+
+def read_history(root: Path) -> dict[str, Any]:
+    """``data/campaign.json``: entries by round, round 0 before any label, and why the last campaign stopped."""
+    path = root / HISTORY
+    content: dict[str, Any] = read_json(path) if path.is_file() else {"rounds": [], "stopped": None}
+    return content
+
+
+def round_once(root: Path, *, resume: bool = False, partial: bool = False) -> int:
+    """Make the next round, or finish the one that has begun; returns its number.
+
+    Raises
+    ------
+    RetemperError
+        Another campaign runs, tracked files differ from the last commit, or a round has begun and `resume` is
+        not set.
+    """
+    with alone(root):
+        settings = load_settings(root / "params.yaml")
+        versioning.require_clean(root)
+        begun = unfinished(root)
+        if begun is not None and not resume:
+            raise RetemperError(
+                f"Round {begun} has begun.",
+                fix=f"`retemper round --resume` finishes it; or delete {rounds.WORK / rounds.name(begun)}",
+            )
+        if begun is None and resume:
+            raise RetemperError("No round has begun.", fix="retemper round")
+        number = begun if begun is not None else next_round(root)
+        _round(settings, root, number, settings.acquire.labels, partial)
+        return number
+
+
+def campaign(root: Path, *, most: int, budget: int | None) -> str:
+    """Rounds until `most` are made in all, `budget` structures were sent to the oracle, or `stopping` says so.
+
+    Returns
+    -------
+    str
+        Why it stopped.
+    """
+    with alone(root):
+        settings = load_settings(root / "params.yaml")
+        versioning.require_clean(root)
+        if not read_history(root)["rounds"] and not rounds.numbers(root):
+            versioning.dvc(root, "repro")
+            _note(settings, root, 0)
+        begun = unfinished(root)
+        while True:
+            if begun is None:
+                why = _reason(settings, root, most, budget)
+                if why:
+                    break
+            number = begun if begun is not None else next_round(root)
+            left = settings.acquire.labels if budget is None else min(settings.acquire.labels, budget - spent(root))
+            _round(settings, root, number, max(1, left), False)
+            begun = None
+        content = read_history(root)
+        if content["stopped"] != why:
+            write_json(root / HISTORY, {**content, "stopped": why})
+            versioning.commit(root, f"Campaign {settings.system}: stopped, {why}")
+        return why
+
+
+def next_round(root: Path) -> int:
+    """Number after the last round."""
+    return max(rounds.numbers(root), default=0) + 1
+
+
+def unfinished(root: Path) -> int | None:
+    """Number of the round that has begun and is not committed."""
+    begun = [int(path.name) for path in (root / rounds.WORK).glob("[0-9]*") if (path / "plan.json").is_file()]
+    there = rounds.numbers(root)
+    begun = [number for number in begun if number not in there]
+    if begun:
+        return min(begun)
+    if there:
+        path = f"{rounds.FOLDER}/{rounds.name(there[-1])}.dvc"
+        noted = [entry["round"] for entry in read_history(root)["rounds"]]
+        if there[-1] not in noted or versioning.git(root, "status", "--porcelain", "--", path, str(HISTORY)):
+            return there[-1]
+    return None
+
+
+def spent(root: Path) -> int:
+    """Structures that were sent to the oracle: labelled or failed."""
+    made = [rounds.about(root, number) for number in rounds.numbers(root)]
+    return sum(len(about["labelled"]) + len(about["failed"]) for about in made)
+
+
+def _reason(settings: Settings, root: Path, most: int, budget: int | None) -> str | None:
+    if budget is not None and spent(root) >= budget:
+        return f"the budget of {budget} labels is spent"
+    made = len(rounds.numbers(root))
+    if made >= most:
+        return f"{most} rounds are made"
+    return stopping.reason(read_history(root)["rounds"], settings.acquire.stop, settings.acquire.labels)
+
+
+def _round(settings: Settings, root: Path, number: int, labels: int, partial: bool) -> None:
+    folder = acquire(settings, root, number, labels=labels, partial=partial)
+    relative = folder.relative_to(root)
+    if not folder.with_name(f"{folder.name}.dvc").is_file():
+        versioning.dvc(root, "add", "--quiet", str(relative))
+    if number not in [entry["round"] for entry in read_history(root)["rounds"]]:
+        versioning.dvc(root, "repro")
+        _note(settings, root, number)
+    entry = next(entry for entry in read_history(root)["rounds"] if entry["round"] == number)
+    versioning.commit(root, message(settings, entry))
+    print(sentence(entry), flush=True)
+
+
+def _note(settings: Settings, root: Path, number: int) -> None:
+    content = read_history(root)
+    write_json(root / HISTORY, {"rounds": [*content["rounds"], entry(settings, root, number)], "stopped": None})
+
+
+def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
+    """What is noted of a round after the graph has run: counts, the explorer's successor, its error, the gates."""
+    from retemper.active.source import of_project
+
+    results = read_results(root, settings)
+    strategy = of_project(settings, root).strategy
+    verdict = results.verdict or {"candidates": {}, "champion": None}
+    about = rounds.about(root, number) if number else {"labelled": [], "failed": [], "selector": None}
+    counts = results.counts()
+    judged = verdict["candidates"].get(strategy, {"gates": []})
+    outcomes = [{"metric": g["metric"], "rule": g["rule"], "passed": g["passed"]} for g in judged["gates"]]
+    # a model that is as good as its forerunner is not better than it: such gates do not tell when to stop
+    aims = [
+        outcome["passed"]
+        for outcome, gate in zip(outcomes, settings.promotion.gates, strict=False)
+        if gate.relative_to != "champion"
+    ]
+    return {
+        "round": number,
+        "labelled": len(about["labelled"]),
+        "failed": len(about["failed"]),
+        "train": counts.get("train", 0),
+        "valid": counts.get("valid", 0),
+        "test": (results.dataset or {}).get("sets", {}).get("test", {}).get("hash"),
+        "strategy": strategy,
+        "champion": verdict["champion"] == strategy,
+        "force_rmse": summary_value(results.evaluations.get(strategy), "target", "force_rmse"),
+        "gates": {"hold": bool(aims) and all(aims), "outcomes": outcomes},
+        "selector": settings.acquire.selector.name if number else None,
+    }
+
+
+def message(settings: Settings, entry: dict[str, Any]) -> str:
+    """Of the commit."""
+    return f"Round {entry['round']} of {settings.system}: {sentence(entry)}"
+
+
+def sentence(entry: dict[str, Any]) -> str:
+    """A round in words."""
+    error = entry["force_rmse"]
+    text = f"{entry['labelled']} labels, {entry['failed']} failed, {entry['train']} for training; {entry['strategy']}"
+    if error is not None:
+        text += f" {error['mean']:.1f} meV/A"
+    held = [outcome["passed"] for outcome in entry["gates"]["outcomes"]]
+    return text + (f"; {sum(held)} of {len(held)} gates hold" if held else "")

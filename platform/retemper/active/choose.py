@@ -1,0 +1,165 @@
+"""From what exploration finds to the structures that are worth a label."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from retemper.active import estimate, plugins, rounds
+from retemper.active.calibrate import Calibration, positive
+from retemper.active.estimate import Estimator
+from retemper.active.explored import Context, Explored
+from retemper.active.pool import Pool
+from retemper.active.source import Source
+from retemper.descriptors import mean_descriptors
+from retemper.duplicates import near_pairs
+from retemper.errors import unknown
+from retemper.frames import is_isolated_atom, read_frames
+from retemper.robustness import calculators, engine
+from retemper.settings import Acquire, Settings
+
+CACHE = Path(".cache/active")
+REFEREES = 4  # structures on which the fast back end must agree with MACE itself
+
+
+def explore(here: Source, options: Acquire, seed: int, root: Path) -> Explored:
+    """What all explorers find with the leading model, each its share of ``acquire.candidates``."""
+    starts = [*here.train, *here.valid]
+    subject, how = calculators.fastest(_subject(here), starts[:REFEREES], here.elements, root / CACHE)
+    print(f"exploring with {here.strategy} through {how}", flush=True)
+
+    def run(tasks: Sequence[engine.Task]) -> list[Any]:
+        return engine.run(tasks, workers=options.workers, cache=root / CACHE, ray=options.ray)
+
+    share = -(-options.candidates // len(options.explorers))
+    found = Explored()
+    for plugin in options.explorers:
+        module, own = plugins.load("explore", plugin)
+        found.merge(module.explore(Context(subject, starts, here.elements, share, seed, run), own))
+    return found
+
+
+def admissible(
+    explored: Explored, here: Source, settings: Settings, known: Sequence[Atoms]
+) -> tuple[list[Atoms], dict[str, int]]:
+    """Candidates within the limits that none of `known` resembles; and why others are not."""
+    options = settings.acquire
+    allowed = set(here.elements)
+    if options.elements is not None:
+        for symbol in options.elements:
+            if symbol not in atomic_numbers:
+                raise unknown("element (acquire.elements)", symbol, list(atomic_numbers))
+        allowed = {atomic_numbers[symbol] for symbol in options.elements}
+    why: Counter[str] = Counter()
+    left = []
+    for atoms in [*explored.frames, *(explored.unphysical if options.unphysical else [])]:
+        if not np.isfinite(atoms.positions).all():
+            why["not finite"] += 1
+        elif not allowed.issuperset(atoms.numbers.tolist()):
+            why["with other elements"] += 1
+        elif len(atoms) > options.max_atoms:
+            why["too large"] += 1
+        else:
+            left.append(atoms)
+    pairs = near_pairs([*known, *left], options.apart)
+    taken = set(range(len(known)))
+    twins: dict[int, list[int]] = {}
+    for i, j in pairs:
+        twins.setdefault(j, []).append(i)
+    kept = []
+    for k in range(len(known), len(known) + len(left)):
+        if any(i in taken for i in twins.get(k, [])):
+            why["duplicates"] += 1
+        else:
+            taken.add(k)
+            kept.append(left[k - len(known)])
+    found = calculators.TorchEvaluator(_subject(here))(kept)
+    mild = [float(np.linalg.norm(forces, axis=1).max()) <= settings.dataset.max_force for forces in found.forces]
+    why["with predicted forces above dataset.max_force"] = mild.count(False)
+    kept = [atoms for atoms, fine in zip(kept, mild, strict=True) if fine]
+    return kept, {reason: number for reason, number in why.items() if number}
+
+
+def _subject(here: Source) -> calculators.Subject:
+    """The leading model."""
+    return calculators.describe(str(here.lead), name=here.strategy, head=here.head, device=here.device)
+
+
+def known_frames(root: Path) -> list[Atoms]:
+    """All that has a label or could get none: the sets, test included, and the rounds with their failures."""
+    found = []
+    for name in ("train", "valid", "test", "rejected"):
+        path = root / f"runs/dataset/{name}.extxyz"
+        if path.is_file() and path.stat().st_size:
+            found += read_frames(path)
+    for number in rounds.numbers(root):
+        found += rounds.frames(root, number) + rounds.frames(root, number, "failed")
+    return [atoms for atoms in found if not is_isolated_atom(atoms) and np.isfinite(atoms.positions).all()]
+
+
+def estimator(here: Source, options: Acquire) -> Estimator:
+    """The uncertainty, fitted to the training set."""
+    module, own = plugins.load("uncertainty", options.uncertainty)
+    order = [here.lead_seed, *(seed for seed in here.models if seed != here.lead_seed)]
+    models = [here.models[seed] for seed in order]
+    found: Estimator = module.fit(estimate.Context(models, here.head, here.device, here.train), own)
+    return found
+
+
+def select(
+    candidates: list[Atoms],
+    estimate: Estimator,
+    calibration: Calibration,
+    here: Source,
+    options: Acquire,
+    plan: dict[str, Any],
+) -> list[Atoms]:
+    """The structures to label, with ``info`` that says why."""
+    expected = calibration.alpha * np.array([positive(part).max() for part in estimate(candidates)])
+    trusted = within_trust(candidates, expected, options.trust if calibration.informative else None)
+    left = [candidates[k] for k in trusted]
+    expected = expected[trusted]
+    described = mean_descriptors(here.lead, left, head=here.head, device=here.device)
+    labelled = mean_descriptors(here.lead, [*here.train, *here.valid], head=here.head, device=here.device)
+    scale = np.maximum(labelled.std(axis=0), 1e-2 * labelled.std(axis=0).max() + 1e-9)
+    module, own = plugins.load("select", options.selector)
+    pool = Pool(expected, described / scale, labelled / scale)
+    picks: list[int] = module.choose(pool, plan["labels"], own, plan["seed"])
+    rank = np.argsort(np.argsort(-expected))
+    chosen = []
+    for place, k in enumerate(picks):
+        atoms = left[k].copy()
+        atoms.info |= {
+            "round": plan["round"],
+            "pick": place,
+            "expected_error": round(float(min(expected[k], 1e6)), 6),  # eV/A
+            "uncertainty_rank": int(rank[k]),
+            "of": len(left),
+            "selector": options.selector.name,
+        }
+        chosen.append(atoms)
+    return chosen
+
+
+def within_trust(candidates: Sequence[Atoms], expected: np.ndarray, trust: float | None) -> np.ndarray:
+    """Indices of candidates up to the first of their path above `trust` (eV/A), that one included.
+
+    What the model explored beyond the point where it did not know any more is not physics.
+    """
+    if trust is None:
+        return np.arange(len(candidates))
+    lost: set[str] = set()
+    kept = []
+    for k, atoms in enumerate(candidates):
+        path = str(atoms.info["path"])
+        if path not in lost:
+            kept.append(k)
+            if expected[k] > trust:
+                lost.add(path)
+    return np.array(kept, dtype=int)

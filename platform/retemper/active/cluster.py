@@ -1,0 +1,85 @@
+"""Workers on a Ray cluster: the oracle's program must be there, and the project's folder if the oracle reads it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from retemper import launch
+from retemper.active.workers import POLL, Answer, Job, Worker, compute, work_off
+from retemper.sweep import nodes
+
+
+def run(
+    queue: deque[Job], count: int | None, timeout: float, started: Callable[[Job], None]
+) -> Iterator[tuple[Job, Answer]]:
+    """`workers.run` on the cluster that ``RAY_ADDRESS`` names, or on a local one: at most one structure a CPU."""
+    if not queue:
+        return
+    os.environ.update({name: value for name, value in nodes.QUIET.items() if name not in os.environ})
+    launch.prepare()
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":
+        nodes.start(launch.cores())
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    try:
+        held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        cpus = max(1, int(held.get("CPU", 1.0)))
+        yield from work_off(queue, min(count or cpus, cpus), timeout, started, Actor, _wait)
+    finally:
+        ray.shutdown()
+
+
+class Actor:
+    """A worker that is a Ray actor with one CPU."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self.actor: Any = ray.remote(num_cpus=1, max_restarts=0)(Labeller).remote()
+
+    def submit(self, job: Job) -> None:
+        """Start a job."""
+        self.started = time.monotonic()
+        self.reference = self.actor.compute.remote(job)
+
+    def answer(self) -> Answer | None:
+        """What came of it; an actor or a node that died says so."""
+        import ray
+
+        ready, _ = ray.wait([self.reference], timeout=0)
+        if not ready:
+            return None
+        try:
+            found: Answer = ray.get(self.reference)
+            return found
+        except ray.exceptions.RayActorError as error:
+            return Answer("died", None, f"its worker died: {str(error)[:200]}", time.monotonic() - self.started)
+
+    def kill(self) -> None:
+        """End the actor's process."""
+        import ray
+
+        ray.kill(self.actor)
+
+
+class Labeller:
+    """What runs on the cluster."""
+
+    def compute(self, job: Job) -> Answer:
+        """One label."""
+        return compute(job)
+
+
+def _wait(workers: Sequence[Worker]) -> None:
+    """Until one of them has an answer, or a moment has passed."""
+    import ray
+
+    ray.wait([worker.reference for worker in workers if isinstance(worker, Actor)], timeout=POLL)

@@ -1,0 +1,1 @@
+"""Explorers, one a file: `Options`, and `explore(context, options)` that gives structures."""

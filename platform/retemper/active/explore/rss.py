@@ -1,0 +1,70 @@
+"""Random structure search: random cells or clusters of the elements, and what the model relaxes them into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ase import Atoms
+from pydantic import Field
+
+from retemper.active.explored import Context, Explored, descend
+from retemper.robustness import relaxation
+from retemper.robustness.calculators import Evaluator
+from retemper.robustness.engine import Failure, Task
+from retemper.robustness.generate import compositions, random_structures
+from retemper.settings import Section
+
+
+class Options(Section):
+    compositions: int = Field(10, ge=1)  # of one to three elements, 4 to 10 atoms
+    steps: int = Field(60, ge=1)  # of relaxation
+    fmax: float = Field(0.1, gt=0)  # eV/A
+    pressures: list[float] = Field([0.1, 20.0], min_length=1)  # GPa, in turn; clusters have none
+    periodic: bool | None = None  # null: cells where the data have cells, clusters where they have none
+
+
+def explore(context: Context, options: Options) -> Explored:
+    """Every random structure and its relaxed form, a path each; a search that fails gives its start alone."""
+    periodic = options.periodic
+    if periodic is None:
+        periodic = any(start.pbc.all() for start in context.starts)
+    chosen = compositions(context.elements, options.compositions, context.seed)
+    each = -(-context.number // (2 * len(chosen)))
+    tasks, groups = [], []
+    for k, composition in enumerate(chosen):
+        structures = random_structures(composition, each, context.seed)
+        if not periodic:
+            structures = [Atoms(atoms.numbers, atoms.positions) for atoms in structures]
+        pressure = options.pressures[k % len(options.pressures)] if periodic else 0.0
+        arguments = {"starts": structures, "pressure": pressure, "steps": options.steps, "fmax": options.fmax}
+        formula = structures[0].get_chemical_formula()
+        label = f"exploring by random search, {formula}"
+        tasks.append(Task(quench, context.subject, arguments, label, options.steps * sum(map(len, structures))))
+        groups.append((f"random search {formula}", structures))
+    found = Explored()
+    for result, (group, structures) in zip(context.run(tasks), groups, strict=True):
+        if isinstance(result, Failure):
+            found.notes.append(f"{group}: {result.reason}")
+            result = [None] * len(structures)
+        for k, (start, relaxed) in enumerate(zip(structures, result, strict=True)):
+            origin = Atoms(info={"group": group})
+            path = f"rss-{start.get_chemical_formula()}-{k:03d}"
+            found.add(descend(origin, start, "rss", path, stage="random"))
+            if relaxed is not None and not relaxed["reason"]:
+                end = Atoms(relaxed["numbers"], relaxed["positions"], cell=relaxed["cell"], pbc=start.pbc)
+                found.add(descend(origin, end, "rss", path, stage="relaxed"))
+            elif relaxed is not None:
+                found.notes.append(f"{path}: {relaxed['reason']}")
+    return found
+
+
+def quench(
+    evaluator: Evaluator, starts: Sequence[Atoms], *, pressure: float, steps: int, fmax: float
+) -> list[dict[str, Any]]:
+    """Each of `starts` relaxed: numbers, positions, cell, reason why the model failed."""
+    relaxed = relaxation.relax(evaluator, starts, fmax=fmax, steps=steps, pressure=pressure)
+    return [
+        {"numbers": r.atoms.numbers, "positions": r.atoms.positions, "cell": r.atoms.cell.array, "reason": r.reason}
+        for r in relaxed
+    ]

@@ -1,0 +1,91 @@
+"""What explorers work with and give: starts with their lineage, candidates, and what is unphysical among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from retemper.labels import reject
+from retemper.robustness.calculators import Subject, unusable
+from retemper.robustness.engine import Task
+from retemper.robustness.generate import nearest_ratio
+from retemper.robustness.soundness import CLOSE
+
+KEPT = ("charge", "spin", "group")  # what a candidate has from its start
+LIGHT, HEAVY = 0.5, 1.0  # fs: time step with and without hydrogen
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every explorer is given."""
+
+    subject: Subject  # the model that explores
+    starts: list[Atoms]  # labelled structures of training and validation, with their group
+    elements: tuple[int, ...]  # atomic numbers of the data
+    number: int  # structures wanted
+    seed: int
+    run: Callable[[Sequence[Task]], list[Any]]  # results of tasks in their order, kept for a resumed round
+
+
+@dataclass
+class Explored:
+    """What exploring found. Paths are in order of time: a candidate's ``info["path"]`` names its own."""
+
+    frames: list[Atoms] = field(default_factory=list)
+    unphysical: list[Atoms] = field(default_factory=list)  # with info["reason"]
+    notes: list[str] = field(default_factory=list)  # for people: what stopped, what failed
+
+    def add(self, atoms: Atoms) -> bool:
+        """Sort a candidate in by what `fault` says; whether it is sound."""
+        why = fault(atoms)
+        if why:
+            self.unphysical.append(reject(atoms, why))
+        else:
+            self.frames.append(atoms)
+        return not why
+
+    def merge(self, other: Explored) -> None:
+        self.frames += other.frames
+        self.unphysical += other.unphysical
+        self.notes += other.notes
+
+
+def fault(atoms: Atoms) -> str:
+    """Why no oracle should see a structure, or ""."""
+    why = unusable(atoms)
+    if why:
+        return why
+    ratio = nearest_ratio(atoms)
+    return f"atoms at {ratio:.2f} times the sum of their covalent radii" if ratio < CLOSE else ""
+
+
+def descend(start: Atoms, atoms: Atoms, explorer: str, path: str, **info: Any) -> Atoms:
+    """`atoms` as a candidate: positions and cell as files keep them, lineage, charge and spin of its `start`."""
+    made = Atoms(atoms.numbers, atoms.positions.round(8), cell=atoms.cell.array.round(8), pbc=atoms.pbc)
+    made.info = {key: start.info[key] for key in KEPT if key in start.info}
+    made.info |= {"explorer": explorer, "path": path, "start": str(start.info.get("source", "")), **info}
+    made.info["config_type"] = explorer
+    return made
+
+
+def spread(starts: Sequence[Atoms], number: int, seed: int) -> Iterator[tuple[int, Atoms]]:
+    """`number` starts, one of every group in turn, in an order that `seed` decides."""
+    from retemper.splits import nested_order
+
+    order = nested_order([str(atoms.info.get("group", k)) for k, atoms in enumerate(starts)], seed)
+    for k in range(number):
+        yield k, starts[order[k % len(order)]]
+
+
+def timestep(atoms: Atoms) -> float:
+    """fs, by whether there is hydrogen."""
+    return LIGHT if (atoms.numbers == 1).any() else HEAVY
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """Random numbers of one explorer."""
+    return np.random.default_rng([seed, *name.encode()])

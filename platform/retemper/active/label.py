@@ -1,0 +1,211 @@
+"""Labels by content: a structure is labelled once for an oracle and its settings, whatever is killed meanwhile.
+
+A file for each structure under ``.cache/labels`` holds its label, or its failures. It is written
+whole before an attempt begins and after it has ended, so that attempts are counted even where
+nobody lived to tell how they ended.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from retemper.active import plugins, workers
+from retemper.active.state import state_of
+from retemper.active.workers import Answer, Job
+from retemper.errors import RetemperError
+from retemper.files import digest, read_json, write_json
+from retemper.frames import ENERGY, FORCES, STRESS, structure_hash
+from retemper.labels import reject
+from retemper.settings import Acquire, Plugin
+
+CACHE = Path(".cache/labels")
+INTERRUPTED = 20  # attempts of which nobody knows the end, after which a structure is given up
+SAY_EVERY = 10.0  # s
+ENERGY_OFF, FORCE_OFF = 2e-3, 0.03  # eV/atom, eV/A RMS: what an oracle may differ by from the data
+
+
+def key_of(atoms: Atoms, oracle: Plugin) -> str:
+    """Hash of structure, charge, spin, and the oracle with all its options."""
+    module, options = plugins.load("oracles", oracle)
+    state = state_of(atoms)
+    what = [structure_hash(atoms), state.charge, state.multiplicity, oracle.name, options.model_dump()]
+    return digest([*what, module.level(options)])
+
+
+def require_level(oracle: Plugin, declared: str) -> str:
+    """The oracle's level of theory; one other than the data's is refused."""
+    module, options = plugins.load("oracles", oracle)
+    own: str = module.level(options)
+    if "".join(own.split()).casefold() != "".join(declared.split()).casefold():
+        raise RetemperError(
+            f"The oracle {oracle.name} labels at another level of theory than the data have.",
+            expected=f"{declared} (dataset.level_of_theory)",
+            got=own,
+            fix="change acquire.oracle, or its level_of_theory if it is the same thing by another name",
+        )
+    return own
+
+
+def is_manual(oracle: Plugin) -> bool:
+    """Whether labels come from elsewhere."""
+    return bool(getattr(plugins.load("oracles", oracle)[0], "MANUAL", False))
+
+
+def label_all(frames: Sequence[Atoms], options: Acquire, root: Path) -> tuple[list[Atoms], list[Atoms]]:
+    """Labelled copies of `frames`, and those that failed with ``info["reason"]``; both in their order.
+
+    Labels and failures that are there from before are used. A failure is tried again
+    ``acquire.retries`` times, one that the oracle refuses never.
+    """
+    folder = root / CACHE
+    keys = [key_of(atoms, options.oracle) for atoms in frames]
+    records = {key: _read(folder, key, options.oracle) for key in keys}
+    queue: deque[Job] = deque()
+    for key, atoms in zip(keys, frames, strict=True):
+        if records[key]["state"] == "open" and key not in {job.key for job in queue}:
+            queue.append(Job(key, atoms, options.oracle, _folder(folder, key)))
+    there, total = len(frames) - len(queue), len(frames)
+    if there and queue:
+        print(f"  {there} of {total} labels are there from before", flush=True)
+
+    def started(job: Job) -> None:
+        record = records[job.key]
+        record["attempts"].append({"kind": "interrupted", "reason": "nobody knows how it ended"})
+        _write(folder, job.key, record)
+
+    run = workers.run
+    if options.ray:
+        from retemper.active import cluster
+
+        run = cluster.run
+    start = said = time.monotonic()
+    done = 0
+    for job, answer in run(queue, options.workers, options.timeout, started):
+        record = records[job.key]
+        _note(record, answer, options.retries)
+        _write(folder, job.key, record)
+        if record["state"] == "open":
+            queue.append(job)
+        else:
+            done += 1
+        now = time.monotonic()
+        if now - said > SAY_EVERY:
+            said = now
+            print(f"  labels: {there + done} of {total}, {now - start:.0f} s", flush=True)
+    return _sort(frames, [records[key] for key in keys])
+
+
+def _folder(cache: Path, key: str) -> str:
+    """A folder that no earlier, killed attempt can still write to."""
+    return str((cache / "work" / f"{key}-{os.getpid()}").resolve())
+
+
+def _note(record: dict[str, Any], answer: Answer, retries: int) -> None:
+    """Add the end of an attempt to a record, and decide whether there is another."""
+    record["attempts"][-1] = {"kind": answer.kind, "reason": answer.reason, "seconds": round(answer.seconds, 3)}
+    if answer.label is not None:
+        label = answer.label
+        record["state"] = "done"
+        record["energy"] = label["energy"]
+        record["forces"] = np.round(label["forces"], 8).tolist()
+        record["stress"] = None if label["stress"] is None else np.round(label["stress"], 12).tolist()
+        return
+    ended = [attempt for attempt in record["attempts"] if attempt["kind"] != "interrupted"]
+    if answer.kind == "refused" or len(ended) > retries:
+        record["state"] = "failed"
+
+
+def _read(folder: Path, key: str, oracle: Plugin) -> dict[str, Any]:
+    path = folder / f"{key}.json"
+    if not path.is_file():
+        return {"key": key, "oracle": oracle.model_dump(), "state": "open", "attempts": []}
+    record: dict[str, Any] = read_json(path)
+    interrupted = [attempt for attempt in record["attempts"] if attempt["kind"] == "interrupted"]
+    if record["state"] == "open" and len(interrupted) >= INTERRUPTED:
+        record["state"] = "failed"
+    return record
+
+
+def _write(folder: Path, key: str, record: dict[str, Any]) -> None:
+    write_json(folder / f"{key}.json", record)
+
+
+def _sort(frames: Sequence[Atoms], records: Sequence[dict[str, Any]]) -> tuple[list[Atoms], list[Atoms]]:
+    labelled, failed = [], []
+    for atoms, record in zip(frames, records, strict=True):
+        made = atoms.copy()
+        made.info["label"] = record["key"]
+        if record["state"] == "done":
+            labelled.append(put(made, record["energy"], record["forces"], record["stress"]))
+        else:
+            reasons = [f"{attempt['kind']}: {attempt['reason']}" for attempt in record["attempts"]]
+            failed.append(reject(made, " | ".join(reasons)[:500]))
+    return labelled, failed
+
+
+def put(atoms: Atoms, energy: float, forces: Any, stress: Any) -> Atoms:
+    """`atoms` with a label, in place."""
+    atoms.info[ENERGY] = float(energy)
+    atoms.arrays[FORCES] = np.array(forces, dtype=float)
+    if stress is not None:
+        atoms.info[STRESS] = np.array(stress, dtype=float).ravel()
+    return atoms
+
+
+def clean(root: Path) -> None:
+    """Remove what killed attempts left beside the labels."""
+    shutil.rmtree(root / CACHE / "work", ignore_errors=True)
+
+
+def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> dict[str, Any]:
+    """Let the oracle label structures of the data again; labels that differ are refused.
+
+    The same level of theory by name may hide another cutoff, functional or charge.
+
+    Returns
+    -------
+    dict
+        number, largest difference of energy (eV/atom) and of forces (RMS of a structure, eV/A).
+
+    Raises
+    ------
+    RetemperError
+        The oracle fails on a structure of the data, or gives it another label.
+    """
+    small = sorted(range(len(train)), key=lambda k: (len(train[k]), k))
+    chosen = [train[small[k]] for k in np.unique(np.linspace(0, len(small) // 2, options.verify).astype(int))]
+    bare = [Atoms(a.numbers, a.positions, cell=a.cell.array, pbc=a.pbc, info=_of_state(a)) for a in chosen]
+    labelled, failed = label_all(bare, options, root)
+    if failed:
+        raise RetemperError(
+            f"The oracle {options.oracle.name} cannot label a structure of the data.",
+            got=failed[0].info["reason"],
+            fix="mend acquire.oracle (program, pseudopotentials, charge and spin in the frames' info), then run again",
+        )
+    off = [abs(a.info[ENERGY] - b.info[ENERGY]) / len(a) for a, b in zip(chosen, labelled, strict=True)]
+    force = [
+        float(np.sqrt(((a.arrays[FORCES] - b.arrays[FORCES]) ** 2).mean()))
+        for a, b in zip(chosen, labelled, strict=True)
+    ]
+    found = {"number": len(chosen), "energy": float(max(off)), "forces": float(max(force))}
+    if found["energy"] > ENERGY_OFF or found["forces"] > FORCE_OFF:
+        raise RetemperError(
+            f"The oracle {options.oracle.name} does not reproduce the labels of the data.",
+            expected=f"within {ENERGY_OFF:g} eV/atom and {FORCE_OFF:g} eV/A on {len(chosen)} training structures",
+            got=f"{found['energy']:.2g} eV/atom, {found['forces']:.2g} eV/A",
+            fix="use the settings, charge and spin that made the data; acquire.verify: 0 skips this check",
+        )
+    return found
+
+
+def _of_state(atoms: Atoms) -> dict[str, Any]:
+    return {name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info}

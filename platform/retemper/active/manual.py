@@ -1,0 +1,97 @@
+"""Labels that people make: structures are written out, and taken back with labels later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from retemper.active.label import put
+from retemper.duplicates import near_pairs
+from retemper.errors import RetemperError
+from retemper.files import digest
+from retemper.frames import ENERGY, FORCES, STRESS, read_frames, structure_hash, write_frames
+from retemper.labels import map_labels, reject
+from retemper.settings import Settings
+
+FOLDER = Path("data/to-label")
+SAME = 1e-3  # A RMS: what a code's own format may round away
+GIVEN, BACK = "structures.extxyz", "labelled"  # labelled.extxyz, or labelled.* in any format of ASE
+
+
+def collect(
+    chosen: Sequence[Atoms], settings: Settings, root: Path, number: int, partial: bool
+) -> tuple[list[Atoms], list[Atoms]]:
+    """Labels that came back for `chosen`; the first call writes the structures and ends with a message.
+
+    Raises
+    ------
+    RetemperError
+        Labels are still to come, or belong to other structures.
+    """
+    folder = root / FOLDER / f"{number:03d}"
+    if not (folder / GIVEN).is_file():
+        write_frames(folder / GIVEN, chosen)
+    files = sorted(path for path in folder.glob(f"{BACK}*") if path.is_file())
+    keys = settings.dataset.keys
+    if not files:
+        raise RetemperError(
+            f"{len(chosen)} structures of round {number} wait for your labels in {(folder / GIVEN).relative_to(root)}.",
+            expected=f"{(folder / BACK).relative_to(root)}.extxyz (or .xml, .out, ...: what ASE reads), with energies "
+            f"under {keys.energy!r} and forces under {keys.forces!r}, in {settings.dataset.energy_unit}",
+            fix="label them in any order; then `retemper round --resume`",
+        )
+    labels: dict[int, Atoms] = {}
+    for path in files:
+        mapped = map_labels(read_frames(path), settings.dataset, path.name)
+        if mapped.rejected:
+            raise RetemperError(
+                f"{path} has a structure without a usable label.", got=mapped.rejected[0].info["reason"]
+            )
+        _match(chosen, mapped.frames, labels, path)
+    missing = [k for k in range(len(chosen)) if k not in labels]
+    if missing and not partial:
+        raise RetemperError(
+            f"{len(missing)} of {len(chosen)} structures have no label yet.",
+            got=f"labels of {len(labels)}; the first without is number {missing[0]} of {GIVEN}",
+            fix="add the others; or `retemper round --resume --partial`, which records them as failed",
+        )
+    labelled, failed = [], []
+    for k, atoms in enumerate(chosen):
+        made = atoms.copy()
+        made.info["label"] = digest([structure_hash(atoms), "manual", settings.dataset.level_of_theory])
+        if k in labels:
+            found = labels[k]
+            labelled.append(put(made, found.info[ENERGY], found.arrays[FORCES], found.info.get(STRESS)))
+        else:
+            failed.append(reject(made, "no label came back"))
+    return labelled, failed
+
+
+def _match(chosen: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, Atoms], path: Path) -> None:
+    """Find the structure that each label belongs to; forces are as they were given, so atoms must not have moved."""
+    for position, frame in enumerate(frames):
+        owner = next((k for k, atoms in enumerate(chosen) if _same(atoms, frame)), None)
+        if owner is None:
+            near = [i for i, j in near_pairs([*chosen, frame], 100 * SAME) if j == len(chosen)]
+            raise RetemperError(
+                f"{path}: structure {position} is none of those that were given out.",
+                got="a moved, turned or reordered copy" if near else frame.get_chemical_formula(),
+                fix="label the structures as they are: same atoms, order, positions and cell",
+            )
+        labels[owner] = frame
+
+
+def _same(atoms: Atoms, frame: Atoms) -> bool:
+    if len(atoms) != len(frame) or (atoms.numbers != frame.numbers).any() or (atoms.pbc != frame.pbc).any():
+        return False
+    if atoms.pbc.any() and np.abs(atoms.cell.array - frame.cell.array).max() > SAME:
+        return False
+    moved = frame.positions - atoms.positions
+    if atoms.pbc.any():
+        from ase.geometry import find_mic
+
+        moved = find_mic(moved, atoms.cell, atoms.pbc)[0]
+    return float(np.abs(moved).max()) < SAME

@@ -1,0 +1,36 @@
+"""FHI-aims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from retemper.active.state import State
+from retemper.settings import Section
+
+
+class Options(Section):
+    level_of_theory: str  # what its labels are called
+    species_dir: str  # folder of the species' defaults: .../species_defaults/defaults_2020/light
+    command: str = "aims.x"
+    parameters: dict[str, Any] = {}  # of control.in: xc, relativistic, k_grid_density, sc_accuracy_rho, ...
+
+
+def level(options: Options) -> str:
+    """What the labels are called."""
+    return options.level_of_theory
+
+
+def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
+    """One point with forces, and stress where it is periodic; charge and moment are those of the structure."""
+    from ase.calculators.aims import Aims, AimsProfile
+
+    own: dict[str, Any] = {"charge": state.charge, "compute_forces": True}
+    if state.multiplicity > 1:
+        own |= {"spin": "collinear", "fixed_spin_moment": state.multiplicity - 1}
+    if atoms.pbc.all():
+        own["compute_analytical_stress"] = True
+    profile = AimsProfile(command=options.command, default_species_directory=options.species_dir)
+    return Aims(profile=profile, directory=folder, **{**options.parameters, **own})

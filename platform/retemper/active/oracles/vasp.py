@@ -1,0 +1,39 @@
+"""VASP. The environment gives the pseudopotentials (VASP_PP_PATH), as for ASE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from retemper.active.state import State
+from retemper.errors import RetemperError
+from retemper.settings import Section
+
+
+class Options(Section):
+    level_of_theory: str  # what its labels are called
+    command: str = "vasp_std"
+    parameters: dict[str, Any] = {}  # of ase.calculators.vasp.Vasp: xc, encut, ismear, sigma, ediff, kspacing, setups
+
+
+def level(options: Options) -> str:
+    """What the labels are called."""
+    return options.level_of_theory
+
+
+def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
+    """One point: no ionic steps, forces and stress. Open shells are spin-polarised with that moment."""
+    from ase.calculators.vasp import Vasp
+
+    if state.charge:
+        raise RetemperError(
+            "The oracle vasp labels neutral cells only: a charge depends on the pseudopotentials' electrons.",
+            got=f"charge {state.charge}",
+            fix="give `nelect` by a calculator of your own with the oracle `ase`",
+        )
+    own: dict[str, Any] = {"nsw": 0, "ibrion": -1, "isif": 2, "lwave": False, "lcharg": False}
+    if state.given and state.multiplicity > 1:
+        own |= {"ispin": 2, "nupdown": state.multiplicity - 1}
+    return Vasp(directory=str(folder), command=options.command, **{**options.parameters, **own})

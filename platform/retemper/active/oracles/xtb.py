@@ -1,0 +1,35 @@
+"""GFN1-xTB or GFN2-xTB by tblite: seconds a structure; for cells it sees the Gamma point alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from ase import Atoms
+from pydantic import Field
+
+from retemper.active.state import State
+from retemper.errors import RetemperError
+from retemper.geometry import heights
+from retemper.settings import Section
+
+
+class Options(Section):
+    method: Literal["GFN2-xTB", "GFN1-xTB"] = "GFN2-xTB"
+    accuracy: float = 1.0  # of the self-consistent charges: smaller is tighter
+    min_height: float = Field(8.5, ge=0)  # A; lower cells need more than the Gamma point and are refused
+
+
+def level(options: Options) -> str:
+    """What the labels are called."""
+    return options.method
+
+
+def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
+    """A fresh calculator: no label depends on the one before."""
+    from retemper.xtb import calculator as tblite
+
+    if atoms.pbc.any() and heights(atoms.cell.array)[atoms.pbc].min() < options.min_height:
+        raise RetemperError(f"The cell is below {options.min_height:g} A: xTB sees the Gamma point alone.")
+
+    return tblite(state.multiplicity, charge=state.charge, method=options.method, accuracy=options.accuracy)

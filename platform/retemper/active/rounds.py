@@ -1,0 +1,56 @@
+"""Rounds on disk: ``data/rounds/NNN`` holds what was labelled, what failed, and why each structure was chosen.
+
+``labelled.extxyz`` and ``failed.extxyz`` (with ``info["reason"]``), ``unphysical.extxyz`` (found but not sent to
+the oracle), ``round.json`` (models, settings, seeds, calibration, choices), calibration plots and, where the next
+round starts from it, ``model.model``. DVC tracks each folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from retemper.errors import RetemperError
+from retemper.files import read_json
+from retemper.frames import read_frames
+
+FOLDER = Path("data/rounds")
+WORK = Path(".cache/rounds")
+MODEL = "model.model"  # the weights that explored
+
+
+def name(number: int) -> str:
+    """Folder of a round."""
+    return f"{number:03d}"
+
+
+def numbers(root: Path) -> list[int]:
+    """Rounds that are there, in order; those of which DVC knows but has no files here are an error."""
+    folder = root / FOLDER
+    known = {int(path.stem) for path in folder.glob("*.dvc") if path.stem.isdigit()}
+    here = {int(path.name) for path in folder.glob("[0-9]*") if path.is_dir() and (path / "round.json").is_file()}
+    if known - here:
+        raise RetemperError(
+            f"Round {min(known - here)} is tracked by DVC but its files are not here.", fix="dvc pull data/rounds/*.dvc"
+        )
+    return sorted(here)
+
+
+def about(root: Path, number: int) -> dict[str, Any]:
+    """Content of ``round.json``."""
+    content: dict[str, Any] = read_json(root / FOLDER / name(number) / "round.json")
+    return content
+
+
+def last_model(root: Path) -> Path | None:
+    """Weights that explored in the last round that kept them; `None` before."""
+    kept = [root / FOLDER / name(number) / MODEL for number in numbers(root)]
+    return next((path for path in reversed(kept) if path.is_file()), None)
+
+
+def frames(root: Path, number: int, which: str = "labelled") -> list[Atoms]:
+    """Structures of a round: labelled, failed or unphysical."""
+    path = root / FOLDER / name(number) / f"{which}.extxyz"
+    return read_frames(path) if path.is_file() and path.stat().st_size else []

@@ -1,0 +1,115 @@
+"""What a round starts from: the models that explore, and the structures they know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from retemper import inference
+from retemper.errors import RetemperError, unknown
+from retemper.files import read_json
+from retemper.frames import is_isolated_atom, labels_hash, read_frames
+from retemper.results import finite
+from retemper.settings import Settings
+
+
+@dataclass(frozen=True)
+class Source:
+    """Models of one strategy by seed, and the labelled sets. Nothing is explored or learnt from the test set."""
+
+    strategy: str
+    champion: bool  # whether the strategy is that of a new champion
+    models: dict[int, Path]
+    lead_seed: int
+    train: list[Atoms]
+    valid: list[Atoms]
+    device: str
+
+    @property
+    def lead(self) -> Path:
+        """Weights of the model that explores."""
+        return self.models[self.lead_seed]
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Hashes of the sets."""
+        return {"train": labels_hash(self.train), "valid": labels_hash(self.valid)}
+
+    @property
+    def head(self) -> str:
+        """Of the target."""
+        return inference.pick_head(self.lead)
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers of the training set."""
+        return tuple(np.unique(np.concatenate([atoms.numbers for atoms in self.train])).tolist())
+
+
+def of_project(settings: Settings, root: Path) -> Source:
+    """The models that the last `dvc repro` left: of the champion's strategy, else of the one with the best objective.
+
+    Raises
+    ------
+    RetemperError
+        Nothing is trained yet, or ``acquire.strategy`` is not among the strategies.
+    """
+    strategy, champion, seed = _strategy(settings, root)
+    folder = root / "runs/finetune" / strategy
+    if not (folder / "summary.json").is_file():
+        raise RetemperError(f"No model of {strategy} is trained yet.", fix="dvc repro")
+    outcomes = read_json(folder / "summary.json")["seeds"]
+    models = {int(s): folder / f"seed-{s}" / "model.model" for s in sorted(outcomes, key=int)}
+    lead = seed if seed in models else int(min(outcomes, key=lambda s: float(outcomes[s]["valid_loss"])))
+    return _source(settings, root, strategy, champion, models, lead)
+
+
+def of_plan(settings: Settings, root: Path, plan: dict[str, Any], work: Path) -> Source:
+    """The same for a round that has begun: its own copies of the weights."""
+    models = {int(seed): work / f"seed-{seed}.model" for seed in plan["models"]}
+    found = _source(settings, root, plan["strategy"], plan["champion"], models, plan["lead"])
+    if found.data != plan["data"]:
+        raise RetemperError(
+            f"runs/dataset changed since round {plan['round']} began.",
+            fix=f"delete {work.relative_to(root)} to begin the round anew (labels are kept)",
+        )
+    return found
+
+
+def _source(
+    settings: Settings, root: Path, strategy: str, champion: bool, models: dict[int, Path], lead: int
+) -> Source:
+    sets = [
+        [atoms for atoms in read_frames(root / f"runs/dataset/{name}.extxyz") if not is_isolated_atom(atoms)]
+        for name in ("train", "valid")
+    ]
+    return Source(strategy, champion, models, lead, sets[0], sets[1], settings.finetune.device)
+
+
+def _strategy(settings: Settings, root: Path) -> tuple[str, bool, int | None]:
+    """Strategy, whether it holds the champion of the last run, and the seed that stands for it."""
+    path = root / "runs/promote/verdict.json"
+    verdict = read_json(path) if path.is_file() else {"champion": None, "candidates": {}}
+    judged = {name: one for name, one in verdict["candidates"].items() if name in settings.strategies}
+    asked = settings.acquire.strategy
+    if asked is not None:
+        if asked not in settings.strategies:
+            raise unknown("strategy (acquire.strategy)", asked, settings.strategies)
+        return asked, verdict["champion"] == asked, judged.get(asked, {}).get("seed")
+    if verdict["champion"] in judged:
+        return verdict["champion"], True, judged[verdict["champion"]]["seed"]
+    measured = {name: one for name, one in judged.items() if finite(one["objective"]) is not None}
+    if measured:
+        best = min(measured, key=lambda name: float(measured[name]["objective"]))
+        return best, False, measured[best]["seed"]
+    return settings.strategies[0], False, None
+
+
+def forces(here: Source, frames: Sequence[Atoms]) -> list[np.ndarray]:
+    """Forces of the leading model, n times [n_atoms, 3], eV/A."""
+    return inference.predict(here.lead, frames, head=here.head, device=here.device).forces

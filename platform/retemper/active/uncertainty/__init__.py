@@ -1,0 +1,1 @@
+"""Uncertainties, one a file: `INFO`, `Options`, and `fit(context, options)` that gives an `Estimator`."""

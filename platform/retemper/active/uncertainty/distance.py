@@ -1,0 +1,60 @@
+"""Distance of an atom's environment to its nearest neighbours in the training set, in MACE descriptor space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+from pydantic import Field
+
+from retemper.active.estimate import Context, Estimator, Info
+from retemper.descriptors import atomic_descriptors
+from retemper.settings import Section
+
+INFO = Info(
+    title="Distance to the nearest training environments of the element, in descriptor space",
+    models=1,
+    reference="J. P. Janet et al., Chem. Sci. 10, 7913 (2019)",
+)
+FLOOR = 0.01  # of the largest standard deviation of a descriptor: less is not made larger
+ATOMS = 20_000  # training environments an element
+
+
+class Options(Section):
+    neighbours: int = Field(3, ge=1)  # whose mean distance counts
+
+
+def fit(context: Context, options: Options) -> Estimator:
+    """A tree an element over standardised descriptors; an element that is new is infinitely far."""
+    from scipy.spatial import cKDTree
+
+    model = context.models[0]
+
+    def describe(frames: Sequence[Atoms]) -> list[np.ndarray]:
+        return atomic_descriptors(model, frames, head=context.head, device=context.device)
+
+    numbers = np.concatenate([atoms.numbers for atoms in context.train])
+    points = np.concatenate(describe(context.train))
+    rng = np.random.default_rng(0)
+    trees = {}
+    for z in np.unique(numbers):
+        own = points[numbers == z]
+        own = own[rng.permutation(len(own))[:ATOMS]]
+        scale = np.maximum(own.std(axis=0), FLOOR * own.std(axis=0).max() + 1e-9)
+        trees[int(z)] = (scale, cKDTree(own / scale), len(own))
+
+    def estimate(frames: Sequence[Atoms]) -> list[np.ndarray]:
+        found = []
+        for atoms, own in zip(frames, describe(frames), strict=True):
+            far = np.full(len(atoms), np.inf)
+            for z in np.unique(atoms.numbers):
+                if int(z) in trees:
+                    scale, tree, n = trees[int(z)]
+                    at = own[atoms.numbers == z] / scale
+                    distance, _ = tree.query(at, k=range(1, min(options.neighbours, n) + 1))
+                    far[atoms.numbers == z] = distance.mean(axis=1)
+            found.append(far)
+        return found
+
+    return estimate

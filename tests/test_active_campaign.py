@@ -1,0 +1,255 @@
+"""A round from models to its folder, and what a campaign notes, counts and refuses; the whole loop where it is slow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import run_files
+import yaml
+from ase import Atoms
+from ase.build import molecule
+from conftest import ROOT, build_tiny
+
+from retemper import versioning
+from retemper.active import campaign, manual, rounds, status
+from retemper.active.acquire import acquire
+from retemper.active.label import put
+from retemper.errors import RetemperError
+from retemper.files import read_json, sha256, write_json
+from retemper.frames import ENERGY, FORCES, read_frames, write_frames
+from retemper.settings import Settings, load_settings
+from retemper.xtb import calculator
+
+
+def waters(number: int, seed: int, group: str) -> list[Atoms]:
+    """Labelled water dimers near each other."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for k in range(number):
+        atoms = molecule("H2O")
+        other = molecule("H2O")
+        other.positions += (0.3, 0.2, 2.9)
+        atoms += other
+        atoms.positions = (atoms.positions + rng.normal(0, 0.05, (6, 3))).round(8)
+        work = atoms.copy()
+        work.calc = calculator()
+        put(atoms, work.get_potential_energy(), work.get_forces(), None)
+        atoms.info |= {"group": f"{group} {k // 2}", "source": f"{group}:{k}", "config_type": "gas"}
+        frames.append(atoms)
+    return frames
+
+
+def project(root: Path, model: Path, oracle: Any = "xtb", **acquired: Any) -> Settings:
+    """A project whose two models are given as trained: the same weights under two seeds."""
+    run_files.write_project(root, model, seeds=(1, 2))
+    for name, number, seed in (("train", 8, 0), ("valid", 4, 1), ("test", 4, 2)):
+        write_frames(root / f"runs/dataset/{name}.extxyz", waters(number, seed, name))
+    folder = root / "runs/finetune/naive"
+    for seed in (1, 2):
+        (folder / f"seed-{seed}").mkdir(parents=True)
+        (folder / f"seed-{seed}/model.model").write_bytes(model.read_bytes())
+    write_json(folder / "summary.json", {"seeds": {"1": {"valid_loss": 0.2}, "2": {"valid_loss": 0.1}}})
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    rattle = {"name": "rattle", "options": {"amplitudes": [0.12]}}
+    own = {"explorers": [rattle], "candidates": 30, "labels": 5, "workers": 1, "oracle": oracle, "trust": None}
+    params["acquire"] = {**own, **acquired}
+    params["dataset"]["max_force"] = 1e6  # the model is not trained
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    return load_settings(root / "params.yaml")
+
+
+def test_a_round_holds_what_was_labelled_and_why(tmp_path: Path, tiny_model: Path) -> None:
+    settings = project(tmp_path, tiny_model)
+    folder = acquire(settings, tmp_path, 1)
+    labelled, about = rounds.frames(tmp_path, 1), rounds.about(tmp_path, 1)
+    assert folder == tmp_path / "data/rounds/001" and len(labelled) == 5
+    for atoms, entry in zip(labelled, about["labelled"], strict=True):
+        work = Atoms(atoms.numbers, atoms.positions)
+        work.calc = calculator()
+        assert atoms.info[ENERGY] == pytest.approx(work.get_potential_energy(), abs=1e-7)
+        np.testing.assert_allclose(atoms.arrays[FORCES], work.get_forces(), atol=1e-6)
+        assert entry["explorer"] == "rattle" and entry["selector"] == "combined" and entry["expected_error"] > 0
+        assert entry["group"].split()[0] in ("train", "valid")  # never from the test set
+    assert about["models"] == {"1": sha256(tiny_model), "2": sha256(tiny_model)}
+    assert about["lead"] == 2  # the lower validation loss
+    assert about["level_of_theory"] == "GFN2-xTB" and about["oracle_check"]["energy"] < 1e-6
+    assert 0 <= about["calibration"]["miscalibration"] <= 0.5
+    for name in ("calibration.png", "prospective.png"):
+        assert (folder / name).stat().st_size > 1000
+    assert not (tmp_path / ".cache/rounds/001").exists()
+    before = (folder / "round.json").read_bytes()
+    acquire(settings, tmp_path, 1)  # done is done
+    assert (folder / "round.json").read_bytes() == before
+    again = acquire(settings, tmp_path, 2)  # what is labelled is not asked for again
+    first = {atoms.positions.tobytes() for atoms in labelled}
+    assert not first & {atoms.positions.tobytes() for atoms in rounds.frames(tmp_path, 2)}
+    assert read_json(again / "round.json")["seed"] != about["seed"]
+    assert rounds.numbers(tmp_path) == [1, 2]
+    assert campaign.spent(tmp_path) == 10
+
+
+def test_a_round_waits_for_labels_and_goes_on(tmp_path: Path, tiny_model: Path) -> None:
+    oracle = {"name": "manual", "options": {"level_of_theory": "GFN2-xTB"}}
+    settings = project(tmp_path, tiny_model, oracle)
+    with pytest.raises(RetemperError, match="5 structures of round 1 wait"):
+        acquire(settings, tmp_path, 1)
+    given = read_frames(tmp_path / manual.FOLDER / "001/structures.extxyz")
+    with pytest.raises(RetemperError, match="wait for your labels"):  # the same structures, not others
+        acquire(settings, tmp_path, 1)
+    assert campaign.unfinished(tmp_path) == 1
+    changed = settings.model_copy(update={"acquire": settings.acquire.model_copy(update={"labels": 7})})
+    with pytest.raises(RetemperError, match="settings of `acquire` changed"):
+        acquire(changed, tmp_path, 1)
+    for atoms in given:
+        atoms.calc = calculator()
+        put(atoms, atoms.get_potential_energy(), atoms.get_forces(), None)
+    write_frames(tmp_path / manual.FOLDER / "001/labelled.extxyz", given[:4])
+    acquire(settings, tmp_path, 1, partial=True)
+    assert len(rounds.frames(tmp_path, 1)) == 4
+    assert rounds.frames(tmp_path, 1, "failed")[0].info["reason"] == "no label came back"
+
+
+def test_what_is_missing_is_said(tmp_path: Path, tiny_model: Path) -> None:
+    settings = project(tmp_path, tiny_model, {"name": "xtb", "options": {"method": "GFN1-xTB"}})
+    with pytest.raises(RetemperError, match="another level of theory"):
+        acquire(settings, tmp_path, 1)
+    (tmp_path / "runs/finetune/naive/summary.json").unlink()
+    settings = project(tmp_path / "b", tiny_model)
+    (tmp_path / "b/runs/finetune/naive/summary.json").unlink()
+    with pytest.raises(RetemperError, match="dvc repro"):
+        acquire(settings, tmp_path / "b", 1)
+
+
+def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_model: Path) -> None:
+    """The plan's start, and that MACE starts there: its first forces are that model's."""
+    from retemper.finetune import build
+    from retemper.finetune.worker import train
+    from retemper.inference import atomic_energies
+
+    settings = project(tmp_path, tiny_model)
+    explorer = build_tiny(tmp_path / rounds.FOLDER / "002/model.model", ["Default"], seed=4)
+    for number in (1, 2):
+        write_json(tmp_path / rounds.FOLDER / rounds.name(number) / "round.json", {})
+    e0s = atomic_energies(explorer)
+    write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
+    (tmp_path / "strategies").symlink_to(ROOT / "strategies")
+    (plan, _) = build.plans(settings, "naive", tmp_path)
+    assert plan.foundation_sha256 == sha256(tiny_model)
+    finetune = settings.finetune.model_copy(update={"start": "last-round", "epochs": 1, "dtype": "float64"})
+    settings = settings.model_copy(update={"finetune": finetune})
+    (plan, _) = build.plans(settings, "naive", tmp_path)
+    assert plan.foundation_sha256 == sha256(explorer) and plan.foundation_head is None
+    train(plan, tmp_path / "training", lambda row: None)
+    assert read_json(tmp_path / "training/effective.json")["ran"]["start_gap"] < 1e-6
+    (scratch, _) = build.plans(settings, "scratch", tmp_path)
+    assert scratch.foundation_sha256 == sha256(tiny_model)
+
+
+# ------------------------------------------------------------------ git, notes, status
+
+
+def repository(root: Path) -> None:
+    for command in (["init", "-q"], ["config", "user.name", "a"], ["config", "user.email", "a@b"]):
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+    (root / ".dvc").mkdir()
+    (root / "params.yaml").write_text("a: 1\n")
+    versioning.git(root, "add", "params.yaml")
+    versioning.git(root, "commit", "-qm", "first")
+
+
+def test_a_round_commits_its_own_files_alone(tmp_path: Path) -> None:
+    repository(tmp_path)
+    write_json(tmp_path / "data/campaign.json", {})
+    (tmp_path / "notes.txt").write_text("mine")
+    versioning.require_clean(tmp_path)
+    assert versioning.commit(tmp_path, "Round 1")
+    assert not versioning.commit(tmp_path, "Round 1")
+    assert versioning.git(tmp_path, "show", "--name-only", "--format=").split() == ["data/campaign.json"]
+    (tmp_path / "params.yaml").write_text("a: 2\n")
+    with pytest.raises(RetemperError, match="params.yaml"):
+        versioning.require_clean(tmp_path)
+
+
+def test_outside_dvc_nothing_begins(tmp_path: Path) -> None:
+    with pytest.raises(RetemperError, match="not under DVC"):
+        versioning.require_clean(tmp_path)
+
+
+def write_round(root: Path, number: int, failed: tuple[str, ...] = (), informative: bool = True) -> None:
+    found = {"spearman": 0.5, "spearman_low": 0.4 if informative else -0.1, "spearman_high": 0.6, "auroc": 0.8}
+    found |= {"miscalibration": 0.05, "frames": 9, "informative": informative}
+    content = {
+        "settings": {"uncertainty": {"name": "llpr"}},
+        "calibration": found,
+        "prospective": found,
+        "labelled": [{}] * 4,
+        "failed": [{"reason": reason} for reason in failed],
+    }
+    write_json(root / rounds.FOLDER / rounds.name(number) / "round.json", content)
+
+
+def entry(
+    number: int, train: int, error: float, passed: tuple[bool, ...] = (True, False), **more: Any
+) -> dict[str, Any]:
+    return {
+        "round": number,
+        "labelled": 4,
+        "failed": 1,
+        "train": train,
+        "valid": 2,
+        "test": "t",
+        "strategy": "naive",
+        "champion": False,
+        "force_rmse": {"mean": error, "low": 0.9 * error, "high": 1.1 * error},
+        "gates": {"hold": all(passed), "outcomes": [{"metric": "m", "rule": "r", "passed": p} for p in passed]},
+        "selector": "combined",
+        **more,
+    }
+
+
+def test_status_tells_what_happened(tmp_path: Path, tiny_model: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for root in (here, there):
+        run_files.write_project(root, tiny_model)
+        subprocess.run(["git", "-C", str(root), "init", "-q"], check=True)
+    write_round(here, 1)
+    write_round(here, 2, ("timeout: more than 5 s",), informative=False)
+    write_json(
+        here / campaign.HISTORY,
+        {"rounds": [entry(0, 10, 200.0), entry(1, 14, 150.0), entry(2, 18, 100.0)], "stopped": "x"},
+    )
+    random = [entry(k, 10 + 10 * k, error, selector="random") for k, error in enumerate((200.0, 160.0, 99.0))]
+    write_json(there / campaign.HISTORY, {"rounds": random, "stopped": None})
+    text = status.show(here, there)
+    assert "2 rounds, 9 structures labelled or failed" in text
+    assert "100.0 [90.0, 110.0]" in text and "1/2" in text
+    assert text.count("NOT INFORMATIVE") == 2  # both of round 2
+    assert "round 2 failed: timeout: more than 5 s" in text
+    assert "for 100.0 meV/A combined needed 18 structures, random needed 30" in text
+    assert "stopped: x" in text
+    assert (here / status.PLOT).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_entry_is_read_from_the_stages(tmp_path: Path, tiny_model: Path) -> None:
+    settings = run_files.write_project(tmp_path, tiny_model, seeds=(1, 2))
+    run_files.write_preparation(tmp_path)
+    run_files.write_training(tmp_path, "naive", {1: tiny_model, 2: tiny_model})
+    run_files.write_evaluation(tmp_path, "naive", {1: 90.0, 2: 110.0}, {1: 50.0, 2: 50.0}, 40.0)
+    gates = [{"metric": "target.force_rmse", "max": 120}, {"metric": "target.force_rmse", "relative_to": "champion"}]
+    content = {**settings.model_dump(), "promotion": {"gates": gates}}
+    settings = Settings.model_validate(content)
+    outcome = {"metric": "target.force_rmse", "rule": "r"}
+    judged = {"objective": 100.0, "seed": 1, "gates": [{**outcome, "passed": True}, {**outcome, "passed": False}]}
+    write_json(tmp_path / "runs/promote/verdict.json", {"champion": None, "candidates": {"naive": judged}})
+    found = campaign.entry(settings, tmp_path, 0)
+    assert found["train"] == 40 and found["strategy"] == "naive" and not found["champion"]
+    assert found["force_rmse"]["mean"] == pytest.approx(100.0)
+    assert found["gates"]["hold"]  # the one against the champion is no aim
+    assert [o["passed"] for o in found["gates"]["outcomes"]] == [True, False]
+    assert "1 of 2 gates hold" in campaign.message(settings, found)
+    assert json.dumps(found)

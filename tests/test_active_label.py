@@ -1,0 +1,303 @@
+"""Labelling: the right labels, once each, whatever hangs, dies, raises or is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from conftest import ROOT
+
+from retemper.active import label, lock, manual
+from retemper.active.state import state_of
+from retemper.errors import RetemperError
+from retemper.files import read_json
+from retemper.frames import ENERGY, FORCES, STRESS, read_frames, write_frames
+from retemper.settings import Acquire, Plugin, Settings
+
+
+def oracle(call: str) -> Plugin:
+    return Plugin(name="ase", options={"calculator": f"faulty:{call}", "level_of_theory": "EMT"})
+
+
+def options(call: str, **changes: Any) -> Acquire:
+    return Acquire(oracle=oracle(call), **{"workers": 2, "timeout": 60.0, **changes})
+
+
+def clusters(number: int = 5) -> list[Atoms]:
+    """Copper clusters of 2, 3, ... atoms: the number of atoms names them."""
+    block = bulk("Cu", cubic=True).repeat(3)
+    return [Atoms(f"Cu{n}", block.positions[:n].round(8), info={"pick": n}) for n in range(2, 2 + number)]
+
+
+def direct(atoms: Atoms) -> tuple[float, np.ndarray]:
+    work = atoms.copy()
+    work.calc = EMT()
+    return work.get_potential_energy(), work.get_forces()
+
+
+def count(note: Path, what: str) -> dict[int, int]:
+    lines = [line.split() for line in note.read_text().splitlines()] if note.exists() else []
+    found = [int(number) for word, number in lines if word == what]
+    return {number: found.count(number) for number in found}
+
+
+def test_labels_are_the_oracles_and_made_once(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    own = options(f"Traced(note={str(note)!r})")
+    frames = clusters()
+    labelled, failed = label.label_all(frames, own, tmp_path)
+    assert failed == []
+    assert [atoms.info["pick"] for atoms in labelled] == [2, 3, 4, 5, 6]
+    for atoms in labelled:
+        energy, forces = direct(atoms)
+        assert atoms.info[ENERGY] == pytest.approx(energy, abs=1e-12)
+        np.testing.assert_allclose(atoms.arrays[FORCES], forces, atol=1e-8)
+    more = [*clusters(6), frames[0]]
+    again, _ = label.label_all(more, own, tmp_path)
+    assert [a.info[ENERGY] for a in again[:5]] == [a.info[ENERGY] for a in labelled]
+    assert count(note, "begin") == dict.fromkeys(range(2, 8), 1)
+
+
+def test_another_setting_is_another_label(tmp_path: Path) -> None:
+    atoms = clusters(1)[0]
+    keys = {label.key_of(atoms, oracle(call)) for call in ("Traced()", "Traced(seconds=0.1)")}
+    charged = atoms.copy()
+    charged.info["charge"] = 1
+    keys.add(label.key_of(charged, oracle("Traced()")))
+    assert len(keys) == 3
+
+
+def test_periodic_structures_get_stress(tmp_path: Path) -> None:
+    cell = bulk("Cu", a=3.7, cubic=True)
+    (found,), _ = label.label_all([cell], options("Traced()"), tmp_path)
+    work = cell.copy()
+    work.calc = EMT()
+    np.testing.assert_allclose(found.info[STRESS].reshape(3, 3), work.get_stress(voigt=False), atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "reason"),
+    [("raises", "error", "no convergence"), ("dies", "died", "exit code 7"), ("hangs", "timeout", "more than 4 s")],
+)
+def test_a_failure_costs_one_structure(how: str, kind: str, reason: str, tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    own = options(f"Traced(note={str(note)!r}, bad=4, how={how!r})", timeout=4.0, workers=1)
+    labelled, failed = label.label_all(clusters(), own, tmp_path)
+    assert [len(atoms) for atoms in labelled] == [2, 3, 5, 6]
+    assert [len(atoms) for atoms in failed] == [4]
+    assert kind in failed[0].info["reason"] and reason in failed[0].info["reason"]
+    assert count(note, "begin")[4] == own.retries + 1
+    label.label_all(clusters(), own, tmp_path)  # never for ever
+    assert count(note, "begin") == {2: 1, 3: 1, 4: 2, 5: 1, 6: 1}
+    for pid in count(note, "child"):  # what the oracle had started is gone with it
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_labels_that_are_not_finite_are_failures(tmp_path: Path) -> None:
+    _, failed = label.label_all(clusters(1), options("NotFinite()", retries=0), tmp_path)
+    assert "not finite" in failed[0].info["reason"]
+
+
+def test_what_the_oracle_refuses_is_not_tried_again(tmp_path: Path) -> None:
+    own = Acquire(oracle=Plugin(name="xtb"), workers=1, retries=5)
+    (_,), (failed,) = label.label_all(
+        [Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), bulk("NaCl", "rocksalt", 5.6)], own, tmp_path
+    )
+    record = read_json(tmp_path / label.CACHE / f"{failed.info['label']}.json")
+    assert [attempt["kind"] for attempt in record["attempts"]] == ["refused"]
+    assert "8.5 A" in failed.info["reason"]
+
+
+SCRIPT = """
+import sys; sys.path[:0] = {paths!r}
+from pathlib import Path
+if __name__ == "__main__":
+    from test_active_label import clusters, options
+    from retemper.active import label
+    own = options("Traced(note={note!r}, seconds=0.3)", retries=0)
+    label.label_all(clusters(12), own, Path({root!r}))
+"""
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_kills_change_nothing(kills: int, tmp_path: Path) -> None:
+    """Killed at random: every structure ends with its label, none was labelled twice."""
+    note, script = tmp_path / "note", tmp_path / "script.py"
+    paths = [str(ROOT / "platform"), str(ROOT / "tests")]
+    script.write_text(SCRIPT.format(paths=paths, note=str(note), root=str(tmp_path)))
+    rng = random.Random(0)
+    for _ in range(kills):
+        done = len(count(note, "end"))
+        child = subprocess.Popen([sys.executable, str(script)])
+        end = time.monotonic() + 60
+        while len(count(note, "end")) <= done + rng.randint(0, 1) and time.monotonic() < end and child.poll() is None:
+            time.sleep(0.02)
+        time.sleep(rng.random() * 0.3)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        time.sleep(1.5)  # its workers see that it is gone
+    subprocess.run([sys.executable, str(script)], check=True)
+    labelled, failed = label.label_all(
+        clusters(12), options(f"Traced(note={str(note)!r}, seconds=0.3)", retries=0), tmp_path
+    )
+    assert failed == []
+    for atoms in labelled:
+        assert atoms.info[ENERGY] == pytest.approx(direct(atoms)[0], abs=1e-12)
+    kept = {len(atoms) for atoms in labelled}
+    assert kept == set(range(2, 14))
+    records = [read_json(path) for path in (tmp_path / label.CACHE).glob("*.json")]
+    done = [attempt["kind"] for record in records for attempt in record["attempts"] if attempt["kind"] == "done"]
+    assert len(done) == 12
+
+
+# ------------------------------------------------------------------ level of theory, charge, spin
+
+
+def test_another_level_of_theory_is_refused() -> None:
+    assert label.require_level(Plugin(name="xtb"), "gfn2-xTB") == "GFN2-xTB"
+    with pytest.raises(RetemperError, match="another level of theory"):
+        label.require_level(Plugin(name="xtb", options={"method": "GFN1-xTB"}), "GFN2-xTB")
+
+
+def test_labels_that_are_not_reproduced_are_refused(tmp_path: Path) -> None:
+    train = []
+    for atoms in clusters(4):
+        energy, forces = direct(atoms)
+        train.append(label.put(atoms.copy(), energy, forces, None))
+    found = label.verify(train, options("Traced()"), tmp_path)
+    assert found["number"] == 2 and found["energy"] < 1e-9 and found["forces"] < 1e-7
+    with pytest.raises(RetemperError, match="0.1 eV/atom"):
+        label.verify(train, options("Shifted()"), tmp_path)
+    with pytest.raises(RetemperError, match="cannot label"):
+        label.verify(train, options("Traced(bad=2, how='raises')"), tmp_path)
+
+
+def test_a_charge_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    """Chloride labelled as neutral chlorine: the oracle's label is another one."""
+    from retemper.xtb import calculator
+
+    ion = Atoms("CH3ClCl", [[0, 0, 0], [1.03, 0, 0], [-0.51, 0.89, 0], [-0.51, -0.89, 0], [0, 0, 2.3], [0, 0, -2.3]])
+    work = ion.copy()
+    work.calc = calculator(1, charge=-1)
+    label.put(ion, work.get_potential_energy(), work.get_forces(), None)
+    own = Acquire(oracle=Plugin(name="xtb"), workers=1, verify=1)
+    with pytest.raises(RetemperError, match="does not reproduce"):
+        label.verify([ion], own, tmp_path)
+    ion.info["charge"] = -1
+    assert label.verify([ion], own, tmp_path)["energy"] < 1e-6
+
+
+def test_charge_and_spin() -> None:
+    assert state_of(Atoms("OH2")).multiplicity == 1
+    assert state_of(Atoms("OH")).multiplicity == 2
+    assert state_of(Atoms("OH", info={"charge": -1})).multiplicity == 1
+    assert state_of(Atoms("O2", info={"spin": 3})).multiplicity == 3
+    with pytest.raises(RetemperError, match="multiplicity of 1, 3"):
+        state_of(Atoms("OH2", info={"spin": 2}))
+
+
+# ------------------------------------------------------------------ labels by people
+
+
+def by_hand(root: Path) -> Settings:
+    content = {
+        "system": "copper",
+        "foundation": "mini",
+        "strategies": ["naive"],
+        "seeds": [1],
+        "dataset": {
+            "files": ["a.extxyz"],
+            "level_of_theory": "EMT",
+            "keys": {"energy": "E", "forces": "F", "stress": None},
+        },
+        "acquire": {"oracle": {"name": "manual", "options": {"level_of_theory": "EMT"}}},
+    }
+    return Settings.model_validate(content)
+
+
+def answer(frames: list[Atoms], path: Path) -> None:
+    made = []
+    for atoms in frames:
+        copy = Atoms(atoms.numbers, atoms.positions)
+        copy.info["E"], copy.arrays["F"] = direct(atoms)
+        made.append(copy)
+    write_frames(path, made)
+
+
+def test_labels_come_back(tmp_path: Path) -> None:
+    settings, chosen = by_hand(tmp_path), clusters(4)
+    with pytest.raises(RetemperError, match="4 structures of round 3 wait"):
+        manual.collect(chosen, settings, tmp_path, 3, False)
+    folder = tmp_path / manual.FOLDER / "003"
+    given = read_frames(folder / manual.GIVEN)
+    assert [len(atoms) for atoms in given] == [2, 3, 4, 5]
+    answer([given[2], given[0]], folder / "labelled.extxyz")
+    with pytest.raises(RetemperError, match="2 of 4 structures have no label yet"):
+        manual.collect(chosen, settings, tmp_path, 3, False)
+    labelled, failed = manual.collect(chosen, settings, tmp_path, 3, True)
+    assert [len(atoms) for atoms in labelled] == [2, 4] and [len(atoms) for atoms in failed] == [3, 5]
+    answer([given[1], given[3]], folder / "labelled-2.extxyz")
+    labelled, failed = manual.collect(chosen, settings, tmp_path, 3, False)
+    assert [atoms.info[ENERGY] for atoms in labelled] == pytest.approx([direct(atoms)[0] for atoms in chosen], abs=1e-9)
+    assert not failed
+
+
+def test_labels_of_moved_structures_are_refused(tmp_path: Path) -> None:
+    settings, chosen = by_hand(tmp_path), clusters(3)
+    moved = chosen[1].copy()
+    moved.positions += 0.5
+    (tmp_path / manual.FOLDER / "001").mkdir(parents=True)
+    answer([moved], tmp_path / manual.FOLDER / "001/labelled.extxyz")
+    with pytest.raises(RetemperError, match="moved, turned or reordered"):
+        manual.collect(chosen, settings, tmp_path, 1, False)
+
+
+# ------------------------------------------------------------------ one at a time
+
+
+def test_a_second_campaign_is_refused_and_a_killed_one_leaves_nothing(tmp_path: Path) -> None:
+    code = f"""
+import sys, time; sys.path.insert(0, {str(ROOT / "platform")!r})
+from pathlib import Path
+from retemper.active.lock import alone
+with alone(Path({str(tmp_path)!r})):
+    print("held", flush=True); time.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "held\n"
+    with pytest.raises(RetemperError, match=f"process {child.pid}, since"), lock.alone(tmp_path):
+        pass
+    child.kill()
+    child.wait()
+    with lock.alone(tmp_path):
+        assert str(os.getpid()) in (tmp_path / lock.LOCK).with_suffix(".holder").read_text()
+
+
+# ------------------------------------------------------------------ on a cluster
+
+
+@pytest.mark.slow
+def test_labels_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same labels; an actor that dies and one that hangs cost their structure."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "platform"), str(ROOT / "tests")]))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for how, kind in (("dies", "died"), ("hangs", "timeout")):
+        note = tmp_path / how
+        call = f"Traced(note={str(note)!r}, bad=3, how={how!r})"
+        own = options(call, ray=True, workers=1, retries=0, timeout=30.0)
+        labelled, failed = label.label_all(clusters(3), own, tmp_path)
+        assert [len(atoms) for atoms in labelled] == [2, 4]
+        assert labelled[0].info[ENERGY] == pytest.approx(direct(labelled[0])[0], abs=1e-12)
+        assert [len(atoms) for atoms in failed] == [3] and kind in failed[0].info["reason"]
