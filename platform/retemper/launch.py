@@ -8,6 +8,8 @@ large block to the system and faults it in again (measured in ``benchmarks/``).
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import io
 import os
 import signal
@@ -47,6 +49,16 @@ def import_mace() -> None:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mace.tools  # noqa: F401
+
+
+def release_memory() -> None:
+    """Give memory that was freed back to the system.
+
+    The settings above keep it in the process, where the blocks of trainings with other batch sizes would pile up.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc: nothing was kept
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def cores() -> int:

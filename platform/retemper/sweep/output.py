@@ -123,7 +123,7 @@ def _words(winner: Trial, space: Space) -> str:
 
 def text(value: Any) -> str:
     """A setting in few characters."""
-    return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _table(path: Path, trials: Sequence[Trial], params: Sequence[str]) -> None:

@@ -29,6 +29,8 @@ def run(config: dict[str, Any]) -> None:
     except Exception as error:  # whatever it is, it would come again: recorded, not retried
         reason = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
         tune.report({"failed": reason, **ended})
+    finally:
+        launch.release_memory()  # the worker takes the next trial
 
 
 def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
