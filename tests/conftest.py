@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,25 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[st
     from trainings import make_files
 
     return make_files(tmp_path_factory.mktemp("sets"), tiny_model)
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A project with registered models, see `promoted.build`."""
+    from promoted import build
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return build(tmp_path_factory.mktemp("promotion"), tiny_model)
+
+
+@pytest.fixture
+def project(registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project with registered models; what a test promotes and changes is taken back after it."""
+    from promoted import taken_back
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(registered)
+    with taken_back(registered, tmp_path):
+        yield registered
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

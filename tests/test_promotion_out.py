@@ -1,0 +1,107 @@
+"""Registered models outside: exports, loading, and what a wrong name or device gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_files import water_frames
+
+import retemper
+from retemper import registry
+from retemper.errors import RetemperError
+from retemper.files import read_json
+from retemper.mlflow_store import tracking_uri
+from retemper.promotion import aliases, export, promote
+from retemper.settings import load_settings
+
+EXPORTS = [("model", "salt-3.model"), ("ase", "salt-3-ase.py"), ("lammps", "salt-3-lammps.pt"),
+           ("lammps-mliap", "salt-3-mliap_lammps.pt"), ("torch-sim", "salt-3-torch-sim.py")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("to", "file"), EXPORTS)
+def test_exports_give_the_registered_models_numbers(project: Path, tmp_path: Path, to: str, file: str) -> None:
+    """`export` compares by itself; here the right head is told from the wrong one by another way to the weights."""
+    if to == "torch-sim":
+        pytest.importorskip("torch_sim")
+    made = export.export(project, "salt/3", to, tmp_path)
+    assert file in {path.name for path in made}
+    about = read_json(tmp_path / f"salt-3-{to}.json")
+    assert ("lammps" in about) == to.startswith("lammps")
+    assert about["head"] == "Default" and about["elements"] == ["H", "C", "N", "O", "Na", "Cl"]
+    weights = project / "runs/finetune/replay/seed-3/model.model"
+    with pytest.raises(RetemperError, match="does not give MACE's own energies"):
+        export._check(weights, "pt_head", made[0], to, "float64")
+    assert not made[0].exists()
+
+
+def test_ase_script_and_load_give_the_same_energies(project: Path, tmp_path: Path) -> None:
+    export.export(project, "salt/3", "ase", tmp_path)
+    code = (
+        "import runpy, sys; from run_files import water_frames\n"
+        "calculator = runpy.run_path(sys.argv[1])['calculator']()\n"
+        "print([float(calculator.get_potential_energy(a)) for a in water_frames(2, seed=5)])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "salt-3-ase.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    calculator = retemper.load("models:/salt/3", root=project)
+    own = [float(calculator.get_potential_energy(atoms)) for atoms in water_frames(2, seed=5)]
+    assert np.abs(np.subtract(json.loads(done.stdout.splitlines()[-1]), own)).max() < 1e-6
+
+
+def test_load_for_torch_sim_uses_the_target_head(project: Path) -> None:
+    torch_sim = pytest.importorskip("torch_sim")
+    import torch
+
+    model = retemper.load("salt/3", to="torch-sim", device="cpu", root=project)
+    calculator = retemper.load("salt/3", device="cpu", root=project)
+    frames = water_frames(2, seed=5)
+    for atoms in frames:
+        atoms.center(vacuum=8.0)
+    found = model(torch_sim.io.atoms_to_state(frames, torch.device("cpu"), torch.float64))
+    own = [calculator.get_potential_energy(atoms) for atoms in frames]
+    assert np.abs(found["energy"].detach().numpy() - own).max() < 1e-6
+
+
+def test_wrong_names_and_devices(project: Path) -> None:
+    for call, message in (
+        (lambda: retemper.load("salt/1", to="jax", root=project), "ase, torch-sim"),
+        (lambda: retemper.load("salt/1", device="cuda:99", root=project), "is not there"),
+        (lambda: retemper.load("salt@champion", root=project), "Unknown alias of salt 'champion'"),
+        (lambda: aliases.rollback(project, "slat", "x"), "did you mean 'salt'"),
+        (lambda: aliases.move(project, "salt", "winner", "1", "override", "x"), "challenger, champion"),
+        (lambda: aliases.move(project, "salt", "champion", "9", "override", "x"), "Unknown version of salt '9'"),
+        (lambda: promote.override(project, load_settings("params.yaml"), "salt", "1", "champion", None), "no verdict"),
+    ):
+        with pytest.raises(RetemperError, match=message):
+            call()
+
+
+def test_loads_without_the_project(project: Path) -> None:
+    """A fresh process in another folder that knows nothing but MLFLOW_TRACKING_URI."""
+    aliases.move(project, "salt", "champion", "3", "override", "x")
+    code = (
+        "import retemper; from run_files import water_frames\n"
+        "calculator = retemper.load('models:/salt@champion')\n"
+        "print([float(calculator.get_potential_energy(a)) for a in water_frames(2, seed=5)])"
+    )
+    paths = [str(Path(registry.__file__).parents[1]), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MLFLOW_TRACKING_URI": tracking_uri(project)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    calculator = retemper.load("salt/3", device="cpu", root=project)
+    own = [float(calculator.get_potential_energy(atoms)) for atoms in water_frames(2, seed=5)]
+    assert np.abs(np.subtract(json.loads(done.stdout.splitlines()[-1]), own)).max() < 1e-6
