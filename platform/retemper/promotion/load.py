@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retemper import launch
 from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_write, project_root
 from retemper.mlflow_store import DATABASE, connect, store_errors
@@ -67,6 +68,7 @@ def load(
 
                 one = single_head(path, version.tags["head"], Path(folder) / "single.model")
                 return torch_sim_model(one, place, dtype)
+            launch.import_mace()
             from retemper.mlflow_model import calculator
 
             try:
