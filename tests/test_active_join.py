@@ -136,15 +136,18 @@ def test_what_is_there_already_is_rejected_with_its_reason(tmp_path: Path) -> No
     fine = alcohols(2, 11, group="elsewhere")
     broken = fine[1].copy()
     broken.arrays["REF_forces"] = broken.arrays["REF_forces"] + 1000.0
-    write_round(tmp_path, 1, [twin, liar, fine[0], broken])
+    bare = fine[1].copy()
+    del bare.info["REF_energy"]
+    write_round(tmp_path, 1, [twin, liar, fine[0], broken, bare])
     write_round(tmp_path, 2, [fine[0]])
     manifest = build(settings, tmp_path / "after", tmp_path)
     reasons = {a.info["source"]: a.info["reason"] for a in sets(tmp_path / "after")["rejected"]}
     assert reasons["data/rounds/001:0"] == f"duplicate of {test.info['source']}"
     assert reasons["data/rounds/001:1"].startswith("conflict: another label than data.extxyz")
     assert "dataset.max_force" in reasons["data/rounds/001:3"]
+    assert "energy" in reasons["data/rounds/001:4"]
     assert reasons["data/rounds/002:0"] == "duplicate of data/rounds/001:2"
-    assert [entry["rejected"] for entry in manifest["rounds"]] == [3, 1]
+    assert [entry["rejected"] for entry in manifest["rounds"]] == [4, 1]
 
 
 def test_rounds_that_do_not_belong(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from retemper.active import rounds
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError, unknown
 from retemper.files import sha256
-from retemper.labels import map_labels, reject
+from retemper.labels import Mapped, map_labels, reject
 from retemper.settings import Dataset, Keys
 
 Sets = Mapping[str, Sequence[Atoms]]
@@ -67,11 +67,12 @@ def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | No
                 fix="leave it out with dataset.rounds, or restore dataset.level_of_theory",
             )
         name = f"{rounds.FOLDER}/{rounds.name(number)}"
-        frames = _mapped(rounds.frames(root, number), dataset, name)
+        mapped = _mapped(rounds.frames(root, number), dataset, name)
         if allowed is not None:
-            checks.check_elements(frames, allowed, foundation)
+            checks.check_elements(mapped.frames, allowed, foundation)
         before = len(found.rejected)
-        sound = _sound(frames, sets, dataset, found)
+        found.rejected += mapped.rejected
+        sound = _sound(mapped.frames, sets, dataset, found)
         new = _new(sound, sets, dataset, found)
         placed = {"train": 0, "valid": 0}
         for frame in new:
@@ -87,7 +88,7 @@ def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | No
                 "round": number,
                 "sha256": sha256(labelled),
                 "identity": about["identity"],
-                "read": len(frames),
+                "read": len(mapped.frames) + len(mapped.rejected),
                 **placed,
                 "rejected": len(found.rejected) - before,
             }
@@ -105,11 +106,11 @@ def _chosen(dataset: Dataset, root: Path) -> list[int]:
     return sorted(set(dataset.rounds))
 
 
-def _mapped(frames: Sequence[Atoms], dataset: Dataset, name: str) -> list[Atoms]:
+def _mapped(frames: Sequence[Atoms], dataset: Dataset, name: str) -> Mapped:
     """As the data set's own frames are; rounds have retemper's keys and units."""
     keys = Keys() if dataset.keys.stress or dataset.keys.virial else Keys(stress=None)
     own = dataset.model_copy(update={"keys": keys, "energy_unit": "eV", "length_unit": "Angstrom"})
-    return map_labels(frames, own, name).frames
+    return map_labels(frames, own, name)
 
 
 def _sound(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined) -> list[Atoms]:
