@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,21 +18,12 @@ def run(
     """`workers.run` on the cluster that ``RAY_ADDRESS`` names, or on a local one: at most one structure a CPU."""
     if not queue:
         return
-    os.environ.update({name: value for name, value in nodes.QUIET.items() if name not in os.environ})
-    launch.prepare()
-    import ray
+    with nodes.session("cpu", launch.cores()):
+        import ray
 
-    address = os.environ.get("RAY_ADDRESS", "local")
-    if address == "local":
-        nodes.start(launch.cores())
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    try:
         held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus = max(1, int(held.get("CPU", 1.0)))
         yield from work_off(queue, min(count or cpus, cpus), timeout, started, Actor, _wait)
-    finally:
-        ray.shutdown()
 
 
 class Actor:

@@ -29,28 +29,36 @@ QUIET = {
 
 
 @contextlib.contextmanager
-def connected(settings: Settings) -> Iterator[Any]:
-    """Ray within the block: started here, or the cluster that ``RAY_ADDRESS`` names (`ray job submit` sets it)."""
+def session(device: str, cores: int) -> Iterator[bool]:
+    """Ray within the block: `cores` of this machine, or the cluster that ``RAY_ADDRESS`` names.
+
+    `ray job submit` sets the address. Yields whether it is a cluster.
+    """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    launch.prepare(settings.finetune.device)
+    launch.prepare(device)
     import ray
 
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # how each trial ended is in the study, with the reason
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # how each job ended is recorded, with the reason
     address = os.environ.get("RAY_ADDRESS", "local")
-    home = None
     if address == "local":
-        start(max(launch.cores(), settings.sweep.concurrent or 0))
+        _start(cores)
     else:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     try:
-        if address != "local":
-            home = ship.serve()  # lives as long as this handle
-        yield home
+        yield address != "local"
     finally:
         ray.shutdown()
 
 
-def start(cores: int) -> None:
+@contextlib.contextmanager
+def connected(settings: Settings) -> Iterator[Any]:
+    """`session` for a sweep; on a cluster files travel through the actor that it yields."""
+    with session(settings.finetune.device, max(launch.cores(), settings.sweep.concurrent or 0)) as cluster:
+        home = ship.serve() if cluster else None  # the actor lives as long as this name
+        yield home
+
+
+def _start(cores: int) -> None:
     """Ray on this machine. Its own limit for that is 30 s, too short on a machine under load: three tries."""
     import psutil
     import ray
