@@ -100,7 +100,7 @@ def mlflow(folder: Path, *options: str, **variables: str) -> Iterator[dict[str, 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
     """A PostgreSQL server with an empty database; yields its address for SQLAlchemy."""
-    pytest.importorskip("psycopg2")
+    pytest.importorskip("psycopg")
     places = [*Path("/usr/lib/postgresql").glob("*/bin"), Path(shutil.which("initdb") or "/none").parent]
     programs = next((place for place in places if (place / "initdb").exists()), None)
     if programs is None:
@@ -131,7 +131,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
     (port,) = free_ports(1)
     key, secret = secrets.token_hex(10), secrets.token_hex(20)
     command = [program, "serve", "s3", str(folder / "objects"), "--addr", f"127.0.0.1:{port}"]
-    environment = {**os.environ, "RCLONE_AUTH_KEY": f"{key},{secret}", "RCLONE_CONFIG": str(folder / "rclone.conf")}
+    environment = {**os.environ, "RCLONE_AUTH_KEY": f'"{key},{secret}"', "RCLONE_CONFIG": str(folder / "rclone.conf")}
     with running(command, folder, folder / "log", environment) as process:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}"), process)
         yield {
