@@ -286,12 +286,12 @@ def _quiet(log: Path) -> Iterator[None]:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
+        root.handlers[:] = []  # one that someone set up meanwhile would print what MACE logs
         try:
             yield
         finally:
-            for handler in [h for h in root.handlers if h not in handlers]:
-                root.removeHandler(handler)
+            for handler in root.handlers:
                 handler.close()
-            root.filters[:] = filters
+            root.handlers[:], root.filters[:] = handlers, filters
             root.setLevel(level)
             torch.set_default_dtype(dtype)
