@@ -15,9 +15,9 @@ from ase.optimize import FIRE
 
 from retemper import xtb
 from retemper.active.label import put
-from retemper.examples import droplet
 from retemper.files import project_root
 from retemper.frames import is_isolated_atom, read_frames, write_frames
+from retemper.systems.generate.nacl import droplet
 
 SYSTEMS = ("nacl", "sn2")
 FINAL = {"nacl": 700.0, "sn2": 1200.0}  # K at the end of exploring ramps

@@ -1,4 +1,4 @@
-"""The embedded example data: what they hold, and that the code makes them again."""
+"""The generators: groups are made again as they are in the files, and what the embedded sets hold."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from retemper import examples, xtb
-from retemper.errors import RetemperError
+from retemper import xtb
 from retemper.frames import ENERGY, FORCES, is_isolated_atom, read_frames
+from retemper.systems.generate import nacl
+from retemper.systems.make import generator
+from retemper.systems.structures import rng_of
 
 RAW = Path(__file__).resolve().parents[1] / "data" / "raw"
 
@@ -52,7 +54,7 @@ def test_labels_belong_to_the_positions_in_the_file(kept: list[Atoms]) -> None:
 def test_a_group_is_made_again(system: str, group: str) -> None:
     kept = [frame for frame in read_frames(RAW / f"{system}.extxyz.xz") if frame.info["group"] == group]
     tally = xtb.Tally()
-    again = examples.nacl_group(0, 0, tally) if system == "nacl" else examples.molecule_group(group, 0, tally)
+    again = generator(system).group(group, 0, tally)
     assert tally.kept == len(again) == len(kept)
     assert [f.info["config_type"] for f in again] == [f.info["config_type"] for f in kept]
     assert [f.info[ENERGY] for f in again] == pytest.approx([f.info[ENERGY] for f in kept], abs=1e-4)
@@ -74,13 +76,13 @@ def test_forces_are_the_energys_derivative() -> None:
 
 
 def test_groups_have_generators_of_their_own() -> None:
-    first = [examples.generator(name, seed).integers(2**32) for name, seed in (("a", 0), ("b", 0), ("a", 1))]
+    first = [rng_of(name, seed).integers(2**32) for name, seed in (("a", 0), ("b", 0), ("a", 1))]
     assert len(set(first)) == 3
-    assert examples.generator("a", 0).integers(2**32) == first[0]
+    assert rng_of("a", 0).integers(2**32) == first[0]
 
 
 def test_droplet_keeps_its_distances() -> None:
-    atoms = examples.droplet(14, np.random.default_rng(3), separated=True)
+    atoms = nacl.droplet(14, np.random.default_rng(3), separated=True)
     distances = atoms.get_all_distances()
     oxygen = np.flatnonzero(atoms.numbers == 8)
     assert len(oxygen) == 14
@@ -95,8 +97,3 @@ def test_absurd_forces_are_counted() -> None:
     tally = xtb.Tally()
     assert xtb.label_all([(squeezed, "x")], "x", tally) == []
     assert str(tally) == "0 frames kept; left out: 1 force above 20 eV/A"
-
-
-def test_unknown_system_lists_the_options() -> None:
-    with pytest.raises(RetemperError, match="did you mean 'nacl'"):
-        examples.generate("nacl2")
