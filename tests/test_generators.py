@@ -13,7 +13,7 @@ from ase.spacegroup import crystal
 
 from retemper import xtb
 from retemper.frames import ENERGY, FORCES, is_isolated_atom, read_frames
-from retemper.systems import generators
+from retemper.systems import generator_names
 from retemper.systems.generate import ice, lpsc, nacl, sn2, spice
 from retemper.systems.make import generator
 from retemper.systems.structures import rng_of
@@ -63,7 +63,7 @@ def cheapest(frames: list[Atoms]) -> list[Atoms]:
     return min(groups.values(), key=lambda group: (not group[0].pbc.any(), sum(map(len, group))))
 
 
-@pytest.mark.parametrize("name", generators())
+@pytest.mark.parametrize("name", generator_names())
 def test_a_group_is_made_again(name: str) -> None:
     """Every generator: the same frames, kinds and labels, from the seed and the group's name alone."""
     module = generator(name)
