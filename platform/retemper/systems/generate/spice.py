@@ -1,6 +1,6 @@
 """Molecules, capped dipeptides and dimers after the subsets of SPICE, at GFN2-xTB; neutral, closed shells.
 
-A group is a molecule (conformers as they are, then dynamics at 500 K) or a pair of molecules at random
+A group is a molecule (a conformer as it is, one rattled, then dynamics at 500 K) or a pair of molecules at random
 distances and orientations. SPICE itself (wB97M-D3BJ/def2-TZVPPD) is read by the importer of this name.
 
 References
@@ -126,7 +126,9 @@ def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
     path = trajectory(
         shapes[-1], rng, tally, temperature=TEMPERATURE, frames=FRAMES[kind], equilibrate=EQUILIBRATE[kind]
     )
-    frames = [(atoms, f"{kind} conformer") for atoms in shapes] + [(atoms, f"{kind} 500K") for atoms in path]
+    first, *others = shapes
+    still = [first, *(rattled(shape, rng, RATTLE) for shape in others)]  # a rigid molecule has only one
+    frames = [(atoms, f"{kind} conformer") for atoms in still] + [(atoms, f"{kind} 500K") for atoms in path]
     return label_all(frames, name, tally)
 
 
