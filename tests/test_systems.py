@@ -80,6 +80,8 @@ def test_embedded_sets_are_small_and_have_the_generators_groups(name: str) -> No
     assert 90 <= len(kept(name)) <= 400
     assert list(dict.fromkeys(frame.info[system.group] for frame in bound(name))) == module.groups()
     assert len(module.groups()) >= 10
+    for symbol in system.elements:  # in more than one of the sets, however they are split
+        assert len({frame.info[system.group] for frame in bound(name) if symbol in frame.symbols}) >= 2, symbol
     assert system.level_of_theory == module.LEVEL
     if hasattr(module, "figures"):
         for file, frames in module.figures(0).items():
