@@ -57,7 +57,7 @@ OWNERS = {
     "pyxtal": ("robustness/generate.py",),
     "joblib": ("robustness/engine.py", "robustness/cluster.py"),
     "matplotlib": ("plots.py", "robustness/figures.py", "active/figures.py"),
-    "rdkit": ("examples.py",),
+    "rdkit": ("systems/structures.py",),
     "dvc": (),  # its command alone is used: versioning.py
     "pyscf": ("active/oracles/pyscf.py",),
 }

@@ -59,6 +59,22 @@ def _foundations(_: argparse.Namespace) -> None:
         print(f"{name:16s} {where:9s} {entry.level_of_theory:14s} {entry.licence:14s} {entry.about}")
 
 
+def _systems(options: argparse.Namespace) -> None:
+    from retemper import systems
+    from retemper.files import project_root
+    from retemper.systems import listing
+
+    root = project_root()
+    if options.name:
+        print(listing.whole(systems.find(options.name, root), root))
+    else:
+        print(listing.listing(systems.catalogue(root), root))
+
+
+def _systems_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="everything about one system, and the lines for params.yaml")
+
+
 def _table(_: argparse.Namespace) -> None:
     from retemper.files import project_root
     from retemper.report import terminal_table
@@ -141,6 +157,7 @@ Command = tuple[Callable[[argparse.Namespace], Any], Callable[[argparse.Argument
 COMMANDS: dict[str, Command] = {
     "strategies": (_strategies, _nothing, "list the fine-tuning strategies"),
     "foundations": (_foundations, _nothing, "list the foundation models"),
+    "systems": (_systems, _systems_arguments, "list the systems: what, level of theory, size, elements, observables"),
     "table": (_table, _nothing, "print the comparison of the strategies that have been evaluated"),
     "sweep": (_sweep, _sweep_arguments, "show sweeps: trials, best so far, Pareto front, importance of each parameter"),
     "evaluate": (_evaluate, _evaluate_arguments, "measure what a model does away from its test set"),

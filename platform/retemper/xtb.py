@@ -28,7 +28,7 @@ FRICTION = 0.02  # 1/fs
 RELAX_STEPS = 20  # of FIRE, before dynamics
 
 # Ground-state multiplicities of the free atoms (Hund's rules; NIST Atomic Spectra Database).
-MULTIPLICITY = {"H": 2, "C": 3, "N": 4, "O": 3, "F": 2, "Na": 2, "S": 3, "Cl": 2}
+MULTIPLICITY = {"H": 2, "C": 3, "N": 4, "O": 3, "F": 2, "Na": 2, "P": 4, "S": 3, "Cl": 2, "Br": 2, "I": 2}
 
 
 @dataclass
@@ -56,7 +56,7 @@ def calculator(
     return TBLite(method=method, charge=charge, multiplicity=multiplicity, accuracy=accuracy, verbosity=0)
 
 
-def label(atoms: Atoms, *, config_type: str, group: str, multiplicity: int | None = None) -> Atoms:
+def label(atoms: Atoms, *, config_type: str, group: str, multiplicity: int | None = None, charge: int = 0) -> Atoms:
     """Copy of `atoms` with rounded positions and labels at GFN2-xTB.
 
     Parameters
@@ -67,6 +67,8 @@ def label(atoms: Atoms, *, config_type: str, group: str, multiplicity: int | Non
         Written to ``info``.
     multiplicity
         Spin multiplicity 2S + 1.
+    charge
+        Of the whole structure; written to ``info`` where it is not zero.
 
     Returns
     -------
@@ -80,8 +82,10 @@ def label(atoms: Atoms, *, config_type: str, group: str, multiplicity: int | Non
     """
     frame = Atoms(atoms.symbols, positions=atoms.positions.round(5))
     work = frame.copy()
-    work.calc = calculator(multiplicity)
+    work.calc = calculator(multiplicity, charge)
     frame.info.update(config_type=config_type, group=group, level=LEVEL)
+    if charge:
+        frame.info["charge"] = charge
     frame.info[ENERGY] = round(float(work.get_potential_energy()), 6)
     frame.arrays[FORCES] = work.get_forces().round(6) + 0.0
     return frame
@@ -96,12 +100,12 @@ def isolated_atoms(symbols: Iterable[str]) -> list[Atoms]:
     ]
 
 
-def label_all(structures: Iterable[tuple[Atoms, str]], group: str, tally: Tally) -> list[Atoms]:
+def label_all(structures: Iterable[tuple[Atoms, str]], group: str, tally: Tally, *, charge: int = 0) -> list[Atoms]:
     """Label (structure, config type) pairs; SCC failures and absurd forces are counted and left out."""
     kept = []
     for atoms, config_type in structures:
         try:
-            frame = label(atoms, config_type=config_type, group=group)
+            frame = label(atoms, config_type=config_type, group=group, charge=charge)
         except CalculationFailed:
             tally.drop("SCC failure")
             continue
@@ -114,7 +118,14 @@ def label_all(structures: Iterable[tuple[Atoms, str]], group: str, tally: Tally)
 
 
 def trajectory(
-    start: Atoms, rng: np.random.Generator, tally: Tally, *, temperature: float, frames: int, equilibrate: int
+    start: Atoms,
+    rng: np.random.Generator,
+    tally: Tally,
+    *,
+    temperature: float,
+    frames: int,
+    equilibrate: int,
+    charge: int = 0,
 ) -> list[Atoms]:
     """Positions along Langevin dynamics at GFN2-xTB, `STRIDE` steps of `TIME_STEP` fs apart.
 
@@ -130,6 +141,8 @@ def trajectory(
         K.
     frames, equilibrate
         Number of snapshots; steps before the first one (after a short relaxation).
+    charge
+        Of the whole structure.
 
     Returns
     -------
@@ -140,7 +153,7 @@ def trajectory(
     masses = atoms.get_masses()
     masses[atoms.numbers == 1] = HYDROGEN_MASS
     atoms.set_masses(masses)
-    atoms.calc = calculator()
+    atoms.calc = calculator(charge=charge)
     taken: list[Atoms] = []
     try:
         FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=0.3, steps=RELAX_STEPS)
