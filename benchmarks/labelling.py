@@ -20,10 +20,10 @@ from ase import Atoms
 
 from retemper import launch
 from retemper.active import label
-from retemper.systems.generate.nacl import droplet
 from retemper.files import project_root
 from retemper.frames import ENERGY, read_frames
 from retemper.settings import Acquire, Plugin
+from retemper.systems.generate.nacl import droplet
 from retemper.xtb import calculator
 
 LEAST = 38  # atoms
