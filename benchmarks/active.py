@@ -50,7 +50,7 @@ def settings_of(system: str, selector: str, seed: int, options: argparse.Namespa
             "dataset": {"files": ["none"], "level_of_theory": "GFN2-xTB"},
             "finetune": {"epochs": epochs(10, options), "batch_size": BATCH},
             "acquire": {
-                "explorers": [{"name": "md", "options": md}],
+                "explorers": [{"name": "md", "options": md}, *active_systems.MODES[system]],
                 "selector": selector,
                 "uncertainty": options.uncertainty,
                 "labels": options.labels,

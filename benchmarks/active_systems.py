@@ -19,7 +19,13 @@ from retemper.systems.structures import rattled
 
 SYSTEMS = ("nacl", "sn2")
 FINAL = {"nacl": 700.0, "sn2": 1200.0}  # K at the end of exploring ramps
+# beside the ramps: no dynamics of this length crosses the barrier, displacements along the modes of the complexes do
+MODES: dict[str, list[dict[str, object]]] = {
+    "nacl": [],
+    "sn2": [{"name": "normal_modes", "options": {"starts": 8, "temperatures": [600.0, 1500.0, 3000.0]}}],
+}
 PAIRS = [("F", "F"), ("F", "Cl"), ("Cl", "F"), ("Cl", "Cl")]  # X, Y
+VALID = [1, 4, 6, 9, 11, 14]  # of 16 structures in the order of their trajectories
 PARTS = ("start", "valid", "inside", "outside", "isolated")
 
 
@@ -34,17 +40,25 @@ def sets(system: str, seed: int, folder: Path, small: bool = False) -> dict[str,
 
 
 def _parted(near: list[Atoms], far: list[Atoms], symbols: list[str], seed: int) -> dict[str, list[Atoms]]:
-    """`near` by groups into start and valid (two groups), the rest inside; `far` is outside."""
+    """`near` by trajectories: four for start and valid, of every kind there is, the rest inside; `far` is outside.
+
+    Exploration begins at labelled structures, so a kind (the group's name without its number) that is missing at the
+    start could never be found, whatever is chosen.
+    """
     rng = np.random.default_rng(seed)
     names = sorted({str(atoms.info["group"]) for atoms in near})
-    order = [names[k] for k in rng.permutation(len(names))]
-    by = {name: [atoms for atoms in near if atoms.info["group"] == name] for name in order}
-    first = [atoms for name in order[:2] for atoms in by[name]]
-    second = by[order[2]]
+    kinds = sorted({name.rpartition("-")[0] for name in names})
+    own: list[str] = []
+    for kind in kinds:
+        of_kind = [name for name in names if name.rpartition("-")[0] == kind]
+        own += [of_kind[k] for k in rng.permutation(len(of_kind))[: max(1, 4 // len(kinds))]]
+    first = [atoms for name in own for atoms in near if atoms.info["group"] == name]
+    chosen = np.linspace(0, len(first) - 1, 16).astype(int)
+    rest = [atoms for atoms in near if atoms.info["group"] not in own]
     return {
-        "start": [first[k] for k in np.linspace(0, len(first) - 1, 10).astype(int)],
-        "valid": second[:6],
-        "inside": [atoms for name in order[3:] for atoms in by[name]][:40],
+        "start": [first[k] for k in np.delete(chosen, VALID)],
+        "valid": [first[k] for k in chosen[VALID]],
+        "inside": [rest[k] for k in np.unique(np.linspace(0, len(rest) - 1, 40).astype(int))],
         "outside": far[:40],
         "isolated": xtb.isolated_atoms(symbols),
     }
