@@ -20,7 +20,17 @@ from retemper import strategies
 from retemper.errors import RetemperError
 from retemper.finetune.plan import head_data
 
-ALL = ["scratch", "naive", "freeze-5", "freeze-6", "lora", "replay", "pseudolabel-replay", "replay-lora"]
+ALL = [
+    "scratch",
+    "naive",
+    "freeze-5",
+    "freeze-6",
+    "lora",
+    "replay",
+    "pseudolabel-replay",
+    "replay-lora",
+    "replay-freeze",
+]
 
 
 def test_every_strategy_is_listed() -> None:
@@ -38,7 +48,8 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
     assert len(rows) == 2 and rows[1]["valid_loss"] < rows[0]["valid_loss"]
     assert inference.elements(tmp_path / "model.model") == inference.elements(files["model"])
     before, after = weights_of(files["model"]), weights(tmp_path)
-    frozen = {"freeze-5": "interactions.0.linear_up.weight", "freeze-6": "products.0.linear.weight"}.get(name)
+    up = "interactions.0.linear_up.weight"
+    frozen = {"freeze-5": up, "replay-freeze": up, "freeze-6": "products.0.linear.weight"}.get(name)
     if frozen:
         assert np.array_equal(before[frozen].numpy(), after[frozen].numpy())
     if name == "lora":
