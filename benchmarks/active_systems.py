@@ -8,16 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms, units
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-from ase.optimize import FIRE
+from ase import Atoms
 
 from retemper import xtb
-from retemper.active.label import put
 from retemper.files import project_root
 from retemper.frames import is_isolated_atom, read_frames, write_frames
+from retemper.systems.generate import sn2
 from retemper.systems.generate.nacl import droplet
+from retemper.systems.structures import rattled
 
 SYSTEMS = ("nacl", "sn2")
 FINAL = {"nacl": 700.0, "sn2": 1200.0}  # K at the end of exploring ramps
@@ -66,49 +64,22 @@ def _nacl(seed: int, small: bool) -> dict[str, list[Atoms]]:
     return _parted(near, far, ["H", "O", "Na", "Cl"], seed)
 
 
-def _labelled(atoms: Atoms, group: str, config_type: str) -> Atoms:
-    made = Atoms(atoms.symbols, atoms.positions.round(8))
-    work = made.copy()
-    work.calc = xtb.calculator(1, charge=-1)
-    put(made, work.get_potential_energy(), work.get_forces(), None)
-    made.info |= {"charge": -1, "group": group, "config_type": config_type}
-    return made
-
-
-def complex_of(leaving: str, incoming: str, near: float, far: float) -> Atoms:
-    """CH3 between X at `near` and Y at `far` (A), on a line; the hydrogens lean towards the farther one."""
-    lean = 0.35 * np.clip((far - near) / 1.2, -1, 1)
-    ring = [(1.02 * np.cos(a), 1.02 * np.sin(a), -lean) for a in (0, 2 * np.pi / 3, 4 * np.pi / 3)]
-    return Atoms(f"C{leaving}{incoming}H3", [(0, 0, 0), (0, 0, near), (0, 0, -far), *ring])
-
-
 def _sn2(seed: int, small: bool) -> dict[str, list[Atoms]]:
     """Near: complexes in dynamics at 300 K. Far: the same at 1000 K, and the path from one to the other, rattled."""
     rng = np.random.default_rng(1000)
+    tally = xtb.Tally()
     near, far = [], []
     for leaving, incoming in PAIRS:
-        for temperature in (300.0, 1000.0) if small else (300.0, 300.0, 1000.0):
-            atoms = complex_of(leaving, incoming, 1.45 if leaving == "F" else 1.82, 2.7 if incoming == "F" else 3.2)
-            atoms.calc = xtb.calculator(1, charge=-1)
-            FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=0.3, steps=50)
-            MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
-            friction = 0.02 / units.fs
-            dynamics = Langevin(
-                atoms, 0.5 * units.fs, temperature_K=temperature, friction=friction, rng=rng, fixcm=False
+        start = sn2.approach(incoming, leaving)
+        for k, temperature in enumerate((300.0, 1000.0) if small else (300.0, 300.0, 1000.0)):
+            path = xtb.trajectory(
+                start, rng, tally, temperature=temperature, frames=8, equilibrate=50, charge=sn2.CHARGE
             )
-            dynamics.run(100)
-            for _ in range(8):
-                dynamics.run(40)
-                if temperature > 300.0:
-                    far.append(_labelled(atoms, f"hot-{leaving}-{incoming}", "hot"))
-                else:
-                    near.append(_labelled(atoms, f"{leaving}-{incoming}-{len(near) // 8}", "complex"))
-        for s in np.linspace(-1.0, 1.0, 8):
-            bond = {"F": 1.40, "Cl": 1.80}
-            ends = [bond[symbol] + 0.35 + 0.75 * max(0.0, d) for symbol, d in ((leaving, s), (incoming, -s))]
-            atoms = complex_of(leaving, incoming, *ends)
-            atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
-            far.append(_labelled(atoms, f"path-{leaving}-{incoming}", "path"))
+            hot = temperature > 300.0
+            group = f"hot-{leaving}-{incoming}" if hot else f"{leaving}-{incoming}-{k}"
+            frames = [(atoms, "hot" if hot else "complex") for atoms in path]
+            (far if hot else near).extend(xtb.label_all(frames, group, tally, charge=sn2.CHARGE))
+        points = [(rattled(point, rng, sn2.RATTLE), "path") for point in sn2.path(incoming, leaving)]
+        far += xtb.label_all(points, f"path-{leaving}-{incoming}", tally, charge=sn2.CHARGE)
     far = [far[k] for k in np.random.default_rng(0).permutation(len(far))]
-    mild = [a for a in far if np.linalg.norm(a.arrays["REF_forces"], axis=1).max() < xtb.MAX_FORCE]
-    return _parted(near, mild, ["C", "H", "F", "Cl"], seed)
+    return _parted(near, far, ["C", "H", "F", "Cl"], seed)

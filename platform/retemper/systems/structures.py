@@ -34,6 +34,6 @@ def conformers(smiles: str, rng: np.random.Generator, number: int) -> list[Atoms
 
 def rattled(atoms: Atoms, rng: np.random.Generator, deviation: float) -> Atoms:
     """Copy with normal noise of standard deviation `deviation` (A) on every coordinate."""
-    copy = atoms.copy()
+    copy: Atoms = atoms.copy()
     copy.positions += rng.normal(0.0, deviation, size=copy.positions.shape)
     return copy

@@ -36,6 +36,12 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 KCAL = units.kcal / units.mol  # eV
 S66, ICE, PATH = "s66.extxyz", "dmc_ice13.extxyz", "path.extxyz"
+CASES = {  # what each needs
+    "s66": f"binding energies, {S66} in the figures' folder",
+    "ice": f"lattice energies and volumes, {ICE} in the figures' folder",
+    "cohesion": "frames of several molecules, an oracle",
+    "barrier": f"{PATH} in the figures' folder, an oracle",
+}
 
 
 def _s66(context: Context) -> list[tuple[str, list[Atoms], float]]:
@@ -102,7 +108,8 @@ def plan(context: Context) -> list[Task]:
             arguments = {"ends": ends, "images": size["images"], "steps": size["steps"]}
             tasks.append(Task(barrier, model, arguments, "barrier", 1e5))
     if not tasks:
-        raise NotApplicableError("no oracle and no reference figures for these elements: give --oracle or --figures")
+        needs = "; ".join(f"{case}: {what}" for case, what in CASES.items())
+        raise NotApplicableError(f"none of its cases has what it needs for these elements ({needs})")
     return tasks
 
 

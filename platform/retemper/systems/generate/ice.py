@@ -56,6 +56,7 @@ STRAIN = 0.01  # standard deviation of each component
 SHIFT = 0.06  # A, standard deviation of a molecule's displacement along each axis
 TURN = 5.0  # degrees, standard deviation of a molecule's rotation
 RATTLE = 0.015  # A, standard deviation for each atom
+OH = 0.97  # A, before relaxation
 MONOMER = "monomer"
 
 
@@ -86,17 +87,30 @@ def cell_of(polymorph: str, seed: int) -> Atoms:
         eight = crystal("OH", [oxygen, hydrogen], spacegroup=141, setting=2, cellpar=cellpar)
         return whole(eight.repeat((2, 1, 1)))
     try:
+        import genice_core
         from genice3.genice import GenIce3
-        from genice3.molecule.tip3p import Molecule
     except ImportError as error:
         raise RetemperError(
             f"GenIce is not installed: {error}.", fix="use the environment of systems/requirements.txt"
         ) from None
-    made = GenIce3(unitcell=importlib.import_module(f"genice3.unitcell.{unitcell}").UnitCell(), seed=seed)
-    waters = made.water_molecules(Molecule()).values()
-    positions = np.concatenate([water.sites for water in waters])
-    symbols = [label for water in waters for label in water.labels]
-    return whole(Atoms(symbols, positions=10.0 * positions, cell=10.0 * made.cell, pbc=True))  # from nm
+    lattice = GenIce3(unitcell=importlib.import_module(f"genice3.unitcell.{unitcell}").UnitCell())
+    bonds = genice_core.ice_graph(  # not lattice.digraph, which takes no seed
+        lattice.graph,
+        vertex_positions=lattice.lattice_sites,
+        is_periodic_boundary=True,
+        dipole_optimization_cycles=1000,
+        fixed_edges=lattice.fixed_edges,
+        seed=seed,
+    )
+    cell = 10.0 * lattice.cell  # from nm
+    symbols, positions = "", []
+    for i, site in enumerate(lattice.lattice_sites):
+        towards = lattice.lattice_sites[sorted(bonds.successors(i))] - site
+        towards = (towards - towards.round()) @ cell
+        hydrogens = OH * towards / np.linalg.norm(towards, axis=1, keepdims=True)
+        symbols += "OH2"
+        positions += [site @ cell, *(site @ cell + hydrogens)]
+    return Atoms(symbols, positions=positions, cell=cell, pbc=True)
 
 
 def whole(atoms: Atoms) -> Atoms:
@@ -136,4 +150,4 @@ def rotation(vector: np.ndarray) -> np.ndarray:
     angle = float(np.linalg.norm(vector))
     x, y, z = vector / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)

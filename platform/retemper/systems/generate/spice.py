@@ -118,8 +118,8 @@ def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
     """The frames of one molecule, dipeptide or dimer."""
     rng = rng_of(name, seed)
     if name.startswith("dimer-"):
-        parts = [conformers(MONOMERS[part], rng, 1)[0] for part in name.removeprefix("dimer-").split("--")]
-        return label_all([(dimer(*parts, rng), "dimer") for _ in range(PLACES)], name, tally)
+        one, other = (conformers(MONOMERS[part], rng, 1)[0] for part in name.removeprefix("dimer-").split("--"))
+        return label_all([(dimer(one, other, rng), "dimer") for _ in range(PLACES)], name, tally)
     kind = "dipeptide" if name.startswith("dipeptide-") else "molecule"
     smiles = capped(name.removeprefix("dipeptide-")) if kind == "dipeptide" else MOLECULES[name]
     shapes = conformers(smiles, rng, CONFORMERS)
@@ -141,7 +141,8 @@ def dimer(first: Atoms, second: Atoms, rng: np.random.Generator) -> Atoms:
     one, other = rattled(first, rng, RATTLE), rattled(second, rng, RATTLE)
     one.positions -= one.positions.mean(axis=0)
     other.positions -= other.positions.mean(axis=0)
-    other.euler_rotate(*rng.uniform(0.0, 360.0, size=3), center=(0.0, 0.0, 0.0))
+    phi, theta, psi = rng.uniform(0.0, 360.0, size=3)
+    other.euler_rotate(phi, theta, psi, center=(0.0, 0.0, 0.0))
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
     bonded = covalent_radii[one.numbers][:, None] + covalent_radii[other.numbers]
@@ -153,4 +154,5 @@ def dimer(first: Atoms, second: Atoms, rng: np.random.Generator) -> Atoms:
             break
         away += 0.05
     other.positions += away * direction
-    return one + other
+    one.extend(other)
+    return one
