@@ -79,10 +79,8 @@ def fit(runs: Sequence[Run]) -> Model:
     """The model from those of `runs` that are finished."""
     from scipy.optimize import nnls
 
-    known = [(run, float(found["cpu_seconds"])) for run in runs if (found := result(run.root, run.key))]
-    known = [
-        (run, seconds) for run, seconds in known if seconds > 0 and "failed" not in (result(run.root, run.key) or {})
-    ]
+    ended = [(run, found) for run in runs if (found := result(run.root, run.key)) and "failed" not in found]
+    known = [(run, float(found["cpu_seconds"])) for run, found in ended if found["cpu_seconds"] > 0]
     if not known:
         return Model((0.0, 1.0, POOL_ATOMS), {}, 0, 1.0)
     seconds = np.array([value for _, value in known])

@@ -29,6 +29,7 @@ MEASURED = {
 INTERVALS = ("target_force_rmse", "retention_force_rmse")
 OF_FOUNDATION = ("target_energy_rmse", "target_force_rmse", "retention_force_rmse")
 DIGITS = 6
+TEXT = ("designs", "reason", "e0_open")
 
 
 def result(root: Path, key: str) -> dict[str, Any] | None:
@@ -73,7 +74,12 @@ def make(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
 
     metrics = chosen(list(study.metrics)) if study.metrics else []
     rows = [row(run, result(run.root, run.key), metrics) for run in runs]
-    return rounded(pd.DataFrame(rows))
+    return filled(rounded(pd.DataFrame(rows)))
+
+
+def filled(content: pd.DataFrame) -> pd.DataFrame:
+    """No text is empty text, not a missing number."""
+    return content.fillna({name: "" for name in TEXT if name in content})
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
@@ -103,11 +109,11 @@ def read(path: Path) -> pd.DataFrame:
 
     if not path.is_file():
         raise RetemperError(f"{path} does not exist.", fix="run the study: retemper study studies/<name>.yaml")
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, "reason": str, "e0_open": str})
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, **dict.fromkeys(TEXT, str)})
     missing = [name for name in ("run", *AXES, "state") if name not in table]
     if missing:
         raise RetemperError(f"{path} is no table of a study.", expected=f"columns {', '.join(missing)}")
-    return table.fillna({name: "" for name in ("reason", "e0_open", "designs") if name in table})
+    return filled(table)
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:
