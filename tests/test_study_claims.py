@@ -197,13 +197,13 @@ def test_axes_that_cannot_be_told_apart() -> None:
 
 
 def test_verdicts() -> None:
-    """Shown above zero, refuted below the smallest effect worth speaking of, undecided between."""
+    """Shown above zero, refuted below the smallest effect worth speaking of (even above zero), undecided between."""
 
     def made(low: float, high: float) -> contrast.Estimate:
         return contrast.Estimate((low + high) / 2, low, high, "log", 9, 3, "systems", 3)
 
-    assert [judgement.more("", made(*x)).verdict for x in ((0.01, 0.3), (-0.1, 0.04), (-0.1, 0.3))] == [
-        "shown", "refuted", "undecided",
+    assert [judgement.more("", made(*x)).verdict for x in ((0.01, 0.3), (-0.1, 0.04), (0.01, 0.02), (-0.1, 0.3))] == [
+        "shown", "refuted", "refuted", "undecided",
     ]  # fmt: skip
     assert [judgement.not_worse("", made(*x)).verdict for x in ((-1, 0.04), (0.06, 0.3), (0.04, 0.06))] == [
         "shown", "refuted", "undecided",

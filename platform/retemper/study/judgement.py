@@ -34,10 +34,13 @@ class Judgement:
 
 
 def more(words: str, found: Estimate | None) -> Part:
-    """Effect > 0 is claimed. Shown: the interval is above 0. Refuted: it is below the smallest effect of `WORTH`."""
+    """Effect > 0 is claimed. Refuted: the interval is below the smallest effect of `WORTH`. Shown: it is above 0.
+
+    Where it is both, the effect is real and too small to be what the claim means: refuted.
+    """
     if found is None:
         return Part(words, "undecided", "", NO_PAIRS)
-    verdict: Verdict = "shown" if found.low > 0 else "refuted" if found.high < WORTH[found.scale] else "undecided"
+    verdict: Verdict = "refuted" if found.high < WORTH[found.scale] else "shown" if found.low > 0 else "undecided"
     return Part(words, verdict, found.words(), basis(found))
 
 
