@@ -180,12 +180,12 @@ def test_cost_model_finds_what_was_planted(root: Path) -> None:
         replayed = 4 * size / 4 if one.name == "replay" else 0
         return 3 + 0.01 * epochs * size * 3 + 0.05 * epochs * replayed
 
-    nothing = cost.fit(found)
+    nothing = cost.fit(root)
     assert nothing.runs == 0 and nothing.of(found[0]) < nothing.of(found[-1])
     for one in found:
         if one.levels["size"] != 100:
             write_result(one, seconds=seconds(one))
-    model = cost.fit(found)
+    model = cost.fit(root)
     assert model.runs == 12 and model.spread < 1.02
     for one in found:
         assert model.of(one) == pytest.approx(seconds(one), rel=0.05)
@@ -209,11 +209,11 @@ def test_budget(root: Path) -> None:
     made = study(root, designs=designs, budget={"cpu_hours": 150 / 3600})
     found = runs(root, designs=designs)
     driver = run.Driver(made, found, root)
-    driver.model = cost.Model((60.0, 0.0, 0.0), {}, 1, 1.0)
+    driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
     last = [job for job in driver.jobs if job.kind == "run"]
     assert [driver.may_start(job) for job in last[:3]] == [True, True, False]
     driver.ended(last[0], {"failed": "it broke", "cpu_seconds": 20.0})
-    driver.model = cost.Model((60.0, 0.0, 0.0), {}, 1, 1.0)
+    driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
     assert driver.may_start(last[3]) and not driver.may_start(last[4])
 
 

@@ -1,9 +1,9 @@
-"""How long runs take: a model of the CPU seconds, fitted on the runs that are finished.
+"""How long runs take: a model of the CPU seconds, fitted on the runs that are finished, of whatever study.
 
 The seconds of a run are a sum of non-negative parts (a constant, one for each atom trained on, one for each replayed
-structure), fitted to the relative error by non-negative least squares (Lawson, Hanson, Solving Least Squares
-Problems, 1974), times what systems, strategies and foundations take beyond that, shrunk towards one where few runs
-say so. Sums extrapolate to sizes that no run had as the work itself does.
+structure, one for each robustness metric), fitted to the relative error by non-negative least squares (Lawson, Hanson,
+Solving Least Squares Problems, 1974), times what systems, strategies and foundations take beyond that, shrunk towards
+one where few runs say so. Sums extrapolate to sizes that no run had as the work itself does.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from retemper.study.jobs import Job, spent_on
+from retemper.files import read_json
+from retemper.study.jobs import RESULTS, Job, spent_on
 from retemper.study.plan import Run
-from retemper.study.table import result
 from retemper.systems.listing import size as count
 
 FACTORS = ("system", "strategy", "foundation")
@@ -30,7 +31,7 @@ POOL_ATOMS = 10.0  # of a replayed structure; only the order of runs without any
 class Model:
     """Expected seconds of a run; without finished runs a measure of its work, in no unit."""
 
-    parts: tuple[float, float, float]
+    parts: tuple[float, ...]  # seconds for each unit of `work`
     factors: Mapping[str, float]  # by axis and level
     runs: int  # that it was fitted on
     spread: float  # relative error of a single run, as a factor; 1 is none
@@ -43,15 +44,15 @@ class Model:
         return value
 
 
-def work(run: Run) -> tuple[float, float, float]:
-    """One, atoms trained on, replayed structures."""
+def work(run: Run) -> tuple[float, ...]:
+    """One, atoms trained on, replayed structures, robustness metrics."""
     settings, strategy = run.settings, run.strategy
     frames, atoms = structures(run)
     train = frames if settings.dataset.max_train is None else min(frames, settings.dataset.max_train)
     epochs = settings.finetune.epochs
     batch = min(train, strategy.training.batch_size or settings.finetune.batch_size)
     replayed = strategy.replay.batch_size * math.ceil(train / batch) if strategy.replay else 0
-    return 1.0, epochs * train * atoms, float(epochs * replayed)
+    return 1.0, epochs * train * atoms, float(epochs * replayed), float(len(settings.robustness.metrics))
 
 
 def structures(run: Run) -> tuple[int, float]:
@@ -75,31 +76,36 @@ def _count(path: Path, mtime: int) -> tuple[int, int]:
     return count(path)
 
 
-def fit(runs: Sequence[Run]) -> Model:
-    """The model from those of `runs` that are finished."""
+def about(run: Run) -> dict[str, Any]:
+    """What a result keeps of the run, so that runs of other studies can be estimated from it."""
+    return {"work": list(work(run)), **{axis: str(run.levels[axis]) for axis in FACTORS}}
+
+
+def fit(root: Path) -> Model:
+    """The model from all results of finished runs below `root`."""
     from scipy.optimize import nnls
 
-    ended = [(run, found) for run in runs if (found := result(run.root, run.key)) and "failed" not in found]
-    known = [(run, float(found["cpu_seconds"])) for run, found in ended if found["cpu_seconds"] > 0]
+    every = [read_json(path) for path in sorted((root / RESULTS).glob("*.json"))]
+    known = [found for found in every if "failed" not in found and found["cpu_seconds"] > 0]
     if not known:
-        return Model((0.0, 1.0, POOL_ATOMS), {}, 0, 1.0)
-    seconds = np.array([value for _, value in known])
-    rows = np.array([work(run) for run, _ in known]) / seconds[:, None]
+        return Model((0.0, 1.0, POOL_ATOMS, 0.0), {}, 0, 1.0)
+    seconds = np.array([found["cpu_seconds"] for found in known])
+    done = np.array([found["cost"]["work"] for found in known])
+    rows = done / seconds[:, None]
     scale = rows.max(axis=0)
     scale[scale == 0] = 1.0
-    parts, _ = nnls(rows / scale, np.ones(len(known)))
-    parts = parts / scale
-    left = np.log(seconds / np.maximum([np.dot(parts, work(run)) for run, _ in known], 1e-9))
+    parts = nnls(rows / scale, np.ones(len(known)))[0] / scale
+    left = np.log(seconds / np.maximum(done @ parts, 1e-9))
     factors: dict[str, float] = {}
     for axis in FACTORS:
-        levels = np.array([str(run.levels[axis]) for run, _ in known])
+        levels = np.array([found["cost"][axis] for found in known])
         for level in np.unique(levels):
             own = left[levels == level]
             effect = float(own.sum() / (len(own) + FEW))
             factors[f"{axis} {level}"] = math.exp(effect)
             left[levels == level] -= effect
     spread = math.exp(float(np.sqrt(np.mean(left**2))))
-    return Model((float(parts[0]), float(parts[1]), float(parts[2])), factors, len(known), spread)
+    return Model(tuple(map(float, parts)), factors, len(known), spread)
 
 
 def of_stages(jobs: Sequence[Job]) -> dict[str, float]:

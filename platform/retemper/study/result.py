@@ -8,6 +8,7 @@ from typing import Any
 from retemper.files import read_json
 from retemper.finetune.plan import versions
 from retemper.results import FOUNDATION, evaluation_metrics, read_results
+from retemper.study import cost
 from retemper.study.plan import Run
 
 
@@ -20,7 +21,7 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
         ``values`` and ``foundation``: the numbers of `results.evaluation_metrics` of the model, and of the
         foundation itself on the same structures; ``counts``: structures or curves behind each robustness value;
         ``unmeasured``: why a robustness metric has no value; ``e0s``: rank, elements that stay open, and the error
-        of the foundation after the shift, meV/atom; ``structures`` by set; ``training``; ``versions``.
+        of the foundation after the shift, meV/atom; ``structures`` by set; ``training``; ``cost``; ``versions``.
     """
     settings, name = run.settings, run.name
     found = read_results(here, settings, strategies=[name])
@@ -43,5 +44,6 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
         "training": {
             key: training[key] for key in ("key", "best_epoch", "epochs", "sha256", "trainable", "parameters")
         },
+        "cost": cost.about(run),
         "versions": versions(),
     }

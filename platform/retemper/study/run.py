@@ -72,7 +72,7 @@ class Driver:
         self.study, self.every, self.root = study, list(every), root
         self.by_key = {one.key: one for one in self.every}
         self.jobs = jobs(self.every)
-        self.model = cost.fit(self.every)
+        self.model = cost.fit(self.root)
         self.stages = cost.of_stages(self.jobs)
         self.device = self.every[0].settings.finetune.device
         self.spent = sum(self._spent(job) for job in self.jobs)
@@ -162,7 +162,7 @@ class Driver:
             return
         if "failed" in found and not job.done:
             write_json(job.output, found)
-        self.model = cost.fit(self.every)
+        self.model = cost.fit(self.root)
         tracking_study.record(self.root, self.study, job.run)
         left = [one for one in self.missing if one.kind == "run"]
         total = self.left()
