@@ -61,6 +61,19 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
         assert proof["ran"]["start_gap"] < 1e-9
 
 
+@pytest.mark.parametrize("labels", ["original", "foundation"])
+@pytest.mark.parametrize("trains", [{"freeze": 6}, {"freeze": 5}, {"lora": {"rank": 2, "alpha": 1.0}}], ids=str)
+def test_replay_goes_with_freezing_and_adapters(
+    labels: str, trains: dict[str, Any], files: dict[str, Any], tmp_path: Path
+) -> None:
+    """By settings alone, with either labels, at a weight of its own: what ran is what was asked."""
+    plan = make_plan(files, "replay", epochs=1, replay__labels=labels, replay__weight=0.3, **trains)
+    summary, _ = run(plan, tmp_path)
+    proof = json.loads((tmp_path / "effective.json").read_text())
+    assert proof["differences"] == [] and summary["trainable"] < summary["parameters"]
+    assert proof["ran"]["replay_weight"] == 0.3 and proof["ran"]["heads"] == ["pt_head", "Default"]
+
+
 def test_lr_and_ema_of_replay_are_not_overwritten(files: dict[str, Any], tmp_path: Path) -> None:
     """MACE sets lr 1e-4 and EMA 0.99999 in multihead mode unless told otherwise."""
     run(make_plan(files, "replay", epochs=1, training__lr=2.5e-3, training__ema_decay=0.97), tmp_path)
