@@ -206,6 +206,8 @@ def test_the_longest_way_goes_first(root: Path) -> None:
 def test_budget(root: Path) -> None:
     """What is spent and under way counts: two runs of a minute fit into 2.5 minutes, the third does not."""
     designs = {"all": {"axes": {"seed": [1, 2, 3, 4, 5]}}}
+    with pytest.raises(RetemperError, match="not in what it uses"):
+        run.Driver(study(root, designs=designs, budget={"gpu_hours": 1}), runs(root, designs=designs), root)
     made = study(root, designs=designs, budget={"cpu_hours": 150 / 3600})
     found = runs(root, designs=designs)
     driver = run.Driver(made, found, root)
@@ -273,29 +275,38 @@ def test_killed_and_resumed(files: dict[str, Any], tmp_path: Path) -> None:
     designs = {
         "all": {"axes": {"strategy": ["naive", "replay"], "seed": [1, 2]}},
         "rates": {"axes": {"training.lr": [1e30]}},
+        "broken": {"axes": {"system": ["broken"], "seed": [1, 2]}},
     }
+    write_frames(root / "data/raw/broken.extxyz", frames[:1])
+    system = (root / "systems/salt.yaml").read_text().replace("salt", "broken")
+    (root / "systems/broken.yaml").write_text(system)
     study(root, designs=designs, metrics=["short_range"])
     other = shutil.copytree(root, tmp_path / "other")
     done = subprocess.run(command("studies/some.yaml"), cwd=other, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "some: 1 failed, 4 finished" in done.stdout and "5 runs (4 of all, 1 of rates), 0 are there" in done.stdout
+    assert (
+        "some: 3 failed, 4 finished" in done.stdout and "7 runs (4 of all, 1 of rates, 2 of broken), 0" in done.stdout
+    )
     killed(root, lambda: any((root / ".cache/training").glob("*/state.pt")))
     assert results(root) == 0
-    killed(root, lambda: results(root) >= 2)
+    assert not any((root / "studies/some").glob("table.csv"))
+    killed(root, lambda: results(root) >= 4)  # the two that cannot be, and two more
     at_least = results(root)
     done = subprocess.run(command("studies/some.yaml"), cwd=root, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{at_least} are there, {5 - at_least} to run" in done.stdout
+    assert f"{at_least} are there, {7 - at_least} to run" in done.stdout
     pd.testing.assert_frame_equal(compared(root), compared(other))
-    rows = table.finished(table.read(root / "studies/some/table.csv"))
+    rows = table.read(root / "studies/some/table.csv")
+    assert all(rows.loc[rows["system"] == "broken", "reason"].str.startswith("dataset: "))
+    rows = table.finished(rows)
     assert len(rows) == 4 and (rows["short_range_n"] > 5).all() and (rows["forgetting_ratio"] > 0).all()
     again = subprocess.run(command("studies/some.yaml"), cwd=root, env=environment(), capture_output=True, text=True)
-    assert "5 are there, 0 to run" in again.stdout
+    assert "7 are there, 0 to run" in again.stdout
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     kept = client.search_runs([client.get_experiment_by_name("study-some").experiment_id])
-    assert len(kept) == 5 and {one.info.status for one in kept} == {"FINISHED", "FAILED"}
+    assert len(kept) == 7 and {one.info.status for one in kept} == {"FINISHED", "FAILED"}
     tags = {one.data.tags["retemper.key"]: one.data.tags for one in kept}
     for _, row in rows.iterrows():
         assert tags[row["run"]]["axis.strategy"] == row["strategy"] and tags[row["run"]]["axis.seed"] == row["seed"]

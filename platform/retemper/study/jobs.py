@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from retemper.study.plan import Run
 CACHE = Path(".cache/study")
 RESULTS = Path("studies/results")
 LINKED = ("strategies", "foundations", "data", "systems", ".cache")  # of the project, in the folder of a run
-SPENT = "spent.json"  # CPU seconds of a job so far, in its folder
+SPENT = "spent.json"  # seconds that a job has taken so far, in its folder
 CHECKPOINTS = ("state.pt", "best.pt")  # of a training; nothing reads them once it is finished
 STAGES = ("dataset", "whole", "e0s", "replay", "pseudolabel", "foundation", "foundation-robustness")
 
@@ -98,14 +99,15 @@ def perform(job: Job) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``cpu_seconds`` that it has taken in all, kills included; ``failed`` with the reason where it failed.
+        ``cpu_seconds`` that it has taken in all (on a GPU by the clock), kills included; ``failed``: the reason where
+        it failed.
         What fails fails again, so a run's failure is its result.
     """
     launch.prepare(job.run.settings.finetune.device)
     warnings.simplefilter("ignore")
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(f"{job.folder}.lock"), _clock(job.folder) as spent:
+        with FileLock(f"{job.folder}.lock"), _clock(job) as spent:
             if not job.done:
                 launch.import_mace()
                 _stage(job) if job.kind != "run" else _run(job, spent)
@@ -122,25 +124,28 @@ def reason_of(error: Exception, root: Path) -> str:
     return text.replace(f"{root}/", "").replace("\n", " ").strip()
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process and of the processes that it has seen end, s."""
+def seconds(device: str) -> float:
+    """CPU time of this process and of the processes that it has seen end; on a GPU the time by the clock."""
+    if device != "cpu":
+        return time.monotonic()
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def spent_on(folder: Path) -> float:
-    """CPU seconds of a job so far, those before a kill included."""
+    """Seconds of a job so far, those before a kill included."""
     return float(read_json(folder / SPENT)["cpu_seconds"]) if (folder / SPENT).is_file() else 0.0
 
 
 @contextmanager
-def _clock(folder: Path) -> Iterator[Any]:
+def _clock(job: Job) -> Iterator[Any]:
     """Yield a function that writes down and returns what a job has taken; it is called at the end in any case."""
-    before, start = spent_on(folder), cpu_seconds()
+    device = job.run.settings.finetune.device
+    before, start = spent_on(job.folder), seconds(device)
 
     def spent() -> float:
-        total = round(before + cpu_seconds() - start, 2)
-        write_json(folder / SPENT, {"cpu_seconds": total})
+        total = round(before + seconds(device) - start, 2)
+        write_json(job.folder / SPENT, {"cpu_seconds": total})
         return total
 
     try:
@@ -250,7 +255,9 @@ def _run(job: Job, spent: Any) -> None:
     for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
     collect.collect(here, run.name, settings.foundation, [plan], [folder], [summary], {})
+    launch.release_memory()
     evaluate.run(run.name, settings, here)
+    launch.release_memory()
     if settings.robustness.metrics:
         from retemper.robustness import project as robustness
 

@@ -75,6 +75,13 @@ class Driver:
         self.model = cost.fit(self.root)
         self.stages = cost.of_stages(self.jobs)
         self.device = self.every[0].settings.finetune.device
+        if study.budget is not None and (study.budget.gpu_hours is None) != (self.device == "cpu"):
+            raise RetemperError(
+                f"The budget of study {study.name} is not in what it uses.",
+                expected="cpu_hours on a CPU, gpu_hours on a GPU",
+                got=f"finetune.device {self.device}",
+                fix="change budget, or base.finetune.device",
+            )
         self.spent = sum(self._spent(job) for job in self.jobs)
         self.started: dict[str, float] = {}
 
