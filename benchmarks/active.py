@@ -33,6 +33,7 @@ from retemper.settings import Settings
 
 SELECTORS = ("random", "uncertainty", "farthest_point", "combined")
 TESTS = ("inside", "outside")
+BATCH = 4
 SOUND = 10  # replicas of MD that a model is asked to survive
 GATES = {"inside": 100.0, "outside": 200.0, "sound": 0.9}  # meV/A, meV/A, share of the replicas
 
@@ -47,7 +48,7 @@ def settings_of(system: str, selector: str, seed: int, options: argparse.Namespa
             "strategies": ["naive"],
             "seeds": [seed + 1],
             "dataset": {"files": ["none"], "level_of_theory": "GFN2-xTB"},
-            "finetune": {"epochs": options.epochs, "batch_size": 4},
+            "finetune": {"epochs": epochs(10, options), "batch_size": BATCH},
             "acquire": {
                 "explorers": [{"name": "md", "options": md}],
                 "selector": selector,
@@ -61,12 +62,24 @@ def settings_of(system: str, selector: str, seed: int, options: argparse.Namespa
     )
 
 
+def epochs(labels: int, options: argparse.Namespace) -> int:
+    """As many as make `options.gradient_steps`: curves are to show what labels are worth, not longer training."""
+    return -(-options.gradient_steps // max(1, labels // BATCH))
+
+
 def round_folder(base: Path, system: str, selector: str, seed: int, number: int) -> Path:
     """Where a round's training set, model and results lie; the first is the same for every selector."""
     return base / system / ("start" if number == 0 else selector) / f"seed-{seed}" / f"round-{number}"
 
 
-def run_round(folder: Path, train: list[Atoms], data: dict[str, list[Atoms]], settings: Settings, seed: int) -> None:
+def run_round(
+    folder: Path,
+    train: list[Atoms],
+    data: dict[str, list[Atoms]],
+    settings: Settings,
+    seed: int,
+    options: argparse.Namespace,
+) -> None:
     """Train on `train`, measure both tests, explore; writes the folder whole or not at all."""
     from retemper.active import choose
     from retemper.active.source import Source
@@ -85,6 +98,8 @@ def run_round(folder: Path, train: list[Atoms], data: dict[str, list[Atoms]], se
             write_frames(out / f"runs/dataset/{name}.extxyz", frames)
         entry = find(settings.foundation, root)
         diagnose(settings, out / "runs/dataset", weights(entry, root), out / "runs/e0s/e0s.json", head=entry.head)
+        longer = {"epochs": epochs(len(train), options)}
+        settings = settings.model_copy(update={"finetune": settings.finetune.model_copy(update=longer)})
         (plan,) = build.plans(settings, "naive", out)
         training = out / "training"
         fit(plan, training, lambda row: None)
@@ -135,7 +150,7 @@ def run_curve(base: Path, system: str, selector: str, seed: int, options: argpar
     for number in range(options.rounds + 1):
         folder = round_folder(base, system, selector, seed, number)
         if not (folder / "result.json").is_file():
-            run_round(folder, train, data, settings, seed)
+            run_round(folder, train, data, settings, seed, options)
         found = read_json(folder / "result.json")
         print(
             f"{system} {selector} seed {seed} round {number}: {found['train']} labels, inside {found['inside']:.0f}, "
@@ -233,7 +248,7 @@ def main() -> None:
     add("--labels", type=int, default=10)
     add("--candidates", type=int, default=200)
     add("--steps", type=int, default=600, help="of each of 10 replicas of exploring MD")
-    add("--epochs", type=int, default=40)
+    add("--gradient-steps", type=int, default=600, help="of each training, however many labels it has")
     add("--smoke", action="store_true", help="one system, one seed, one round, tiny")
     add("--table", action="store_true", help="only what is done")
     options = parser.parse_args()
@@ -241,8 +256,8 @@ def main() -> None:
     launch.import_mace()
     if options.smoke:
         options.systems, options.seeds, options.selectors, options.rounds = ["sn2"], [0], ["random", "combined"], 1
-        options.epochs, options.steps, options.candidates, options.labels = 2, 40, 20, 3
-    names = ("uncertainty", "labels", "candidates", "steps", "epochs", "smoke")
+        options.gradient_steps, options.steps, options.candidates, options.labels = 6, 40, 20, 3
+    names = ("uncertainty", "labels", "candidates", "steps", "gradient_steps", "smoke")
     base = project_root() / ".cache/benchmarks/active" / digest({name: getattr(options, name) for name in names})
     if not options.table:
         for seed in options.seeds:

@@ -7,31 +7,17 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from servers import answers, free_ports, wait_for
 from sweeps import environment
 
 STORE = "--object-store-memory=80000000"
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def token(folder: Path) -> dict[str, str]:
@@ -43,8 +29,11 @@ def token(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[str]:
-    """Address of the dashboard. The workers' ``RETEMPER_SCRATCH`` is set: they go as if they shared no disk."""
+def cluster(folder: Path, **head: str) -> Iterator[str]:
+    """Address of the dashboard. The workers' ``RETEMPER_SCRATCH`` is set: they go as if they shared no disk.
+
+    `head` goes into the environment of the head node.
+    """
     ray = str(Path(sys.executable).parent / "ray")
     port, dashboard, client, *agents = free_ports(12)
     started: list[subprocess.Popen[bytes]] = []
@@ -63,7 +52,7 @@ def cluster(folder: Path) -> Iterator[str]:
     temporary = tempfile.mkdtemp(prefix="rt")
     try:
         start("head", "--head", "--num-cpus=0", f"--port={port}", "--dashboard-host=127.0.0.1",
-              f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}")  # fmt: skip
+              f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", **head)  # fmt: skip
         wait_for(lambda: answers(f"http://127.0.0.1:{dashboard}/api/version"), started[0])
         for name in ("one", "two"):
             start(name, f"--address=127.0.0.1:{port}", "--num-cpus=1", RETEMPER_SCRATCH=str(folder / f"scratch-{name}"))
@@ -86,25 +75,6 @@ def family_of(pid: int) -> list[psutil.Process]:
         return [one, *one.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def answers(address: str) -> bool:
-    """Whether a server is there; without the token it refuses, which is an answer."""
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-
-
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert process.poll() is None, "the node ended"
-        assert time.monotonic() < end, "the node did not come up"
-        time.sleep(0.5)
 
 
 def submit(

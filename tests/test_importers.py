@@ -115,10 +115,10 @@ def test_columns_in_another_order(tmp_path: Path) -> None:
     [
         ("end\n", "", 1, "ends with 'end'"),
         ("energy -1.25\n", "", 1, "atoms and an energy"),
-        ("energy -1.25", "energy abc", 9, "energy"),
+        ("energy -1.25", "energy abc", 8, "energy"),
         ("lattice 0.0 2.0 8.0\n", "", 1, "three lattice vectors"),
-        (" -0.01 0.02 -0.03", " -0.01 0.02", 8, "atom"),
-        ("Cl", "Xq", 8, "atom"),
+        (" -0.01 0.02 -0.03", " -0.01 0.02", 7, "atom"),
+        ("Cl", "Xq", 7, "atom"),
         ("comment", "coment", 2, "lattice, atom"),
         ("begin\n", "", 1, "'begin'"),
     ],

@@ -318,8 +318,10 @@ def test_observables_of_known_figures(tmp_path: Path) -> None:
     cluster = [a + b]
     against = found("observables", here, tmp_path, figures=None, frames=cluster, oracle=planted(depth=0.8))
     assert against.value == pytest.approx(50.0, abs=0.1)
-    with pytest.raises(NotApplicableError):
-        metrics.load("observables").plan(replace(here, figures=None))
+    cluster[0].info["charge"] = -1  # of which part?
+    for frames in ([], cluster):
+        with pytest.raises(NotApplicableError, match="cohesion: frames of several molecules"):
+            metrics.load("observables").plan(replace(here, figures=None, frames=frames, oracle=planted(depth=0.8)))
 
 
 def test_a_barrier_is_the_saddles_height(tmp_path: Path) -> None:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 import yaml
 from conftest import build_tiny
 from mace.calculators import MACECalculator
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
+from servers import NAMES
 
 import retemper
 from retemper import registry
@@ -29,51 +27,15 @@ from retemper.promotion import aliases, history, lock, promote, show
 from retemper.settings import Settings, load_settings
 
 pytestmark = pytest.mark.slow
-NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """``mlflow server`` with basic authentication; yields the variables that its administrator sets."""
-    pytest.importorskip("flask_wtf")
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    password = secrets.token_urlsafe(20)
-    (folder / "auth.ini").write_text(
-        "[mlflow]\ndefault_permission = READ\nadmin_username = admin\n"
-        f"database_uri = sqlite:///{folder}/auth.db\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in NAMES},
-        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(),
-    }
-    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            assert process.poll() is None, (folder / "log").read_text()
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=2)
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield dict(zip(NAMES, (uri, "admin", password), strict=True)) | {"folder": str(folder)}
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:  # its workers may wait for jobs
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    stores = ("--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", f"{folder}/artifacts")
+    with servers.mlflow(folder, *stores) as variables:
+        yield variables | {"folder": str(folder)}
 
 
 @pytest.fixture(scope="module")

@@ -50,12 +50,20 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], seconds: 
 def kill(process: subprocess.Popen[str]) -> None:
     """kill -9 of the driver: Ray and the trials must end by themselves (two idle agents of Ray take minutes)."""
     family = psutil.Process(process.pid).children(recursive=True)
-    family = [one for one in family if not one.name().endswith("Agent")]
-    assert workers(family)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(family, timeout=60)
-    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    end = time.monotonic() + 60
+    while left := [one for one in family if lives(one)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.5)
+
+
+def lives(one: psutil.Process) -> bool:
+    """Whether a process still does anything; an agent takes its name only some time after it has started."""
+    try:
+        return one.status() != psutil.STATUS_ZOMBIE and not one.name().endswith("Agent")
+    except psutil.NoSuchProcess:
+        return False
 
 
 def workers(family: list[psutil.Process]) -> list[psutil.Process]:
@@ -76,6 +84,7 @@ def test_killed_driver_and_worker(files: dict[str, Any], tmp_path: Path) -> None
     change_strategy(root, "naive", search)
     first = start(root)
     wait_for(lambda: any(one.state == "running" and 2 <= epochs_done(root, one) < 7 for one in trials(root)), first)
+    assert workers(psutil.Process(first.pid).children(recursive=True))
     kill(first)
     broken = [one for one in trials(root) if one.state == "running"]
     finished = {one.training: (root / f".cache/training/{one.training}/summary.json").stat().st_mtime_ns

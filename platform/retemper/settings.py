@@ -115,7 +115,7 @@ class Evaluate(Section):
 
 class Robustness(Section):
     metrics: list[str] = Field(["all"], min_length=1)  # names as `retemper metrics` lists them; [all]: every one
-    level: Literal["quick", "standard", "thorough"] = "quick"  # some 1 and 5 minutes a model, and hours
+    level: Literal["quick", "standard", "thorough"] = "quick"  # minutes for a small model, and hours
     seeds: list[int] | None = None  # training seeds to measure; null: the first
     elements: list[str] | None = None  # to test; null: those of the data set
     reference: str | None = None  # trajectory for radial distributions; null: the frames of the data set

@@ -25,7 +25,7 @@ from mace.tools import build_default_arg_parser
 
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
-from retemper.finetune import checkpoint, loop, proof
+from retemper.finetune import checkpoint, contraction, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
@@ -105,7 +105,8 @@ def _train(
         loader = PairedLoader(
             frames[TARGET][0], frames[REPLAY][0], plan.batch_size, strategy.replay.batch_size, plan.seed
         )  # fmt: skip
-    gap = _gap_to_foundation(plan, model, next(iter(given["valid_loaders"][TARGET])), device)
+    with contraction.sparse(model):
+        gap = _gap_to_foundation(plan, model, next(iter(given["valid_loaders"][TARGET])), device)
     want = proof.asked(plan)
     got = proof.ran(
         model=model,
@@ -131,23 +132,24 @@ def _train(
             fix="this is a bug or a changed MACE release: report it with effective.json",
         )
     before = proof.fingerprint(model)
-    outcome = loop.run(
-        model=model,
-        loss_fn=loss_fn,
-        train_loader=loader,
-        valid_loaders=given["valid_loaders"],
-        optimizer=optimizer,
-        lr_scheduler=given["lr_scheduler"],
-        ema=given["ema"],
-        max_grad_norm=given["max_grad_norm"],
-        max_num_epochs=given["max_num_epochs"],
-        patience=given["patience"],
-        output_args=given["output_args"],
-        device=device,
-        folder=folder,
-        progress=progress,
-        probe=probe,
-    )
+    with contraction.sparse(model):
+        outcome = loop.run(
+            model=model,
+            loss_fn=loss_fn,
+            train_loader=loader,
+            valid_loaders=given["valid_loaders"],
+            optimizer=optimizer,
+            lr_scheduler=given["lr_scheduler"],
+            ema=given["ema"],
+            max_grad_norm=given["max_grad_norm"],
+            max_num_epochs=given["max_num_epochs"],
+            patience=given["patience"],
+            output_args=given["output_args"],
+            device=device,
+            folder=folder,
+            progress=progress,
+            probe=probe,
+        )
     got["epochs"] = outcome["epochs"]
     got["counts"] = proof.check_moved(before, model, trained)
     got["start_gap"] = gap
@@ -246,6 +248,8 @@ def _arguments(flags: dict[str, Any]) -> argparse.Namespace:
 def _write_config(path: Path, flags: dict[str, Any], strategy: Strategy) -> None:
     """Settings for ``mace_run_train --config``, to run the same without us."""
     note = "# mace_run_train --config mace.yaml\n"
+    if strategy.replay is None and strategy.start == "foundation":
+        note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"
     if strategy.replay is not None:
         note += (
             f"# replay weight {strategy.replay.weight:g}: MACE has no working setting for it (retemper.finetune.loss)\n"
@@ -282,12 +286,12 @@ def _quiet(log: Path) -> Iterator[None]:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
+        root.handlers[:] = []  # one that someone set up meanwhile would print what MACE logs
         try:
             yield
         finally:
-            for handler in [h for h in root.handlers if h not in handlers]:
-                root.removeHandler(handler)
+            for handler in root.handlers:
                 handler.close()
-            root.filters[:] = filters
+            root.handlers[:], root.filters[:] = handlers, filters
             root.setLevel(level)
             torch.set_default_dtype(dtype)

@@ -94,12 +94,12 @@ def _plugins(folder: str) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules([folder]))
 
 
-def generators() -> list[str]:
+def generator_names() -> list[str]:
     """Names of all generators: the files of `retemper.systems.generate`."""
     return _plugins(GENERATORS)
 
 
-def importers() -> list[str]:
+def importer_names() -> list[str]:
     """Names of all importers: the files of `retemper.systems.importers`."""
     return _plugins(IMPORTERS)
 
@@ -118,10 +118,10 @@ def catalogue(root: Path | None = None) -> dict[str, System]:
 
 def _read(path: Path) -> System:
     system = parse(System, {"name": path.stem, **read_yaml(path)}, f"{FOLDER}/{path.name}")
-    if system.generator and system.generator not in generators():
-        raise unknown(f"generator in {FOLDER}/{path.name}", system.generator, generators())
-    if system.importer and system.importer.name not in importers():
-        raise unknown(f"importer in {FOLDER}/{path.name}", system.importer.name, importers())
+    if system.generator and system.generator not in generator_names():
+        raise unknown(f"generator in {FOLDER}/{path.name}", system.generator, generator_names())
+    if system.importer and system.importer.name not in importer_names():
+        raise unknown(f"importer in {FOLDER}/{path.name}", system.importer.name, importer_names())
     return system
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import lzma
 from collections.abc import Callable
 from pathlib import Path
@@ -22,22 +23,23 @@ def size(path: Path) -> tuple[int, int]:
     Raises
     ------
     RetemperError
-        A line that should hold a number of atoms does not.
+        A line that should hold a number of atoms does not, or the file ends in a frame.
     """
-    frames = atoms = 0
+    frames = atoms = line = 0
     with OPENERS.get(path.suffix, open)(path, "rt") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
+        for text in file:
+            line += 1
+            if not text.strip():
                 continue
-            try:
-                count = int(line)
-            except ValueError:
+            count = int(text) if text.strip().isdigit() else -1
+            read = sum(1 for _ in itertools.islice(file, count + 1)) if count >= 0 else 0
+            if count < 0 or read <= count:
                 raise RetemperError(
-                    f"{path}: line {number} after {frames} frames.", expected="a number of atoms", got=line.strip()[:60]
-                ) from None
-            for _ in range(count + 1):
-                next(file, None)
-            frames, atoms = frames + 1, atoms + count
+                    f"{path} is broken at line {line}, after {frames} frames.",
+                    expected=f"{count + 1} lines of a frame" if count >= 0 else "a number of atoms",
+                    got=f"{read} lines" if count >= 0 else text.strip()[:60],
+                )
+            line, frames, atoms = line + read, frames + 1, atoms + count
     return frames, atoms
 
 

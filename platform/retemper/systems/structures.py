@@ -12,6 +12,8 @@ import hashlib
 import numpy as np
 from ase import Atoms
 
+from retemper.errors import RetemperError
+
 
 def rng_of(group: str, seed: int) -> np.random.Generator:
     """Random generator of a group: the same on every machine, independent of other groups."""
@@ -19,9 +21,18 @@ def rng_of(group: str, seed: int) -> np.random.Generator:
 
 
 def conformers(smiles: str, rng: np.random.Generator, number: int) -> list[Atoms]:
-    """ETKDG conformers, relaxed with MMFF94; [n_atoms, 3] positions in A with hydrogens."""
-    from rdkit import Chem
-    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+    """ETKDG conformers, relaxed with MMFF94; [n_atoms, 3] positions in A with hydrogens.
+
+    Raises
+    ------
+    RetemperError
+        RDKit is not installed.
+    """
+    try:
+        from rdkit import Chem
+        from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+    except ImportError as error:
+        raise RetemperError(f"RDKit is not installed: {error}.", fix="pip install rdkit") from None
 
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     parameters = rdDistGeom.ETKDGv3()

@@ -73,10 +73,13 @@ def _figures(folder: Path | None, name: str) -> list[Atoms]:
 
 
 def _cohesion(context: Context) -> list[list[Atoms]]:
-    """Frames of several molecules or ions, each followed by its parts; non-periodic frames only."""
+    """Frames of several molecules or ions, each followed by its parts; neutral, non-periodic frames only.
+
+    Of a frame with a charge nobody says which part has it.
+    """
     if context.oracle is None:
         return []
-    frames = [a for a in context.of_known_elements(context.frames) if not a.pbc.any()]
+    frames = [a for a in context.of_known_elements(context.frames) if not a.pbc.any() and not a.info.get("charge")]
     sets = [[atoms, *fragments(atoms)] for atoms in starts(frames, SIZES[context.level]["frames"], context.seed)]
     return [group for group in sets if len(group) > 2]
 

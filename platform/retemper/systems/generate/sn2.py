@@ -51,7 +51,8 @@ def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
     if name.startswith("path-"):
         _, incoming, leaving = name.split("-")
         points = path(incoming, leaving)
-        frames = [(point, "path") for point in points]
+        half = len(points) // 2 + 1 if incoming == leaving else len(points)  # the other half is its mirror image
+        frames = [(point, "path") for point in points[:half]]
         frames += [(rattled(point, rng, RATTLE), "rattled path") for point in points]
     else:
         incoming, methyl, temperature = name.split("-")

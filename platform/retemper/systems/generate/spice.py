@@ -1,6 +1,6 @@
 """Molecules, capped dipeptides and dimers after the subsets of SPICE, at GFN2-xTB; neutral, closed shells.
 
-A group is a molecule (conformers as they are, then dynamics at 500 K) or a pair of molecules at random
+A group is a molecule (a conformer as it is, one rattled, then dynamics at 500 K) or a pair of molecules at random
 distances and orientations. SPICE itself (wB97M-D3BJ/def2-TZVPPD) is read by the importer of this name.
 
 References
@@ -25,13 +25,19 @@ MOLECULES = {
     "bromopyridine": "Brc1cccnc1",
     "caffeine": "Cn1cnc2c1c(=O)n(C)c(=O)n2C",
     "chloroaniline": "Nc1ccc(Cl)cc1",
+    "chloroacetamide": "NC(=O)CCl",
+    "chlorobenzonitrile": "N#Cc1ccc(Cl)cc1",
     "cytosine": "Nc1cc[nH]c(=O)n1",
+    "difluoroacetic-acid": "OC(=O)C(F)F",
     "dimethyl-phosphate": "COP(=O)(O)OC",
     "ethyl-sulfone": "CCS(=O)(=O)C",
+    "fluoroanisole": "COc1ccc(F)cc1",
     "fluorouracil": "O=c1[nH]cc(F)c(=O)[nH]1",
     "guanidine": "NC(N)=N",
     "hydroxamic-acid": "CC(=O)NO",
     "indole": "c1ccc2[nH]ccc2c1",
+    "iodobenzene": "Ic1ccccc1",
+    "iodoimidazole": "Ic1c[nH]cn1",
     "iodophenol": "Oc1ccc(I)cc1",
     "isoxazole": "Cc1cc(C)on1",
     "methanesulfonamide": "CS(N)(=O)=O",
@@ -126,7 +132,9 @@ def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
     path = trajectory(
         shapes[-1], rng, tally, temperature=TEMPERATURE, frames=FRAMES[kind], equilibrate=EQUILIBRATE[kind]
     )
-    frames = [(atoms, f"{kind} conformer") for atoms in shapes] + [(atoms, f"{kind} 500K") for atoms in path]
+    first, *others = shapes
+    still = [first, *(rattled(shape, rng, RATTLE) for shape in others)]  # a rigid molecule has only one
+    frames = [(atoms, f"{kind} conformer") for atoms in still] + [(atoms, f"{kind} 500K") for atoms in path]
     return label_all(frames, name, tally)
 
 
