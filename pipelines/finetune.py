@@ -5,13 +5,12 @@ python -m pipelines.finetune lora
 
 from __future__ import annotations
 
-import shutil
 import sys
 
-from retemper import launch, lineage, tracking
+from retemper import launch, tracking
 from retemper.cli import stage
-from retemper.files import atomic_folder, project_root, read_json, write_json
-from retemper.finetune import build, seeds
+from retemper.files import project_root, read_json
+from retemper.finetune import build, collect, seeds
 from retemper.settings import load_settings
 from retemper.strategies import Strategy
 from retemper.sweep import output
@@ -59,22 +58,7 @@ def main(strategy: str) -> None:
     finally:
         for plan, folder in zip(plans, folders, strict=True):
             tracking.finish_training(run_ids[plan.seed], folder, status)
-    with atomic_folder(root / "runs/finetune" / strategy) as out:
-        for plan, folder in zip(plans, folders, strict=True):
-            (out / f"seed-{plan.seed}").mkdir()
-            for name in ("model.model", "history.csv", "effective.json", "mace.yaml"):
-                shutil.copy2(folder / name, out / f"seed-{plan.seed}" / name)
-        write_json(
-            out / "summary.json",
-            {
-                "strategy": strategy,
-                "foundation": settings.foundation,
-                "settings": plans[0].strategy,
-                "found_by_sweep": found,
-                "origin": lineage.origin(root),
-                "seeds": {str(plan.seed): summary for plan, summary in zip(plans, summaries, strict=True)},
-            },
-        )
+    collect.collect(root, strategy, settings.foundation, plans, folders, summaries, found)
     for plan, summary in zip(plans, summaries, strict=True):
         proof = read_json(root / f"runs/finetune/{strategy}/seed-{plan.seed}/effective.json")
         print(

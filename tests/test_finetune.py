@@ -20,7 +20,17 @@ from retemper import strategies
 from retemper.errors import RetemperError
 from retemper.finetune.plan import head_data
 
-ALL = ["scratch", "naive", "freeze-5", "freeze-6", "lora", "replay", "pseudolabel-replay", "replay-lora"]
+ALL = [
+    "scratch",
+    "naive",
+    "freeze-5",
+    "freeze-6",
+    "lora",
+    "replay",
+    "pseudolabel-replay",
+    "replay-lora",
+    "replay-freeze",
+]
 
 
 def test_every_strategy_is_listed() -> None:
@@ -38,7 +48,8 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
     assert len(rows) == 2 and rows[1]["valid_loss"] < rows[0]["valid_loss"]
     assert inference.elements(tmp_path / "model.model") == inference.elements(files["model"])
     before, after = weights_of(files["model"]), weights(tmp_path)
-    frozen = {"freeze-5": "interactions.0.linear_up.weight", "freeze-6": "products.0.linear.weight"}.get(name)
+    up = "interactions.0.linear_up.weight"
+    frozen = {"freeze-5": up, "replay-freeze": up, "freeze-6": "products.0.linear.weight"}.get(name)
     if frozen:
         assert np.array_equal(before[frozen].numpy(), after[frozen].numpy())
     if name == "lora":
@@ -48,6 +59,19 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
         assert summary["trainable"] < summary["parameters"] / 2
     if name != "scratch":
         assert proof["ran"]["start_gap"] < 1e-9
+
+
+@pytest.mark.parametrize("labels", ["original", "foundation"])
+@pytest.mark.parametrize("trains", [{"freeze": 6}, {"freeze": 5}, {"lora": {"rank": 2, "alpha": 1.0}}], ids=str)
+def test_replay_goes_with_freezing_and_adapters(
+    labels: str, trains: dict[str, Any], files: dict[str, Any], tmp_path: Path
+) -> None:
+    """By settings alone, with either labels, at a weight of its own: what ran is what was asked."""
+    plan = make_plan(files, "replay", epochs=1, replay__labels=labels, replay__weight=0.3, **trains)
+    summary, _ = run(plan, tmp_path)
+    proof = json.loads((tmp_path / "effective.json").read_text())
+    assert proof["differences"] == [] and summary["trainable"] < summary["parameters"]
+    assert proof["ran"]["replay_weight"] == 0.3 and proof["ran"]["heads"] == ["pt_head", "Default"]
 
 
 def test_lr_and_ema_of_replay_are_not_overwritten(files: dict[str, Any], tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ OWNERS = {
     "mlflow": (
         "tracking.py",
         "tracking_sweep.py",
+        "tracking_study.py",
         "registry.py",
         "mlflow_store.py",
         "mlflow_model.py",
@@ -43,6 +44,7 @@ OWNERS = {
     "ray": (
         "active/cluster.py",
         "robustness/cluster.py",
+        "study/schedule.py",
         "sweep/nodes.py",
         "sweep/run.py",
         "sweep/search.py",
@@ -56,7 +58,7 @@ OWNERS = {
     "numba": ("robustness/radial.py",),
     "pyxtal": ("robustness/generate.py",),
     "joblib": ("robustness/engine.py", "robustness/cluster.py"),
-    "matplotlib": ("plots.py", "robustness/figures.py", "active/figures.py"),
+    "matplotlib": ("plots.py", "robustness/figures.py", "active/figures.py", "study/figures.py"),
     "rdkit": ("systems/structures.py",),
     "dvc": (),  # its command alone is used: versioning.py
     "pyscf": ("active/oracles/pyscf.py",),

@@ -12,8 +12,10 @@ from typing import Any
 
 from retemper import __version__
 from retemper.active.commands import COMMANDS as ROUND_COMMANDS
+from retemper.advise.commands import COMMANDS as ADVICE_COMMANDS
 from retemper.errors import RetemperError
 from retemper.promotion.commands import COMMANDS as MODEL_COMMANDS
+from retemper.study.commands import COMMANDS as STUDY_COMMANDS
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
@@ -173,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=f"retemper {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    every = {**COMMANDS, **ROUND_COMMANDS, **MODEL_COMMANDS}
+    every = {**COMMANDS, **STUDY_COMMANDS, **ADVICE_COMMANDS, **ROUND_COMMANDS, **MODEL_COMMANDS}
     for name, (_, arguments_of, about) in every.items():
         arguments_of(commands.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)

@@ -1,0 +1,1 @@
+"""Advice before compute is spent: `facts` of the data, `evidence` of finished studies, `recommend` from both."""

@@ -1,0 +1,185 @@
+"""What is known of labelled structures without training: size, elements, E0 rank, distance to the pretraining set."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from retemper import foundations
+from retemper.errors import RetemperError, unknown
+from retemper.files import atomic_write, digest
+from retemper.foundations import Foundation
+from retemper.frames import FORCES, is_isolated_atom, read_frames
+from retemper.settings import Dataset, Keys, Settings, parse
+from retemper.stoichiometry import composition_matrix, fixed_ratios
+
+CACHE = Path(".cache/advise")
+MOST = 200  # structures of the data whose descriptors are computed
+USUAL = 0.95  # of held-out pretraining structures are as near to the pool as what counts as near
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far the data lie from a foundation's pretraining structures, in its own descriptors."""
+
+    beyond: float  # share of the structures farther from the pool than `USUAL` of the held-out pretraining ones
+    median: float  # median distance, in units of that of the held-out ones
+    structures: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The data after all checks of the stage `dataset`."""
+
+    name: str
+    dataset: Dataset
+    train: int
+    sets: dict[str, int]
+    elements: tuple[str, ...]
+    level_of_theory: str
+    rank: int
+    ratios: tuple[str, ...]  # fixed ratios of elements, in words
+    atoms: tuple[str, ...]  # free atoms that are there
+    needed: tuple[str, ...]  # free atoms that would settle what frames and free atoms leave open
+    warnings: tuple[str, ...]
+    distances: dict[str, Distance]  # by foundation whose elements suffice and whose weights and pool are at hand
+    lacking: dict[str, tuple[str, ...]]  # elements that a foundation at hand does not know
+
+
+def dataset_of(name: str, root: Path, level: str | None = None) -> Dataset:
+    """The dataset section of a system of the catalogue, or of a file; labels of a file are found by their usual keys.
+
+    Raises
+    ------
+    RetemperError
+        Neither a system nor a file.
+    """
+    from retemper import systems
+
+    if name in systems.catalogue(root):
+        return systems.find(name, root).dataset(rounds=[])
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise unknown("system or file", name, systems.catalogue(root))
+    frame = next((atoms for atoms in read_frames(path) if not is_isolated_atom(atoms)), None)
+    ours = frame is not None and FORCES in frame.arrays
+    keys = Keys() if ours else Keys(energy="energy", forces="forces", stress="stress")
+    stated = any(_has_stress(atoms, keys) for atoms in read_frames(path))
+    content = {"files": [str(path)], "level_of_theory": level or "not stated", "rounds": []}
+    keys = keys if stated else keys.model_copy(update={"stress": None})
+    return parse(Dataset, {**content, "keys": keys.model_dump()}, name)
+
+
+def _has_stress(atoms: Atoms, keys: Keys) -> bool:
+    from retemper.labels import look_up
+
+    return keys.stress is not None and look_up(atoms, keys.stress) is not None
+
+
+def of(name: str, root: Path, level: str | None = None) -> Facts:
+    """Read, check and measure; the data are refused as the stage `dataset` would refuse them."""
+    from retemper.dataset import build
+
+    dataset = dataset_of(name, root, level)
+    at_hand = {key: entry for key, entry in foundations.catalogue(root).items() if entry.file}
+    if not at_hand:
+        raise RetemperError("No foundation is at hand.", expected="an embedded one in foundations/foundations.yaml")
+    symbols = _elements(dataset, root)
+    lacking = {key: tuple(s for s in symbols if s not in (e.elements or "").split()) for key, e in at_hand.items()}
+    able = [key for key in at_hand if not lacking[key]]
+    if not able:
+        raise RetemperError(
+            f"No foundation at hand knows all elements of {name}.",
+            expected=", ".join(f"{key} without {' '.join(missing)}" for key, missing in lacking.items()),
+            got=" ".join(symbols),
+            fix="add a foundation that knows them (retemper foundations lists named ones)",
+        )
+    settings = Settings.model_validate(
+        {"system": "data", "foundation": able[0], "strategies": ["naive"], "seeds": [1], "dataset": dataset}
+    )
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        manifest = build(settings, Path(folder) / "dataset", root)
+        sets = {part: _read(Path(folder) / f"dataset/{part}.extxyz") for part in ("train", "valid", "test", "isolated")}
+    every = [atoms for part in ("train", "valid", "test") for atoms in sets[part]]
+    numbers = sorted({int(z) for atoms in every for z in atoms.numbers})
+    counts = composition_matrix(sets["train"], numbers)
+    free = {int(atoms.numbers[0]) for atoms in sets["isolated"]}
+    ratios, _, _ = fixed_ratios(counts, numbers)
+    known = np.eye(len(numbers), dtype=int)[[z in free for z in numbers]]
+    _, _, needed = fixed_ratios(np.vstack([counts, known]), numbers)
+    return Facts(
+        name=name,
+        dataset=dataset,
+        train=len(sets["train"]),
+        sets={part: len(frames) for part, frames in sets.items()},
+        elements=tuple(manifest["elements"]),
+        level_of_theory=dataset.level_of_theory,
+        rank=int(np.linalg.matrix_rank(counts)),
+        ratios=tuple(ratios),
+        atoms=_symbols(sorted(free)),
+        needed=_symbols(needed),
+        warnings=tuple(manifest["warnings"]),
+        distances={key: found for key in able if (found := distance(at_hand[key], every, root)) is not None},
+        lacking={key: missing for key, missing in lacking.items() if missing},
+    )
+
+
+def _symbols(numbers: Any) -> tuple[str, ...]:
+    from ase.data import chemical_symbols
+
+    return tuple(chemical_symbols[z] for z in numbers)
+
+
+def _elements(dataset: Dataset, root: Path) -> list[str]:
+    return sorted({s for file in dataset.all_files for atoms in read_frames(root / file) for s in atoms.symbols})
+
+
+def _read(path: Path) -> list[Atoms]:
+    return read_frames(path) if path.stat().st_size else []
+
+
+def distance(entry: Foundation, frames: list[Atoms], root: Path) -> Distance | None:
+    """Distances of `frames` to the foundation's pool beside those of its held-out structures; `None` without either.
+
+    A structure is the mean of its atoms' descriptors; columns are scaled by their spread over the pool. The nearest
+    structure of the pool counts.
+    """
+    if entry.pool is None or entry.retention is None:
+        return None
+    from scipy.spatial import cKDTree
+
+    from retemper.descriptors import mean_descriptors
+
+    model = foundations.weights(entry, root)
+    pool, held = (_of_file(model, entry, root / path, root) for path in (entry.pool, entry.retention))
+    chosen = np.sort(np.random.default_rng(SEED).permutation(len(frames))[:MOST])
+    own = mean_descriptors(model, [frames[i] for i in chosen], head=entry.head)
+    centre, spread = pool.mean(axis=0), pool.std(axis=0)
+    spread[spread < 1e-9] = 1.0
+    tree = cKDTree((pool - centre) / spread)
+    near = tree.query((held - centre) / spread)[0]
+    far = tree.query((own - centre) / spread)[0]
+    limit, middle = float(np.quantile(near, USUAL)), float(np.median(near))
+    return Distance(float((far > limit).mean()), float(np.median(far)) / max(middle, 1e-12), len(chosen))
+
+
+def _of_file(model: Path, entry: Foundation, path: Path, root: Path) -> np.ndarray:
+    """Descriptors of a file's structures without free atoms, kept by content."""
+    from retemper.descriptors import mean_descriptors
+    from retemper.study.plan import file_hash
+
+    kept = root / CACHE / f"{digest([file_hash(model), entry.head, file_hash(path)])}.npy"
+    if not kept.is_file():
+        frames = [atoms for atoms in read_frames(path) if not is_isolated_atom(atoms)]
+        points = mean_descriptors(model, frames, head=entry.head, progress=True)
+        with atomic_write(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, points)
+    return np.asarray(np.load(kept), dtype=float)

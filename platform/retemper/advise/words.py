@@ -1,0 +1,86 @@
+"""Advice and its check as people read them, and the lines for params.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from retemper.advise import evidence
+from retemper.advise.recommend import Advice
+from retemper.sweep.front import WEIGHT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def text(advice: Advice) -> str:
+    """The advice as people read it, and the lines for params.yaml."""
+    facts = advice.facts
+    lines = [
+        f"{facts.name}: {facts.train} training structures ({_counts(facts.sets)}), {' '.join(facts.elements)}, "
+        f"{facts.level_of_theory}; scope {advice.scope}",
+        "",
+    ]
+    for choice in advice.choices:
+        rests = f", rests on {choice.runs} runs" if choice.runs else ""
+        lines += [f"{choice.what}: {choice.value}  ({choice.sure}{rests})", *(f"  - {reason}" for reason in choice.why)]
+    for title, found in (("in the way", advice.obstacles), ("extrapolated", advice.extrapolations)):
+        if found:
+            lines += ["", f"{title}:", *(f"  - {one}" for one in found)]
+    return "\n".join([*lines, "", "for params.yaml:", "", params(advice)])
+
+
+def _counts(sets: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sets.items() if name != "train" and number)
+
+
+def params(advice: Advice) -> str:
+    """YAML for params.yaml."""
+    import yaml
+
+    dataset = advice.facts.dataset.model_dump(exclude_defaults=True)
+    dataset.pop("rounds", None)
+    e0s: dict[str, Any] = {"method": advice.value("e0s")}
+    if advice.facts.needed:
+        e0s["force"] = True
+    content: dict[str, Any] = {
+        "foundation": advice.value("foundation"),
+        "strategies": [advice.value("strategy")],
+        "dataset": dataset,
+        "e0s": e0s,
+    }
+    if advice.settings:
+        content["finetune"] = {"overrides": {axis: _plain(value) for axis, value in advice.settings.items()}}
+    else:
+        content["sweep"] = {"trials": 16, "scope": advice.scope}
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)
+
+
+def _plain(value: Any) -> Any:
+    """A number as Python's own: whole where it is whole."""
+    number = float(value)
+    return int(number) if number.is_integer() else number
+
+
+def check(table: pd.DataFrame, scopes: Sequence[str] = tuple(WEIGHT)) -> str:
+    """How far behind the best the advice is on systems that it has not seen, beside fixed rules; by scope."""
+    lines = []
+    for scope in scopes:
+        found = evidence.left_out(table, scope)
+        if not found:
+            lines.append(f"{scope}: the runs have no two systems on which strategies can be compared")
+            continue
+        means, systems = evidence.mean_regret(found), len({one.system for one in found})
+        lines.append(
+            f"{scope}: behind the best strategy on a system left out, mean over {systems} systems: "
+            + ", ".join(
+                f"{'this advice' if rule == 'advice' else 'always ' + rule} {evidence.percent(v)}"
+                for rule, v in means.items()
+            )
+        )
+        for one in found:
+            each = ", ".join(f"{rule} {evidence.percent(value)}" for rule, value in one.regret.items())
+            lines.append(
+                f"  {one.system}, {one.size:g} structures: chosen {one.chosen}, best {one.best}; behind: {each}"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""Shown when foundation, E0s and hyper-parameters (the dotted axes) together account for more of the variance of the
+logarithm of the target's errors than the strategy (scratch left out), for energies and for forces: the interval of the
+difference of their shares is above 0. Refuted when one of them is below 0. The rows are those of the design that
+crosses strategies with at least one prerequisite and has the most runs. Shares depend on the levels that a study
+chose: a foundation that nobody would take, or a learning rate off by a factor of ten, weighs as it was asked to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retemper.study.judgement import Judgement, Part, missing, together
+from retemper.study.table import axes_of, finished
+from retemper.study.variance import jackknife, parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from retemper.study.judgement import Verdict
+
+CLAIM = "The prerequisites (foundation, E0s, hyper-parameters) outweigh the strategy"
+PAPER = "abstract: prerequisites whose impact routinely exceeds that of the fine-tuning strategy itself"
+BESIDE = ("system", "size", "strategy")  # axes that are no prerequisites; seeds are the residual
+
+
+def rows_of(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows to decompose, and the prerequisites that vary in them; no rows where no design crosses them."""
+    rows = finished(table)
+    rows = rows[rows["strategy"] != "scratch"]
+    others = [axis for axis in axes_of(table) if axis not in (*BESIDE, "seed")]
+    best, varied = rows[:0], list[str]()
+    for design in sorted({name for names in rows.get("designs", []) for name in str(names).split()}):
+        own = rows[[design in str(names).split() for names in rows["designs"]]]
+        these = [axis for axis in others if own[axis].nunique() > 1]
+        if these and own["strategy"].nunique() > 1 and len(own) > len(best):
+            best, varied = own, these
+    return best, varied
+
+
+def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
+    """The verdict of a table."""
+    rows, prerequisites = rows_of(table)
+    if rows.empty:
+        return missing("no design crosses strategies with foundations, E0s or settings")
+    axes = [*BESIDE, *prerequisites]
+    found, details = [], []
+    for what, column in (("forces", "target_force_rmse"), ("energies", "target_energy_rmse")):
+        own = rows[rows[column].astype(float) > 0]
+
+        def shares(some: pd.DataFrame, column: str = column) -> dict[str, float] | None:
+            return parts(some, axes, np.log(some[column].to_numpy(float)))
+
+        def difference(some: pd.DataFrame) -> float | None:
+            each = shares(some)
+            if each is None or "strategy" not in each:
+                return None
+            return sum(each.get(axis, 0.0) for axis in prerequisites) - each["strategy"]
+
+        words = f"share of the variance of {what}, prerequisites minus strategy"
+        interval = jackknife(own, difference, confidence)
+        if interval is None:
+            found.append(Part(words, "undecided", "", f"{len(own)} runs are too few for {len(axes)} axes"))
+            continue
+        mean, low, high, over = interval
+        verdict: Verdict = "shown" if low > 0 else "refuted" if high < 0 else "undecided"
+        effect = f"{100 * mean:+.0f} [{100 * low:+.0f}, {100 * high:+.0f}] points"
+        found.append(Part(words, verdict, effect, f"{len(own)} runs, interval over {over}"))
+        every = shares(own) or {}
+        details.append(f"{what}: " + ", ".join(f"{axis} {100 * share:.0f} %" for axis, share in every.items()))
+    return together(found, "; ".join(details))

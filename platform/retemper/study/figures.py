@@ -1,0 +1,92 @@
+"""Plots of a study as PNG files: learning curves, and accuracy against retention, a panel a system."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retemper.plots import style
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ACROSS = 3  # panels in a row
+
+
+def learning_png(rows: pd.DataFrame, strategies: Sequence[str], path: Path, title: str) -> None:
+    """Force error on the target against the number of training structures; mean and spread (a standard deviation
+    of the logarithm) over whatever else the rows differ in.
+    """
+    figure, panels = _panels(rows)
+    for axes, (system, own) in zip(panels, rows.groupby("system"), strict=True):
+        for strategy in strategies:
+            points = own[own["strategy"] == strategy].groupby("train")["target_force_rmse"]
+            if not points.ngroups:
+                continue
+            logs = [np.log(group.to_numpy(float)) for _, group in points]
+            n = np.array([float(str(size)) for size in points.groups])
+            mean = np.array([each.mean() for each in logs])
+            spread = np.array([each.std(ddof=1) if len(each) > 1 else 0.0 for each in logs])
+            colour, marker = style(strategies, strategy)
+            axes.plot(n, np.exp(mean), marker=marker, color=colour, label=strategy, linewidth=1.2, markersize=5)
+            axes.fill_between(n, np.exp(mean - spread), np.exp(mean + spread), color=colour, alpha=0.12, linewidth=0)
+        axes.axhline(_mean(own["foundation_target_force_rmse"]), color="black", linestyle=":", linewidth=1)
+        axes.set(xscale="log", yscale="log", title=system, xlabel="training structures", ylabel="target forces (meV/Å)")
+    _save(figure, panels, path, f"{title}; dotted: the foundation")
+
+
+def pareto_png(rows: pd.DataFrame, strategies: Sequence[str], path: Path, title: str) -> None:
+    """Force error on the pretraining distribution against that on the target, a point a run."""
+    figure, panels = _panels(rows)
+    for axes, (system, own) in zip(panels, rows.groupby("system"), strict=True):
+        for strategy in strategies:
+            points = own[own["strategy"] == strategy]
+            colour, marker = style(strategies, strategy)
+            x, y = points["target_force_rmse"], points["retention_force_rmse"]
+            axes.plot(x, y, marker, color=colour, label=strategy, markersize=5, alpha=0.75)
+        of_foundation = [_mean(own[f"foundation_{part}_force_rmse"]) for part in ("target", "retention")]
+        axes.plot(*([value] for value in of_foundation), "*", color="black", label="foundation", markersize=9)
+        axes.set(xscale="log", yscale="log", title=system)
+        axes.set(xlabel="target forces (meV/Å)", ylabel="pretraining forces (meV/Å)")
+    _save(figure, panels, path, title)
+
+
+def _mean(column: pd.Series) -> float:
+    """Geometric mean."""
+    return float(np.exp(np.log(column.to_numpy(float)).mean()))
+
+
+def _panels(rows: pd.DataFrame) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    number = rows["system"].nunique()
+    across = min(ACROSS, number)
+    down = math.ceil(number / across)
+    figure = Figure(figsize=(4.2 * across, 3.6 * down + 0.5), layout="constrained")
+    every = list(figure.subplots(down, across, squeeze=False).ravel())
+    for empty in every[number:]:
+        empty.set_axis_off()
+    return figure, every[:number]
+
+
+def _save(figure: Any, panels: Sequence[Any], path: Path, title: str) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    for axes in panels:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+            axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))
+        axes.tick_params(which="both", labelsize=7)
+        axes.grid(True, which="both", alpha=0.25)
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,268 @@
+"""The jobs of a study: stages that runs share, and the runs themselves; each calls what its pipeline stage calls.
+
+A job writes below ``.cache/study`` under the key of its content, whole or not at all, and is skipped when that is
+there. A run happens in a small project folder of links to the stages' outputs; its result goes to
+``studies/results/<key>.json``, which is kept and can be shared.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from retemper import foundations, launch
+from retemper.errors import RetemperError
+from retemper.files import read_json, write_json
+from retemper.study.plan import Run
+
+CACHE = Path(".cache/study")
+RESULTS = Path("studies/results")
+LINKED = ("strategies", "foundations", "data", "systems", ".cache")  # of the project, in the folder of a run
+SPENT = "spent.json"  # seconds that a job has taken so far, in its folder
+CHECKPOINTS = ("state.pt", "best.pt")  # of a training; nothing reads them once it is finished
+STAGES = ("dataset", "whole", "e0s", "replay", "pseudolabel", "foundation", "foundation-robustness")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage of some runs, or a run."""
+
+    kind: str  # one of STAGES, or "run"
+    key: str
+    run: Run  # whose settings count; of several runs with the same key, the first
+    needs: tuple[str, ...] = ()  # names of jobs that come before
+
+    @property
+    def name(self) -> str:
+        """Unique in a study; whole sets are datasets as any other."""
+        return f"{'dataset' if self.kind == 'whole' else self.kind}/{self.key}"
+
+    @property
+    def folder(self) -> Path:
+        """Where a stage's output and a run's project lie."""
+        return self.run.root / CACHE / self.name
+
+    @property
+    def output(self) -> Path:
+        """The file that makes the job's output whole."""
+        if self.kind == "run":
+            return self.run.root / RESULTS / f"{self.key}.json"
+        file = {
+            "e0s": "e0s.json",
+            "foundation": "runs/evaluate/foundation/metrics.json",
+            "foundation-robustness": "runs/robustness/foundation/metrics.json",
+        }
+        return self.folder / file.get(self.kind, "manifest.json")
+
+    @property
+    def done(self) -> bool:
+        return self.output.is_file()
+
+
+def jobs(runs: Sequence[Run]) -> list[Job]:
+    """The jobs of `runs`, each once: stages before what needs them, then the runs in their order."""
+    found: dict[str, Job] = {}
+    last: list[Job] = []
+    for run in runs:
+        keys = run.keys
+        named = {kind: f"{'dataset' if kind == 'whole' else kind}/{key}" for kind, key in keys.items()}
+        needs = {
+            "e0s": ("dataset",),
+            "replay": ("whole",),
+            "pseudolabel": ("replay",),
+            "foundation": ("e0s",),
+            "foundation-robustness": ("dataset",),
+        }
+        for kind in STAGES:
+            if kind in keys:
+                job = Job(kind, keys[kind], run, tuple(named[need] for need in needs.get(kind, ())))
+                found.setdefault(job.name, job)
+        last.append(Job("run", run.key, run, tuple(name for kind, name in named.items() if kind != "run")))
+    return [*found.values(), *{job.name: job for job in last}.values()]
+
+
+# ------------------------------------------------------------------ in a worker
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Do a job, or find it done.
+
+    Returns
+    -------
+    dict
+        ``cpu_seconds`` that it has taken in all (on a GPU by the clock), kills included; ``failed``: the reason where
+        it failed.
+        What fails fails again, so a run's failure is its result.
+    """
+    launch.prepare(job.run.settings.finetune.device)
+    warnings.simplefilter("ignore")
+    job.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{job.folder}.lock"), _clock(job) as spent:
+            if not job.done:
+                launch.import_mace()
+                _stage(job) if job.kind != "run" else _run(job, spent)
+            return {"cpu_seconds": spent()}
+    except Exception as error:  # whatever it is, it would come again: recorded, not retried
+        return {"cpu_seconds": spent_on(job.folder), "failed": reason_of(error, job.run.root)}
+    finally:
+        launch.release_memory()
+
+
+def reason_of(error: Exception, root: Path) -> str:
+    """A sentence that does not depend on where the project lies."""
+    text = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
+    return text.replace(f"{root}/", "").replace("\n", " ").strip()
+
+
+def seconds(device: str) -> float:
+    """CPU time of this process and of the processes that it has seen end; on a GPU the time by the clock."""
+    if device != "cpu":
+        return time.monotonic()
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def spent_on(folder: Path) -> float:
+    """Seconds of a job so far, those before a kill included."""
+    return float(read_json(folder / SPENT)["cpu_seconds"]) if (folder / SPENT).is_file() else 0.0
+
+
+@contextmanager
+def _clock(job: Job) -> Iterator[Any]:
+    """Yield a function that writes down and returns what a job has taken; it is called at the end in any case."""
+    device = job.run.settings.finetune.device
+    before, start = spent_on(job.folder), seconds(device)
+
+    def spent() -> float:
+        total = round(before + seconds(device) - start, 2)
+        write_json(job.folder / SPENT, {"cpu_seconds": total})
+        return total
+
+    try:
+        yield spent
+    finally:
+        spent()
+
+
+def _stage(job: Job) -> None:
+    """One stage into the job's folder, by the function that its script in ``pipelines`` calls."""
+    run, out = job.run, job.folder
+    settings, root, keys = run.settings, run.root, run.keys
+    entry = foundations.find(settings.foundation, root)
+    model = foundations.weights(entry, root)
+    retention = settings.evaluate.retention or entry.retention
+    device = settings.finetune.device
+    if job.kind in ("dataset", "whole"):
+        from retemper.dataset import build
+
+        build(settings if job.kind == "dataset" else run.everything, _beside_clock(out), root)
+        _adopt(out)
+    elif job.kind == "e0s":
+        from retemper.e0s import diagnose
+
+        diagnose(settings, _folder(root, "dataset", keys["dataset"]), model, out / "e0s.json", head=entry.head)
+    elif job.kind == "replay":
+        from retemper import replay
+        from retemper.frames import read_frames
+
+        whole = _folder(root, "dataset", keys["whole"])
+        target = [a for name in ("train", "valid", "test") for a in read_frames(whole / f"{name}.extxyz")]
+        held_out = root / retention if retention else None
+        replay.make(
+            settings.replay, entry, model, _beside_clock(out), retention=held_out, target=target, root=root,
+            device=device,
+        )  # fmt: skip
+        _adopt(out)
+    elif job.kind == "pseudolabel":
+        from retemper import pseudolabel
+
+        chosen, cache = _folder(root, "replay", keys["replay"]), root / pseudolabel.CACHE
+        pseudolabel.make(
+            model, entry.name, entry.head, settings.pseudolabel.dtype, chosen, _beside_clock(out), cache=cache,
+            device=device,
+        )  # fmt: skip
+        _adopt(out)
+    elif job.kind == "foundation":
+        from retemper import evaluate
+
+        evaluate.run(evaluate.FOUNDATION, settings, project(out, run, ("dataset", "e0s")))
+    else:
+        from retemper.results import FOUNDATION
+        from retemper.robustness import project as robustness
+
+        robustness.run(FOUNDATION, settings, project(out, run, ("dataset",)))
+
+
+def _folder(root: Path, kind: str, key: str) -> Path:
+    return root / CACHE / kind / key
+
+
+def _beside_clock(out: Path) -> Path:
+    """Where a function that replaces its folder whole writes: the job's own folder holds the clock."""
+    return out / "output"
+
+
+def _adopt(out: Path) -> None:
+    """Move what was written whole into the job's folder, the file that makes it whole last."""
+    source = _beside_clock(out)
+    for path in sorted(source.iterdir(), key=lambda path: path.name == "manifest.json"):
+        os.replace(path, out / path.name)
+    source.rmdir()
+
+
+def project(folder: Path, run: Run, stages: Sequence[str]) -> Path:
+    """A project folder for `run`: links to the project's folders and to the outputs of `stages`."""
+    keys = run.keys
+    for name in LINKED:
+        if (run.root / name).exists():
+            _link(folder / name, run.root / name)
+    place = {"foundation": "evaluate/foundation", "foundation-robustness": "robustness/foundation"}
+    for kind in stages:
+        source = _folder(run.root, kind, keys[kind])
+        inner = source / "runs" / place[kind] if kind in place else source
+        _link(folder / "runs" / place.get(kind, kind), inner)
+    return folder
+
+
+def _link(path: Path, target: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_symlink():
+        path.symlink_to(target)
+
+
+def _run(job: Job, spent: Any) -> None:
+    """Train, evaluate and measure one run; its result is written last."""
+    from retemper import evaluate
+    from retemper.finetune import build, collect
+    from retemper.finetune.worker import train
+    from retemper.study.result import gather
+
+    run, settings = job.run, job.run.settings
+    here = project(job.folder, run, [kind for kind in STAGES if kind in run.keys and kind != "whole"])
+    (plan,) = build.plans(settings, run.name, here)
+    folder = run.root / ".cache/training" / plan.key
+    summary = train(plan, folder, lambda row: spent())
+    for name in CHECKPOINTS:
+        (folder / name).unlink(missing_ok=True)
+    collect.collect(here, run.name, settings.foundation, [plan], [folder], [summary], {})
+    launch.release_memory()
+    evaluate.run(run.name, settings, here)
+    launch.release_memory()
+    if settings.robustness.metrics:
+        from retemper.robustness import project as robustness
+
+        robustness.run(run.name, settings, here)
+    write_json(job.output, {**gather(here, run), "cpu_seconds": spent()})
+    for name in ("runs", *LINKED):
+        path = here / name
+        path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)

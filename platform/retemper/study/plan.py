@@ -1,0 +1,260 @@
+"""From points to runs: each a whole `Settings` with keys that name everything its result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from retemper import foundations, strategies, systems
+from retemper.errors import RetemperError
+from retemper.files import digest, sha256
+from retemper.finetune.plan import versions
+from retemper.settings import Settings, parse
+from retemper.strategies import Strategy
+from retemper.study.design import Levels, Point, points
+from retemper.study.spec import ALL, AXES, OWN, PARAMS, Level, Study
+
+NO_CONSEQUENCE = {"device", "workers", "valid_batch_size", "overrides", "start", "ray"}  # fields beside the result
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study."""
+
+    levels: Levels  # a level of every axis
+    designs: tuple[str, ...]
+    settings: Settings
+    root: Path  # of the project
+
+    @property
+    def seed(self) -> int:
+        return self.settings.seeds[0]
+
+    @property
+    def name(self) -> str:
+        """The strategy's name."""
+        return self.settings.strategies[0]
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        """The strategy with the run's settings."""
+        return strategies.load(self.name, self.root, self.settings.finetune.overrides)
+
+    @cached_property
+    def foundation(self) -> dict[str, Any]:
+        """What identifies the foundation: hash of its weights, head."""
+        entry = foundations.find(self.settings.foundation, self.root)
+        return {"sha256": file_hash(foundations.weights(entry, self.root)), "head": entry.head}
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the strategy replays pretraining structures."""
+        return self.strategy.replay is not None
+
+    @property
+    def pseudolabelled(self) -> bool:
+        """Whether it replays them with labels of the foundation."""
+        return self.strategy.replay is not None and self.strategy.replay.labels == "foundation"
+
+    @property
+    def everything(self) -> Settings:
+        """The settings with every training structure of the system: what the replay set is chosen beside.
+
+        Runs of all sizes then replay the same structures, and the set is chosen once.
+        """
+        whole = self.settings.dataset.model_copy(update={"max_train": None})
+        return self.settings.model_copy(update={"dataset": whole})
+
+    # ------------------------------------------------------------------ keys
+
+    def _dataset(self, settings: Settings) -> str:
+        files = settings.dataset.all_files
+        return digest(
+            {
+                "system": settings.system,
+                "settings": settings.dataset.model_dump(exclude={"files", "test_files"}),
+                "test_files": settings.dataset.test_files,
+                "files": [file_hash(self.root / name) for name in files],
+                "elements": foundations.find(settings.foundation, self.root).elements,
+                "versions": versions(),
+            }
+        )
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """Key of every stage that the run needs, and of the run itself under ``run``."""
+        settings, entry = self.settings, foundations.find(self.settings.foundation, self.root)
+        retention = self._file(settings.evaluate.retention or entry.retention)
+        keys = {"dataset": self._dataset(settings)}
+        keys["e0s"] = digest([keys["dataset"], self.foundation, settings.e0s.model_dump()])
+        if self.replayed:
+            keys["whole"] = self._dataset(self.everything)
+            pool = self._file(settings.replay.pool or entry.pool)
+            chosen = settings.replay.model_dump(exclude={"pool"})
+            keys["replay"] = digest([keys["whole"], self.foundation, chosen, pool, retention])
+        if self.pseudolabelled:
+            keys["pseudolabel"] = digest([keys["replay"], settings.pseudolabel.model_dump()])
+        evaluated = settings.evaluate.model_dump(exclude={"retention"})
+        keys["foundation"] = digest([keys["e0s"], retention, evaluated])
+        robustness = None
+        if settings.robustness.metrics:
+            own = settings.robustness.model_dump(exclude={"workers", "ray", "reference", "seeds"})
+            robustness = {**own, "reference": self._file(settings.robustness.reference), "retention": retention}
+            keys["foundation-robustness"] = digest([keys["dataset"], self.foundation, robustness])
+        content = self.strategy.model_dump(exclude={"name", "about", "search"})
+        finetune = settings.finetune.model_dump(exclude=NO_CONSEQUENCE)
+        keys["run"] = digest([dict(keys), content, self.seed, finetune, robustness])
+        return keys
+
+    @property
+    def key(self) -> str:
+        """Names the run's result."""
+        return self.keys["run"]
+
+    def _file(self, name: str | None) -> str | None:
+        return None if name is None else file_hash(self.root / name)
+
+    def words(self) -> str:
+        """The run's levels in few words."""
+        return " ".join(
+            f"{axis} {level}" if axis in ("size", "seed") or "." in axis else str(level)
+            for axis, level in self.levels.items()
+            if not ("." in axis and level == OWN)
+        )
+
+
+def file_hash(path: Path) -> str:
+    """Hash of a file's bytes; an unchanged file is read once."""
+    if not path.is_file():
+        raise RetemperError(f"{path} does not exist.", fix="check the path, or `dvc pull`")
+    status = path.stat()
+    return _file_hash(path.resolve(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: Path, mtime: int, size: int) -> str:
+    """`mtime` and `size` are there for the cache's key."""
+    return sha256(path)
+
+
+def runs(study: Study, root: Path) -> list[Run]:
+    """All runs of a study, in the order of its designs.
+
+    Raises
+    ------
+    RetemperError
+        An unknown system, foundation, strategy, metric or setting; a level that its setting does not take.
+    """
+
+    def lacks(strategy: str, axis: str) -> bool:
+        if axis.startswith(PARAMS):
+            return False
+        section, _, rest = axis.partition(".")
+        value = getattr(strategies.load(strategy, root), section, None)
+        return not hasattr(value, rest.partition(".")[0])
+
+    for axis in study.axes:
+        if "." in axis and not axis.startswith(PARAMS):
+            used = {str(point.levels["strategy"]) for point in points(study, lambda *_: False)}
+            if all(lacks(strategy, axis) for strategy in used):
+                raise RetemperError(
+                    f"Study {study.name}: no strategy in it has the setting {axis}.",
+                    expected="a setting of a strategy such as training.lr or lora.rank",
+                    got=f"strategies {', '.join(sorted(used))}",
+                    fix=f"correct the axis; a setting of params.yaml is written {PARAMS}finetune.epochs",
+                )
+    return [Run(p.levels, p.designs, settings_of(study, p, root), root) for p in points(study, lacks)]
+
+
+def settings_of(study: Study, point: Point, root: Path) -> Settings:
+    """The settings of a point: ``base`` over the defaults, then the point's levels."""
+    levels = point.levels
+    where = f"study {study.name}, {levels}"
+    sections: dict[str, dict[str, Any]] = {name: dict(content) for name, content in study.base.items()}
+    for axis, level in levels.items():
+        if axis.startswith(PARAMS) and level != OWN:
+            section, _, field = axis.removeprefix(PARAMS).partition(".")
+            if section not in Settings.model_fields or "." in field:
+                raise RetemperError(f"{where}: {axis} is no setting.", expected=f"such as {PARAMS}finetune.epochs")
+            sections.setdefault(section, {})[field] = level
+    finetune = sections.setdefault("finetune", {})
+    if finetune.get("start", "foundation") != "foundation":
+        raise RetemperError(f"{where}: runs of a study start from the foundation.", fix="drop finetune.start")
+    own = {axis: level for axis, level in levels.items() if "." in axis and not axis.startswith(PARAMS)}
+    overrides = dict(finetune.get("overrides", {}))
+    strategy = strategies.load(str(levels["strategy"]), root)
+    for axis, level in own.items():
+        if level != OWN:
+            overrides[axis] = resolved(strategy, axis, level)
+    system = systems.find(str(levels["system"]), root)
+    size = None if levels["size"] == ALL else levels["size"]
+    dataset = {"rounds": [], **sections.get("dataset", {}), "max_train": size}
+    robustness = {**sections.get("robustness", {}), "level": study.level, "workers": 1, "seeds": None}
+    settings = parse(
+        Settings,
+        {
+            **{name: content for name, content in sections.items() if name not in ("dataset", "robustness")},
+            "system": system.name,
+            "foundation": levels["foundation"],
+            "strategies": [strategy.name],
+            "seeds": [levels["seed"]],
+            "dataset": system.dataset(**dataset),
+            "e0s": {**sections.get("e0s", {}), "method": levels["e0s"]},
+            "finetune": {**finetune, "overrides": overrides},
+            "robustness": system.robustness(**robustness, metrics=study.metrics or ["all"]),
+        },
+        where,
+    )
+    foundations.find(settings.foundation, root)
+    strategies.load(strategy.name, root, overrides)
+    if not study.metrics:
+        return settings.model_copy(update={"robustness": settings.robustness.model_copy(update={"metrics": []})})
+    from retemper.robustness import metrics
+
+    metrics.chosen(study.metrics)
+    return settings
+
+
+def resolved(strategy: Strategy, axis: str, level: Level) -> Level:
+    """The value that a level stands for: itself, or with ``x10`` ten times what the strategy has.
+
+    A factor is the same perturbation for strategies whose own values differ.
+    """
+    if isinstance(level, str) and level.startswith("x"):
+        try:
+            factor = float(level[1:])
+        except ValueError:
+            return level
+        own = strategies.value_at(strategy, axis)
+        if not isinstance(own, int | float) or isinstance(own, bool):
+            raise RetemperError(
+                f"{axis} {level}: strategy {strategy.name} has {own!r} there, which has no multiples.",
+                fix="give values instead of factors",
+            )
+        return type(own)(own * factor)
+    return level
+
+
+def values(run: Run) -> Mapping[str, Level]:
+    """What the dotted axes are in this run, factors and `OWN` resolved."""
+    found: dict[str, Level] = {}
+    for axis, level in run.levels.items():
+        if axis in AXES:
+            continue
+        if axis.startswith(PARAMS):
+            section, _, field = axis.removeprefix(PARAMS).partition(".")
+            found[axis] = getattr(getattr(run.settings, section), field)
+        else:
+            found[axis] = run.settings.finetune.overrides[axis] if level != OWN else _own(run.strategy, axis)
+    return found
+
+
+def _own(strategy: Strategy, axis: str) -> Level:
+    """The strategy's own value; `None` where it has no such section."""
+    value: Any = strategy
+    for part in axis.split("."):
+        value = getattr(value, part, None)
+    return value if isinstance(value, str | int | float) else None

@@ -1,0 +1,49 @@
+"""What is kept of a run: numbers with intervals and counts, and what was measured beside it. Plain data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retemper.files import read_json
+from retemper.finetune.plan import versions
+from retemper.results import FOUNDATION, evaluation_metrics, read_results
+from retemper.study import cost
+from retemper.study.plan import Run
+
+
+def gather(here: Path, run: Run) -> dict[str, Any]:
+    """The result of a run from the files in its project folder.
+
+    Returns
+    -------
+    dict
+        ``values`` and ``foundation``: the numbers of `results.evaluation_metrics` of the model, and of the
+        foundation itself on the same structures; ``counts``: structures or curves behind each robustness value;
+        ``unmeasured``: why a robustness metric has no value; ``e0s``: rank, elements that stay open, and the error
+        of the foundation after the shift, meV/atom; ``structures`` by set; ``training``; ``cost``; ``versions``.
+    """
+    settings, name = run.settings, run.name
+    found = read_results(here, settings, strategies=[name])
+    robust = found.robustness.get(name, {}).get("seeds", {}).get(str(run.seed), {}).get("metrics", {})
+    manifest, e0s = read_json(here / "runs/dataset/manifest.json"), read_json(here / "runs/e0s/e0s.json")
+    training = found.trainings[name][run.seed].outcome
+    return {
+        "values": evaluation_metrics(found, name, run.seed),
+        "foundation": evaluation_metrics(found, FOUNDATION, 0),
+        "counts": {metric: measured["n"] for metric, measured in robust.items()},
+        "unmeasured": {metric: m["reason"] for metric, m in robust.items() if m["value"] is None},
+        "e0s": {
+            "error": e0s["error_per_atom"]["rmse"],
+            "rank": e0s["rank"],
+            "elements": e0s["n_elements"],
+            "open": e0s["deficient"],
+        },
+        "structures": {part: content["frames"] for part, content in manifest["sets"].items()},
+        "elements": manifest["elements"],
+        "training": {
+            key: training[key] for key in ("key", "best_epoch", "epochs", "sha256", "trainable", "parameters")
+        },
+        "cost": cost.about(run),
+        "versions": versions(),
+    }

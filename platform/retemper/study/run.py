@@ -1,0 +1,195 @@
+"""A study from its file to its table: what is there is skipped, what is missing is run, what fails is a row."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from retemper import launch, tracking_study
+from retemper.errors import RetemperError
+from retemper.files import read_json, write_json
+from retemper.study import cost, report, table
+from retemper.study.jobs import CACHE, RESULTS, Job, jobs, spent_on
+from retemper.study.plan import Run, runs
+from retemper.study.spec import Study, load
+
+FOLDER = Path("studies")
+
+
+def run(path: Path, root: Path, *, retry: bool = False) -> None:
+    """Run what is missing of the study in `path` and write its table and report.
+
+    `retry` tries failed runs again; those whose process died are tried again in any case.
+
+    Raises
+    ------
+    RetemperError
+        A study that is wrong, or that runs already.
+    """
+    study = load(path)
+    every = runs(study, root)
+    (root / CACHE).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(root / CACHE / f"{study.name}.lock", timeout=0):
+            _forget(every, retry)
+            driver = Driver(study, every, root)
+            print(driver.plan(), flush=True)
+            tracking_study.sync(root, study, every)
+            try:
+                driver.work_off()
+            finally:
+                table.write(table.make(study, every), root / FOLDER / study.name / "table.csv")
+            print(f"{report.write(study, every, root)}\n{driver.counts()}")
+    except Timeout:
+        raise RetemperError(f"Study {study.name} runs already.", fix="wait for it, or end it") from None
+
+
+def dry(path: Path, root: Path) -> str:
+    """How many runs a study has, how many are there, and how long the others will take."""
+    study = load(path)
+    return Driver(study, runs(study, root), root).plan()
+
+
+def _forget(every: Sequence[Run], retry: bool) -> None:
+    """Delete the results of runs that are to be tried again."""
+    for one in every:
+        path = one.root / RESULTS / f"{one.key}.json"
+        if path.is_file():
+            found = read_json(path)
+            if found.get("died") or (retry and "failed" in found):
+                path.unlink()
+
+
+class Driver:
+    """Knows what a study still needs, starts it, and records what came of it."""
+
+    def __init__(self, study: Study, every: Sequence[Run], root: Path):
+        self.study, self.every, self.root = study, list(every), root
+        self.by_key = {one.key: one for one in self.every}
+        self.jobs = jobs(self.every)
+        self.model = cost.fit(self.root)
+        self.stages = cost.of_stages(self.jobs)
+        self.device = self.every[0].settings.finetune.device
+        if study.budget is not None and (study.budget.gpu_hours is None) != (self.device == "cpu"):
+            raise RetemperError(
+                f"The budget of study {study.name} is not in what it uses.",
+                expected="cpu_hours on a CPU, gpu_hours on a GPU",
+                got=f"finetune.device {self.device}",
+                fix="change budget, or base.finetune.device",
+            )
+        self.spent = sum(self._spent(job) for job in self.jobs)
+        self.started: dict[str, float] = {}
+
+    def _spent(self, job: Job) -> float:
+        """CPU seconds that a job has taken: of a run that is done by its result, which may come from elsewhere."""
+        return float(self._result(job)["cpu_seconds"]) if job.kind == "run" and job.done else spent_on(job.folder)
+
+    def _result(self, job: Job) -> dict[str, Any]:
+        found: dict[str, Any] = read_json(job.output)
+        return found
+
+    @property
+    def missing(self) -> list[Job]:
+        """Runs without a result, and the stages that they need and that are not there."""
+        runs_left = [job for job in self.jobs if job.kind == "run" and not job.done]
+        needed = {need for job in runs_left for need in job.needs}
+        for job in reversed(self.jobs):
+            if job.name in needed:
+                needed |= set(job.needs)
+        return [job for job in self.jobs if not job.done and (job.kind == "run" or job.name in needed)]
+
+    def expected(self, job: Job) -> float:
+        """Seconds of a job; of a run without a fit its work."""
+        return self.model.of(job.run) if job.kind == "run" else self.stages.get(job.kind, 0.0)
+
+    def left(self) -> float | None:
+        """Expected CPU seconds of what is missing; `None` without finished runs to judge by."""
+        return sum(self.expected(job) for job in self.missing) if self.model.runs else None
+
+    def plan(self) -> str:
+        """What there is to do, in words."""
+        missing = [job for job in self.missing if job.kind == "run"]
+        there = len(self.by_key) - len(missing)
+        by_design = Counter(design for one in self.every for design in one.designs)
+        lines = [
+            f"{self.study.name}: {len(self.by_key)} runs ({', '.join(f'{n} of {d}' for d, n in by_design.items())}), "
+            f"{there} are there, {len(missing)} to run"
+        ]
+        if missing and (left := self.left()) is not None:
+            lines.append(
+                f"estimate from {self.model.runs} finished runs (a run is off by a factor of {self.model.spread:.2f}): "
+                f"{hours(left)} of one core left, {hours(left / launch.cores())} on the {launch.cores()} cores here"
+            )
+        elif missing:
+            lines.append("no run is finished: how long they take is not known yet; ask again after some")
+        if self.study.budget is not None:
+            lines.append(f"budget: {hours(self.spent)} of {hours(self.study.budget.seconds)} are spent")
+        return "\n".join(lines)
+
+    def counts(self) -> str:
+        """How many runs ended how."""
+        states = Counter(table.make(self.study, self.every)["state"])
+        return f"{self.study.name}: " + ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+
+    def work_off(self) -> None:
+        """Run everything that is missing, on Ray."""
+        missing = self.missing
+        if not missing:
+            return
+        from retemper.study.schedule import work_off
+        from retemper.sweep import nodes
+
+        gpus = 0.0 if self.device == "cpu" else self.every[0].settings.sweep.gpus
+        with nodes.session(self.device, launch.cores()):
+            work_off(missing, {job.name: self.expected(job) for job in missing}, gpus, self.may_start, self.ended)
+
+    def may_start(self, job: Job) -> bool:
+        """Whether the budget allows another run beside those that are under way."""
+        if self.study.budget is None:
+            return True
+        own = self.model.of(job.run) if self.model.runs else 0.0
+        if self.spent + sum(self.started.values()) + own > self.study.budget.seconds:
+            return False
+        self.started[job.name] = own
+        return True
+
+    def ended(self, job: Job, found: dict[str, Any]) -> None:
+        """Record how a job ended, and say so."""
+        self.started.pop(job.name, None)
+        self.spent += found["cpu_seconds"]
+        if job.kind != "run":
+            self.stages = cost.of_stages(self.jobs)
+            what = f"failed: {found['failed']}" if "failed" in found else f"{found['cpu_seconds']:.0f} CPU-s"
+            print(f"  {job.kind} of {job.run.settings.system}: {what}", flush=True)
+            return
+        if "failed" in found and not job.done:
+            write_json(job.output, found)
+        self.model = cost.fit(self.root)
+        tracking_study.record(self.root, self.study, job.run)
+        left = [one for one in self.missing if one.kind == "run"]
+        total = self.left()
+        when = "" if total is None or not left else f", about {hours(total / launch.cores())}"
+        print(f"{time.strftime('%H:%M:%S')} {words(job.run, self._result(job))}; {len(left)} left{when}", flush=True)
+
+
+def words(run_: Run, found: dict[str, Any]) -> str:
+    """One line about a run that ended."""
+    if "failed" in found:
+        return f"{run_.words()}: failed: {found['failed']}"
+    values = found["values"]
+    text = f"{run_.words()}: forces {values['target.force_rmse']:.1f} meV/A"
+    if "forgetting_ratio" in values:
+        text += f", forgetting {values['forgetting_ratio']:.3g}"
+    return f"{text}, {found['cpu_seconds']:.0f} CPU-s"
+
+
+def hours(seconds: float) -> str:
+    """A duration in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,114 @@
+"""``studies/<name>.yaml`` as typed, frozen settings. Unknown keys are errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from retemper.errors import RetemperError, unknown
+from retemper.settings import Section, parse, read_yaml
+
+Level = str | int | float | None
+AXES = ("system", "foundation", "e0s", "strategy", "size", "seed")
+PARAMS = "params."  # axes of params.yaml: params.finetune.epochs; other dotted axes are settings of the strategy
+OWN = "own"  # level of a dotted axis: what strategy or section has without the axis
+ALL = "all"  # level of the axis size: every training structure
+SHARED = ("dataset", "e0s", "replay", "pseudolabel", "finetune", "evaluate", "robustness")
+
+
+class Design(Section):
+    """Which points are run: the axes that vary; all others stay at the centre."""
+
+    kind: Literal["full", "one-at-a-time", "fractional"] = "full"
+    axes: dict[str, list[Level]] = Field(min_length=1)
+    runs: int | None = Field(None, ge=1)  # of a fractional design
+    seed: int = 0  # of a fractional design
+
+    @model_validator(mode="after")
+    def _complete(self) -> Design:
+        if (self.kind == "fractional") != (self.runs is not None):
+            raise ValueError("`runs` belongs to fractional designs, and those need it")
+        for axis, levels in self.axes.items():
+            check_axis(axis)
+            if not levels or len({repr(level) for level in levels}) < len(levels):
+                raise ValueError(f"axis {axis} needs levels, each once")
+        return self
+
+
+class Budget(Section):
+    """No further run is started when its expected cost does not fit any more."""
+
+    cpu_hours: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        if (self.cpu_hours is None) == (self.gpu_hours is None):
+            raise ValueError("give cpu_hours or gpu_hours")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """Of one core, or of one GPU."""
+        return 3600.0 * (self.cpu_hours or self.gpu_hours or 0.0)
+
+
+class Study(Section):
+    """One study. `name` is the file's stem."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    about: str = ""
+    base: dict[str, dict[str, Any]] = {}  # sections of params.yaml for every run, over their defaults
+    centre: dict[str, Level]  # a level of every axis: system, foundation, strategy, size; e0s, seed where not the usual
+    designs: dict[str, Design] = Field(min_length=1)  # by name; a point that several have is run once
+    metrics: list[str] = []  # robustness metrics, as `retemper metrics` lists them; none: accuracy and retention alone
+    level: Literal["quick", "standard", "thorough"] = "quick"
+    budget: Budget | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Study:
+        for section in self.base:
+            if section not in SHARED:
+                raise ValueError(f"base: {section} is not shared by runs; use one of {', '.join(SHARED)}")
+        if {"metrics", "level"} & set(self.base.get("robustness", {})):
+            raise ValueError("base: metrics and level stand at the top of a study, not in base.robustness")
+        for axis in self.centre:
+            check_axis(axis)
+        missing = [axis for axis in AXES if axis not in {"e0s": "", "seed": "", **self.centre}]
+        if missing:
+            raise ValueError(f"centre: a level of {', '.join(missing)} is missing")
+        return self
+
+    @property
+    def axes(self) -> list[str]:
+        """All axes of the study: the usual ones, then the dotted ones as they come."""
+        dotted = [axis for design in self.designs.values() for axis in design.axes if "." in axis]
+        return [*AXES, *dict.fromkeys([*(axis for axis in self.centre if "." in axis), *dotted])]
+
+    def middle(self) -> dict[str, Level]:
+        """The centre with a level of every axis."""
+        usual: dict[str, Level] = {"e0s": "reestimate", "seed": 1}
+        return {axis: {**usual, **self.centre}.get(axis, OWN) for axis in self.axes}
+
+
+def check_axis(axis: str) -> None:
+    """Raise where `axis` is neither one of `AXES` nor a dotted setting or setting of a strategy."""
+    if "." not in axis and axis not in AXES:
+        raise ValueError(str(unknown("axis", axis, [*AXES, "training.lr", "params.finetune.epochs"])).splitlines()[0])
+
+
+def load(path: str | Path) -> Study:
+    """Read and check a study.
+
+    Raises
+    ------
+    RetemperError
+        A missing or broken file, an unknown key, axis or section.
+    """
+    path = Path(path)
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise RetemperError(f"{path} is no study.", expected="keys such as centre and designs", got=repr(content))
+    return parse(Study, {"name": path.stem, **content}, str(path))

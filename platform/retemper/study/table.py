@@ -1,0 +1,137 @@
+"""The results table of a study: a row a run, from the files under ``studies/results`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retemper.errors import RetemperError
+from retemper.files import atomic_write, read_json
+from retemper.study.jobs import RESULTS
+from retemper.study.plan import Run, values
+from retemper.study.spec import AXES, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FINISHED, FAILED, WAITING = "finished", "failed", "waiting"
+VALUE = "value of "  # column with what a dotted axis is in a run, its levels resolved
+# column: key among the values of a result; errors have .low and .high, the 95 % interval over frames
+MEASURED = {
+    "target_energy_rmse": "target.energy_rmse",
+    "target_force_rmse": "target.force_rmse",
+    "retention_energy_rmse": "retention.energy_rmse",
+    "retention_force_rmse": "retention.force_rmse",
+    "replay_head_force_rmse": "retention_replay_head.force_rmse",
+    "forgetting_ratio": "forgetting_ratio",
+}
+INTERVALS = ("target_force_rmse", "retention_force_rmse")
+OF_FOUNDATION = ("target_energy_rmse", "target_force_rmse", "retention_force_rmse")
+DIGITS = 6
+TEXT = ("designs", "reason", "e0_open")
+
+
+def result(root: Path, key: str) -> dict[str, Any] | None:
+    """What is kept of a run; `None` while it has no result."""
+    path = root / RESULTS / f"{key}.json"
+    return read_json(path) if path.is_file() else None
+
+
+def row(run: Run, found: dict[str, Any] | None, metrics: Sequence[str]) -> dict[str, Any]:
+    """One row: axes, state and reason, errors, robustness, cost. Units: meV/atom, meV/A, those of the metrics."""
+    content: dict[str, Any] = {"run": run.key, **run.levels}
+    content |= {f"{VALUE}{axis}": value for axis, value in values(run).items()}
+    content |= {"designs": " ".join(run.designs), "state": WAITING, "reason": ""}
+    if found is None:
+        return content
+    if "failed" in found:
+        return content | {"state": FAILED, "reason": found["failed"], "cpu_seconds": found["cpu_seconds"]}
+    measured, own = found["values"], found["foundation"]
+    content["state"] = FINISHED
+    content["reason"] = "; ".join(f"{metric}: {reason}" for metric, reason in found["unmeasured"].items())
+    for column, key in MEASURED.items():
+        content[column] = measured.get(key)
+        if column in INTERVALS:
+            content |= {f"{column}_{side}": measured.get(f"{key}.{side}") for side in ("low", "high")}
+    content |= {f"foundation_{column}": own.get(MEASURED[column]) for column in OF_FOUNDATION}
+    for metric in metrics:
+        key = f"robustness.{metric}"
+        content |= {metric: measured.get(key), f"{metric}_low": measured.get(f"{key}.low")}
+        content |= {f"{metric}_high": measured.get(f"{key}.high"), f"{metric}_n": found["counts"].get(metric)}
+        content[f"foundation_{metric}"] = own.get(key)
+    content |= {"e0_error": found["e0s"]["error"], "e0_rank": found["e0s"]["rank"]}
+    content |= {"e0_open": " ".join(found["e0s"]["open"]), "train": found["structures"]["train"]}
+    content |= {"epochs": found["training"]["epochs"], "best_epoch": found["training"]["best_epoch"]}
+    return content | {"cpu_seconds": found["cpu_seconds"]}
+
+
+def make(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
+    """The table of a study, runs in their order; numbers to `DIGITS` digits, so that text and frame agree."""
+    import pandas as pd
+
+    from retemper.robustness.metrics import chosen
+
+    metrics = chosen(list(study.metrics)) if study.metrics else []
+    rows = [row(run, result(run.root, run.key), metrics) for run in runs]
+    return filled(rounded(pd.DataFrame(rows)))
+
+
+def filled(content: pd.DataFrame) -> pd.DataFrame:
+    """No text is empty text, not a missing number."""
+    return content.fillna({name: "" for name in TEXT if name in content})
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with its measured numbers to `DIGITS` significant digits; axes are left alone."""
+    found = table.copy()
+    for column in found.columns.difference([*axes_of(table), "run"]):
+        if found[column].dtype.kind == "f":
+            found[column] = found[column].map(lambda value: float(f"{value:.{DIGITS}g}"))
+    return found
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """As CSV, whole or not at all."""
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A table that `write` wrote.
+
+    Raises
+    ------
+    RetemperError
+        A missing file, or one that is no such table.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise RetemperError(f"{path} does not exist.", fix="run the study: retemper study studies/<name>.yaml")
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, **dict.fromkeys(TEXT, str)})
+    missing = [name for name in ("run", *AXES, "state") if name not in table]
+    if missing:
+        raise RetemperError(f"{path} is no table of a study.", expected=f"columns {', '.join(missing)}")
+    return filled(table)
+
+
+def axes_of(table: pd.DataFrame) -> list[str]:
+    """The columns that are axes: the usual ones, and the dotted ones."""
+    dotted = [name for name in table.columns if "." in name and not name.startswith(VALUE)]
+    return [*(axis for axis in AXES if axis in table), *dotted]
+
+
+def finished(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs that came to an end; axes as text, so that levels compare however they were written."""
+    rows = table[table["state"] == FINISHED].copy()
+    for axis in axes_of(table):
+        rows[axis] = rows[axis].map(text)
+    return rows
+
+
+def text(level: Any) -> str:
+    """A level as text: 50 and 50.0 are one level."""
+    if isinstance(level, float) and level.is_integer():
+        return str(int(level))
+    return f"{level:g}" if isinstance(level, float) else str(level)

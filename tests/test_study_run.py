@@ -1,0 +1,313 @@
+"""Runs of a study: what their keys depend on, which stages they share, tables, costs, order; one from end to end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from conftest import ROOT
+from study_project import BASE, make_project, runs, study, write_result
+
+from retemper.errors import RetemperError
+from retemper.frames import is_isolated_atom, read_frames, write_frames
+from retemper.study import cost, report, run, table
+from retemper.study.jobs import RESULTS, jobs, reason_of
+from retemper.study.schedule import priorities
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project whose files hold no structures: nothing is computed."""
+    for name in ("model", "frames", "pool", "retention"):
+        (tmp_path / name).write_text(f"1\nProperties=species:S:1:pos:R:3 what={name}\nH 0 0 0\n")
+    return make_project(tmp_path / "project", *(tmp_path / name for name in ("model", "frames", "pool", "retention")))
+
+
+def by_name(found: list[Any]) -> dict[str, Any]:
+    return {f"{one.name} {one.seed}": one for one in found}
+
+
+# ------------------------------------------------------------------ keys
+
+
+def test_keys_name_everything_that_decides(root: Path) -> None:
+    """Settings, seed, data, foundation, strategy's content, pool and retention set."""
+    before = by_name(runs(root))
+    keys = {name: one.keys for name, one in before.items()}
+    assert len({one["run"] for one in keys.values()}) == 4
+    for section, change in (("finetune", {"epochs": 4}), ("evaluate", {"bootstrap": 200}), ("dataset", {"seed": 3})):
+        after = by_name(runs(root, base={**BASE, section: {**BASE[section], **change}}))
+        assert all(after[name].key != before[name].key for name in before), section
+    for path, changed in (
+        ("data/raw/salt.extxyz", {"naive 1", "replay 1"}),
+        ("foundations/pool.extxyz", {"replay 1"}),
+        ("foundations/retention.extxyz", {"naive 1", "replay 1"}),
+    ):
+        text = (root / path).read_text()
+        (root / path).write_text(text.replace("0 0 0", "0 0 1.5"))
+        after = by_name(runs(root))
+        assert {name for name in ("naive 1", "replay 1") if after[name].key != before[name].key} == changed, path
+        (root / path).write_text(text)
+    naive = root / "strategies/naive.yaml"
+    naive.write_text(naive.read_text().replace("about: ", "about: x "))
+    assert by_name(runs(root))["naive 1"].key == before["naive 1"].key
+    naive.write_text(naive.read_text() + "loss: {huber_delta: 0.02}\n")
+    after = by_name(runs(root))
+    assert after["naive 1"].key != before["naive 1"].key and after["replay 1"].key == before["replay 1"].key
+
+
+def test_what_does_not_decide(root: Path) -> None:
+    """Device, workers, params.yaml, the project's place, the strategy's name."""
+    before = [one.key for one in runs(root)]
+    finetune = {**BASE["finetune"], "device": "cuda", "workers": 3}
+    assert [one.key for one in runs(root, base={**BASE, "finetune": finetune})] == before
+    (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("epochs: 10", "epochs: 11"))
+    moved = root.with_name("moved")
+    shutil.copytree(root, moved)
+    assert [one.key for one in runs(moved)] == before
+    shutil.copy(moved / "strategies/naive.yaml", moved / "strategies/simple.yaml")
+    renamed = runs(moved, designs={"all": {"axes": {"strategy": ["simple"], "seed": [1, 2]}}})
+    assert [one.key for one in renamed] == [
+        key for key, one in zip(before, runs(root), strict=True) if one.name == "naive"
+    ]
+
+
+def test_stages_are_shared(root: Path) -> None:
+    """Two sizes, two E0 methods, naive and both replays, two seeds: counted by hand."""
+    axes = {"strategy": ["naive", "replay", "pseudolabel-replay"], "size": [4, 8], "e0s": ["reestimate", "average"]}
+    found = jobs(runs(root, designs={"all": {"axes": {**axes, "seed": [1, 2]}}}))
+    count = {kind: sum(job.kind == kind for job in found) for kind in {job.kind for job in found}}
+    assert count == {
+        "dataset": 2, "whole": 1, "e0s": 4, "replay": 1, "pseudolabel": 1, "foundation": 4, "run": 24,
+    }  # fmt: skip
+    names = [job.name for job in found]
+    assert len(set(names)) == len(names)
+    for place, job in enumerate(found):
+        assert all(names.index(need) < place for need in job.needs)  # stages before what needs them
+        assert {need.partition("/")[0] for need in job.needs} <= {*count, "dataset"}
+
+
+def test_without_metrics_nothing_is_sent_away_from_the_test_set(root: Path) -> None:
+    assert not any(job.kind == "foundation-robustness" for job in jobs(runs(root)))
+    with_metrics = runs(root, metrics=["short_range"])
+    assert [job.kind for job in jobs(with_metrics)].count("foundation-robustness") == 1
+    assert with_metrics[0].key != runs(root)[0].key
+    with pytest.raises(RetemperError, match="did you mean 'short_range'"):
+        runs(root, metrics=["short_rnge"])
+
+
+def test_files_that_are_missing_are_named(root: Path) -> None:
+    (root / "data/raw/salt.extxyz").unlink()
+    with pytest.raises(RetemperError, match="salt.extxyz does not exist"):
+        run.dry(root / "studies/some.yaml", root) if study(root) else None
+
+
+# ------------------------------------------------------------------ table and report
+
+
+def test_table_has_a_row_for_every_run(root: Path) -> None:
+    """Finished, failed with its reason, waiting; numbers as the results have them; written and read back the same."""
+    made = study(
+        root,
+        metrics=["rss"],
+        designs={"all": {"axes": {"strategy": ["naive", "replay"], "training.lr": ["own", "x10"]}}},
+    )
+    found = runs(
+        root,
+        metrics=["rss"],
+        designs={"all": {"axes": {"strategy": ["naive", "replay"], "training.lr": ["own", "x10"]}}},
+    )
+    write_result(found[0], 61.23456789)
+    path = root / RESULTS / f"{found[1].key}.json"
+    path.write_text('{"failed": "the loss is not finite, in epoch 2", "cpu_seconds": 3.5}')
+    content = table.make(made, found)
+    assert list(content["state"]) == ["finished", "failed", "waiting", "waiting"]
+    first = content.iloc[0]
+    assert (first["target_force_rmse"], first["forgetting_ratio"], first["rss"], first["rss_n"]) == (61.2346, 2, 25, 48)
+    assert (first["e0_error"], first["e0_open"], first["foundation_target_force_rmse"]) == (12.5, "Na Cl", 400)
+    assert list(content["value of training.lr"]) == pytest.approx([1e-3, 1e-2, 1e-4, 1e-3])
+    assert content.iloc[1]["reason"] == "the loss is not finite, in epoch 2" and np.isnan(content.iloc[1]["rss"])
+    table.write(content, root / "table.csv")
+    again = table.read(root / "table.csv")
+    pd.testing.assert_frame_equal(again, content, check_dtype=False)
+    assert table.axes_of(again) == [*table.AXES, "training.lr"]
+
+
+def test_report_is_made_from_what_is_there(root: Path) -> None:
+    """Claims, table by strategy, failures and figures, for a study half done; the same twice."""
+    designs = {"all": {"axes": {"strategy": ["naive", "replay"], "size": [4, 8], "seed": [1, 2]}}}
+    made, found = study(root, designs=designs), runs(root, designs=designs)
+    report.write(made, found, root)
+    assert "8 runs: 8 waiting" in (root / "studies/some/report.md").read_text()
+    for number, one in enumerate(found[:-1]):
+        write_result(one, 50.0 + number, structures={"train": one.levels["size"]})
+    (root / RESULTS / f"{found[-1].key}.json").write_text('{"failed": "out of memory", "cpu_seconds": 1.0}')
+    report.write(made, found, root)
+    text = (root / "studies/some/report.md").read_text()
+    assert "7 finished" in text and "| out of memory |" in text and "| salt | naive | 2 | 3 | 52.5 |" in text
+    assert text.count("**undecided**") + text.count("**shown**") + text.count("**refuted**") == 11
+    files = {name: (root / "studies/some" / name).read_bytes() for name in ("table.csv", "report.md", "learning.png")}
+    assert files["learning.png"].startswith(b"\x89PNG") and (root / "studies/some/pareto.png").is_file()
+    report.write(made, found, root)
+    assert {name: (root / "studies/some" / name).read_bytes() for name in files} == files
+
+
+# ------------------------------------------------------------------ costs and order
+
+
+def test_cost_model_finds_what_was_planted(root: Path) -> None:
+    """3 s + 0.01 s an atom trained on + 0.05 s a replayed structure: found from small sizes, right for large ones."""
+    frames = "".join(f"3\nProperties=species:S:1:pos:R:3\nO 0 0 {k}\nH 0 1 {k}\nH 1 0 {k}\n" for k in range(400))
+    (root / "data/raw/salt.extxyz").write_text(frames)
+    designs = {"all": {"axes": {"strategy": ["naive", "replay"], "size": [4, 8, 16, 100], "seed": [1, 2]}}}
+    found = runs(root, designs=designs)
+    epochs = BASE["finetune"]["epochs"]
+
+    def seconds(one: Any) -> float:
+        size = int(one.levels["size"])
+        replayed = 4 * size / 4 if one.name == "replay" else 0
+        return 3 + 0.01 * epochs * size * 3 + 0.05 * epochs * replayed
+
+    nothing = cost.fit(root)
+    assert nothing.runs == 0 and nothing.of(found[0]) < nothing.of(found[-1])
+    for one in found:
+        if one.levels["size"] != 100:
+            write_result(one, seconds=seconds(one))
+    model = cost.fit(root)
+    assert model.runs == 12 and model.spread < 1.02
+    for one in found:
+        assert model.of(one) == pytest.approx(seconds(one), rel=0.05)
+    left = sum(seconds(one) for one in found if one.levels["size"] == 100)
+    assert f"{run.hours(left)} of one core left" in run.dry(root / "studies/some.yaml", root)
+
+
+def test_the_longest_way_goes_first(root: Path) -> None:
+    """A stage counts with the longest chain of what waits for it."""
+    found = jobs(runs(root))
+    price = {job.name: {"run": 10.0, "replay": 5.0}.get(job.kind, 1.0) for job in found}
+    order = priorities(found, price)
+    kinds = {job.kind: order[job.name] for job in found if job.kind != "run"}
+    assert kinds == {"dataset": 13.0, "e0s": 12.0, "foundation": 11.0, "whole": 16.0, "replay": 15.0}
+    assert {order[job.name] for job in found if job.kind == "run"} == {10.0}
+
+
+def test_budget(root: Path) -> None:
+    """What is spent and under way counts: two runs of a minute fit into 2.5 minutes, the third does not."""
+    designs = {"all": {"axes": {"seed": [1, 2, 3, 4, 5]}}}
+    with pytest.raises(RetemperError, match="not in what it uses"):
+        run.Driver(study(root, designs=designs, budget={"gpu_hours": 1}), runs(root, designs=designs), root)
+    made = study(root, designs=designs, budget={"cpu_hours": 150 / 3600})
+    found = runs(root, designs=designs)
+    driver = run.Driver(made, found, root)
+    driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
+    last = [job for job in driver.jobs if job.kind == "run"]
+    assert [driver.may_start(job) for job in last[:3]] == [True, True, False]
+    driver.ended(last[0], {"failed": "it broke", "cpu_seconds": 20.0})
+    driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
+    assert driver.may_start(last[3]) and not driver.may_start(last[4])
+
+
+def test_reasons_do_not_depend_on_the_place(tmp_path: Path) -> None:
+    error = RetemperError(f"{tmp_path}/data/x is empty.", fix="fill it")
+    assert reason_of(error, tmp_path) == "data/x is empty.   to fix:   fill it"
+    assert reason_of(ValueError("no"), tmp_path) == "ValueError: no"
+
+
+# ------------------------------------------------------------------ from end to end
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "retemper", "study", *arguments]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
+    clean = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    return {**clean, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+
+
+def results(root: Path) -> int:
+    return len(list((root / RESULTS).glob("*.json")))
+
+
+def killed(root: Path, when: Callable[[], bool]) -> None:
+    """Start the study and kill -9 the driver when `when` says so; what it had started must end by itself."""
+    with (root / "study.log").open("a") as log:
+        process = subprocess.Popen(command("studies/some.yaml"), cwd=root, env=environment(), stdout=log, stderr=log)
+        end = time.monotonic() + 300
+        while not when():
+            assert process.poll() is None, (root / "study.log").read_text()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        family = [
+            one for one in psutil.Process(process.pid).children(recursive=True) if not one.name().endswith("Agent")
+        ]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        _, alive = psutil.wait_procs(family, timeout=60)
+        assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+def compared(root: Path) -> pd.DataFrame:
+    """The table without the times."""
+    return table.read(root / "studies/some/table.csv").drop(columns="cpu_seconds")
+
+
+@pytest.mark.slow
+def test_killed_and_resumed(files: dict[str, Any], tmp_path: Path) -> None:
+    """Killed twice, a study gives the table of one that was left alone; a diverging run is a row; MLflow has all."""
+    frames = [a for a in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if not is_isolated_atom(a)][::6]
+    write_frames(tmp_path / "frames.extxyz", frames)
+    pool, retention = files["folder"] / "replay-train.extxyz", files["folder"] / "replay-valid.extxyz"
+    root = make_project(tmp_path / "one", files["model"], tmp_path / "frames.extxyz", pool, retention)
+    designs = {
+        "all": {"axes": {"strategy": ["naive", "replay"], "seed": [1, 2]}},
+        "rates": {"axes": {"training.lr": [1e30]}},
+        "broken": {"axes": {"system": ["broken"], "seed": [1, 2]}},
+    }
+    write_frames(root / "data/raw/broken.extxyz", frames[:1])
+    system = (root / "systems/salt.yaml").read_text().replace("salt", "broken")
+    (root / "systems/broken.yaml").write_text(system)
+    study(root, designs=designs, metrics=["short_range"])
+    other = shutil.copytree(root, tmp_path / "other")
+    done = subprocess.run(command("studies/some.yaml"), cwd=other, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        "some: 3 failed, 4 finished" in done.stdout and "7 runs (4 of all, 1 of rates, 2 of broken), 0" in done.stdout
+    )
+    killed(root, lambda: any((root / ".cache/training").glob("*/state.pt")))
+    assert results(root) == 0
+    assert not any((root / "studies/some").glob("table.csv"))
+    killed(root, lambda: results(root) >= 4)  # the two that cannot be, and two more
+    at_least = results(root)
+    done = subprocess.run(command("studies/some.yaml"), cwd=root, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{at_least} are there, {7 - at_least} to run" in done.stdout
+    pd.testing.assert_frame_equal(compared(root), compared(other))
+    rows = table.read(root / "studies/some/table.csv")
+    assert all(rows.loc[rows["system"] == "broken", "reason"].str.startswith("dataset: "))
+    rows = table.finished(rows)
+    assert len(rows) == 4 and (rows["short_range_n"] > 5).all() and (rows["forgetting_ratio"] > 0).all()
+    again = subprocess.run(command("studies/some.yaml"), cwd=root, env=environment(), capture_output=True, text=True)
+    assert "7 are there, 0 to run" in again.stdout
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    kept = client.search_runs([client.get_experiment_by_name("study-some").experiment_id])
+    assert len(kept) == 7 and {one.info.status for one in kept} == {"FINISHED", "FAILED"}
+    tags = {one.data.tags["retemper.key"]: one.data.tags for one in kept}
+    for _, row in rows.iterrows():
+        assert tags[row["run"]]["axis.strategy"] == row["strategy"] and tags[row["run"]]["axis.seed"] == row["seed"]
+    assert yaml.safe_load((root / "studies/some.yaml").read_text())["designs"] == designs
