@@ -10,10 +10,10 @@ from typing import Any
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from retemper import checks, splits
+from retemper import checks, splits, subset
 from retemper.active import join
 from retemper.errors import RetemperError
-from retemper.files import atomic_folder, require_space, write_json
+from retemper.files import atomic_folder, digest, require_space, write_json
 from retemper.foundations import find
 from retemper.frames import ENERGY, read_frames, write_frames
 from retemper.grouping import Grouping, group_frames
@@ -87,8 +87,9 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
         warnings.append("structures with contradicting labels were rejected: see rejected.extxyz")
 
     sets, grouping, left_out = _split(frames, dataset)
+    beyond, taken = _subset(sets, settings, root)
     warnings += grouping.warnings
-    rejected += left_out
+    rejected += left_out + beyond
     joined = join.join(sets, dataset, root, allowed, settings.foundation)
     sets = {**sets, "train": sets["train"] + joined.train, "valid": sets["valid"] + joined.valid}
     rejected += joined.rejected
@@ -102,6 +103,7 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
         "read": read,
         "rounds": joined.rounds,
         "grouping": {"rule": grouping.rule, "groups": len(set(grouping.groups))},
+        "subset": taken,
         "audited": audited,
         "level_of_theory": {"declared": dataset.level_of_theory, "info_keys": tags},
         "units": {"energy": dataset.energy_unit, "length": dataset.length_unit, "evidence": evidence},
@@ -211,13 +213,6 @@ def _split(frames: Frames, dataset: Dataset) -> tuple[dict[str, Frames], Groupin
     }
     sets["test"] += given
     left_out = splits.set_aside_gaps(frames, places)
-    if dataset.max_train is not None and dataset.max_train < len(sets["train"]):
-        order = splits.nested_order([frame.info["group"] for frame in sets["train"]], dataset.seed)
-        chosen = set(order[: dataset.max_train])
-        left_out += [
-            reject(frame, "beyond dataset.max_train") for k, frame in enumerate(sets["train"]) if k not in chosen
-        ]
-        sets["train"] = [frame for k, frame in enumerate(sets["train"]) if k in chosen]
     empty = [name for name, part in sets.items() if not part]
     if empty:
         raise RetemperError(
@@ -226,6 +221,20 @@ def _split(frames: Frames, dataset: Dataset) -> tuple[dict[str, Frames], Groupin
             fix="add frames, or name the trajectories in an info key and set dataset.group to it",
         )
     return sets, grouping, left_out
+
+
+def _subset(sets: dict[str, Frames], settings: Settings, root: Path) -> tuple[Frames, dict[str, Any]]:
+    """Cut the training set to ``dataset.max_train``; what was cut, and for the manifest the rule and its order."""
+    dataset, train = settings.dataset, sets["train"]
+    number = min(dataset.max_train or len(train), len(train))
+    taken: dict[str, Any] = {"rule": dataset.subset, "seed": dataset.seed, "of": len(train), "order_hash": None}
+    if number == len(train):
+        return [], taken
+    order = subset.order(dataset.subset, train, number, dataset.seed, subset.by_foundation(settings, root))
+    taken["order_hash"] = digest([train[k].info["source"] for k in order])
+    chosen = set(order)
+    sets["train"] = [frame for k, frame in enumerate(train) if k in chosen]
+    return [reject(frame, "beyond dataset.max_train") for k, frame in enumerate(train) if k not in chosen], taken
 
 
 def _file(frame: Atoms) -> str:

@@ -39,9 +39,8 @@ class Dataset(Section):
     valid: float = Field(0.1, gt=0, lt=1)  # share of the frames, by whole groups
     test: float = Field(0.1, gt=0, lt=1)
     rounds: list[int] | None = None  # of data/rounds, beyond max_train; null: all that are there
-    max_train: int | None = Field(
-        None, ge=1
-    )  # nested subset of the training frames, one of each group first; rounds come on top
+    max_train: int | None = Field(None, ge=1)  # size of a nested subset of the training frames; rounds come on top
+    subset: Literal["groups", "random", "farthest-point", "first"] = "groups"  # which: retemper/subset.py
     seed: int = 0
     max_force: float = Field(50.0, gt=0)  # eV/A; frames above are rejected
     min_distance: float = Field(0.4, gt=0)  # times the sum of covalent radii; frames below are rejected
