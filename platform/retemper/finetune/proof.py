@@ -181,12 +181,11 @@ def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) ->
 
     Energies agree to 1e-6 relative (float32 storage), root mean square forces to 1e-4 eV/A.
     """
-    from retemper.frames import ENERGY, FORCES, read_frames
+    from retemper.frames import ENERGY, FORCES, stream_frames
 
-    frames = read_frames(path)
     energies, forces = labels_of(loaded)
-    want_e = np.array([float(frame.info[ENERGY]) for frame in frames])
-    want_f = np.array([float(np.sqrt(np.mean(frame.arrays[FORCES] ** 2))) for frame in frames])
+    want = [(float(a.info[ENERGY]), float(np.sqrt(np.mean(a.arrays[FORCES] ** 2)))) for a in stream_frames(path)]
+    want_e, want_f = np.array(want).T
     if len(energies) != len(want_e):
         raise RetemperError(
             f"Head {head}: MACE trains on {len(energies)} frames.", expected=f"the {len(want_e)} frames of {path}"

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from retemper.finetune import checkpoint, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
-from retemper.frames import read_frames
+from retemper.frames import stream_frames
 from retemper.strategies import Strategy
 
 
@@ -218,7 +219,7 @@ def _gap_to_foundation(plan: Plan, model: Any, batch: Any, device: torch.device)
 
     path = plan.target.valid
     count = min(plan.valid_batch_size, plan.target.n_valid)
-    frames = read_frames(path)[:count]
+    frames = list(islice(stream_frames(path), count))
     reference = predict(
         Path(plan.foundation), frames, head=plan.foundation_head, dtype=plan.dtype, device=plan.device, backend="torch"
     )

@@ -1,0 +1,44 @@
+"""Stages in blocks give what they give at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from retemper import descriptors, e0s
+from retemper.frames import read_frames, write_frames
+from retemper.settings import Settings
+
+
+def test_e0s_in_blocks(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that straddle the border between training and validation frames."""
+    frames = [a for a in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if len(a) > 1][::6]
+    write_frames(tmp_path / "train.extxyz", frames[:23])
+    write_frames(tmp_path / "valid.extxyz", frames[23:30])
+    write_frames(tmp_path / "isolated.extxyz", [])
+    content = {"system": "s", "foundation": "f", "strategies": ["naive"], "seeds": [1]}
+    content |= {"dataset": {"files": ["x"], "level_of_theory": "y"}, "e0s": {"method": "reestimate", "force": True}}
+    settings = Settings.model_validate(content)
+    found = []
+    for size in (20_000, 4):
+        monkeypatch.setattr(e0s, "BLOCK", size)
+        found.append(e0s.diagnose(settings, tmp_path, tiny_model, tmp_path / "e0s.json", report=lambda text: None))
+    whole, blocks = found
+    assert whole["frames"] == blocks["frames"] == {"train": 23, "valid": 7}
+    for key in ("rank", "ratios", "elements_in_data", "add_atoms"):
+        assert whole[key] == blocks[key]
+    assert blocks["E0s"] == pytest.approx(whole["E0s"], rel=1e-10)
+    assert blocks["error_per_atom"] == pytest.approx(whole["error_per_atom"], rel=1e-6)
+
+
+def test_mean_descriptors_are_means_of_atomic_ones(tiny_model: Path) -> None:
+    frames = [a for a in read_frames(ROOT / "data/raw/molecules.extxyz.xz") if len(a) > 1][:40]
+    frames = [a for a in frames if set(a.symbols) <= {"H", "C", "N", "O"}]
+    assert len(frames) > 10
+    every = descriptors.atomic_descriptors(tiny_model, frames, dtype="float64")
+    assert [len(one) for one in every] == [len(atoms) for atoms in frames]
+    means = descriptors.mean_descriptors(tiny_model, frames, dtype="float64")
+    assert np.array_equal(means, np.stack([one.mean(axis=0) for one in every]))
