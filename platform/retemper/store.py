@@ -46,7 +46,7 @@ class _Lazy(Sequence[Atoms]):
 
 
 class Store(_Lazy):
-    """Frames in a nameless file that is gone when the process is. 16 bytes a frame stay in memory.
+    """Frames in a nameless file that is gone when the process is. Eight bytes a frame and a note stay in memory.
 
     Parameters
     ----------
