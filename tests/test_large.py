@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from trainings import make_plan, run, weights
 
 from retemper import descriptors, e0s
 from retemper.frames import read_frames, write_frames
@@ -42,3 +45,19 @@ def test_mean_descriptors_are_means_of_atomic_ones(tiny_model: Path) -> None:
     assert [len(one) for one in every] == [len(atoms) for atoms in frames]
     means = descriptors.mean_descriptors(tiny_model, frames, dtype="float64")
     assert np.array_equal(means, np.stack([one.mean(axis=0) for one in every]))
+
+
+@pytest.mark.parametrize("name", ["naive", "replay"])
+def test_training_from_disk_is_training_from_memory(name: str, files: dict[str, Any], tmp_path: Path) -> None:
+    """To every digit, and the proof holds; with replay the target comes from disk and the rest from memory."""
+    plan = make_plan(files, name)
+    on_disk = dataclasses.replace(plan, disk_above=0)
+    assert plan.key == on_disk.key
+    _, expected = run(plan, tmp_path / "memory/run")
+    _, found = run(on_disk, tmp_path / "disk/run")
+    assert len(list((tmp_path / "disk").glob("*.aselmdb"))) == 2
+    assert ".aselmdb" in (tmp_path / "disk/run/mace.yaml").read_text()
+    assert [{**row, "seconds": 0} for row in found] == [{**row, "seconds": 0} for row in expected]
+    ours, theirs = weights(tmp_path / "disk/run"), weights(tmp_path / "memory/run")
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[key].numpy(), theirs[key].numpy()) for key in ours)

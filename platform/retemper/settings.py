@@ -98,6 +98,7 @@ class Finetune(Section):
     valid_batch_size: int = Field(16, ge=1)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"  # cpu, cuda, cuda:1, mps
+    disk_above: int = Field(50_000, ge=0)  # training frames above which MACE reads from disk (LMDB), not from memory
     workers: int | None = None  # seeds at a time; null: one a core (cpu) or one (gpu)
     start: Literal["foundation", "last-round"] = "foundation"  # weights; last-round: the model that explored last
     overrides: dict[str, Any] = {}  # settings for every strategy, e.g. {scheduler_patience: 50}

@@ -51,12 +51,13 @@ class Plan:
     dtype: str
     device: str
     versions: dict[str, str] = field(default_factory=dict)
+    disk_above: int = 50_000  # training frames above which they are read from disk; the result is the same
 
     @property
     def key(self) -> str:
         """Hash of the plan; paths, the device and prose do not count."""
         content = asdict(self)
-        for name in ("foundation", "device"):
+        for name in ("foundation", "device", "disk_above"):
             content.pop(name)
         for head in (content["target"], content["replay"] or {}):
             head.pop("train", None)

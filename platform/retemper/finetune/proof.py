@@ -171,8 +171,11 @@ def differences(want: Any, got: Any, path: str = "", tolerance: float = 1e-5) ->
 
 def labels_of(frames: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Energies [n] (eV) and root mean square forces [n] (eV/A) of frames as MACE loaded them."""
-    energies = np.array([float(frame.energy) for frame in frames])
-    forces = np.array([float(frame.forces.double().pow(2).mean().sqrt()) for frame in frames])
+    rows = np.empty((len(frames), 2))
+    for k in range(len(frames)):  # once each: of a set on disk every look makes the frame anew
+        frame = frames[k]
+        rows[k] = float(frame.energy), float(frame.forces.double().pow(2).mean().sqrt())
+    energies, forces = rows.T
     return energies, forces
 
 

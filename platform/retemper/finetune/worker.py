@@ -26,7 +26,7 @@ from mace.tools import build_default_arg_parser
 
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
-from retemper.finetune import checkpoint, loop, proof
+from retemper.finetune import checkpoint, disk, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
@@ -62,6 +62,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
         return dict(read_json(summary_file))
     strategy = Strategy.model_validate(plan.strategy)
     flags = mace_flags(plan, folder / "mace", "model", architecture(plan) if strategy.start == "random" else None)
+    flags |= disk.flags(plan, folder.parent)
     _write_config(folder / "mace.yaml", flags, strategy)
     result: dict[str, Any] = {}
 
