@@ -14,7 +14,6 @@ from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, STRESS
 from retemper.geometry import full_cells, heights, neighbours
-from retemper.labels import reject
 from retemper.settings import Dataset
 
 Array = np.ndarray
@@ -43,12 +42,13 @@ def check_variation(frames: Sequence[Atoms]) -> None:
     """Raise when all energies are the same number or all forces are zero: placeholders, not labels."""
     if len(frames) < 3:
         return
-    same = len({float(frame.info[ENERGY]) for frame in frames}) == 1
+    first = float(frames[0].info[ENERGY])
+    same = all(float(frame.info[ENERGY]) == first for frame in frames)
     if same or not any(frame.arrays[FORCES].any() for frame in frames):
         raise RetemperError(
             "All energies are the same number." if same else "All forces are zero.",
             expected="labels from a calculation",
-            got=f"{len(frames)} frames, the first energy {frames[0].info[ENERGY]:g} eV",
+            got=f"{len(frames)} frames, the first energy {first:g} eV",
             fix="check dataset.keys: another key may hold the labels",
         )
 
@@ -145,7 +145,7 @@ def energy_faults(frames: Sequence[Atoms], window: float) -> tuple[list[str | No
     """
     if len(frames) < 3:
         return [None] * len(frames), []
-    rest, _ = robust_fit(frames, np.array([frame.info[ENERGY] / len(frame) for frame in frames]))
+    rest, _ = robust_fit(frames, np.fromiter((frame.info[ENERGY] / len(frame) for frame in frames), float, len(frames)))
     warnings = _offset(frames, rest, window)
     faults: list[str | None] = [
         f"the energy lies {value:+.4g} eV/atom from the fit of one energy an element, outside dataset.energy_window "
@@ -235,8 +235,8 @@ def labels_differ(a: Atoms, b: Atoms, tolerance: float) -> bool:
     return float(np.sqrt((change**2).mean())) > FORCE_CONFLICT + 60 * tolerance
 
 
-def split_duplicates(frames: Sequence[Atoms], tolerance: float) -> tuple[list[Atoms], list[Atoms]]:
-    """Frames without duplicates, and those taken out with their reason.
+def find_duplicates(frames: Sequence[Atoms], tolerance: float) -> dict[int, str]:
+    """Frames to take out, by index, with the reason.
 
     The first of several equal frames in file order stays. Where labels contradict each
     other none stays: there is no telling which is right.
@@ -254,21 +254,14 @@ def split_duplicates(frames: Sequence[Atoms], tolerance: float) -> tuple[list[At
     earlier: dict[int, list[int]] = defaultdict(list)
     for i, j in pairs:
         earlier[j].append(i)
-    kept: list[Atoms] = []
-    removed: list[Atoms] = []
-    standing = set()
-    for k, frame in enumerate(frames):
-        twin = next((i for i in earlier[k] if i in standing), None)
+    reasons: dict[int, str] = {}
+    for k in sorted({*conflict, *earlier}):
+        twin = next((i for i in earlier[k] if i not in reasons), None)
         if k in conflict:
-            other = frames[conflict[k]]
+            frame, other = frames[k], frames[conflict[k]]
             difference = (frame.info[ENERGY] - other.info[ENERGY]) / len(frame)
             source = other.info["source"]
-            removed.append(
-                reject(frame, f"conflict: the structure of {source} with other labels ({difference:+.4g} eV/atom)")
-            )
+            reasons[k] = f"conflict: the structure of {source} with other labels ({difference:+.4g} eV/atom)"
         elif twin is not None:
-            removed.append(reject(frame, f"duplicate of {frames[twin].info['source']}"))
-        else:
-            standing.add(k)
-            kept.append(frame)
-    return kept, removed
+            reasons[k] = f"duplicate of {frames[twin].info['source']}"
+    return reasons

@@ -8,13 +8,22 @@ import numpy as np
 from ase import Atoms
 
 Array = np.ndarray
+SPECIES = 120  # above every atomic number
 
 
 def fractions(frames: Sequence[Atoms]) -> tuple[Array, Array]:
-    """Share of each element in each frame [n_frames, n_elements], and the atomic numbers [n_elements]."""
-    species = np.unique(np.concatenate([frame.numbers for frame in frames]))
-    counts = np.array([np.bincount(frame.numbers, minlength=species[-1] + 1)[species] for frame in frames], dtype=float)
-    return counts / counts.sum(axis=1, keepdims=True), species
+    """Share of each element in each frame [n_frames, n_elements], and the atomic numbers [n_elements].
+
+    Each composition is kept once, so that a large set needs one number a frame until the end.
+    """
+    known: dict[bytes, int] = {}
+    which = np.empty(len(frames), dtype=np.int64)
+    for k, frame in enumerate(frames):
+        which[k] = known.setdefault(np.bincount(frame.numbers, minlength=SPECIES).tobytes(), len(known))
+    counts = np.array([np.frombuffer(one, dtype=np.int64) for one in known], dtype=float).reshape(-1, SPECIES)
+    species = np.flatnonzero(counts.any(axis=0))
+    shares = counts[:, species] / counts[:, species].sum(axis=1, keepdims=True)
+    return shares[which], species
 
 
 def robust_fit(frames: Sequence[Atoms], per_atom: Array, rounds: int = 20) -> tuple[Array, int]:

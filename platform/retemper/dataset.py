@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
-from retemper import checks, splits
+from retemper import checks, splits, subset
 from retemper.active import join
 from retemper.errors import RetemperError
-from retemper.files import atomic_folder, require_space, write_json
+from retemper.files import atomic_folder, digest, require_space, write_json
 from retemper.foundations import find
-from retemper.frames import ENERGY, read_frames, write_frames
+from retemper.frames import ENERGY, stream_frames, write_frames
 from retemper.grouping import Grouping, group_frames
-from retemper.labels import Mapped, is_free_atom, map_labels, reject
+from retemper.labels import is_free_atom, stream_labels, stress_warnings
 from retemper.manifest import describe, reason_kind, summary
 from retemper.settings import Dataset, Settings
+from retemper.store import Picked, Store
 from retemper.units import require_units
 
 SETS = ("train", "valid", "test", "isolated", "rejected")
 ENOUGH = 20  # frames of one file whose units are judged on their own
+WITNESSES = 20_000  # frames of one file that its units are judged by, in stretches of
+STRETCH = 100
 BYTES_PER_ATOM = 150  # of extxyz with forces, generously
 
-Frames = list[Atoms]
+Array = np.ndarray
 
 
 def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
@@ -55,62 +62,74 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
         levels of theory, more rejected frames than ``dataset.max_rejected``, too few frames or
         groups, or a leak between the sets.
     """
-    dataset = settings.dataset
-    if not dataset.files:
+    if not settings.dataset.files:
         raise RetemperError("dataset.files is empty.", expected="at least one file of labelled structures")
-    files = [root / name for name in dataset.all_files]
-    mapped = _read(files, dataset)
-    read = sum(len(part.frames) + len(part.rejected) for part in mapped)
-    warnings = [text for part in mapped for text in part.warnings]
-    frames = [frame for part in mapped for frame in part.frames]
-    rejected = [frame for part in mapped for frame in part.rejected]
+    with Store(out.parent) as store:
+        return _build(settings, out, root, store)
 
-    checks.check_variation([frame for frame in frames if not is_free_atom(frame)])
-    units_warnings, evidence = _judge_units(mapped, dataset)
+
+def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str, Any]:
+    dataset = settings.dataset
+    files = [root / name for name in dataset.all_files]
+    parts = _read(files, dataset, store)
+    read = len(store)
+    warnings = [text for part in parts for text in part.warnings]
+    atoms = np.array([is_free_atom(frame) for frame in store], dtype=bool)  # [read]
+    labelled = np.concatenate([part.frames for part in parts])
+    rejected = [k for part in parts for k in part.rejected]
+
+    checks.check_variation(Picked(store, labelled[~atoms[labelled]]))
+    units_warnings, evidence = _judge_units(parts, store, dataset)
     warnings += units_warnings
     allowed = known_elements(settings.foundation, root)
     if allowed is None:
         warnings.append(f"the catalogue does not list the elements of {settings.foundation}: not checked here")
     else:
-        checks.check_elements(frames, allowed, settings.foundation)
-    tags, tag_warnings = checks.level_tags(frames)
+        checks.check_elements(Picked(store, labelled), allowed, settings.foundation)
+    tags, tag_warnings = checks.level_tags(Picked(store, labelled))
     warnings += tag_warnings
 
-    frames, bad = _check(frames, dataset, warnings)
+    sound, bad = _check(labelled, atoms, store, dataset, warnings)
     rejected += bad
-    _limit_rejected(rejected, read, dataset.max_rejected)
-    free, free_rejected = _free_atoms([frame for frame in frames if is_free_atom(frame)], warnings)
-    frames = [frame for frame in frames if not is_free_atom(frame)]
-    frames, duplicates = checks.split_duplicates(frames, dataset.near_duplicate)
+    _limit_rejected(rejected, store, read, dataset.max_rejected)
+    free, free_rejected = _free_atoms(sound[atoms[sound]], store, warnings)
+    frames, duplicates, conflicts = _without_duplicates(sound[~atoms[sound]], store, dataset)
     rejected += free_rejected + duplicates
-    if any(frame.info["reason"].startswith("conflict") for frame in duplicates):
+    if conflicts:
         warnings.append("structures with contradicting labels were rejected: see rejected.extxyz")
 
-    sets, grouping, left_out = _split(frames, dataset)
+    sets, grouping, left_out = _split(frames, parts, store, dataset)
+    sets["train"], beyond, taken = _subset(sets["train"], store, settings, root)
     warnings += grouping.warnings
-    rejected += left_out
-    joined = join.join(sets, dataset, root, allowed, settings.foundation)
-    sets = {**sets, "train": sets["train"] + joined.train, "valid": sets["valid"] + joined.valid}
-    rejected += joined.rejected
+    rejected += left_out + beyond
+    raw = {name: Picked(store, part) for name, part in sets.items()}
+    joined = join.join(raw, dataset, root, allowed, settings.foundation)
+    for name, more in (("train", joined.train), ("valid", joined.valid)):
+        sets[name] = np.append(sets[name], np.array([store.append(frame) for frame in more], dtype=np.int64))
+    rejected += [store.append(frame) for frame in joined.rejected]
     read += joined.read
-    audited = splits.require_no_leaks(sets, dataset.near_duplicate)
-    sets |= {"isolated": free, "rejected": rejected}
-    _count(sets, read)
+    audited = splits.require_no_leaks(
+        {name: Picked(store, part) for name, part in sets.items()}, dataset.near_duplicate
+    )
+    sets |= {"isolated": np.array(free, dtype=np.int64), "rejected": np.array(rejected, dtype=np.int64)}
+    _count(sets, read, store)
 
-    manifest = describe(settings, sets, files, root)
+    written = {name: Picked(store, part) for name, part in sets.items()}
+    manifest = describe(settings, written, files, root)
     manifest |= {
         "read": read,
         "rounds": joined.rounds,
         "grouping": {"rule": grouping.rule, "groups": len(set(grouping.groups))},
+        "subset": taken,
         "audited": audited,
         "level_of_theory": {"declared": dataset.level_of_theory, "info_keys": tags},
         "units": {"energy": dataset.energy_unit, "length": dataset.length_unit, "evidence": evidence},
         "warnings": warnings,
     }
-    require_space(out, BYTES_PER_ATOM * sum(len(frame) for part in sets.values() for frame in part))
+    require_space(out, BYTES_PER_ATOM * sum(one["atoms"] for one in manifest["sets"].values()))
     with atomic_folder(out) as folder:
         for name in SETS:
-            write_frames(folder / f"{name}.extxyz", sets[name])
+            write_frames(folder / f"{name}.extxyz", written[name])
         write_json(folder / "manifest.json", manifest)
     print(summary(manifest))
     return manifest
@@ -122,103 +141,140 @@ def known_elements(foundation: str, root: Path) -> set[str] | None:
     return symbols if symbols and symbols <= set(atomic_numbers) else None
 
 
-def _read(files: Sequence[Path], dataset: Dataset) -> list[Mapped]:
-    """Every file once, with mapped labels; names are those of the settings."""
+@dataclass(frozen=True)
+class Part:
+    """One file: indices of its frames in the store, and what to tell the user."""
+
+    name: str
+    frames: Array  # with labels
+    rejected: list[int]  # without
+    warnings: list[str]
+
+
+def _read(files: Sequence[Path], dataset: Dataset, store: Store) -> list[Part]:
+    """Every file once into `store`, with mapped labels; names are those of the settings."""
     if len(set(dataset.all_files)) < len(dataset.all_files):
         raise RetemperError("dataset.files and test_files name a file twice.", got=", ".join(dataset.all_files))
-    return [map_labels(read_frames(path), dataset, name) for path, name in zip(files, dataset.all_files, strict=True)]
+    parts = []
+    for path, name in zip(files, dataset.all_files, strict=True):
+        frames, rejected, ignored = array("q"), [], 0
+        for frame, fault, without_cell in stream_labels(partial(stream_frames, path), dataset, name):
+            index = store.append(frame)
+            ignored += without_cell
+            if fault is None:
+                frames.append(index)
+            else:
+                store.note(index, "reason", fault)
+                rejected.append(index)
+        parts.append(Part(name, np.array(frames), rejected, stress_warnings(name, ignored)))
+    return parts
 
 
-def _judge_units(mapped: Sequence[Mapped], dataset: Dataset) -> tuple[list[str], dict[str, list[str]]]:
+def _judge_units(parts: Sequence[Part], store: Store, dataset: Dataset) -> tuple[list[str], dict[str, list[str]]]:
     """Units of each file with enough frames, and of all small ones together."""
-    small: Frames = []
+    small: list[Atoms] = []
     warnings: list[str] = []
     evidence: dict[str, list[str]] = {}
-    parts = []
-    for name, part in zip(dataset.all_files, mapped, strict=True):
-        sound = [frame for frame in part.frames if checks.can_be_measured(frame)]
-        if len(sound) >= ENOUGH or len(mapped) == 1:
-            parts.append((name, sound))
+    judged = []
+    for part in parts:
+        own = part.frames
+        if len(own) > WITNESSES:  # whole stretches, so that frames near each other in time are among them
+            own = np.concatenate([some[:STRETCH] for some in np.array_split(own, WITNESSES // STRETCH)])
+        sound = [frame for frame in Picked(store, own) if checks.can_be_measured(frame)]
+        if len(sound) >= ENOUGH or len(parts) == 1:
+            judged.append((part.name, sound))
         else:
             small += sound
     if small:
-        parts.append(("small files", small))
-    for name, sound in parts:
+        judged.append(("small files", small))
+    for name, sound in judged:
         found, evidence[name] = require_units(sound, dataset.energy_unit, dataset.length_unit, name)
         warnings += found
     return warnings, evidence
 
 
-def _check(frames: Frames, dataset: Dataset, warnings: list[str]) -> tuple[Frames, Frames]:
-    """Frames that pass all checks, and the others; adds to `warnings`."""
-    faults = [checks.frame_fault(frame, dataset) for frame in frames]
-    rejected = [reject(frame, fault) for frame, fault in zip(frames, faults, strict=True) if fault]
-    passed = [frame for frame, fault in zip(frames, faults, strict=True) if not fault]
-    judged = [frame for frame in passed if not is_free_atom(frame)]
-    energy_faults, found = checks.energy_faults(judged, dataset.energy_window)
+def _check(frames: Array, atoms: Array, store: Store, dataset: Dataset, warnings: list[str]) -> tuple[Array, list[int]]:
+    """Frames that pass all checks, and the others with their reason noted; adds to `warnings`."""
+    faults = [checks.frame_fault(frame, dataset) for frame in Picked(store, frames)]
+    fine = np.array([fault is None for fault in faults], dtype=bool)
+    rejected = _reject(store, dict(zip(frames.tolist(), faults, strict=True)))
+    passed = frames[fine]
+    judged = passed[~atoms[passed]]
+    energy_faults, found = checks.energy_faults(Picked(store, judged), dataset.energy_window)
     warnings += found
-    absurd = {id(frame): fault for frame, fault in zip(judged, energy_faults, strict=True) if fault}
-    rejected += [reject(frame, absurd[id(frame)]) for frame in passed if id(frame) in absurd]
-    return [frame for frame in passed if id(frame) not in absurd], rejected
+    absurd = _reject(store, dict(zip(judged.tolist(), energy_faults, strict=True)))
+    return passed[~np.isin(passed, absurd)], rejected + absurd
 
 
-def _limit_rejected(rejected: Frames, read: int, share: float) -> None:
+def _reject(store: Store, reasons: Mapping[int, str | None]) -> list[int]:
+    """Note the reasons; the indices of those that have one."""
+    for index, reason in reasons.items():
+        if reason is not None:
+            store.note(index, "reason", reason)
+    return [index for index, reason in reasons.items() if reason is not None]
+
+
+def _limit_rejected(rejected: Sequence[int], store: Store, read: int, share: float) -> None:
     """Raise when the checks took more frames than `share`; duplicates come later and do not count."""
     if len(rejected) <= share * read:
         return
-    kinds = Counter(reason_kind(frame.info["reason"]) for frame in rejected)
-    example = rejected[0]
+    reasons = [(frame.info["source"], frame.info["reason"]) for frame in Picked(store, rejected)]
+    kinds = Counter(reason_kind(reason) for _, reason in reasons)
     raise RetemperError(
         f"{len(rejected)} of {read} frames fail the checks: "
         + "; ".join(f"{kind} ({number})" for kind, number in kinds.most_common()),
         expected=f"at most {share:.0%} (dataset.max_rejected)",
-        got=f"{example.info['source']}: {example.info['reason']}",
+        got=f"{reasons[0][0]}: {reasons[0][1]}",
         fix="mend or remove these frames; or, if they are to be left out, raise dataset.max_rejected",
     )
 
 
-def _free_atoms(frames: Frames, warnings: list[str]) -> tuple[Frames, Frames]:
+def _free_atoms(atoms: Array, store: Store, warnings: list[str]) -> tuple[list[int], list[int]]:
     """One frame an element for the E0s; further ones are duplicates or conflicts."""
-    kept: Frames = []
-    rejected: Frames = []
-    for z in sorted({int(frame.numbers[0]) for frame in frames}):
-        same = [frame for frame in frames if frame.numbers[0] == z]
-        energies = [frame.info[ENERGY] for frame in same]
+    kept: list[int] = []
+    rejected: list[int] = []
+    frames = {int(k): store[int(k)] for k in atoms}
+    for z in sorted({int(frame.numbers[0]) for frame in frames.values()}):
+        same = {k: frame for k, frame in frames.items() if frame.numbers[0] == z}
+        energies = [frame.info[ENERGY] for frame in same.values()]
+        first, *others = same
         if max(energies) - min(energies) > checks.ENERGY_CONFLICT:
-            warnings.append(f"free atoms of {same[0].symbols[0]} have different energies ({energies}): none is used")
-            rejected += [
-                reject(frame, "conflict: free atoms of this element have different energies") for frame in same
-            ]
+            warnings.append(f"free atoms of {chemical_symbols[z]} have different energies ({energies}): none is used")
+            reason = "conflict: free atoms of this element have different energies"
+            rejected += _reject(store, dict.fromkeys(same, reason))
         else:
-            kept.append(same[0])
-            rejected += [reject(frame, f"duplicate of {same[0].info['source']}") for frame in same[1:]]
+            kept.append(first)
+            rejected += _reject(store, dict.fromkeys(others, f"duplicate of {same[first].info['source']}"))
     return kept, rejected
 
 
-def _split(frames: Frames, dataset: Dataset) -> tuple[dict[str, Frames], Grouping, Frames]:
+def _without_duplicates(frames: Array, store: Store, dataset: Dataset) -> tuple[Array, list[int], bool]:
+    """Frames without duplicates, those taken out, and whether labels of equal structures contradict each other."""
+    reasons = checks.find_duplicates(Picked(store, frames), dataset.near_duplicate)
+    removed = _reject(store, {int(frames[k]): reason for k, reason in reasons.items()})
+    return np.setdiff1d(frames, removed), removed, any(reason.startswith("conflict") for reason in reasons.values())
+
+
+def _split(
+    frames: Array, parts: Sequence[Part], store: Store, dataset: Dataset
+) -> tuple[dict[str, Array], Grouping, list[int]]:
     """Train, valid and test sets, how they were grouped, and frames that none of them has."""
-    given = [frame for frame in frames if _file(frame) in dataset.test_files]
-    for frame in given:
-        frame.info["group"] = f"test file {_file(frame)}"
-    frames = [frame for frame in frames if _file(frame) not in dataset.test_files]
+    given = []
+    for part in parts:
+        if part.name in dataset.test_files:
+            given.append(frames[np.isin(frames, part.frames)])
+            for k in given[-1]:
+                store.note(int(k), "group", f"test file {part.name}")
+    frames = np.setdiff1d(frames, np.concatenate(given)) if given else frames
     test = 0.0 if dataset.test_files else dataset.test
-    grouping = group_frames(frames, dataset.group, dataset.valid, test or dataset.valid)
-    for frame, group in zip(frames, grouping.groups, strict=True):
-        frame.info["group"] = group
-    places = splits.split(grouping, dataset.valid, test, dataset.seed)
-    sets = {
-        name: [frame for frame, place in zip(frames, places, strict=True) if place == name] for name in splits.SPLITS
-    }
-    sets["test"] += given
-    left_out = splits.set_aside_gaps(frames, places)
-    if dataset.max_train is not None and dataset.max_train < len(sets["train"]):
-        order = splits.nested_order([frame.info["group"] for frame in sets["train"]], dataset.seed)
-        chosen = set(order[: dataset.max_train])
-        left_out += [
-            reject(frame, "beyond dataset.max_train") for k, frame in enumerate(sets["train"]) if k not in chosen
-        ]
-        sets["train"] = [frame for k, frame in enumerate(sets["train"]) if k in chosen]
-    empty = [name for name, part in sets.items() if not part]
+    grouping = group_frames(Picked(store, frames), dataset.group, dataset.valid, test or dataset.valid)
+    for k, group in zip(frames.tolist(), grouping.groups, strict=True):
+        store.note(k, "group", group)
+    places = np.array(splits.split(grouping, dataset.valid, test, dataset.seed))
+    sets = {name: frames[places == name] for name in splits.SPLITS}
+    sets["test"] = np.concatenate([sets["test"], *given])
+    left_out = _reject(store, dict.fromkeys(frames[places == "gap"].tolist(), splits.GAP))
+    empty = [name for name, part in sets.items() if not len(part)]
     if empty:
         raise RetemperError(
             f"No frames are left for {' and '.join(empty)}.",
@@ -228,12 +284,24 @@ def _split(frames: Frames, dataset: Dataset) -> tuple[dict[str, Frames], Groupin
     return sets, grouping, left_out
 
 
-def _file(frame: Atoms) -> str:
-    return str(frame.info["source"]).rpartition(":")[0]
+def _subset(train: Array, store: Store, settings: Settings, root: Path) -> tuple[Array, list[int], dict[str, Any]]:
+    """The training set cut to ``dataset.max_train``; what was cut, and for the manifest the rule and its order."""
+    dataset = settings.dataset
+    number = min(dataset.max_train or len(train), len(train))
+    taken: dict[str, Any] = {"rule": dataset.subset, "seed": dataset.seed, "of": len(train), "order_hash": None}
+    if number == len(train):
+        return train, [], taken
+    frames = Picked(store, train)
+    order = subset.order(dataset.subset, frames, number, dataset.seed, subset.by_foundation(settings, root))
+    taken["order_hash"] = digest([frames[k].info["source"] for k in order])
+    chosen = np.zeros(len(train), dtype=bool)
+    chosen[order] = True
+    beyond = _reject(store, dict.fromkeys(train[~chosen].tolist(), "beyond dataset.max_train"))
+    return train[chosen], beyond, taken
 
 
-def _count(sets: dict[str, Frames], read: int) -> None:
+def _count(sets: Mapping[str, Array], read: int, store: Store) -> None:
     """Every frame that was read is in exactly one set."""
-    written = [frame.info["source"] for part in sets.values() for frame in part]
-    if len(written) != read or len(set(written)) != read:
-        raise AssertionError(f"{read} frames were read but {len(written)} written ({len(set(written))} distinct)")
+    written = np.concatenate(list(sets.values()))
+    if not len(written) == len(np.unique(written)) == read == len(store):
+        raise AssertionError(f"{read} frames were read but {len(written)} written ({len(np.unique(written))} distinct)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,12 @@ def mean_descriptors(
     RetemperError
         As `inference.predict`.
     """
-    every = atomic_descriptors(model, frames, head=head, dtype=dtype, device=device, progress=progress)
-    return np.stack([atoms.mean(axis=0) for atoms in every]) if every else np.zeros((0, 0), dtype=dtype)
+    means: np.ndarray | None = None
+    for indices, parts in _features(model, frames, head, dtype, device, progress):
+        if means is None:
+            means = np.empty((len(frames), parts[0].shape[1]), dtype=parts[0].dtype)
+        means[indices] = [atoms.mean(axis=0) for atoms in parts]
+    return np.zeros((0, 0), dtype=dtype) if means is None else means
 
 
 def atomic_descriptors(
@@ -61,13 +65,23 @@ def atomic_descriptors(
     RetemperError
         As `inference.predict`.
     """
+    found: list[np.ndarray] = [np.empty(0)] * len(frames)
+    for indices, parts in _features(model, frames, head, dtype, device, progress):
+        for i, part in zip(indices, parts, strict=True):
+            found[i] = part
+    return found
+
+
+def _features(
+    model: str | Path, frames: Sequence[Atoms], head: str | None, dtype: str, device: str, progress: bool
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """Batch by batch: indices into `frames`, and what `atomic_descriptors` returns for them."""
     inference.check_frames(model, frames)
     if not len(frames):
-        return []
+        return
     module = inference.load(model, device, dtype)
     head = inference.pick_head(model, head)
     tick = inference.ticker("descriptors", len(frames), progress)
-    found: list[np.ndarray] = [np.empty(0)] * len(frames)
     import torch
     from e3nn import o3
     from mace.modules.utils import extract_invariant
@@ -78,7 +92,6 @@ def atomic_descriptors(
         for indices, batch in inference.batches(module, frames, head, device):
             features = module(batch, training=False, compute_force=False)["node_feats"]
             invariant = extract_invariant(features, num_layers=layers, num_features=channels, l_max=irreps.lmax)
-            for i, part in zip(indices, torch.split(invariant, [len(frames[i]) for i in indices]), strict=True):
-                found[i] = part.cpu().numpy()
+            sizes = torch.bincount(batch["batch"]).tolist()
+            yield indices, [part.cpu().numpy() for part in torch.split(invariant, sizes)]
             tick(len(indices))
-    return found

@@ -1,13 +1,14 @@
 """Frames that are the same structure, exactly or nearly, also when moved, turned or reordered.
 
 Candidates come from k-d trees over a few numbers a frame that translation and rotation leave
-alone; only candidates are compared in full. Cost grows as n log n.
+alone; only candidates are compared in full. Cost grows as n log n. Of a set that is not in memory
+(`retemper.store`) only these numbers are held, for the frames of one composition at a time.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -16,11 +17,13 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist
 
 from retemper.frames import structure_hash
-from retemper.geometry import displacements, full_cells
+from retemper.geometry import Coordinates, displacements, full_cells
+from retemper.store import Picked
 
 Array = np.ndarray
 DIMENSIONS = 16  # of the trees
 MAX_DISTANCES = 3000  # distances of a molecule that are projected
+BLOCK_ATOMS = 500_000  # whose coordinates are in memory at a time
 REORDERED = 0.1  # times the tolerance, for copies whose atoms were exchanged
 WAVES = np.array(
     [
@@ -54,27 +57,27 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
         return _pairs_in(frames, lambda frame: structure_hash(frame).encode(), _all_pairs)
     same_order = _pairs_in(frames, lambda frame: frame.numbers.tobytes(), lambda group: _moved(group, tolerance))
     repeated = {j for _, j in same_order}
-    first = [k for k in range(len(frames)) if k not in repeated]
+    first = np.array([k for k in range(len(frames)) if k not in repeated], dtype=np.int64)
     reordered = _pairs_in(
-        [frames[k] for k in first],
+        Picked(frames, first),
         lambda frame: np.sort(frame.numbers).tobytes(),
         lambda group: (_crystals if group[0].pbc.any() else _molecules)(group, REORDERED * tolerance),
     )
-    return sorted({*same_order, *((first[i], first[j]) for i, j in reordered)})
+    return sorted({*same_order, *((int(first[i]), int(first[j])) for i, j in reordered)})
 
 
 def _pairs_in(
     frames: Sequence[Atoms], key: Callable[[Atoms], bytes], search: Callable[[Sequence[Atoms]], Array]
 ) -> list[tuple[int, int]]:
     """Apply `search` within groups of equal key and periodicity; pairs are indices into `frames`."""
-    groups: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
+    groups: dict[tuple[bytes, bytes], array[int]] = {}
     for k, frame in enumerate(frames):
-        groups[key(frame), frame.pbc.tobytes()].append(k)
+        groups.setdefault((key(frame), frame.pbc.tobytes()), array("q")).append(k)
     return [
         (group[i], group[j])
         for group in groups.values()
         if len(group) > 1
-        for i, j in search([frames[k] for k in group])
+        for i, j in search(Picked(frames, group)).tolist()
     ]
 
 
@@ -110,22 +113,33 @@ def _moved(group: Sequence[Atoms], tolerance: float) -> Array:
     consecutive atoms in a crystal. A projection keeps lengths to some tenths (Johnson and
     Lindenstrauss), and its radius leaves a factor of two.
     """
-    positions = np.array([frame.positions for frame in group])
-    cells = np.array([frame.cell.array for frame in group])
     pbc = group[0].pbc
+    vectors, cells = [], []
+    for part in _blocks(group):
+        positions, cell = part.positions, part.cells
+        if pbc.any():
+            cell = full_cells(cell)
+            vectors.append(np.concatenate([_project_crystals(positions, cell), _turned(cell)], axis=1))
+        else:
+            vectors.append(_project_molecules(positions))
+        cells.append(cell)
+    pairs = _tree_pairs(np.concatenate(vectors), 2 * np.sqrt(2 * DIMENSIONS) * tolerance)
     if pbc.any():
-        cells = full_cells(cells)
-        vectors = np.concatenate([_project_crystals(positions, cells), _turned(cells)], axis=1)
-    else:
-        vectors = _project_molecules(positions)
-    pairs = _tree_pairs(vectors, 2 * np.sqrt(2 * DIMENSIONS) * tolerance)
-    if pbc.any():
-        pairs = _alike_cells(cells, pairs, tolerance)
+        pairs = _alike_cells(np.concatenate(cells), pairs, tolerance)
     rms = [np.zeros(0)]
-    for part in np.array_split(pairs, 1 + len(pairs) * len(group[0]) // 200_000):
-        movement, _ = displacements(positions, cells, pbc, *part.T)
+    for some in np.array_split(pairs, 1 + len(pairs) * len(group[0]) // 200_000) if len(pairs) else []:
+        chosen, places = np.unique(some, return_inverse=True)
+        own = Coordinates.of(Picked(group, chosen))
+        movement, _ = displacements(own.positions, own.cells, pbc, *places.reshape(some.shape).T)
         rms.append(np.sqrt((movement**2).sum(axis=2).mean(axis=1)))
     return np.asarray(pairs[np.concatenate(rms) <= tolerance])
+
+
+def _blocks(group: Sequence[Atoms]) -> Iterator[Coordinates]:
+    """Coordinates of some `BLOCK_ATOMS` atoms at a time."""
+    size = max(1, BLOCK_ATOMS // max(1, len(group[0])))
+    for start in range(0, len(group), size):
+        yield Coordinates.of(group[start : start + size])
 
 
 def _project_molecules(positions: Array) -> Array:
@@ -150,24 +164,30 @@ def _project_crystals(positions: Array, cells: Array) -> Array:
     return np.asarray(features @ projection / np.sqrt(max(1, angle.shape[1])))
 
 
-def _sorted_by_species(group: Sequence[Atoms]) -> tuple[Array, Array]:
-    """Positions [n_frames, n_atoms, 3] with atoms in order of their number, and the numbers [n_atoms]."""
-    orders = [np.argsort(frame.numbers, kind="stable") for frame in group]
-    positions = np.array([frame.positions[order] for frame, order in zip(group, orders, strict=True)])
-    return positions, group[0].numbers[orders[0]]
-
-
 def _molecules(group: Sequence[Atoms], tolerance: float) -> Array:
     """Near pairs [n, 2] among non-periodic frames of one composition, whatever the order of like atoms."""
-    positions, species = _sorted_by_species(group)
-    radii = np.linalg.norm(positions - positions.mean(axis=1, keepdims=True), axis=2)
-    for z in np.unique(species):
-        radii[:, species == z] = np.sort(radii[:, species == z], axis=1)
+    species = np.sort(group[0].numbers)
     keep = np.unique(np.linspace(0, len(species) - 1, DIMENSIONS).astype(int))
+    vectors = []
+    for part in _blocks(group):
+        positions = part.by_species()
+        radii = np.linalg.norm(positions - positions.mean(axis=1, keepdims=True), axis=2)
+        for z in np.unique(species):
+            radii[:, species == z] = np.sort(radii[:, species == z], axis=1)
+        vectors.append(radii[:, keep])
     # sorting contracts, so these change by no more than all displacements together
-    pairs = _tree_pairs(radii[:, keep], tolerance * np.sqrt(len(species)))
-    same = [_distance_change(positions[i], positions[j], species) <= tolerance for i, j in pairs]
+    pairs = _tree_pairs(np.concatenate(vectors), tolerance * np.sqrt(len(species)))
+    same = [_same_molecule(_pair(group, i, j), species, tolerance) for i, j in pairs]
     return np.asarray(pairs[np.array(same, dtype=bool)])
+
+
+def _same_molecule(two: Coordinates, species: Array, tolerance: float) -> bool:
+    a, b = two.by_species()
+    return _distance_change(a, b, species) <= tolerance
+
+
+def _pair(group: Sequence[Atoms], i: int, j: int) -> Coordinates:
+    return Coordinates.of([group[int(i)], group[int(j)]])
 
 
 def _distance_change(a: Array, b: Array, species: Array) -> float:
@@ -182,24 +202,31 @@ def _distance_change(a: Array, b: Array, species: Array) -> float:
 
 def _crystals(group: Sequence[Atoms], tolerance: float) -> Array:
     """Near pairs [n, 2] among periodic frames of one composition, whatever the order of like atoms."""
-    positions, species = _sorted_by_species(group)
-    cells = full_cells(np.array([frame.cell.array for frame in group]))
-    fractional = _fractional(positions, cells)
+    species = np.sort(group[0].numbers)
     _, kinds = np.unique(species, return_inverse=True)
     weight = 1 + 0.4 * kinds
-    length = np.linalg.norm(np.einsum("kc,nic->nki", WAVES, np.linalg.inv(cells)), axis=2)
-    factor = np.empty((len(group), len(WAVES)))
-    for number, wave in enumerate(WAVES):
-        factor[:, number] = np.abs((weight * np.exp(2j * np.pi * (fractional @ wave))).sum(axis=1))
-    # |S(k)| changes by at most 2 pi |k| |weights| |displacements|: this makes it a length
-    factor /= 2 * np.pi * length * np.sqrt((weight**2).sum() * len(species))
-    pairs = _tree_pairs(
-        np.concatenate([factor, _turned(cells)], axis=1), (4 + np.sqrt(len(WAVES) / len(species))) * tolerance
-    )
-    pairs = _alike_cells(cells, pairs, tolerance)
-    pbc = group[0].pbc
-    same = [_reordered(fractional[i], fractional[j], cells[i], species, pbc, tolerance) for i, j in pairs]
+    vectors, every_cell = [], []
+    for part in _blocks(group):
+        cells = full_cells(part.cells)
+        fractional = _fractional(part.by_species(), cells)
+        length = np.linalg.norm(np.einsum("kc,nic->nki", WAVES, np.linalg.inv(cells)), axis=2)
+        factor = np.empty((len(cells), len(WAVES)))
+        for number, wave in enumerate(WAVES):
+            factor[:, number] = np.abs((weight * np.exp(2j * np.pi * (fractional @ wave))).sum(axis=1))
+        # |S(k)| changes by at most 2 pi |k| |weights| |displacements|: this makes it a length
+        factor /= 2 * np.pi * length * np.sqrt((weight**2).sum() * len(species))
+        vectors.append(np.concatenate([factor, _turned(cells)], axis=1))
+        every_cell.append(cells)
+    pairs = _tree_pairs(np.concatenate(vectors), (4 + np.sqrt(len(WAVES) / len(species))) * tolerance)
+    pairs = _alike_cells(np.concatenate(every_cell), pairs, tolerance)
+    same = [_same_crystal(_pair(group, i, j), species, tolerance) for i, j in pairs]
     return np.asarray(pairs[np.array(same, dtype=bool)])
+
+
+def _same_crystal(two: Coordinates, species: Array, tolerance: float) -> bool:
+    cells = full_cells(two.cells)
+    a, b = _fractional(two.by_species(), cells)
+    return _reordered(a, b, cells[0], species, two.pbc, tolerance)
 
 
 def _reordered(a: Array, b: Array, cell: Array, species: Array, pbc: Array, tolerance: float) -> bool:

@@ -7,19 +7,22 @@ Re-estimation then lets free atoms decide, and refuses when there are none: see 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 
 from retemper.e0_methods import METHODS, Problem, isolated_energies
 from retemper.errors import RetemperError
 from retemper.files import write_json
-from retemper.frames import ENERGY, read_frames
+from retemper.frames import ENERGY, in_blocks, read_frames, stream_frames
 from retemper.settings import Settings
 from retemper.stoichiometry import composition_matrix, fixed_ratios, null_basis
+
+BLOCK = 20_000  # frames that are in memory at a time
 
 
 def separability(problem: Problem, method: str) -> dict[str, Any]:
@@ -116,16 +119,28 @@ def diagnose(
 
     dataset, out = Path(dataset), Path(out)
     chosen = settings.e0s.method
-    train, valid = (read_frames(dataset / f"{name}.extxyz") for name in ("train", "valid"))
+    own = inference.atomic_energies(model, head)
+    known = sorted(own)
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # of each block: counts, energies, predictions
+    number = {"train": 0, "valid": 0}
+
+    def both() -> Iterator[Atoms]:
+        for name in number:
+            for atoms in stream_frames(dataset / f"{name}.extxyz"):
+                number[name] += 1
+                yield atoms
+
+    for frames in in_blocks(both(), BLOCK):
+        found = inference.predict(model, frames, head=head, device=settings.finetune.device, progress=True)
+        reference = np.array([float(atoms.info[ENERGY]) for atoms in frames])
+        rows.append((composition_matrix(frames, known), reference, found.energy))
     atoms_file = dataset / "isolated.extxyz"
     none = atoms_file.is_file() and atoms_file.stat().st_size == 0
     free = [] if none else read_frames(atoms_file)
-    own = inference.atomic_energies(model, head)
-    frames, m = [*train, *valid], len(train)
-    numbers = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    predicted = inference.predict(model, frames, head=head, device=settings.finetune.device, progress=True).energy
-    energy = np.array([float(atoms.info[ENERGY]) for atoms in frames])
-    counts = composition_matrix(frames, numbers)
+    counts, energy, predicted = (np.concatenate([row[k] for row in rows]) for k in range(3))
+    m = number["train"]
+    present = np.asarray(counts.any(axis=0))
+    numbers, counts = np.array(known)[present].tolist(), counts[:, present]
     isolated = {z: e for z, e in isolated_energies(free).items() if z in numbers}
     own_here = np.array([own[z] for z in numbers])
     problem = Problem(numbers, counts[:m], energy[:m], predicted[:m], own_here, isolated)
@@ -149,7 +164,7 @@ def diagnose(
         "E0s": {**{str(z): e for z, e in sorted(own.items())}, **candidates[chosen]["E0s"]},
         "elements_in_data": [chemical_symbols[z] for z in numbers],
         "isolated_atoms": [chemical_symbols[z] for z in isolated],
-        "frames": {"train": m, "valid": len(valid)},
+        "frames": number,
         **separability(problem, chosen),
         "unit": "eV; errors meV/atom",
         "error_per_atom": candidates[chosen]["error_per_atom"],

@@ -39,7 +39,8 @@ def project_root(start: Path | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def _full_disk_explained(path: Path) -> Iterator[None]:
+def full_disk_explained(path: Path) -> Iterator[None]:
+    """A full disk within the block becomes a `RetemperError`."""
     try:
         yield
     except OSError as error:
@@ -61,7 +62,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with _full_disk_explained(path):
+        with full_disk_explained(path):
             yield temporary
             os.replace(temporary, path)
     finally:
@@ -77,7 +78,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        with _full_disk_explained(path):
+        with full_disk_explained(path):
             yield temporary
             if path.exists():
                 shutil.rmtree(path)

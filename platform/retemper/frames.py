@@ -10,19 +10,22 @@ import gzip
 import hashlib
 import io
 import lzma
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from ase import Atoms
-from ase.io import read, write
-from ase.io.formats import filetype
+from ase.io import iread, read, write
+from ase.io.formats import filetype, open_with_compression
 
 from retemper.errors import RetemperError
 from retemper.files import atomic_write
 
 ENERGY, FORCES, STRESS = "REF_energy", "REF_forces", "REF_stress"
+BLOCK = 500  # frames that are parsed and written at a time
+LINES = 50_000  # and lines, for large frames
 
 
 def read_frames(path: str | Path) -> list[Atoms]:
@@ -30,58 +33,103 @@ def read_frames(path: str | Path) -> list[Atoms]:
 
     A missing, empty, truncated or unreadable file is a `RetemperError`.
     """
+    return list(stream_frames(path))
+
+
+def stream_frames(path: str | Path) -> Iterator[Atoms]:
+    """The frames of `read_frames` one after the other; of an extxyz file at most `BLOCK` are in memory.
+
+    Formats that ASE reads whole are held whole.
+    """
     path = Path(path)
     if not path.is_file():
         raise RetemperError(f"{path} does not exist.", fix="check the path in params.yaml, or `dvc pull`")
     if path.stat().st_size == 0:
         raise RetemperError(f"{path} is empty.", expected="at least one structure")
-    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
-    frames: Any
+    number = 0
     try:
-        if opener is None:
-            frames = read(path, index=":")
-        else:  # unpacked in memory: ASE seeks in the file, and each seek would unpack it again
-            with opener(path, "rt") as file:
-                text = file.read()
-            frames = read(io.StringIO(text), index=":", format=filetype(path.stem, read=False))
+        for frame in _parsed(path):
+            number += 1
+            yield frame
+    except RetemperError:
+        raise
     except Exception as error:  # ASE's readers raise nearly anything on a broken file
         raise RetemperError(
             f"{path} cannot be read: {type(error).__name__}: {error}",
             expected="a complete file in a format that ASE reads",
             fix="a truncated file often ends in the middle of a frame: cut it there or copy it again",
         ) from error
-    if not frames:
+    if not number:
         raise RetemperError(f"{path} holds no structures.", expected="at least one")
-    if ".xyz" in path.name or ".extxyz" in path.name:
-        _complete_extxyz(path, frames)
-    return list(frames)
 
 
-def _complete_extxyz(path: Path, frames: Sequence[Atoms]) -> None:
-    """ASE stops silently at a truncated last frame: compare line counts."""
-    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    with opener(path, "rt") as file:
-        lines = sum(1 for line in file if line.strip())
-    blank_comments = sum(len(frame) + 2 for frame in frames)
-    if lines > blank_comments:
-        raise RetemperError(
-            f"{path} is truncated: {len(frames)} whole frames, then {lines - blank_comments} lines of a broken one.",
-            fix="cut the broken last frame off, or copy the file again",
-        )
+def _parsed(path: Path) -> Iterator[Atoms]:
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
+    kind = filetype(str(path)) if opener is None else filetype(path.stem, read=False)
+    if kind == "extxyz":
+        with (opener or open)(path, "rt") as file:
+            yield from _extxyz(path, file)
+    elif opener is None:
+        yield from iread(path, index=":")
+    else:  # unpacked in memory: ASE seeks in the file, and each seek would unpack it again
+        with opener(path, "rt") as file:
+            text = file.read()
+        yield from iread(io.StringIO(text), index=":", format=kind)
+
+
+def _extxyz(path: Path, file: TextIO) -> Iterator[Atoms]:
+    """Frames of extxyz text, cut here and parsed by ASE, which would keep an index of the whole file.
+
+    ASE also stops silently at a truncated last frame; here that is an error.
+    """
+    lines: list[str] = []
+    waiting = whole = 0
+    header = file.readline()
+    while header.strip():
+        try:
+            count = int(header) + 1  # atoms and comment
+        except ValueError:
+            raise ValueError(f"expected a number of atoms after {whole} frames, but got {header.strip()!r}") from None
+        body = list(islice(file, count))
+        if len(body) < count:
+            raise _truncated(path, whole, 1 + len(body))
+        lines += [header, *body]
+        header = file.readline()
+        while header.lstrip().startswith("VEC"):  # a cell below the atoms
+            lines.append(header)
+            header = file.readline()
+        waiting, whole = waiting + 1, whole + 1
+        if waiting == BLOCK or len(lines) > LINES:
+            yield from read(io.StringIO("".join(lines)), index=":", format="extxyz")
+            lines, waiting = [], 0
+    if lines:
+        yield from read(io.StringIO("".join(lines)), index=":", format="extxyz")
+    if left := sum(1 for line in file if line.strip()):
+        raise _truncated(path, whole, left)
+
+
+def _truncated(path: Path, whole: int, lines: int) -> RetemperError:
+    return RetemperError(
+        f"{path} is truncated: {whole} whole frames, then {lines} lines of a broken one.",
+        fix="cut the broken last frame off, or copy the file again",
+    )
+
+
+def in_blocks(frames: Iterable[Atoms], size: int) -> Iterator[list[Atoms]]:
+    """Lists of `size` frames, the last one shorter."""
+    stream = iter(frames)
+    while block := list(islice(stream, size)):
+        yield block
 
 
 def write_frames(path: str | Path, frames: Iterable[Atoms]) -> None:
     """Write frames as extxyz, whole or not at all; calculators are not written."""
-    plain = []
-    for frame in frames:
-        copy = frame.copy()
-        copy.calc = None
-        plain.append(copy)
-    with atomic_write(path) as temporary:
-        if plain:
-            write(temporary, plain, format="extxyz")
-        else:
-            temporary.write_text("")
+    with atomic_write(path) as temporary, open_with_compression(str(temporary), "w") as file:
+        for block in in_blocks(frames, BLOCK):
+            for k, frame in enumerate(block):
+                if frame.calc is not None:
+                    block[k] = frame.copy()
+            write(file, block, format="extxyz")
 
 
 def structure_hash(atoms: Atoms) -> str:
@@ -97,14 +145,27 @@ def structure_hash(atoms: Atoms) -> str:
 
 def labels_hash(frames: Iterable[Atoms]) -> str:
     """Hash of structures and their labels, in order: the identity of a labelled set."""
-    total = hashlib.sha256()
+    total = LabelsHash()
     for atoms in frames:
-        total.update(structure_hash(atoms).encode())
-        total.update(np.float64(round(float(atoms.info.get(ENERGY, np.nan)), 6)).tobytes())
+        total.add(atoms)
+    return total.digest()
+
+
+class LabelsHash:
+    """`labels_hash` frame by frame."""
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+
+    def add(self, atoms: Atoms) -> None:
+        self._total.update(structure_hash(atoms).encode())
+        self._total.update(np.float64(round(float(atoms.info.get(ENERGY, np.nan)), 6)).tobytes())
         for value in (atoms.arrays.get(FORCES), atoms.info.get(STRESS)):
             if value is not None:
-                total.update((np.asarray(value, dtype="<f8").round(6) + 0.0).tobytes())
-    return total.hexdigest()[:16]
+                self._total.update((np.asarray(value, dtype="<f8").round(6) + 0.0).tobytes())
+
+    def digest(self) -> str:
+        return self._total.hexdigest()[:16]
 
 
 def elements(frames: Iterable[Atoms]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -64,6 +65,27 @@ def heights(cell: Array) -> Array:
     if np.linalg.det(cell) == 0:
         return np.zeros(3)
     return np.asarray(1 / np.linalg.norm(np.linalg.inv(cell), axis=0))
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Coordinates of frames with the same atoms, in the same or another order, and the same periodicity."""
+
+    numbers: Array  # [n_frames, n_atoms]
+    positions: Array  # [n_frames, n_atoms, 3] A
+    cells: Array  # [n_frames, 3, 3] A
+    pbc: Array  # [3]
+
+    @classmethod
+    def of(cls, frames: Sequence[Atoms]) -> Coordinates:
+        rows = [(frame.numbers, frame.positions, frame.cell.array, frame.pbc) for frame in frames]
+        numbers, positions, cells = (np.array([row[k] for row in rows]) for k in range(3))
+        return cls(numbers, positions, cells, rows[0][3])
+
+    def by_species(self) -> Array:
+        """Positions [n_frames, n_atoms, 3] with atoms in order of their number."""
+        order = np.argsort(self.numbers, axis=1, kind="stable")
+        return np.asarray(np.take_along_axis(self.positions, order[:, :, None], axis=1))
 
 
 def by_atoms(frames: Sequence[Atoms]) -> list[list[int]]:

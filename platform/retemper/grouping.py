@@ -30,13 +30,15 @@ import numpy as np
 from ase import Atoms
 
 from retemper.errors import RetemperError
-from retemper.geometry import by_atoms, displacements
+from retemper.geometry import Coordinates, by_atoms, displacements
+from retemper.store import Picked
 
 Array = np.ndarray
 AUTO_KEYS = ("group", "trajectory", "traj", "traj_id", "name", "mol", "molecule", "source")
 MIN_FRAMES = 5  # without isolated atoms and rejected frames
 MIN_RUN = 10  # shorter runs stay whole
 RELATED = 0.1  # A, RMS displacement between frames that should not be on either side of a split
+HELD = 500_000  # atoms of a run up to which its frames are held in memory
 MAX_WORK = 2e7  # displacements of atoms that the search for relatives computes for frames with the same atoms
 
 
@@ -78,25 +80,59 @@ def group_frames(frames: Sequence[Atoms], group: str, valid: float, test: float)
             fix="add labelled structures, or look into the reasons for rejected frames",
         )
     if group == "composition":
-        return _by_composition(frames)
+        return _by_composition(_formulas(frames))
     if group != "auto":
-        return _by_key(frames, group)
-    keyed = [_by_key(frames, key) for key in AUTO_KEYS if _repeats(frames, key)]
-    formulas = _by_composition(frames)
+        table = _Table.of(frames, [group])
+        if table.missing(group) == len(frames):
+            raise _unknown_key(frames, group)
+        return _by_key(table, group)
+    table = _Table.of(frames, AUTO_KEYS)
+    keyed = [_by_key(table, key) for key in AUTO_KEYS if table.repeats(key)]
+    formulas = _by_composition(table.formulas)
     for grouping, least in [*((k, 10) for k in keyed), (formulas, 10), *((k, 3) for k in keyed)]:
         if len(set(grouping.groups)) >= least and _sensible(grouping, min(valid, test)):
             return grouping
     return _by_blocks(frames, min(valid, test))
 
 
+@dataclass(frozen=True)
+class _Table:
+    """What grouping asks of each frame, read once; equal values are one object."""
+
+    formulas: list[str]
+    values: dict[str, list[str | None]]  # by info key
+
+    @classmethod
+    def of(cls, frames: Sequence[Atoms], keys: Sequence[str]) -> _Table:
+        one: dict[str, str] = {}
+        formulas: list[str] = []
+        values: dict[str, list[str | None]] = {key: [] for key in keys}
+        for frame in frames:
+            formula = frame.get_chemical_formula()
+            formulas.append(one.setdefault(formula, formula))
+            for key, column in values.items():
+                value = _value(frame, key)
+                column.append(None if value is None else one.setdefault(value, value))
+        return cls(formulas, values)
+
+    def missing(self, key: str) -> int:
+        """Frames without a value of `key`."""
+        return self.values[key].count(None)
+
+    def repeats(self, key: str) -> bool:
+        """Whether nine tenths of the frames have `key`, two frames a value on average."""
+        total, missing = len(self.formulas), self.missing(key)
+        different = len(set(self.values[key])) - bool(missing)
+        return total - missing >= 0.9 * total and different <= total / 2
+
+
+def _formulas(frames: Sequence[Atoms]) -> list[str]:
+    return _Table.of(frames, []).formulas
+
+
 def _value(frame: Atoms, key: str) -> str | None:
     value = frame.info.get("source_given" if key == "source" else key)
     return None if value is None or str(value).strip() == "" else str(value)
-
-
-def _repeats(frames: Sequence[Atoms], key: str) -> bool:
-    values = [value for frame in frames if (value := _value(frame, key)) is not None]
-    return len(values) >= 0.9 * len(frames) and len(set(values)) <= len(frames) / 2
 
 
 def _sensible(grouping: Grouping, share: float) -> bool:
@@ -106,26 +142,31 @@ def _sensible(grouping: Grouping, share: float) -> bool:
     return sizes[-1] <= total / 2 and sizes[1] <= 2.5 * share * total
 
 
-def _by_composition(frames: Sequence[Atoms]) -> Grouping:
-    return Grouping([f"formula {frame.get_chemical_formula()}" for frame in frames], "composition")
+def _by_composition(formulas: Sequence[str]) -> Grouping:
+    name = {formula: f"formula {formula}" for formula in set(formulas)}
+    return Grouping([name[formula] for formula in formulas], "composition")
 
 
-def _by_key(frames: Sequence[Atoms], key: str) -> Grouping:
-    values = [_value(frame, key) for frame in frames]
-    missing = sum(value is None for value in values)
-    if missing == len(frames):
-        keys = sorted({name for frame in frames for name in frame.info if not name.startswith("REF_")})
-        raise RetemperError(
-            f"No frame has the info key {key!r} of dataset.group.",
-            expected=f"auto, composition, or one of {', '.join(keys)}",
-            fix="edit dataset.group in params.yaml",
-        )
+def _by_key(table: _Table, key: str) -> Grouping:
+    values = table.values[key]
+    name = {value: f"{key} {value}" for value in set(values) if value is not None}
+    other = {formula: f"formula {formula}" for formula in set(table.formulas)}
     groups = [
-        f"{key} {value}" if value is not None else f"formula {frame.get_chemical_formula()}"
-        for value, frame in zip(values, frames, strict=True)
+        name[value] if value is not None else other[formula]
+        for value, formula in zip(values, table.formulas, strict=True)
     ]
+    missing = table.missing(key)
     warnings = [f"{missing} frame(s) lack the info key {key!r}; they are grouped by composition"] if missing else []
     return Grouping(groups, f"info key {key}", [], warnings)
+
+
+def _unknown_key(frames: Sequence[Atoms], key: str) -> RetemperError:
+    keys = sorted({name for frame in frames for name in frame.info if not name.startswith("REF_")})
+    return RetemperError(
+        f"No frame has the info key {key!r} of dataset.group.",
+        expected=f"auto, composition, or one of {', '.join(keys)}",
+        fix="edit dataset.group in params.yaml",
+    )
 
 
 def _by_blocks(frames: Sequence[Atoms], share: float) -> Grouping:
@@ -137,7 +178,7 @@ def _by_blocks(frames: Sequence[Atoms], share: float) -> Grouping:
     for number, run in enumerate(runs):
         length, gap = len(run), 0
         if len(run) >= MIN_RUN:
-            gap, forgets = memory([frames[k] for k in run])
+            gap, forgets = memory(Picked(frames, run))
             if forgets or len(run) > most:
                 length = max(round(len(run) * share / 3), 5 * gap, 1)
             if not forgets and len(run) > most:
@@ -165,7 +206,7 @@ def _trajectories(frames: Sequence[Atoms]) -> list[list[int]]:
         else:
             runs.append([k])
         previous = this
-    return [part for run in runs for part in _cut_at_jumps([frames[k] for k in run], run)]
+    return [part for run in runs for part in _cut_at_jumps(Picked(frames, run), run)]
 
 
 def _cut_at_jumps(frames: Sequence[Atoms], run: list[int]) -> list[list[int]]:
@@ -184,24 +225,29 @@ class _Track:
     """Positions and cells of frames with the same atoms, to measure how far they lie from each other."""
 
     def __init__(self, frames: Sequence[Atoms]):
-        self.positions = np.array([frame.positions for frame in frames])
-        self.cells = np.array([frame.cell.array for frame in frames])
+        self.frames = list(frames) if len(frames) * len(frames[0]) <= HELD else frames
         self.pbc = frames[0].pbc
 
     def rms(self, first: Array, second: Array) -> Array:
         """RMS displacement between frames `first` and `second` [n_pairs], A."""
-        parts = np.array_split(np.stack([first, second]), 1 + len(first) * self.positions.shape[1] // 200_000, axis=1)
-        moves = [displacements(self.positions, self.cells, self.pbc, *part)[0] for part in parts]
-        return np.concatenate([np.sqrt((move**2).sum(axis=2).mean(axis=1)) for move in moves])
+        found = [np.zeros(0)]
+        for pairs in np.array_split(np.stack([first, second]), 1 + len(first) * len(self.frames[0]) // 200_000, axis=1):
+            if not pairs.size:
+                continue
+            chosen, places = np.unique(pairs, return_inverse=True)
+            own = Coordinates.of(Picked(self.frames, chosen))
+            movement, _ = displacements(own.positions, own.cells, self.pbc, *places.reshape(pairs.shape))
+            found.append(np.sqrt((movement**2).sum(axis=2).mean(axis=1)))
+        return np.concatenate(found)
 
     def at_lag(self, lag: int) -> float:
         """Median over at most 60 pairs of frames `lag` apart."""
-        first = np.unique(np.linspace(0, len(self.positions) - lag - 1, 60).astype(int))
+        first = np.unique(np.linspace(0, len(self.frames) - lag - 1, 60).astype(int))
         return float(np.median(self.rms(first, first + lag)))
 
     def far(self) -> float:
         """Median over lags from a third of the frames on: what two unrelated frames have."""
-        number = len(self.positions)
+        number = len(self.frames)
         return float(np.median([self.at_lag(int(lag)) for lag in np.linspace(number / 3, number * 0.6, 5)]))
 
 
@@ -232,9 +278,10 @@ def _join_relatives(frames: Sequence[Atoms], groups: list[str], share: float) ->
     for same in by_atoms(frames):
         if len(same) < 2 or len(same) ** 2 * len(frames[same[0]]) / 2 > MAX_WORK:
             continue
-        track = _Track([frames[k] for k in same])
+        some = [frames[k] for k in same]
+        track, cells = _Track(some), Coordinates.of(some).cells
         first, second = np.triu_indices(len(same), 1)
-        alike = np.abs(track.cells[first] - track.cells[second]).max(axis=(1, 2)) < RELATED
+        alike = np.abs(cells[first] - cells[second]).max(axis=(1, 2)) < RELATED
         first, second = first[alike], second[alike]
         rms = track.rms(first, second)
         pairs += [(float(rms[k]), same[first[k]], same[second[k]]) for k in np.flatnonzero(rms < RELATED)]

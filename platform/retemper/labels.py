@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from retemper.settings import Dataset, Keys
 from retemper.units import energy_factor, length_factor
 
 Array = np.ndarray
+Fits = Callable[[Any, int], bool]
 ISOLATED = "IsolatedAtom"
 APART = 8.0  # A: one atom in a cell with all heights above is a free atom
 OURS = {ENERGY, FORCES, STRESS, "energy", "forces", "stress", "virial", "reason"}
@@ -57,51 +58,77 @@ def look_up(atoms: Atoms, key: str) -> Any:
 
 
 def map_labels(frames: Sequence[Atoms], dataset: Dataset, origin: str) -> Mapped:
-    """Give frames of one file retemper's keys and units.
+    """Give frames of one file retemper's keys and units: `stream_labels` as lists."""
+    mapped: list[Atoms] = []
+    rejected: list[Atoms] = []
+    ignored = 0
+    for new, fault, without_cell in stream_labels(lambda: frames, dataset, origin):
+        ignored += without_cell
+        if fault is None:
+            mapped.append(new)
+        else:
+            rejected.append(reject(new, fault))
+    return Mapped(mapped, rejected, stress_warnings(origin, ignored))
+
+
+def stream_labels(
+    read: Callable[[], Iterable[Atoms]], dataset: Dataset, origin: str
+) -> Iterator[tuple[Atoms, str | None, bool]]:
+    """Frames of one file with retemper's keys and units.
 
     Parameters
     ----------
-    frames
-        As read; they are not changed.
+    read
+        Gives the frames as they are read; they are not changed. Called again when a key is missing.
     dataset
         Settings: keys and units.
     origin
         Name of the file, for messages and ``info["source"]`` (origin:index).
 
-    Returns
-    -------
-    Mapped
-        New frames with species, positions, cell, periodicity, ``REF_energy`` (eV),
-        ``REF_forces`` (eV/A), ``REF_stress`` (nine numbers, eV/A^3, where there is one),
-        ``config_type``, ``source`` and the plain values of the user's info. Free atoms are
-        ``IsolatedAtom`` without cell; they need no forces. Frames without a usable label
-        come in `rejected` with the reason.
+    Yields
+    ------
+    new
+        Frame with species, positions, cell, periodicity, ``REF_energy`` (eV), ``REF_forces``
+        (eV/A), ``REF_stress`` (nine numbers, eV/A^3, where there is one), ``config_type``,
+        ``source`` and the plain values of the user's info. Free atoms are ``IsolatedAtom``
+        without cell; they need no forces.
+    fault
+        Why the frame has no usable label; `None` when it has.
+    without_cell
+        Whether a stress of zero was ignored because there is no cell.
 
     Raises
     ------
     RetemperError
-        A key that no frame has (the nearest is named), or a stress without a cell.
+        A stress without a cell; at the end, a key that no frame has (the nearest is named).
     """
-    _require_keys(frames, dataset.keys, origin)
     energy, length = energy_factor(dataset.energy_unit), length_factor(dataset.length_unit)
-    mapped: list[Atoms] = []
-    rejected: list[Atoms] = []
-    ignored = 0
-    for index, frame in enumerate(frames):
+    wanted = _wanted_keys(dataset.keys)
+    lacking = {label for label, _, _ in wanted}
+    only_atoms = True
+    for index, frame in enumerate(read()):
+        lacking -= {label for label, key, _ in wanted if label in lacking and look_up(frame, key) is not None}
+        only_atoms = only_atoms and is_free_atom(frame)
         new = _plain(frame, f"{origin}:{index}", dataset.keys)
         fault = _map_energy_forces(frame, new, dataset.keys, energy, length)
+        without_cell = False
         if fault is None and not is_free_atom(frame):
             stress, fault = _stress(frame, dataset.keys, energy, length)
             if stress is not None and _require_cell(frame, stress, f"{origin}:{index}"):
                 new.info[STRESS] = stress.ravel().round(12)
             elif stress is not None:
-                ignored += 1
-        if fault is None:
-            mapped.append(new)
-        else:
-            rejected.append(reject(new, fault))
-    warnings = [f"{origin}: {ignored} frames without a cell have a stress of zero; it is ignored"] if ignored else []
-    return Mapped(mapped, rejected, warnings)
+                without_cell = True
+        yield new, fault, without_cell
+    if only_atoms:
+        lacking -= {"forces"}
+    for label, key, fits in wanted:
+        if label in lacking:
+            raise _missing(read(), label, key, fits, origin)
+
+
+def stress_warnings(origin: str, ignored: int) -> list[str]:
+    """What to say about stresses that were ignored."""
+    return [f"{origin}: {ignored} frames without a cell have a stress of zero; it is ignored"] if ignored else []
 
 
 def _plain(frame: Atoms, source: str, keys: Keys) -> Atoms:
@@ -188,26 +215,19 @@ def _require_cell(frame: Atoms, stress: Array, source: str) -> bool:
     )
 
 
-def _require_keys(frames: Sequence[Atoms], keys: Keys, origin: str) -> None:
-    """Raise for a key that no frame has."""
+def _wanted_keys(keys: Keys) -> list[tuple[str, str, Fits]]:
+    """Labels that some frame must have: label, its key, and whether a value of this shape could be it."""
     chosen = keys.model_fields_set
-    wanted: list[tuple[str, str | None, bool, Callable[[Any, int], bool]]] = [
+    every: list[tuple[str, str | None, bool, Fits]] = [
         ("energy", keys.energy, True, lambda value, n: np.size(value) == 1),
         ("forces", keys.forces, True, lambda value, n: np.shape(value) == (n, 3)),
         ("stress", keys.stress, "stress" in chosen, lambda value, n: np.size(value) in (6, 9)),
         ("virial", keys.virial, "virial" in chosen, lambda value, n: np.size(value) in (6, 9)),
     ]
-    for label, key, needed, fits in wanted:
-        if key is None or not needed or any(look_up(frame, key) is not None for frame in frames):
-            continue
-        if label == "forces" and all(is_free_atom(frame) for frame in frames):
-            continue
-        raise _missing(frames, label, key, fits, origin)
+    return [(label, key, fits) for label, key, needed, fits in every if key is not None and needed]
 
 
-def _missing(
-    frames: Sequence[Atoms], label: str, key: str, fits: Callable[[Any, int], bool], origin: str
-) -> RetemperError:
+def _missing(frames: Iterable[Atoms], label: str, key: str, fits: Fits, origin: str) -> RetemperError:
     """Error for a missing key, with the nearest key that could hold this label."""
     found: dict[str, None] = {}
     for frame in frames:

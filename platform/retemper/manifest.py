@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,28 @@ from ase import Atoms
 
 from retemper import __version__
 from retemper.files import sha256
-from retemper.frames import ENERGY, FORCES, STRESS, elements, labels_hash
+from retemper.frames import ENERGY, FORCES, STRESS, LabelsHash, in_blocks
 from retemper.settings import Settings
 
 FORMULAS = 50  # compositions that are listed by name
+BLOCK = 2_000  # frames that are in memory at a time
 
 
-def describe(settings: Settings, sets: dict[str, list[Atoms]], files: Sequence[Path], root: Path) -> dict[str, Any]:
+def describe(
+    settings: Settings, sets: Mapping[str, Sequence[Atoms]], files: Sequence[Path], root: Path
+) -> dict[str, Any]:
     """Counts, ranges, hashes and provenance of `sets`; the same input gives the same manifest.
 
     Energies are in eV, forces in eV/A, per-atom energies in eV/atom.
     """
     dataset = settings.dataset
+    described = {name: describe_set(frames) for name, frames in sets.items()}
+    symbols = {symbol for name, one in described.items() if name != "rejected" for symbol in one["elements"]}
     return {
         "system": settings.system,
-        "sets": {name: describe_set(frames) for name, frames in sets.items()},
+        "sets": described,
         "rejected": reasons(sets["rejected"]),
-        "elements": elements(frame for name, part in sets.items() if name != "rejected" for frame in part),
+        "elements": sorted(symbols),
         "sources": [
             {"file": name, "sha256": sha256(path), "bytes": path.stat().st_size}
             for name, path in zip(dataset.all_files, files, strict=True)
@@ -45,31 +50,68 @@ def describe(settings: Settings, sets: dict[str, list[Atoms]], files: Sequence[P
     }
 
 
-def describe_set(frames: Sequence[Atoms]) -> dict[str, Any]:
-    """Numbers of one set; rejected frames may lack labels."""
-    formulas = Counter(frame.get_chemical_formula() for frame in frames)
-    content: dict[str, Any] = {
-        "frames": len(frames),
-        "atoms": sum(len(frame) for frame in frames),
-        "hash": labels_hash(frames),
-        "elements": elements(frames),
-        "config_types": dict(Counter(str(frame.info["config_type"]) for frame in frames).most_common()),
-        "groups": len({frame.info["group"] for frame in frames if "group" in frame.info}),
+def describe_set(frames: Iterable[Atoms]) -> dict[str, Any]:
+    """Numbers of one set, in one pass; rejected frames may lack labels."""
+    identity = LabelsHash()
+    formulas: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    species: set[str] = set()
+    groups: set[str] = set()
+    number = atoms = with_stress = periodic = 0
+    labels = _Labels()
+    for block in in_blocks(frames, BLOCK):
+        for frame in block:
+            identity.add(frame)
+            formulas[frame.get_chemical_formula()] += 1
+            kinds[str(frame.info["config_type"])] += 1
+            species.update(frame.symbols)
+            if "group" in frame.info:
+                groups.add(str(frame.info["group"]))
+            with_stress += STRESS in frame.info
+            periodic += bool(frame.pbc.any())
+        number += len(block)
+        atoms += sum(map(len, block))
+        labels.add([frame for frame in block if FORCES in frame.arrays and len(frame)])
+    return {
+        "frames": number,
+        "atoms": atoms,
+        "hash": identity.digest(),
+        "elements": sorted(species),
+        "config_types": dict(kinds.most_common()),
+        "groups": len(groups),
         "formulas": len(formulas),
         "compositions": dict(formulas.most_common(FORMULAS)),
-        "with_stress": sum(STRESS in frame.info for frame in frames),
-        "periodic": sum(bool(frame.pbc.any()) for frame in frames),
+        "with_stress": with_stress,
+        "periodic": periodic,
+        **labels.summary(),
     }
-    labelled = [frame for frame in frames if FORCES in frame.arrays and len(frame)]
-    energies = np.array([frame.info[ENERGY] / len(frame) for frame in labelled])
-    forces = np.concatenate([frame.arrays[FORCES] for frame in labelled]) if labelled else np.zeros((0, 3))
-    if len(labelled) and np.isfinite(energies).all() and np.isfinite(forces).all():
-        content["energy_per_atom"] = {"min": float(energies.min()), "max": float(energies.max())}
-        content["force"] = {
-            "rms": float(np.sqrt((forces**2).mean())),
-            "max": float(np.linalg.norm(forces, axis=1).max()),
+
+
+class _Labels:
+    """Range of energies and size of forces, frame by frame; nothing where one is not finite."""
+
+    def __init__(self) -> None:
+        self.low, self.high, self.largest = np.inf, -np.inf, 0.0
+        self.squares = self.values = 0.0
+
+    def add(self, labelled: Sequence[Atoms]) -> None:
+        if not labelled:
+            return
+        energies = np.array([frame.info[ENERGY] / len(frame) for frame in labelled])
+        forces = np.concatenate([frame.arrays[FORCES] for frame in labelled])
+        self.low, self.high = np.minimum(self.low, energies.min()), np.maximum(self.high, energies.max())
+        self.squares += (forces**2).sum()
+        self.values += forces.size
+        self.largest = np.maximum(self.largest, np.linalg.norm(forces, axis=1).max())
+
+    def summary(self) -> dict[str, Any]:
+        if not self.values or not np.isfinite([self.low, self.high, self.squares]).all():
+            return {}
+        rms = float(np.sqrt(self.squares / self.values))
+        return {
+            "energy_per_atom": {"min": float(self.low), "max": float(self.high)},
+            "force": {"rms": rms, "max": float(self.largest)},
         }
-    return content
 
 
 def reason_kind(reason: str) -> str:
@@ -81,7 +123,7 @@ def reason_kind(reason: str) -> str:
     return setting.group(0) if setting else reason
 
 
-def reasons(rejected: Sequence[Atoms]) -> dict[str, int]:
+def reasons(rejected: Iterable[Atoms]) -> dict[str, int]:
     """How many frames were rejected for which kind of reason."""
     return dict(Counter(reason_kind(frame.info["reason"]) for frame in rejected).most_common())
 

@@ -39,9 +39,8 @@ class Dataset(Section):
     valid: float = Field(0.1, gt=0, lt=1)  # share of the frames, by whole groups
     test: float = Field(0.1, gt=0, lt=1)
     rounds: list[int] | None = None  # of data/rounds, beyond max_train; null: all that are there
-    max_train: int | None = Field(
-        None, ge=1
-    )  # nested subset of the training frames, one of each group first; rounds come on top
+    max_train: int | None = Field(None, ge=1)  # size of a nested subset of the training frames; rounds come on top
+    subset: Literal["groups", "random", "farthest-point", "first"] = "groups"  # which: retemper/subset.py
     seed: int = 0
     max_force: float = Field(50.0, gt=0)  # eV/A; frames above are rejected
     min_distance: float = Field(0.4, gt=0)  # times the sum of covalent radii; frames below are rejected
@@ -99,6 +98,7 @@ class Finetune(Section):
     valid_batch_size: int = Field(16, ge=1)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"  # cpu, cuda, cuda:1, mps
+    disk_above: int = Field(50_000, ge=0)  # training frames above which MACE reads from disk (LMDB), not from memory
     workers: int | None = None  # seeds at a time; null: one a core (cpu) or one (gpu)
     start: Literal["foundation", "last-round"] = "foundation"  # weights; last-round: the model that explored last
     overrides: dict[str, Any] = {}  # settings for every strategy, e.g. {scheduler_patience: 50}

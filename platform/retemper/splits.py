@@ -8,15 +8,18 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+import numpy as np
 from ase import Atoms
 
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
 from retemper.frames import structure_hash
 from retemper.grouping import Grouping
-from retemper.labels import is_free_atom, reject
+from retemper.labels import is_free_atom
+from retemper.store import Chain, Picked
 
 SPLITS = ("train", "valid", "test")
+GAP = "gap: too near in time to a block of another split"
 
 
 def _rank(seed: int, name: str) -> str:
@@ -135,28 +138,31 @@ def leaks(a: Sequence[Atoms], b: Sequence[Atoms], tolerance: float, groups: bool
 
 def _shared(sets: Mapping[str, Sequence[Atoms]], tolerance: float, groups: bool) -> list[dict[str, str]]:
     """Leaks between all pairs of named sets, with the names as ``sets``."""
-    frames: list[Atoms] = []
-    owner: list[str] = []
-    source: list[str] = []
-    for name, part in sets.items():
-        for k, frame in enumerate(part):
-            if not is_free_atom(frame):
-                frames.append(frame)
-                owner.append(name)
-                source.append(str(frame.info.get("source", k)))
+    every = Chain(sets.values())
+    names = np.repeat(np.arange(len(sets)), [len(part) for part in sets.values()])
+    kept: list[int] = []
+    holders: dict[str, set[str]] = defaultdict(set)
+    for k, frame in enumerate(every):
+        if not is_free_atom(frame):
+            kept.append(k)
+            if groups and "group" in frame.info:
+                holders[str(frame.info["group"])].add(list(sets)[names[k]])
+    frames, owner = Picked(every, kept), names[kept]
     found = []
     for i, j in near_pairs(frames, tolerance):
         if owner[i] != owner[j]:
-            kind = "same structure" if structure_hash(frames[i]) == structure_hash(frames[j]) else "near duplicate"
-            found.append({"kind": kind, "a": source[i], "b": source[j], "sets": f"{owner[i]} and {owner[j]}"})
-    holders: dict[str, set[str]] = defaultdict(set)
-    for frame, name in zip(frames, owner, strict=True):
-        if groups and "group" in frame.info:
-            holders[str(frame.info["group"])].add(name)
-    for group, names in sorted(holders.items()):
-        if len(names) > 1:
-            found.append({"kind": "shared group", "a": group, "b": group, "sets": " and ".join(sorted(names))})
+            first, second = frames[i], frames[j]
+            kind = "same structure" if structure_hash(first) == structure_hash(second) else "near duplicate"
+            between = " and ".join(list(sets)[owner[k]] for k in (i, j))
+            found.append({"kind": kind, "a": _name(first, i), "b": _name(second, j), "sets": between})
+    for group, where in sorted(holders.items()):
+        if len(where) > 1:
+            found.append({"kind": "shared group", "a": group, "b": group, "sets": " and ".join(sorted(where))})
     return found
+
+
+def _name(frame: Atoms, index: int) -> str:
+    return str(frame.info.get("source", index))
 
 
 def require_no_leaks(sets: Mapping[str, Sequence[Atoms]], tolerance: float) -> list[str]:
@@ -170,9 +176,3 @@ def require_no_leaks(sets: Mapping[str, Sequence[Atoms]], tolerance: float) -> l
             fix="choose dataset.group so that related frames share a group",
         )
     return [f"{first}/{second}" for first, second in combinations(sets, 2)]
-
-
-def set_aside_gaps(frames: Sequence[Atoms], places: Sequence[str]) -> list[Atoms]:
-    """Frames that `split` put into gaps, with their reason."""
-    reason = "gap: too near in time to a block of another split"
-    return [reject(frame, reason) for frame, place in zip(frames, places, strict=True) if place == "gap"]

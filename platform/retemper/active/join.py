@@ -22,6 +22,7 @@ from retemper.errors import RetemperError, unknown
 from retemper.files import sha256
 from retemper.labels import Mapped, map_labels, reject
 from retemper.settings import Dataset, Keys
+from retemper.store import Chain
 
 Sets = Mapping[str, Sequence[Atoms]]
 
@@ -57,7 +58,9 @@ def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | No
         A round that is not there, one of another level of theory, elements unknown to the foundation.
     """
     found = Joined()
-    for number in _chosen(dataset, root):
+    chosen = _chosen(dataset, root)
+    groups = {name: {str(frame.info["group"]) for frame in part} for name, part in sets.items()} if chosen else {}
+    for number in chosen:
         about = rounds.about(root, number)
         if about["level_of_theory"] != dataset.level_of_theory:
             raise RetemperError(
@@ -76,7 +79,7 @@ def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | No
         new = _new(sound, sets, dataset, found)
         placed = {"train": 0, "valid": 0}
         for frame in new:
-            place = _place(frame, sets, dataset)
+            place = _place(frame, groups, dataset)
             if place == "test":
                 found.rejected.append(reject(frame, "the structure it descends from is in the test set"))
             else:
@@ -117,8 +120,8 @@ def _sound(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined)
     faults = [checks.frame_fault(frame, dataset) for frame in frames]
     found.rejected += [reject(frame, fault) for frame, fault in zip(frames, faults, strict=True) if fault]
     sound = [frame for frame, fault in zip(frames, faults, strict=True) if not fault]
-    base = [frame for part in sets.values() for frame in part]
-    energy, _ = checks.energy_faults([*base, *sound], dataset.energy_window)
+    base = Chain(sets.values())
+    energy, _ = checks.energy_faults(Chain([base, sound]), dataset.energy_window)
     own = energy[len(base) :]
     found.rejected += [reject(frame, fault) for frame, fault in zip(sound, own, strict=True) if fault]
     return [frame for frame, fault in zip(sound, own, strict=True) if not fault]
@@ -126,8 +129,8 @@ def _sound(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined)
 
 def _new(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined) -> list[Atoms]:
     """Those that no set and no earlier round has; the raw data's frame stays, whatever the labels say."""
-    known = [*(frame for part in sets.values() for frame in part), *found.train, *found.valid]
-    both = [*known, *frames]
+    known = Chain([*sets.values(), found.train, found.valid])
+    both = Chain([known, frames])
     standing = set(range(len(known)))
     twins: dict[int, list[int]] = {}
     for i, j in near_pairs(both, dataset.near_duplicate):
@@ -145,10 +148,10 @@ def _new(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined) -
     return kept
 
 
-def _place(frame: Atoms, sets: Sets, dataset: Dataset) -> str:
+def _place(frame: Atoms, groups: Mapping[str, Collection[str]], dataset: Dataset) -> str:
     group = str(frame.info["group"])
     for name in ("test", "valid", "train"):
-        if any(str(other.info["group"]) == group for other in sets[name]):
+        if group in groups[name]:
             return name
     drawn = int(hashlib.sha256(f"{dataset.seed}:{group}".encode()).hexdigest()[:8], 16) / 16**8
     return "valid" if drawn < dataset.valid else "train"

@@ -57,6 +57,7 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
             dtype=settings.finetune.dtype,
             device=settings.finetune.device,
             versions=versions(),
+            disk_above=settings.finetune.disk_above,
         )
         for seed in settings.seeds
     ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from retemper import __version__
 from retemper.files import digest
-from retemper.frames import labels_hash, read_frames
+from retemper.frames import LabelsHash, stream_frames
 from retemper.strategies import Strategy
 
 TARGET, REPLAY = "Default", "pt_head"  # MACE's names of the two heads
@@ -51,12 +51,13 @@ class Plan:
     dtype: str
     device: str
     versions: dict[str, str] = field(default_factory=dict)
+    disk_above: int = 50_000  # training frames above which they are read from disk; the result is the same
 
     @property
     def key(self) -> str:
         """Hash of the plan; paths, the device and prose do not count."""
         content = asdict(self)
-        for name in ("foundation", "device"):
+        for name in ("foundation", "device", "disk_above"):
             content.pop(name)
         for head in (content["target"], content["replay"] or {}):
             head.pop("train", None)
@@ -93,8 +94,11 @@ def counted(path: Path) -> tuple[int, str]:
 @lru_cache(maxsize=64)
 def _counted(path: Path, mtime: int, size: int) -> tuple[int, str]:
     """`mtime` and `size` are there for the cache's key."""
-    frames = read_frames(path)
-    return len(frames), labels_hash(frames)
+    total, number = LabelsHash(), 0
+    for atoms in stream_frames(path):
+        total.add(atoms)
+        number += 1
+    return number, total.digest()
 
 
 def versions() -> dict[str, str]:

@@ -171,8 +171,11 @@ def differences(want: Any, got: Any, path: str = "", tolerance: float = 1e-5) ->
 
 def labels_of(frames: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Energies [n] (eV) and root mean square forces [n] (eV/A) of frames as MACE loaded them."""
-    energies = np.array([float(frame.energy) for frame in frames])
-    forces = np.array([float(frame.forces.double().pow(2).mean().sqrt()) for frame in frames])
+    rows = np.empty((len(frames), 2))
+    for k in range(len(frames)):  # once each: of a set on disk every look makes the frame anew
+        frame = frames[k]
+        rows[k] = float(frame.energy), float(frame.forces.double().pow(2).mean().sqrt())
+    energies, forces = rows.T
     return energies, forces
 
 
@@ -181,12 +184,11 @@ def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) ->
 
     Energies agree to 1e-6 relative (float32 storage), root mean square forces to 1e-4 eV/A.
     """
-    from retemper.frames import ENERGY, FORCES, read_frames
+    from retemper.frames import ENERGY, FORCES, stream_frames
 
-    frames = read_frames(path)
     energies, forces = labels_of(loaded)
-    want_e = np.array([float(frame.info[ENERGY]) for frame in frames])
-    want_f = np.array([float(np.sqrt(np.mean(frame.arrays[FORCES] ** 2))) for frame in frames])
+    want = [(float(a.info[ENERGY]), float(np.sqrt(np.mean(a.arrays[FORCES] ** 2)))) for a in stream_frames(path)]
+    want_e, want_f = np.array(want).T
     if len(energies) != len(want_e):
         raise RetemperError(
             f"Head {head}: MACE trains on {len(energies)} frames.", expected=f"the {len(want_e)} frames of {path}"

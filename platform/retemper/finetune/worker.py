@@ -11,6 +11,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from mace.tools import build_default_arg_parser
 
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
-from retemper.finetune import checkpoint, contraction, loop, proof
+from retemper.finetune import checkpoint, contraction, disk, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
-from retemper.frames import read_frames
+from retemper.frames import stream_frames
 from retemper.strategies import Strategy
 
 
@@ -61,6 +62,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
         return dict(read_json(summary_file))
     strategy = Strategy.model_validate(plan.strategy)
     flags = mace_flags(plan, folder / "mace", "model", architecture(plan) if strategy.start == "random" else None)
+    flags |= disk.flags(plan, folder.parent)
     _write_config(folder / "mace.yaml", flags, strategy)
     result: dict[str, Any] = {}
 
@@ -220,7 +222,7 @@ def _gap_to_foundation(plan: Plan, model: Any, batch: Any, device: torch.device)
 
     path = plan.target.valid
     count = min(plan.valid_batch_size, plan.target.n_valid)
-    frames = read_frames(path)[:count]
+    frames = list(islice(stream_frames(path), count))
     reference = predict(
         Path(plan.foundation), frames, head=plan.foundation_head, dtype=plan.dtype, device=plan.device, backend="torch"
     )
