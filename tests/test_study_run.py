@@ -288,9 +288,9 @@ def test_killed_and_resumed(files: dict[str, Any], tmp_path: Path) -> None:
         "some: 3 failed, 4 finished" in done.stdout and "7 runs (4 of all, 1 of rates, 2 of broken), 0" in done.stdout
     )
     killed(root, lambda: any((root / ".cache/training").glob("*/state.pt")))
-    assert results(root) == 0
+    assert results(root) <= 2  # the two that cannot be
     assert not any((root / "studies/some").glob("table.csv"))
-    killed(root, lambda: results(root) >= 4)  # the two that cannot be, and two more
+    killed(root, lambda: results(root) >= 4)  # and two more
     at_least = results(root)
     done = subprocess.run(command("studies/some.yaml"), cwd=root, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

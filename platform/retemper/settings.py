@@ -6,6 +6,8 @@ can be set. Paths are relative to the project root.
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -254,11 +256,17 @@ def read_yaml(path: str | Path) -> Any:
     """Content of a YAML file; missing or broken files are `RetemperError`."""
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text())
+        return copy.deepcopy(_parsed(path.read_text()))
     except FileNotFoundError:
         raise RetemperError(f"{path} does not exist.", fix="check the path") from None
     except yaml.YAMLError as error:
         raise RetemperError(f"{path} is not YAML: {error}") from error
+
+
+@lru_cache(maxsize=128)
+def _parsed(text: str) -> Any:
+    """Content of a YAML text; the same text is parsed once (a study reads the same few files for every run)."""
+    return yaml.safe_load(text)
 
 
 def load_settings(path: str | Path = "params.yaml") -> Settings:

@@ -156,16 +156,16 @@ def runs(study: Study, root: Path) -> list[Run]:
         value = getattr(strategies.load(strategy, root), section, None)
         return not hasattr(value, rest.partition(".")[0])
 
+    used = {str(level) for design in study.designs.values() for level in design.axes.get("strategy", [])}
+    used |= {str(study.centre["strategy"])}
     for axis in study.axes:
-        if "." in axis and not axis.startswith(PARAMS):
-            used = {str(point.levels["strategy"]) for point in points(study, lambda *_: False)}
-            if all(lacks(strategy, axis) for strategy in used):
-                raise RetemperError(
-                    f"Study {study.name}: no strategy in it has the setting {axis}.",
-                    expected="a setting of a strategy such as training.lr or lora.rank",
-                    got=f"strategies {', '.join(sorted(used))}",
-                    fix=f"correct the axis; a setting of params.yaml is written {PARAMS}finetune.epochs",
-                )
+        if "." in axis and not axis.startswith(PARAMS) and all(lacks(strategy, axis) for strategy in used):
+            raise RetemperError(
+                f"Study {study.name}: no strategy in it has the setting {axis}.",
+                expected="a setting of a strategy such as training.lr or lora.rank",
+                got=f"strategies {', '.join(sorted(used))}",
+                fix=f"correct the axis; a setting of params.yaml is written {PARAMS}finetune.epochs",
+            )
     return [Run(p.levels, p.designs, settings_of(study, p, root), root) for p in points(study, lacks)]
 
 
