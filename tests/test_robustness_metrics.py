@@ -135,7 +135,7 @@ def test_criteria_of_the_paper() -> None:
     sound = [one(400.0 + k, -3.0 + 0.01 * k, 2.5) for k in range(10)]
     bad = {
         "close": one(400.0, -3.0, 0.49 * radii),
-        "ratio": one(400.0, -3.0, 0.69 * radii),
+        "ratio": one(400.0, -3.0, 0.59 * radii),
         "volume": one(0.29 * 405, -2.0, 2.5),
         "energy": one(400.0, -3.0 - 5.2, 2.5),
         "dense": one(0.49 * 405, -3.5, 2.5),
