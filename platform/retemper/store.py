@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+from abc import abstractmethod
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -28,8 +29,8 @@ Array = np.ndarray
 class _Lazy(Sequence[Atoms]):
     """A sequence of which `_get` makes one element; a slice is a view."""
 
-    def _get(self, index: int) -> Atoms:
-        raise NotImplementedError
+    @abstractmethod
+    def _get(self, index: int) -> Atoms: ...
 
     @overload
     def __getitem__(self, index: int) -> Atoms: ...
