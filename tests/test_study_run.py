@@ -285,7 +285,7 @@ def test_killed_and_resumed(files: dict[str, Any], tmp_path: Path) -> None:
     done = subprocess.run(command("studies/some.yaml"), cwd=other, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
-        "some: 3 failed, 4 finished" in done.stdout and "7 runs (4 of all, 1 of rates, 2 of broken), 0" in done.stdout
+        "some: 3 failed, 4 finished" in done.stdout and "7 runs (4 of all, 2 of broken, 1 of rates), 0" in done.stdout
     )
     killed(root, lambda: any((root / ".cache/training").glob("*/state.pt")))
     assert results(root) <= 2  # the two that cannot be
