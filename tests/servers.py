@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,13 +46,13 @@ def answers(address: str) -> bool:
         return False
 
 
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[Any], seconds: float = 180.0) -> None:
     """Until `what` holds; `process` must live that long."""
     end = time.monotonic() + seconds
     while not what():
-        assert process.poll() is None, "the server ended"
-        assert time.monotonic() < end, "the server did not come up"
-        time.sleep(0.5)
+        assert process.poll() is None, "the process ended before that"
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,13 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import yaml
+from servers import wait_for
 from sweeps import change, change_strategy, command, environment, make_project, stage
 
 from retemper.files import read_json
@@ -37,14 +37,6 @@ def trials(root: Path) -> list[Trial]:
 def start(root: Path) -> subprocess.Popen[str]:
     log = (root / "sweep.log").open("a")
     return subprocess.Popen(command("sweep", "naive"), cwd=root, env=environment(), stdout=log, stderr=log, text=True)
-
-
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert process.poll() is None, "the sweep ended before it could be killed"
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.1)
 
 
 def kill(process: subprocess.Popen[str]) -> None:

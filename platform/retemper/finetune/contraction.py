@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -75,11 +76,7 @@ def _terms(tensor: torch.Tensor) -> dict[tuple[int, ...], torch.Tensor]:
     symmetric = sum(tensor.permute(0, *order, degree + 1) for order in itertools.permutations(range(1, degree + 1)))
     found = {}
     for product in itertools.combinations_with_replacement(range(tensor.shape[1]), degree):
-        repeats = 1
-        for _, same in itertools.groupby(product):
-            count = len(list(same))
-            for k in range(2, count + 1):
-                repeats *= k
+        repeats = math.prod(math.factorial(product.count(index)) for index in set(product))
         coefficients = symmetric[(slice(None), *product)] / repeats  # type: ignore[index]
         if coefficients.abs().max() > 0:
             found[product] = coefficients.flatten()
