@@ -82,8 +82,8 @@ def write_card(name: str, root: Path) -> str:
 | licence | {entry.licence} |
 | labels | {entry.citation} |
 | trained on | {len(pool)} structures, {sum(map(len, pool))} atoms: {content} |
-| settings | `foundations/pretraining/mace.yaml` |
-| made by | `python -m pipelines.pretrain` (structures and labels: `foundations/pretraining/structures.py`) |
+| settings | `foundations/pretraining/mace.yaml` and `generations.yaml` |
+| made by | `python -m pipelines.pretrain {name}` (structures and labels: `foundations/pretraining/structures.py`) |
 
 It exists so that examples and tests run without a network. It is far less accurate than a real
 foundation; do not use it for science.

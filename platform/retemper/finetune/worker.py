@@ -72,10 +72,10 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
 
     with (
         _quiet(folder / "training.log"),
-        _in_place_of(mace.tools, "train", in_place_of_mace_train),
+        in_place_of(mace.tools, "train", in_place_of_mace_train),
         contextlib.suppress(_Done),
     ):
-        run_train.run(_arguments(flags))
+        run_train.run(arguments(flags))
     if not result:
         raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
     result["sha256"] = sha256(folder / "model.model")
@@ -236,7 +236,7 @@ def _frames(dataset: Any, valid_loaders: dict[str, Any], heads: list[str]) -> di
     return {head: (dataset.datasets[k], valid_loaders[head].dataset) for k, head in enumerate(heads)}
 
 
-def _arguments(flags: dict[str, Any]) -> argparse.Namespace:
+def arguments(flags: dict[str, Any]) -> argparse.Namespace:
     """MACE's arguments with `flags` set by their full names; a name that MACE lacks is an error."""
     required = [f"--{name}={flags[name]}" for name in ("name", "train_file")]
     arguments: argparse.Namespace = build_default_arg_parser().parse_args(required)
@@ -266,7 +266,7 @@ def _plain(content: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _in_place_of(module: Any, name: str, replacement: Any) -> Iterator[None]:
+def in_place_of(module: Any, name: str, replacement: Any) -> Iterator[None]:
     """The one place where MACE's code is replaced; fails loudly when the name has moved."""
     original = getattr(module, name)
     setattr(module, name, replacement)
