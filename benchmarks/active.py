@@ -6,10 +6,10 @@
     python -m benchmarks.active --table                      # tables and plots of what is done
 
 ``nacl`` begins with small cool droplets; ``sn2`` with the complexes CH3X + Y- (X, Y of F and Cl). Each round trains
-one model from the embedded foundation, explores by MD ramps from what is labelled, lets one selector choose, and
-labels. Two tests that no round sees: frames like those at the beginning, and others away from them (hot, larger
-droplets; hot complexes and the reaction path). Everything is kept under ``.cache/benchmarks/active`` and found again
-by its settings.
+one model from the embedded foundation, explores from what is labelled by MD ramps and by dynamics under a force between
+two atoms, lets one selector choose, and labels. Two tests that no round sees: frames like those at the beginning, and
+others away from them (hot, larger droplets; hot complexes and the reaction path). Everything is kept under
+``.cache/benchmarks/active`` and found again by its settings.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from retemper.files import atomic_folder, digest, project_root, read_json, write
 from retemper.frames import FORCES, read_frames, write_frames
 from retemper.settings import Settings
 
-SELECTORS = ("random", "uncertainty", "farthest_point", "combined")
+SELECTORS = ("random", "uncertainty", "farthest_point", "combined", "lcmd")
 TESTS = ("inside", "outside")
 BATCH = 4
 SOUND = 10  # replicas of MD that a model is asked to survive
@@ -50,7 +50,8 @@ def settings_of(system: str, selector: str, seed: int, options: argparse.Namespa
             "dataset": {"files": ["none"], "level_of_theory": "GFN2-xTB"},
             "finetune": {"epochs": epochs(10, options), "batch_size": BATCH},
             "acquire": {
-                "explorers": [{"name": "md", "options": md}, *active_systems.MODES[system]],
+                "explorers": [{"name": "md", "options": md}, {"name": "push", "options": {"paths": 2 * SOUND}}],
+                "trust": options.trust,
                 "selector": selector,
                 "uncertainty": options.uncertainty,
                 "labels": options.labels,
@@ -70,6 +71,11 @@ def epochs(labels: int, options: argparse.Namespace) -> int:
 def round_folder(base: Path, system: str, selector: str, seed: int, number: int) -> Path:
     """Where a round's training set, model and results lie; the first is the same for every selector."""
     return base / system / ("start" if number == 0 else selector) / f"seed-{seed}" / f"round-{number}"
+
+
+def rmse(squares: list[np.ndarray]) -> float:
+    """meV/A, of squared errors of force components in (eV/A)^2."""
+    return 1e3 * float(np.sqrt(np.concatenate(squares).mean()))
 
 
 def run_round(
@@ -107,8 +113,13 @@ def run_round(
         found: dict[str, Any] = {"train": len(train)}
         for name in TESTS:
             forces = predict(out / "model.model", data[name], backend="torch").forces
-            errors = [f - atoms.arrays[FORCES] for f, atoms in zip(forces, data[name], strict=True)]
-            found[name] = 1e3 * float(np.sqrt(np.concatenate([e.ravel() ** 2 for e in errors]).mean()))
+            squares = [(f - atoms.arrays[FORCES]).ravel() ** 2 for f, atoms in zip(forces, data[name], strict=True)]
+            kinds = [str(atoms.info["config_type"]) for atoms in data[name]]
+            found[name] = rmse(squares)
+            found |= {
+                f"{name} {kind}": rmse([s for s, k in zip(squares, kinds, strict=True) if k == kind])
+                for kind in sorted(set(kinds))
+            }
         here = Source("naive", False, {seed: out / "model.model"}, seed, train, data["valid"], "cpu")
         explored = choose.explore(here, settings.acquire, seed * 100 + len(train), out)
         found["sound"] = 1 - sum(note.startswith("md-") for note in explored.notes) / SOUND
@@ -244,9 +255,10 @@ def main() -> None:
     add("--selectors", nargs="+", default=list(SELECTORS), choices=SELECTORS)
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--uncertainty", default="llpr", choices=("llpr", "distance"))
+    add("--trust", type=float, default=0.5, help="eV/A of expected error: a trajectory is left there")
     add("--rounds", type=int, default=4)
     add("--labels", type=int, default=10)
-    add("--candidates", type=int, default=200)
+    add("--candidates", type=int, default=300)
     add("--steps", type=int, default=600, help="of each of 10 replicas of exploring MD")
     add("--gradient-steps", type=int, default=600, help="of each training, however many labels it has")
     add("--smoke", action="store_true", help="one system, one seed, one round, tiny")
@@ -257,7 +269,7 @@ def main() -> None:
     if options.smoke:
         options.systems, options.seeds, options.selectors, options.rounds = ["sn2"], [0], ["random", "combined"], 1
         options.gradient_steps, options.steps, options.candidates, options.labels = 6, 40, 20, 3
-    names = ("uncertainty", "labels", "candidates", "steps", "gradient_steps", "smoke")
+    names = ("uncertainty", "trust", "labels", "candidates", "steps", "gradient_steps", "smoke")
     base = project_root() / ".cache/benchmarks/active" / digest({name: getattr(options, name) for name in names})
     if not options.table:
         for seed in options.seeds:

@@ -19,11 +19,6 @@ from retemper.systems.structures import rattled
 
 SYSTEMS = ("nacl", "sn2")
 FINAL = {"nacl": 700.0, "sn2": 1200.0}  # K at the end of exploring ramps
-# beside the ramps: no dynamics of this length crosses the barrier, displacements along the modes of the complexes do
-MODES: dict[str, list[dict[str, object]]] = {
-    "nacl": [],
-    "sn2": [{"name": "normal_modes", "options": {"starts": 8, "temperatures": [600.0, 1500.0, 3000.0]}}],
-}
 PAIRS = [("F", "F"), ("F", "Cl"), ("Cl", "F"), ("Cl", "Cl")]  # X, Y
 VALID = [1, 4, 6, 9, 11, 14]  # of 16 structures in the order of their trajectories
 PARTS = ("start", "valid", "inside", "outside", "isolated")

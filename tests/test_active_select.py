@@ -50,6 +50,14 @@ def test_what_selectors_prefer() -> None:
     assert set(choose("combined", given, 2)) != {1, 2}  # a twin of what is chosen is worth nothing any more
 
 
+def test_lcmd_prefers_many_to_one_outlier() -> None:
+    """Worked by hand: squared distances of the two clusters are 4 * 2^2 = 16 and 3^2 = 9, then 4 * 0 and 9."""
+    many = [[2.0], [2.0], [2.0], [2.0]]
+    given = Pool(np.ones(5), np.array([*many, [103.0]]), np.array([[0.0], [100.0]]))
+    assert choose("farthest_point", given, 1) == [4]
+    assert choose("lcmd", given, 2) == [0, 4]
+
+
 def test_farthest_points_cover_better_than_chance() -> None:
     given = pool(400)
     radius = {}

@@ -1,4 +1,4 @@
-"""Pretrain an embedded foundation: MACE's own training on some kinds of the structures in ``foundations/pretraining``."""
+"""Pretrain an embedded foundation: MACE's own training on some kinds of structures in ``foundations/pretraining``."""
 
 from __future__ import annotations
 
