@@ -11,8 +11,11 @@ import numpy as np
 from ase import Atoms
 
 from retemper import xtb
+from retemper.active.explore import push
+from retemper.active.explored import Context
 from retemper.files import project_root
 from retemper.frames import is_isolated_atom, read_frames, write_frames
+from retemper.robustness import calculators, engine
 from retemper.systems.generate import sn2
 from retemper.systems.generate.nacl import droplet
 from retemper.systems.structures import rattled
@@ -60,7 +63,7 @@ def _parted(near: list[Atoms], far: list[Atoms], symbols: list[str], seed: int) 
 
 
 def _nacl(seed: int, small: bool) -> dict[str, list[Atoms]]:
-    """Near: the embedded droplets at 300 and 350 K. Far: hot ones, of more water."""
+    """Near: the embedded droplets at 300 and 350 K. Far: hot ones of more water, and such as a force has driven."""
     frames = [a for a in read_frames(project_root() / "data/raw/nacl.extxyz.xz") if not is_isolated_atom(a)]
     near = [a for a in frames if int(str(a.info["group"]).rpartition("-")[2]) % 4 < 2]
     rng = np.random.default_rng(1000)  # the test is the same for every seed
@@ -69,8 +72,19 @@ def _nacl(seed: int, small: bool) -> dict[str, list[Atoms]]:
     for k, waters in enumerate((14, 16)[: 1 if small else 2]):
         start = droplet(waters, rng, separated=bool(k))
         path = xtb.trajectory(start, rng, tally, temperature=700.0, frames=20, equilibrate=150)
-        far += xtb.label_all([(atoms, "hot") for atoms in path], f"hot-{k}", tally)
+        far += xtb.label_all([(atoms, "hot") for atoms in path[::2]], f"hot-{k}", tally)
+    first = {str(atoms.info["group"]): atoms for atoms in reversed(near)}
+    driven = _driven([first[name] for name in sorted(first)], 4 if small else 20)
+    far += xtb.label_all([(atoms, "driven") for atoms in driven], "driven", tally)
     return _parted(near, far, ["H", "O", "Na", "Cl"], seed)
+
+
+def _driven(starts: list[Atoms], number: int) -> list[Atoms]:
+    """What dynamics under a force between two atoms reaches from `starts`, at GFN2-xTB itself."""
+    calculator = calculators.describe("ase:tblite.ase:TBLite(method='GFN2-xTB', verbosity=0)")
+    run = lambda tasks: [engine.compute(task) for task in tasks]  # noqa: E731
+    context = Context(calculator, starts, (1, 8, 11, 17), number, 1000, run)
+    return push.explore(context, push.Options(paths=max(2, number // 2), steps=200)).frames
 
 
 def _sn2(seed: int, small: bool) -> dict[str, list[Atoms]]:

@@ -69,7 +69,8 @@ def predict(
     fast = [i for elements in chosen for i in groups[elements]]
     fast_set = set(fast)
     try:
-        fast_one = evaluator(model, head, sorted(set().union(*chosen)))
+        every = sorted(set().union(*chosen))
+        fast_one = opened(extracted(model, head, every), tuple(every))
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # its ways to refuse a model
         print(f"  symmetrix does not support {model}: {error}; using torch.", flush=True)
         return None
@@ -166,20 +167,20 @@ def _worthwhile(
 # ------------------------------------------------------------------ extraction
 
 
-@functools.lru_cache(maxsize=16)
-def _load(path: Path, elements: tuple[int, ...]) -> Any:
-    """`elements` are those that it will be used for: a change of them costs more than loading another one."""
+@functools.lru_cache(maxsize=8)
+def opened(path: Path, elements: tuple[int, ...]) -> Any:
+    """The C++ evaluator of an extraction, one of few that are kept: with many elements it takes 60 MB and more.
+
+    `elements` are those that it will be used for: a change of them costs more than loading another one.
+    """
     from symmetrix import Symmetrix
 
     # the serial evaluator; the others compile code for each model
     return Symmetrix(str(path), dtype="float64", use_kokkos=False, streamed_edges="non-compiled").evaluator
 
 
-def evaluator(model: str | Path, head: str, elements: Sequence[int], used: Sequence[int] | None = None) -> Any:
-    """The C++ evaluator of one head of a model, extracted once for `elements`, cached by content.
-
-    `used`: the elements of the structures to come, where several sets of elements take turns.
-    """
+def extracted(model: str | Path, head: str, elements: Sequence[int]) -> Path:
+    """File of one head of a model as symmetrix reads it, made once for `elements`, cached by content."""
     elements = sorted(set(elements))
     version = importlib.metadata.version("symmetrix-xl")
     key = digest([sha256(model), head, elements, SPLINE_POINTS, version])
@@ -189,7 +190,7 @@ def evaluator(model: str | Path, head: str, elements: Sequence[int], used: Seque
         content = _extract(model, head, elements)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(content, separators=(",", ":")))
-    return _load(path.resolve(), tuple(used or elements))
+    return path.resolve()
 
 
 def _extract(model: str | Path, head: str, elements: list[int]) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class SymmetrixEvaluator:
     def __init__(self, subject: Subject):
         self.subject = subject
         self.own = set(subject.elements)
-        self.evaluators: dict[tuple[int, ...], Any] = {}
+        self.extracted: Path | None = None
 
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
         from retemper import symmetrix_backend
@@ -239,11 +239,11 @@ class SymmetrixEvaluator:
                 else:
                     others.append(i)
         for elements, indices in groups.items():
-            if elements not in self.evaluators:
-                self.evaluators[elements] = symmetrix_backend.evaluator(
-                    self.subject.source, str(self.subject.head), self.subject.elements, elements
+            if self.extracted is None:
+                self.extracted = symmetrix_backend.extracted(
+                    self.subject.source, str(self.subject.head), self.subject.elements
                 )
-            own = self.evaluators[elements]
+            own = symmetrix_backend.opened(self.extracted, elements)
             symmetrix_backend.evaluate(own, frames, indices, found.energy, found.forces, found.stress)
         if others:
             slow = TorchEvaluator(self.subject)([frames[i] for i in others], stress)

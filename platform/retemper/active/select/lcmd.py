@@ -15,7 +15,6 @@ from scipy.spatial.distance import cdist
 from retemper.active.pool import Pool
 from retemper.settings import Section
 
-
 EMPTY = 1e-12  # clusters of twins alone still count as clusters
 
 
