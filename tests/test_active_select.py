@@ -133,6 +133,44 @@ def test_unphysical_frames_are_kept_apart() -> None:
     assert "0.38 times" in found.unphysical[0].info["reason"]  # 1.0 / (2 * 1.32)
 
 
+@pytest.mark.parametrize("force", [1.0, -1.0])
+def test_a_force_shifts_a_bond_by_its_stiffness(force: float) -> None:
+    """N2 in EMT, cold: the mean length under a constant force is where the energy's own slope balances it."""
+    from scipy.optimize import brentq
+
+    from retemper.active.explore.push import driven
+
+    evaluator = calculators.describe(EMT).open()
+
+    def slope(length: float, step: float = 1e-4) -> float:
+        ends = [Atoms("N2", positions=[[0, 0, 0], [0, 0, length + d]]) for d in (-step, step)]
+        low, high = evaluator(ends).energy
+        return float(high - low) / (2 * step)
+
+    start = Atoms("N2", positions=[[0, 0, 0], [0, 0, brentq(slope, 0.9, 1.2)]])
+    run = driven(
+        evaluator, start, first=0, second=1, force=force, steps=2000, timestep=0.5, temperature=1.0, stride=5, seed=0
+    )
+    lengths = np.linalg.norm(run["positions"][:, 1] - run["positions"][:, 0], axis=1)[200:]
+    expected = brentq(lambda length: slope(length) + force, 0.8, 1.6)
+    assert (expected < start.get_distance(0, 1)) == (force > 0)
+    assert lengths.mean() == pytest.approx(expected, abs=0.1 * abs(expected - start.get_distance(0, 1)))
+    centre = run["positions"].mean(axis=1)
+    assert np.abs(centre - centre[0]).max() < 1.0  # diffusion; a net force of 1 eV/A would move it by 34 A
+
+
+def test_pairs_are_drawn_by_kind() -> None:
+    """Water: H-H is a neighbour without a bond, O-H is bonded; both kinds come up about equally often."""
+    from retemper.active.explore.push import pair
+
+    rng = np.random.default_rng(0)
+    drawn = [pair(molecule("H2O"), rng) for _ in range(200)]
+    bonded = [found for found in drawn if found is not None and found[2]]
+    assert len(drawn) == 200 and 70 < len(bonded) < 130
+    assert all(0 in found[:2] for found in bonded)
+    assert pair(Atoms("H"), rng) is None
+
+
 def test_normal_modes_of_a_spring() -> None:
     """N2 in EMT: the stretch is the one mode; its stiffness is that of a finite difference."""
     from retemper.active.explore.normal_modes import displaced, normal_modes
