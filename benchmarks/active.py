@@ -203,12 +203,31 @@ def interval(values: list[float]) -> tuple[float, float, float]:
 
 
 def needed(points: list[tuple[float, float]], error: float) -> float | None:
-    """Labels at which a curve comes down to `error`, interpolated in logarithms; `None` if it does not."""
+    """Labels at which a curve first comes down to `error`, interpolated in logarithms; `None` if it does not."""
+    if points[0][1] <= error:
+        return points[0][0]
     for (n0, e0), (n1, e1) in pairwise(points):
-        if e1 <= error <= e0 and e1 < e0:
+        if e1 <= error <= e0:
             share = (np.log(e0) - np.log(error)) / (np.log(e0) - np.log(e1))
             return float(np.exp(np.log(n0) + share * (np.log(n1) - np.log(n0))))
     return None
+
+
+def against_random(own: list[list[tuple[float, float]]], random: list[list[tuple[float, float]]]) -> str:
+    """Curves seed by seed: the ratio of the last errors, and the labels for the error that random has at its end."""
+    if any(len(curve) < 2 for curve in (*own, *random)) or len(own) != len(random):
+        return ""
+    mean, low, high = interval([a[-1][1] / b[-1][1] for a, b in zip(own, random, strict=True)])
+    fewer = []
+    for a, b in zip(own, random, strict=True):
+        labels = needed(a, b[-1][1])
+        fewer.append("not reached" if labels is None else f"{b[-1][0] / labels:.1f}")
+    return f"  {mean:.2f} [{low:.2f}, {high:.2f}] of random's error; times fewer labels for it: {', '.join(fewer)}"
+
+
+def by_seed(rounds: dict[int, list[dict[str, Any]]], test: str) -> list[list[tuple[float, float]]]:
+    """Curves of (labels, error), one for each seed."""
+    return [[(one["train"], one[test]) for one in curve] for curve in zip(*rounds.values(), strict=False)]
 
 
 def report(base: Path, options: argparse.Namespace) -> None:
@@ -230,7 +249,9 @@ def report(base: Path, options: argparse.Namespace) -> None:
             print(f"\n{system}, force RMSE {test} (meV/A)")
             for selector, points in lines.items():
                 text = "  ".join(f"{n:.0f}: {mean:.0f} [{low:.0f}, {high:.0f}]" for n, mean, low, high in points)
-                print(f"  {selector:15s} {text}{saving(points, lines.get('random'))}")
+                print(f"  {selector:15s} {text}")
+                if selector != "random" and "random" in lines:
+                    print(17 * " " + against_random(*(by_seed(found[system, s], test) for s in (selector, "random"))))
             if lines:
                 figures.learning_png(lines, base / f"{system}-{test}.png", f"{system}, {test} the first labels")
     with (base / "curves.csv").open("w", newline="") as file:
@@ -238,15 +259,6 @@ def report(base: Path, options: argparse.Namespace) -> None:
         head = ["system", "test", "selector", "round", "seeds", "labels", "force_rmse", "low", "high", "gates_held"]
         writer.writerows([head, *rows])
     print(f"\n{base}/curves.csv and *.png")
-
-
-def saving(points: list[tuple[float, ...]], random: list[tuple[float, ...]] | None) -> str:
-    """How many times fewer labels than random for the lowest error that both reach."""
-    if not random or points == random or len(points) < 2 or len(random) < 2:
-        return ""
-    error = max(min(p[1] for p in points), min(p[1] for p in random))
-    own, other = needed([p[:2] for p in points], error), needed([p[:2] for p in random], error)  # type: ignore[misc]
-    return f"  random needs {other / own:.2f} times the labels for {error:.0f}" if own and other else ""
 
 
 def main() -> None:

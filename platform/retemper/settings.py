@@ -156,7 +156,7 @@ class Acquire(Section):
     strategy: str | None = None  # whose models explore; null: the champion's, else the best one's
     labels: int = Field(20, ge=1)  # structures sent to the oracle in a round
     candidates: int = Field(400, ge=1)  # structures that exploration is to find in a round
-    trust: float | None = Field(2.0, gt=0)  # eV/A; a trajectory ends where the expected error of a force is above
+    trust: float | None = Field(0.5, gt=0)  # eV/A; a trajectory ends where the expected error of a force is above
     elements: list[str] | None = None  # that may occur; null: those of the training set
     max_atoms: int = Field(200, ge=1)
     apart: float = Field(0.05, gt=0)  # A; within this RMS displacement of a labelled or chosen structure is a duplicate
