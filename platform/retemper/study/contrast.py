@@ -43,6 +43,7 @@ class Estimate:
         shown = [np.exp(v) if self.scale == "log" else v for v in (self.effect, self.low, self.high)]
         unit = "times" if self.scale == "log" else "points"
         sign = "" if self.scale == "log" else "+"
+        shown = [round(value, 9) for value in shown]  # sums of shares leave 1e-15 for zero
         return f"{shown[0]:{sign}.3g} [{shown[1]:{sign}.3g}, {shown[2]:{sign}.3g}] {unit}"
 
 
