@@ -169,7 +169,7 @@ def _worthwhile(
 
 @functools.lru_cache(maxsize=8)
 def opened(path: Path, elements: tuple[int, ...]) -> Any:
-    """The C++ evaluator of an extraction, one of few that are kept: with many elements it takes 60 MB and more.
+    """The C++ evaluator of an extraction, one of few that are kept: it takes tens of MB.
 
     `elements` are those that it will be used for: a change of them costs more than loading another one.
     """
