@@ -1,7 +1,7 @@
-"""Peak memory and rate of the dataset stage on large sets, against reading the file whole with ASE.
+"""Peak memory and rate of the stages on large sets, against reading the file whole with ASE.
 
-    python -m benchmarks.large                       # 20,000 and 200,000 frames
-    python -m benchmarks.large --sizes 2000 20000 --folder /somewhere/with/space
+    python -m benchmarks.large                       # 20,000 and 200,000 frames; `train` of the latter: an hour
+    python -m benchmarks.large --sizes 2000 20000 --steps make dataset e0s --folder /somewhere/with/space
 
 The frames are rattled copies (0.02 to 0.06 A) of the small molecules among the embedded example data. Their labels
 are a sum of Morse pairs: energies and forces belong together, but they are no method's; nothing is learnt from them.
@@ -24,14 +24,20 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.io import read
 
+from retemper import launch
 from retemper.dataset import build
+from retemper.descriptors import mean_descriptors
+from retemper.e0s import diagnose
 from retemper.files import project_root
+from retemper.finetune.build import plans
+from retemper.foundations import find, weights
 from retemper.frames import read_frames, stream_frames, write_frames
 from retemper.settings import Settings
 from retemper.store import Store
 
 ATOMS = 9  # of the largest molecule taken
-STEPS = ("make", "ase", "stream", "dataset")
+STEPS = ("make", "ase", "stream", "dataset", "e0s", "descriptors", "train")  # those after "dataset" need its sets
+BATCH = 64
 
 
 def morse(atoms: Atoms) -> tuple[float, np.ndarray]:
@@ -64,16 +70,50 @@ def rattled(number: int) -> Iterator[Atoms]:
 
 
 def settings(file: Path) -> Settings:
-    """The dataset stage on one file."""
+    """One file, one epoch, from the disk whatever the size."""
     dataset = {"files": [str(file)], "level_of_theory": "Morse", "group": "group", "keys": {"stress": None}}
     content = {"system": "large", "foundation": "mini", "strategies": ["naive"], "seeds": [1], "dataset": dataset}
+    content |= {"e0s": {"force": True}, "finetune": {"epochs": 1, "batch_size": BATCH, "disk_above": 0}}
     return Settings.model_validate(content)
+
+
+def project(file: Path) -> Path:
+    """A folder with strategies and foundations, in which the stages write ``runs``."""
+    home = file.with_suffix("")
+    home.mkdir(exist_ok=True)
+    for name in ("strategies", "foundations"):
+        if not (home / name).exists():
+            (home / name).symlink_to(project_root() / name)
+    return home
+
+
+def stage(name: str, number: int, file: Path) -> int:
+    """A stage of the pipeline on `number` frames; how many frames it went through."""
+    home, given = project(file), settings(file)
+    data = home / "runs/dataset"
+    if name == "dataset":
+        return int(build(given, data, home)["read"])
+    entry = find(given.foundation, home)
+    model = weights(entry, home)
+    if name == "e0s":
+        frames = diagnose(given, data, model, home / "runs/e0s/e0s.json", head=entry.head)["frames"]
+        return int(frames["train"] + frames["valid"])
+    if name == "descriptors":
+        with Store(file.parent) as store:
+            for frame in stream_frames(data / "train.extxyz"):
+                store.append(frame)
+            return len(mean_descriptors(model, store, head=entry.head))
+    launch.import_mace()
+    from retemper.finetune.worker import train
+
+    (plan,) = plans(given, "naive", home)
+    train(plan, home / "training", lambda row: print(row, file=sys.stderr))
+    return plan.target.n_train + plan.target.n_valid
 
 
 def step(name: str, number: int, file: Path) -> None:
     """One step; prints seconds and peak memory."""
-    root, out = project_root(), file.parent / f"sets-{number}"
-    start = time.perf_counter()
+    start, went = time.perf_counter(), number
     if name == "make":
         write_frames(file, rattled(number))
     elif name == "ase":
@@ -85,12 +125,11 @@ def step(name: str, number: int, file: Path) -> None:
                 store.append(frame)
             assert len(store) == number
     else:
-        manifest = build(settings(file), out, root)
-        assert manifest["read"] == number
+        went = stage(name, number, file)
     seconds = time.perf_counter() - start
     cpu = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"| {number:,} | {name} | {peak:.0f} | {seconds:.0f} | {cpu:.0f} | {number / cpu:,.0f} |", flush=True)
+    print(f"| {number:,} | {name} | {peak:.0f} | {seconds:.0f} | {cpu:.0f} | {went / cpu:,.0f} |", flush=True)
 
 
 def main() -> None:
@@ -103,6 +142,7 @@ def main() -> None:
     if options.one:
         step(options.one[0], options.sizes[0], Path(options.one[1]))
         return
+    launch.prepare()
     with tempfile.TemporaryDirectory(prefix="large-") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ def data(**change: object) -> Facts:
     usual = {
         "name": "mine", "train": 60, "sets": {"train": 60, "valid": 6, "test": 9}, "elements": ("H", "O"),
         "dataset": Dataset(files=["mine.extxyz"], level_of_theory="PBE"), "level_of_theory": "PBE", "rank": 2,
-        "ratios": (), "atoms": ("H", "O"), "needed": (), "warnings": (),
+        "ratios": (), "atoms": ("H", "O"), "needed": (), "warnings": (), "able": ("mini",),
         "distances": {"mini": Distance(0.1, 0.8, 60)}, "lacking": {},
     }  # fmt: skip
     return Facts(**{**usual, **change})  # type: ignore[arg-type]
@@ -39,7 +39,7 @@ def study(noise: float = 0.01, **more: object) -> pd.DataFrame:
         "retention_force_rmse": {("strategy", "replay"): -0.7},
     }
     made = table(levels(strategy=STRATEGIES, seed=(1, 2)), np.random.default_rng(0), effects, noise=noise)
-    return made.assign(train=made["size"], **more)
+    return made.assign(train=made["size"], study="some", **more)
 
 
 # ------------------------------------------------------------------ evidence
@@ -48,8 +48,8 @@ def study(noise: float = 0.01, **more: object) -> pd.DataFrame:
 @pytest.mark.parametrize(("scope", "order"), [("single-system", "naive"), ("family", "replay"), ("broad", "replay")])
 def test_ranking_by_scope(scope: str, order: str) -> None:
     """log(target) + lambda log(retention): naive leads by 0.4, and lags by 0.7 lambda - 0.4."""
-    found = evidence.ranking(study(), "strategy", scope)
-    assert found is not None and found.best == order and found.systems == 5
+    found = evidence.ranking(study(), scope)
+    assert found is not None and found.levels[0] == order and found.systems == 5
     weight = {"single-system": 0, "family": 1, "broad": 4}[scope]
     lead = abs(0.7 * weight - 0.4)
     assert abs((found.behind("naive") or 0) - (found.behind("replay") or 0)) == pytest.approx(lead, abs=0.03)
@@ -62,10 +62,10 @@ def test_gaps_do_not_mislead() -> None:
     made = table(
         [p for p in points if p["system"] == "nacl" or p["strategy"] == "naive"], np.random.default_rng(1), effects
     )
-    made["train"] = made["size"]
+    made = made.assign(train=made["size"], study="some")
     mean = np.log(made["target_force_rmse"]).groupby(made["strategy"]).mean()
     assert mean["replay"] < mean["naive"] - 1
-    found = evidence.ranking(made, "strategy", "single-system")
+    found = evidence.ranking(made, "single-system")
     assert found is not None and found.levels == ("naive", "replay")
     assert found.worse[1] == pytest.approx(0.3, abs=0.1)
 
@@ -74,8 +74,8 @@ def test_what_cannot_be_compared_is_left_out() -> None:
     """One strategy on one system, another on another: nothing tells them apart."""
     every = levels(system=("nacl", "ice"), strategy=("naive", "replay"))
     points = [p for p in every if (p["system"] == "nacl") == (p["strategy"] == "naive")]
-    made = table(points, np.random.default_rng(1)).assign(train=20)
-    found = evidence.ranking(made, "strategy", "single-system")
+    made = table(points, np.random.default_rng(1)).assign(train=20, study="some")
+    found = evidence.ranking(made, "single-system")
     assert found is not None and len(found.levels) == 1
 
 
@@ -85,7 +85,7 @@ def test_near_sizes_count_more() -> None:
     made["train"] = made["size"].map({20: 20, 80: 5000})
     many = (made["size"] == 80) & (made["strategy"] == "naive")
     made.loc[many, "target_force_rmse"] *= math.exp(1.0)
-    best = [evidence.ranking(made, "strategy", "single-system", size).best for size in (20, 5000)]  # type: ignore[union-attr]
+    best = [evidence.ranking(made, "single-system", size).levels[0] for size in (20, 5000)]  # type: ignore[union-attr]
     assert best[0] == "naive" and best[1] != "naive"
 
 
@@ -108,7 +108,9 @@ def test_regret_by_hand() -> None:
 
 def test_the_best_strategy_of_a_system_is_not_looked_at() -> None:
     """Every system's own best is another: the advice cannot know it, and its regret shows that."""
-    made = table(levels(strategy=STRATEGIES, seed=(1,)), np.random.default_rng(0), noise=0.0).assign(train=20)
+    made = table(levels(strategy=STRATEGIES, seed=(1,)), np.random.default_rng(0), noise=0.0).assign(
+        train=20, study="some"
+    )
     for system, best in zip(SYSTEMS, [*STRATEGIES, *STRATEGIES], strict=False):
         made.loc[(made["system"] == system) & (made["strategy"] == best), "target_force_rmse"] *= 0.5
     mean = evidence.mean_regret(evidence.left_out(made, "single-system"))
@@ -140,7 +142,7 @@ def test_with_runs_they_speak() -> None:
 def test_among_equals_the_papers() -> None:
     """Nothing planted, no noise: any would do, and replay with pseudolabels is what the paper has for broad use."""
     every = (*STRATEGIES, "pseudolabel-replay")
-    made = table(levels(strategy=every), np.random.default_rng(0), noise=0.0).assign(train=60)
+    made = table(levels(strategy=every), np.random.default_rng(0), noise=0.0).assign(train=60, study="some")
     found = recommend.advise(data(), "broad", made)
     assert found.value("strategy") == "pseudolabel-replay"
 
@@ -160,7 +162,7 @@ def test_settings_that_were_varied() -> None:
     points = [{**p, "training.lr": lr} for p in levels(strategy=("naive",)) for lr in ("own", "x10")]
     for gain, expected in ((-0.3, {"training.lr": 0.01}), (0.3, {})):
         effects = {"target_force_rmse": {("training.lr", "x10"): gain}}
-        made = table(points, np.random.default_rng(0), effects).assign(train=60)
+        made = table(points, np.random.default_rng(0), effects).assign(train=60, study="some")
         made["value of training.lr"] = made["training.lr"].map({"own": 1e-3, "x10": 1e-2})
         found = recommend.advise(data(), "single-system", made)
         assert found.settings == expected
@@ -168,6 +170,75 @@ def test_settings_that_were_varied() -> None:
         "trials": 16,
         "scope": "broad",
     }
+
+
+def test_settings_of_runs_that_do_not_compare() -> None:
+    """A rate that was run on another foundation only, where all errors are smaller, is not better for that."""
+    usual = [{**p, "training.lr": "own"} for p in levels(strategy=("naive", "lora"))]
+    other = levels(strategy=("lora",), foundation=("better",), system=("nacl", "ice"), size=(20,))
+    effects = {"target_force_rmse": {("foundation", "better"): -2.0}}
+    made = table([*usual, *({**p, "training.lr": "x10"} for p in other)], np.random.default_rng(0), effects)
+    made = made.assign(train=made["size"], study="some")
+    found = recommend.advise(data(), "single-system", made)
+    assert found.settings == {} and "x10" not in words.text(found)
+
+
+def test_settings_that_are_words() -> None:
+    points = [{**p, "training.optimizer": o} for p in levels(strategy=("naive",)) for o in ("own", "adamw")]
+    effects = {"target_force_rmse": {("training.optimizer", "adamw"): -0.3}}
+    made = table(points, np.random.default_rng(0), effects).assign(train=60, study="some")
+    made["value of training.optimizer"] = made["training.optimizer"].replace("own", "adam")
+    found = recommend.advise(data(), "single-system", made)
+    assert found.settings == {"training.optimizer": "adamw"}
+    assert yaml.safe_load(words.params(found))["finetune"] == {"overrides": found.settings}
+    assert "settings: training.optimizer adamw" in words.text(found)
+
+
+def test_foundations_by_the_target_alone() -> None:
+    """Retention sets differ from foundation to foundation: one with an easy set is not better for it."""
+    easy = {"target_force_rmse": {("foundation", "easy"): 0.3}, "retention_force_rmse": {("foundation", "easy"): -2.0}}
+    points = levels(strategy=("naive", "lora"), foundation=("mini", "easy"))
+    made = table(points, np.random.default_rng(0), easy).assign(train=60, study="some")
+    two = data(able=("easy", "mini"), distances={name: Distance(0.1, 0.8, 60) for name in ("easy", "mini")})
+    for scope in ("single-system", "broad"):
+        choice = recommend.advise(two, scope, made).choices[0]
+        assert (choice.value, choice.sure) == ("mini", "likely")
+    assert "those of easy are 3" in choice.why[-1] and "60 of mini, 60 of easy" in choice.why[-1]
+
+
+def test_a_foundation_without_pool_is_named() -> None:
+    """It may be the only one that knows the elements; no distance is no reason for one that lacks them."""
+    found = recommend.advise(data(able=("own",), distances={}, lacking={"mini": ("Fe",)}), "family", None).choices[0]
+    assert (found.value, found.sure) == ("own", "sure") and any("no distance" in one for one in found.why)
+    both = recommend.advise(data(able=("mini", "own")), "family", None).choices[0]
+    assert (both.value, both.sure) == ("mini", "guess")
+
+
+def test_studies_are_not_mixed() -> None:
+    """A study of short trainings is worse in everything: E0s and strategies are compared within each study."""
+    points = levels(strategy=("naive", "lora"), e0s=("reestimate", "average"), size=(20,))
+    effects = {"target_energy_rmse": {("e0s", "average"): 2.0}, "target_force_rmse": {("strategy", "naive"): 0.3}}
+    made = table(points, np.random.default_rng(0), effects).assign(train=20, study="long")
+    short = made[(made["e0s"] == "reestimate") & (made["strategy"] == "lora")].copy().assign(study="a-short")
+    for column in ("target_energy_rmse", "target_force_rmse"):
+        short[column] *= math.exp(4.0)
+    found = recommend.advise(data(train=20), "single-system", pd.concat([short, made], ignore_index=True))
+    assert found.value("e0s") == "reestimate" and found.value("strategy") == "lora"
+    assert "averaging leaves 7.4" in found.choices[1].why[-1] or "averaging leaves 7.3" in found.choices[1].why[-1]
+
+
+def test_advice_that_fixed_choices_beat_says_so() -> None:
+    """Naive is never the best and never far from it; the best changes from system to system."""
+    strategies = ("naive", *(f"other-{system}" for system in SYSTEMS))
+    made = table(levels(strategy=strategies, seed=(1,)), np.random.default_rng(0), noise=0.0)
+    made = made.assign(train=60, study="some")
+    for system in SYSTEMS:
+        made.loc[(made["system"] == system) & (made["strategy"] != "naive"), "target_force_rmse"] *= 1.4
+        best = (made["system"] == system) & (made["strategy"] == f"other-{system}")
+        made.loc[best, "target_force_rmse"] *= 0.1 / 1.4
+    found = recommend.advise(data(), "single-system", made)
+    choice = next(c for c in found.choices if c.what == "strategy")
+    assert choice.sure == "guess" and any("worse than always naive" in one for one in choice.why)
 
 
 def test_what_is_in_the_way() -> None:
@@ -185,13 +256,16 @@ def test_what_is_in_the_way() -> None:
 
 
 def test_tables_of_several_studies(tmp_path: Path) -> None:
-    """Runs that two studies share count once; an axis that a study lacks is at the strategy's own value."""
+    """Runs that two studies share count once in numbers; a setting that a study lacks is the strategy's own."""
     first = study()
     second = first.assign(**{"training.lr": "own"}).iloc[:10]
     for name, made in (("a", first), ("b", second)):
         tables.write(made, tmp_path / f"studies/{name}/table.csv")
     found = evidence.tables(tmp_path)
-    assert found is not None and len(found) == len(first) and set(found["training.lr"]) == {"own"}
+    assert found is not None and set(found["study"]) == {"a", "b"}
+    assert set(evidence.scored(found, "broad")["way"]) == set(STRATEGIES)
+    ranked = evidence.ranking(found, "broad")
+    assert ranked is not None and ranked.runs == len(first)
     assert evidence.tables(tmp_path / "nowhere") is None
 
 

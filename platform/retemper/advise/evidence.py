@@ -1,9 +1,12 @@
-"""What finished studies say of strategies, foundations and settings for a scope.
+"""What finished studies say of strategies with their settings, and of foundations, for a scope.
 
 A run's score is log(target forces) + lambda log(retention forces), lambda 0, 1, 4 for the scopes single-system, family
-and broad: the rule by which sweeps choose (`retemper.sweep.front`). Scores are a sum of what system, size, foundation,
-E0s, settings and strategy contribute, fitted by least squares, so that designs with gaps can be used; runs of sizes
-near the one that is asked about weigh more. Differences of contributions are logarithms of error ratios.
+and broad: the rule by which sweeps choose (`retemper.sweep.front`). A *way* is a strategy with the settings that its
+runs have varied. Ways are compared within blocks alone: runs of one study on one system with the same foundation, E0s,
+size and settings of params.yaml. Blocks without a second way say nothing; those of sizes near the one that is asked
+about weigh more. Which way is best depends on foundation and E0s (with wrong E0s replay saves what naive fine-tuning
+loses), so `like` keeps the runs that have those in question. Differences are logarithms of error ratios, means over
+seeds fitted by least squares; standard errors come from what the fit leaves, which is mostly how much systems differ.
 """
 
 from __future__ import annotations
@@ -16,98 +19,160 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retemper.study.spec import OWN
-from retemper.study.table import axes_of, finished, read
+from retemper.study.spec import OWN, PARAMS
+from retemper.study.table import FINISHED, VALUE, axes_of, finished, read
 from retemper.sweep.front import WEIGHT
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REACH = math.log(4.0)  # standard deviation of the weight in the logarithm of the size: a factor of four
+CLOSE = math.log(1.05)  # within 5 % of each other in score: as good as each other
+# Without runs, and among equals: arXiv:2606.12704, abstract. Replay with pseudolabels needs no labels of the pool.
+PAPER = {"single-system": "naive", "family": "pseudolabel-replay", "broad": "pseudolabel-replay"}
+WAY, BLOCK = "way", "block"
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Levels of an axis from the best to the worst, with how much worse each is than the best (logarithm)."""
+    """Levels of an axis, the one to take first: the smallest mean plus standard error.
+
+    Of few or contradicting runs a mean is small by luck, and its error is large.
+    """
 
     levels: tuple[str, ...]
-    worse: tuple[float, ...]
+    worse: tuple[float, ...]  # than the level of the smallest mean, logarithm
+    errors: tuple[float, ...]  # standard errors of the difference to the mean of all levels
     runs: int
     systems: int
 
-    @property
-    def best(self) -> str:
-        return self.levels[0]
-
     def behind(self, level: str) -> float | None:
-        """How much worse a level is than the best; `None` for one that was not run."""
+        """How much worse a level's mean is than the best one; `None` for one that was not run."""
         return self.worse[self.levels.index(level)] if level in self.levels else None
+
+    def choose(self, scope: str) -> str:
+        """The first, or what the paper names for the scope where that is as good."""
+        first, paper = self.levels[0], self.behind(PAPER[scope])
+        return PAPER[scope] if paper is not None and paper - self.worse[0] <= CLOSE else first
+
+    def among(self, levels: Sequence[str]) -> Ranking:
+        """The same of some levels alone."""
+        kept = [k for k, level in enumerate(self.levels) if level in levels]
+        worse, errors = (tuple(values[k] for k in kept) for values in (self.worse, self.errors))
+        return Ranking(tuple(self.levels[k] for k in kept), worse, errors, self.runs, self.systems)
 
 
 def tables(root: Path) -> pd.DataFrame | None:
-    """The rows of all studies below ``studies/``, each run once; `None` where there is none."""
+    """The rows of all studies below ``studies/``, with the column ``study``; `None` where there is none."""
     import pandas as pd
 
     found = [read(path).assign(study=path.parent.name) for path in sorted(root.glob("studies/*/table.csv"))]
-    if not found:
-        return None
-    every = pd.concat(found, ignore_index=True)
-    for axis in [name for name in axes_of(every) if "." in name]:
-        every[axis] = every[axis].where(every[axis].notna(), OWN)  # an axis that the run's study did not have
-    return every.drop_duplicates("run").reset_index(drop=True)
+    return pd.concat(found, ignore_index=True) if found else None
 
 
 def scored(table: pd.DataFrame, scope: str) -> pd.DataFrame:
-    """Finished rows with their ``score``; rows without what the scope needs are left out."""
-    rows = finished(table)
-    weight = WEIGHT[scope]
+    """Finished rows with ``score``, ``way`` and ``block``; rows without what the scope needs are left out."""
+    rows, settings = finished(table), _settings(table)
+    for axis in settings:
+        rows[axis] = rows[axis].where(rows[axis] != "nan", OWN)  # an axis that the run's study did not have
+    varied = [
+        [f"{axis} {level}" for axis, level in zip(settings, of, strict=True) if level != OWN]
+        for of in rows[settings].to_numpy()
+    ]
+    rows[WAY] = [", ".join([strategy, *of]) for strategy, of in zip(rows["strategy"], varied, strict=True)]
+    others = [name for name in axes_of(rows) if name not in ("strategy", "seed", "size", *settings)]
+    rows[BLOCK] = [" ".join(map(str, levels)) for levels in rows[["study", *others, "train"]].to_numpy()]
+    needed = ["target_force_rmse", *(["retention_force_rmse"] if WEIGHT[scope] else [])]
+    if rows.empty or any(name not in rows for name in needed):
+        return rows.assign(score=math.nan)[:0]
     with np.errstate(divide="ignore", invalid="ignore"):
-        score = np.log(rows["target_force_rmse"].to_numpy(float))
-        if weight:
-            score = score + weight * np.log(rows["retention_force_rmse"].to_numpy(float))
+        logs = [np.log(rows[name].to_numpy(float)) for name in needed]
+    score = logs[0] + (WEIGHT[scope] * logs[1] if WEIGHT[scope] else 0.0)
     found: pd.DataFrame = rows.assign(score=score).loc[np.isfinite(score)]
     return found
 
 
-def contributions(rows: pd.DataFrame, axis: str, size: float | None) -> dict[str, float]:
-    """What each level of `axis` contributes to the score; levels that gaps leave open are left out.
+def like(table: pd.DataFrame, **levels: str) -> pd.DataFrame:
+    """The runs with these levels of axes; an axis that no finished run has at its level is left as it is."""
+    for axis, level in levels.items():
+        same = table[axis].map(str) == level
+        if same[table["state"] == FINISHED].any():
+            table = table[same]
+    return table
 
-    `rows` are those of `scored`. With `size`, runs of other sizes weigh less.
+
+def usual(table: pd.DataFrame) -> dict[str, str]:
+    """The foundation and the E0s that most finished runs have."""
+    rows = finished(table)
+    return {axis: str(rows[axis].mode()[0]) for axis in ("foundation", "e0s")}
+
+
+def _settings(table: pd.DataFrame) -> list[str]:
+    """Axes that are settings of strategies."""
+    return [name for name in axes_of(table) if "." in name and not name.startswith(PARAMS)]
+
+
+def settings_of(table: pd.DataFrame, chosen: str) -> tuple[str, dict[str, object]]:
+    """Strategy of a way, and its settings by dotted path, as they are in its runs."""
+    rows = scored(table, "single-system")
+    row = rows[rows[WAY] == chosen].iloc[0]
+    return str(row["strategy"]), {axis: row[VALUE + axis] for axis in _settings(rows) if row[axis] != OWN}
+
+
+def contributions(
+    rows: pd.DataFrame, axis: str, beside: Sequence[str], size: float | None
+) -> dict[str, tuple[float, float]]:
+    """What each level of `axis` adds to the score beside what the levels of `beside` do, and its standard error.
+
+    Both are differences to the mean of all levels that gaps do not leave open; those are left out. `rows` are those of
+    `scored`; seeds are averaged first. With `size`, runs of other sizes weigh less.
     """
-    varied = [name for name in axes_of(rows) if name != "seed" and rows[name].nunique() > 1]
-    if axis not in varied:
-        return {str(level): 0.0 for level in rows[axis].unique()}
-    levels = sorted(rows[axis].unique())
-    columns = [(rows[axis] == level).to_numpy(float) for level in levels]
-    for name in varied:
-        if name != axis:
-            columns += [(rows[name] == level).to_numpy(float) for level in sorted(rows[name].unique())[1:]]
-    weights = np.ones(len(rows))
+    cells = rows.groupby([axis, *beside], as_index=False).agg(score=("score", "mean"), train=("train", "mean"))
+    levels = sorted(cells[axis].unique())
+    columns = [(cells[axis] == level).to_numpy(float) for level in levels]
+    for name in beside:
+        columns += [(cells[name] == level).to_numpy(float) for level in sorted(cells[name].unique())[1:]]
+    weights = np.ones(len(cells))
     if size is not None:
-        weights = np.exp(-0.25 * (np.log(rows["train"].to_numpy(float) / size) / REACH) ** 2)
+        weights = np.exp(-0.25 * (np.log(cells["train"].to_numpy(float) / size) / REACH) ** 2)
     design = np.stack(columns, axis=1) * weights[:, None]
-    fitted = np.linalg.lstsq(design, rows["score"].to_numpy(float) * weights, rcond=None)[0]
+    aim = cells["score"].to_numpy(float) * weights
+    fitted = np.linalg.lstsq(design, aim, rcond=None)[0]
     _, singular, vectors = np.linalg.svd(design, full_matrices=True)
-    null = vectors[int((singular > 1e-9 * singular[0]).sum()) :]
+    rank = int((singular > 1e-9 * singular[0]).sum())
     reference = max(range(len(levels)), key=lambda k: float(columns[k].sum()))
-    settled = np.abs(null[:, : len(levels)] - null[:, [reference]]).max(axis=0, initial=0.0) < 1e-6
-    return {level: float(fitted[k] - fitted[reference]) for k, level in enumerate(levels) if settled[k]}
+    null = vectors[rank:, : len(levels)]
+    settled = np.flatnonzero(np.abs(null - null[:, [reference]]).max(axis=0, initial=0.0) < 1e-6)
+    contrasts = np.zeros((len(settled), len(columns)))
+    contrasts[:, settled] = np.eye(len(settled)) - 1 / len(settled)
+    variance = float(((aim - design @ fitted) ** 2).sum()) / max(len(cells) - rank, 1)
+    errors = np.sqrt(variance) * np.linalg.norm(contrasts @ np.linalg.pinv(design), axis=1)
+    return {levels[k]: (float(contrasts[i] @ fitted), float(errors[i])) for i, k in enumerate(settled)}
 
 
-def ranking(table: pd.DataFrame, axis: str, scope: str, size: float | None = None, own: bool = True) -> Ranking | None:
-    """Levels of `axis` by score; `None` without runs. With `own`, only runs at the strategies' own settings."""
+def ranking(table: pd.DataFrame, scope: str, size: float | None = None) -> Ranking | None:
+    """Ways for a scope; `None` without runs. A way that was compared on one system alone needs to be the only case."""
     rows = scored(table, scope)
-    if own:
-        dotted = [name for name in axes_of(rows) if "." in name and name != axis]
-        rows = rows[(rows[dotted] == OWN).all(axis=1)]
-    if rows.empty or axis not in rows:
+    found = contributions(rows, WAY, [BLOCK], size) if len(rows) else {}
+    shared = rows[rows[WAY].isin(list(found)) & (rows.groupby(BLOCK)[WAY].transform("nunique") > 1)]
+    tried = shared.groupby(WAY)["system"].nunique()
+    kept = [name for name in found if tried.get(name, 0) >= min(2, shared["system"].nunique())]
+    return _ranked({name: found[name] for name in kept}, shared) if kept else None
+
+
+def foundations(table: pd.DataFrame, size: float | None = None) -> Ranking | None:
+    """Foundations by target forces alone: each has a retention set of its own, and those do not compare."""
+    rows = scored(table, "single-system")
+    if rows.empty:
         return None
-    found = contributions(rows, axis, size)
-    if not found:
-        return None
-    order = sorted(found, key=lambda level: (found[level], level))
-    least = found[order[0]]
-    return Ranking(tuple(order), tuple(found[k] - least for k in order), len(rows), rows["system"].nunique())
+    return _ranked(contributions(rows, "foundation", ["study", "system", "e0s", "train", WAY], size), rows)
+
+
+def _ranked(found: dict[str, tuple[float, float]], rows: pd.DataFrame) -> Ranking:
+    order = sorted(found, key=lambda level: (sum(found[level]), level))
+    least = min(effect for effect, _ in found.values())
+    worse, errors = (tuple(found[level][k] - shift for level in order) for k, shift in ((0, least), (1, 0.0)))
+    return Ranking(tuple(order), worse, errors, rows["run"].nunique(), rows["system"].nunique())
 
 
 # ------------------------------------------------------------------ is it any good
@@ -115,7 +180,7 @@ def ranking(table: pd.DataFrame, axis: str, scope: str, size: float | None = Non
 
 @dataclass(frozen=True)
 class Regret:
-    """One system left out: what was chosen without it, and how much worse than the best strategy each rule does."""
+    """One system left out: what was chosen without it, and how much worse than the best way each rule does."""
 
     system: str
     size: float
@@ -125,26 +190,28 @@ class Regret:
 
 
 def left_out(table: pd.DataFrame, scope: str) -> list[Regret]:
-    """Leave one system out: choose a strategy for it from the others' runs, at each size that was run.
+    """Leave one system out: choose a way for it from the others' runs, in each block of its own.
 
-    The best is the best of the means over that system's own runs, so that all regrets are a little too large.
+    Runs with the usual foundation and E0s alone. Of the ways that were run there, the first in the order of the others'
+    runs is chosen. The best is the best of the means over seeds there, so that all regrets are a little too large.
     """
     found = []
-    systems = sorted(set(finished(table)["system"]))
-    for system in systems if len(systems) > 1 else []:
-        is_own = table["system"].map(str) == system
-        rows = scored(table[is_own], scope)
-        for size in sorted(rows["train"].unique()):
-            choice = ranking(table[~is_own], "strategy", scope, float(size))
-            truth = ranking(table[is_own & (table["train"] == size)], "strategy", scope)
-            if choice is None or truth is None or len(truth.levels) < 2:
-                continue
-            chosen = next((level for level in choice.levels if level in truth.levels), None)
-            replay = next((level for level in ("replay", "pseudolabel-replay") if level in truth.levels), None)
-            picks = {"advice": chosen, "naive": "naive", "replay": replay}
-            regret = {rule: value for rule, pick in picks.items() if pick and (value := truth.behind(pick)) is not None}
-            if chosen is not None:
-                found.append(Regret(system, float(size), chosen, truth.best, regret))
+    table = like(table, **usual(table))
+    own = scored(table, scope)
+    for _, rows in own.groupby(BLOCK):
+        system = str(rows["system"].iloc[0])
+        truth = rows.groupby(WAY)["score"].mean()
+        size = float(rows["train"].iloc[0])
+        without = table[table["system"].map(str) != system]
+        ranked = ranking(without, scope, size) if len(truth) > 1 and len(without) else None
+        choice = ranked.among(list(truth.index)) if ranked is not None else None
+        if choice is None or not choice.levels:
+            continue
+        replay = next((level for level in ("replay", "pseudolabel-replay") if level in truth), None)
+        chosen = choice.choose(scope)
+        picks = {"advice": chosen, "naive": "naive", "replay": replay}
+        regret = {rule: float(truth[pick] - truth.min()) for rule, pick in picks.items() if pick and pick in truth}
+        found.append(Regret(system, size, chosen, str(truth.idxmin()), regret))
     return found
 
 

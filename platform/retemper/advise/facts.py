@@ -50,7 +50,8 @@ class Facts:
     atoms: tuple[str, ...]  # free atoms that are there
     needed: tuple[str, ...]  # free atoms that would settle what frames and free atoms leave open
     warnings: tuple[str, ...]
-    distances: dict[str, Distance]  # by foundation whose elements suffice and whose weights and pool are at hand
+    able: tuple[str, ...]  # foundations at hand that know all elements
+    distances: dict[str, Distance]  # of those that have a pool and a retention set
     lacking: dict[str, tuple[str, ...]]  # elements that a foundation at hand does not know
 
 
@@ -127,6 +128,7 @@ def of(name: str, root: Path, level: str | None = None) -> Facts:
         atoms=_symbols(sorted(free)),
         needed=_symbols(needed),
         warnings=tuple(manifest["warnings"]),
+        able=tuple(able),
         distances={key: found for key in able if (found := distance(at_hand[key], every, root)) is not None},
         lacking={key: missing for key, missing in lacking.items() if missing},
     )

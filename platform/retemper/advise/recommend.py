@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from retemper.advise import evidence
+from retemper.advise.evidence import CLOSE, PAPER, percent
 from retemper.advise.facts import Facts
 from retemper.study import contrast
-from retemper.study.spec import OWN, PARAMS
-from retemper.study.table import VALUE, finished
+from retemper.study.table import finished, text
 from retemper.sweep.front import WEIGHT
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Sure = Literal["sure", "likely", "guess"]
-CLOSE = math.log(1.05)  # strategies within 5 % of each other in score are as good as each other
 FAR = 0.5  # of the structures beyond the pretraining distribution: the foundation knows little of them
-# Without runs: arXiv:2606.12704, abstract. Replay with pseudolabels needs no labels of the pretraining set.
-UNTRIED = "no runs vary its settings: its own (the paper's); `sweep: {trials: 16}` searches for better ones"
-PAPER = {"single-system": "naive", "family": "pseudolabel-replay", "broad": "pseudolabel-replay"}
+SHOWN = 6  # ways in the comparison
+UNTRIED = (
+    "no runs that compare vary its settings: its own (the paper's); `sweep: {trials: 16}` searches for better ones"
+)
 
 
 @dataclass(frozen=True)
@@ -53,44 +53,46 @@ class Advice:
 
 def advise(facts: Facts, scope: str, table: pd.DataFrame | None) -> Advice:
     """The recommendations for data and scope from the tables of studies, or from the paper where there are none."""
-    foundation = _foundation(facts, scope, table)
-    strategy = _strategy(facts, scope, table)
-    settings, chosen = _settings(strategy.value, facts, scope, table)
+    foundation, e0s = _foundation(facts, table), _e0s(facts, table)
+    alike = evidence.like(table, foundation=foundation.value, e0s=e0s.value) if table is not None else None
+    strategy, chosen, settings = _way(facts, scope, alike)
     beyond = _extrapolations(facts, foundation.value, strategy.value, scope, table)
     if any(not one.startswith("system: ") for one in beyond):  # a new system is what the check by leaving out is for
         strategy, chosen = (replace(one, sure="guess") for one in (strategy, chosen))
-    choices = (foundation, _e0s(facts, table), strategy, chosen)
+    choices = (foundation, e0s, strategy, chosen)
     return Advice(facts, scope, choices, tuple(_obstacles(facts, foundation.value)), tuple(beyond), settings)
 
 
-def _foundation(facts: Facts, scope: str, table: pd.DataFrame | None) -> Choice:
-    """The one that knows the elements and, of several, that did best in runs, or is nearest."""
-    able = sorted(facts.distances, key=lambda name: (facts.distances[name].beyond, facts.distances[name].median))
+def _foundation(facts: Facts, table: pd.DataFrame | None) -> Choice:
+    """The one that knows the elements and, of several, that did best on targets in runs, or is nearest."""
+    near = sorted(facts.distances, key=lambda name: (facts.distances[name].beyond, facts.distances[name].median))
+    able = [*near, *(name for name in facts.able if name not in facts.distances)]
     why = [f"{name} lacks {' '.join(missing)}" for name, missing in facts.lacking.items()]
     for name in able:
+        if name not in facts.distances:
+            why.append(f"{name} knows all elements; without a pool and a retention set no distance could be measured")
+            continue
         one = facts.distances[name]
         why.append(
             f"{name} knows all elements; {100 * one.beyond:.0f} % of {one.structures} structures are farther from its "
             f"pretraining set than 95 % of its own held-out ones (median distance {one.median:.2g} times theirs)"
         )
-    ranked = evidence.ranking(table, "foundation", scope, facts.train) if table is not None else None
-    tried = [name for name in ranked.levels if name in able] if ranked else []
-    if ranked and len(tried) > 1:
-        best, second = tried[0], tried[1]
-        lead = ranked.worse[ranked.levels.index(second)] - ranked.worse[ranked.levels.index(best)]
-        why.append(
-            f"in {ranked.runs} runs on {ranked.systems} systems {best} scores {evidence.percent(lead)} better than "
-            f"{second}"
-        )
-        return Choice("foundation", best, "likely" if lead > CLOSE else "guess", tuple(why), ranked.runs)
-    if not able:
-        names = sorted(set(facts.lacking)) or ["mini"]
-        return Choice("foundation", names[0], "guess", (*why, "no distance could be measured"))
-    if len(able) > 1:
-        why.append("no runs compare them: the nearest is taken")
-    else:
+    if len(able) == 1:
         why.append("it is the only one at hand that does; `retemper foundations` lists those to download")
-    return Choice("foundation", able[0], "guess" if len(able) > 1 else "sure", tuple(why))
+        return Choice("foundation", able[0], "sure", tuple(why))
+    ranked = evidence.foundations(table, facts.train) if table is not None else None
+    tried = ranked.among(able) if ranked is not None else None
+    if table is None or tried is None or len(tried.levels) < 2:
+        return Choice("foundation", able[0], "guess", (*why, "no runs compare them: the nearest is taken"))
+    rows = finished(table)
+    counts = ", ".join(f"{(rows['foundation'] == name).sum()} of {name}" for name in tried.levels)
+    lead, error = tried.worse[1] - tried.worse[0], math.hypot(*tried.errors[:2])
+    why.append(
+        f"target forces in {counts}: those of {tried.levels[1]} are {percent(lead)} larger than those of "
+        f"{tried.levels[0]} (factor of one standard error: {math.exp(error):.2f})"
+    )
+    sure: Sure = "likely" if lead > max(CLOSE, 2 * error) else "guess"
+    return Choice("foundation", tried.levels[0], sure, tuple(why), tried.runs)
 
 
 def _e0s(facts: Facts, table: pd.DataFrame | None) -> Choice:
@@ -106,82 +108,85 @@ def _e0s(facts: Facts, table: pd.DataFrame | None) -> Choice:
             f"energies alone do not determine all E0s: add free atoms of {' '.join(facts.needed)}; with e0s.force: "
             "true training on these ratios is unharmed, and energies of other ratios are arbitrary"
         )
-    found = contrast.pairs(table, "e0s", "reestimate", "average") if table is not None else None
-    if found is not None and len(found):
-        off = float(contrast.effects(found, "target_energy_rmse", "log")["effect"].mean())
-        why.append(f"in {len(found)} pairs of runs averaging leaves {math.exp(off):.3g} times the energy errors")
-        return Choice("e0s", "reestimate" if off > -CLOSE else "average", sure, tuple(why), 2 * len(found))
-    why.append("no runs at hand compare the methods: the paper found averaging to be off by ten times more")
-    return Choice("e0s", "reestimate", sure, tuple(why))
+    found = _e0_pairs(table) if table is not None else None
+    if found is None or not len(found):
+        why.append("no runs at hand compare the methods: the paper found averaging to be off by ten times more")
+        return Choice("e0s", "reestimate", sure, tuple(why))
+    measured = contrast.estimate(found, "target_energy_rmse")
+    words = measured.words() if measured is not None else "an unknown number of times"
+    why.append(f"in {len(found)} pairs of runs averaging leaves {words} the energy errors of re-estimation")
+    if measured is not None and measured.high < -CLOSE:
+        return Choice(
+            "e0s", "average", "guess", (*why, "which is not what the paper found: look for why"), 2 * len(found)
+        )
+    return Choice("e0s", "reestimate", sure, tuple(why), 2 * len(found))
 
 
-def _strategy(facts: Facts, scope: str, table: pd.DataFrame | None) -> Choice:
-    """The best of the runs at hand for scope and size; among equals the one that the paper names for the scope."""
-    ranked = evidence.ranking(table, "strategy", scope, facts.train) if table is not None else None
+def _e0_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """Runs with re-estimated beside those with averaged E0s, each in its own study."""
+    import pandas as pd
+
+    own = [contrast.pairs(rows, "e0s", "reestimate", "average") for _, rows in table.groupby("study")]
+    return pd.concat(own, ignore_index=True)
+
+
+def _way(facts: Facts, scope: str, table: pd.DataFrame | None) -> tuple[Choice, Choice, dict[str, Any]]:
+    """Strategy and settings: the best of the runs at hand; among equals the one that the paper names for the scope."""
+    ranked = evidence.ranking(table, scope, facts.train) if table is not None else None
     if table is None or ranked is None or len(ranked.levels) < 2:
-        why = ["no runs at hand compare strategies: this is what the paper found for the scope, not a measurement here"]
-        return Choice("strategy", PAPER[scope], "guess", tuple(why))
-    equal = [level for level in ranked.levels if (ranked.behind(level) or 0.0) <= CLOSE]
-    best = PAPER[scope] if PAPER[scope] in equal else equal[0]
-    wins, of = agreement(table, best, scope, facts.train)
+        untested = "no runs at hand compare strategies: this is what the paper found for the scope, not a measurement"
+        own = Choice("settings", "the strategy's own", "guess", (UNTRIED,))
+        return Choice("strategy", PAPER[scope], "guess", (untested,)), own, {}
+    best = ranked.choose(scope)
+    strategy, settings = evidence.settings_of(table, best)
+    shown = [
+        f"{name} {percent(behind) + ' behind' if behind else 'best'} (standard error {percent(error)})"
+        for name, behind, error in zip(ranked.levels, ranked.worse, ranked.errors, strict=True)
+    ]
+    rest = f", and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
     why = [
         f"{ranked.runs} runs on {ranked.systems} systems, those near {facts.train} training structures first: "
-        + ", ".join(
-            f"{s} {'best' if w == 0 else evidence.percent(w) + ' behind'}"
-            for s, w in zip(ranked.levels, ranked.worse, strict=True)
-        )
+        + "; ".join(shown[:SHOWN])
+        + rest
     ]
-    if len(equal) > 1:
-        why.append(f"{', '.join(equal)} are within 5 %: as good as each other")
+    wins, of = agreement(table, best, scope, facts.train)
     why.append(f"within 5 % of the best on {wins} of {of} systems")
+    sure: Sure = "sure" if of >= 3 and wins == of else "likely" if of >= 2 and wins > of / 2 else "guess"
     checked = evidence.mean_regret(evidence.left_out(table, scope))
     if checked:
-        words = ", ".join(f"always {r} {evidence.percent(v)}" for r, v in checked.items() if r != "advice")
-        why.append(
-            f"with one system left out this advice is {evidence.percent(checked['advice'])} behind the best; {words}"
-        )
-    sure: Sure = "sure" if of >= 3 and wins == of else "likely" if of >= 2 and wins > of / 2 else "guess"
-    return Choice("strategy", best, sure, tuple(why), ranked.runs)
+        fixed = {rule: value for rule, value in checked.items() if rule != "advice"}
+        words = ", ".join(f"always {rule} {percent(value)}" for rule, value in fixed.items())
+        why.append(f"with one system left out this advice is {percent(checked['advice'])} behind the best; {words}")
+        for rule in [rule for rule, value in fixed.items() if value < checked["advice"] - CLOSE]:
+            why.append(f"there it does worse than always {rule}: the best differs from system to system; run both")
+            sure = "guess"
+    return (
+        Choice("strategy", strategy, sure, tuple(why), ranked.runs),
+        _settings(strategy, best, settings, ranked, sure),
+        settings,
+    )
 
 
-def agreement(table: pd.DataFrame, strategy: str, scope: str, size: float) -> tuple[int, int]:
-    """On how many systems a strategy is within 5 % of the best, and on how many it was run."""
+def _settings(strategy: str, best: str, settings: dict[str, Any], ranked: evidence.Ranking, sure: Sure) -> Choice:
+    """In words: those of the chosen way beside the others of its strategy."""
+    others = [name for name in ranked.levels if name.split(", ")[0] == strategy and name != best]
+    value = ", ".join(f"{axis} {text(level)}" for axis, level in settings.items()) or "the strategy's own"
+    if not others:
+        return Choice("settings", value, "guess", (UNTRIED,) if not settings else ())
+    mine = ranked.behind(best) or 0.0
+    why = [f"{name}: {percent((ranked.behind(name) or 0.0) - mine)} worse" for name in others]
+    return Choice("settings", value, "guess" if sure == "guess" else "likely", tuple(why), ranked.runs)
+
+
+def agreement(table: pd.DataFrame, chosen: str, scope: str, size: float) -> tuple[int, int]:
+    """On how many systems a way is within 5 % of the best, and on how many it was run beside others."""
     wins = of = 0
     for system in sorted(set(finished(table)["system"])):
-        own = evidence.ranking(table[table["system"].map(str) == system], "strategy", scope, size)
-        if own is not None and own.behind(strategy) is not None and len(own.levels) > 1:
+        own = evidence.ranking(table[table["system"].map(str) == system], scope, size)
+        if own is not None and (behind := own.behind(chosen)) is not None and len(own.levels) > 1:
             of += 1
-            wins += (own.behind(strategy) or 0.0) <= CLOSE
+            wins += behind <= CLOSE
     return wins, of
-
-
-def _settings(strategy: str, facts: Facts, scope: str, table: pd.DataFrame | None) -> tuple[dict[str, Any], Choice]:
-    """Settings of the strategy that runs have varied, at their best; the others are its own."""
-    found: dict[str, Any] = {}
-    why: list[str] = []
-    runs = 0
-    if table is None:
-        return {}, Choice("settings", "the strategy's own", "guess", (UNTRIED,))
-    own = table[table["strategy"] == strategy]
-    for axis in [name for name in own.columns if VALUE + name in own and not name.startswith(PARAMS)]:
-        ranked = evidence.ranking(own, axis, scope, facts.train, own=True)
-        if ranked is None or len(ranked.levels) < 2:
-            continue
-        runs += ranked.runs
-        behind = ranked.behind(OWN)
-        if behind is not None and behind <= CLOSE:
-            why.append(
-                f"{axis}: the strategy's own value is as good as any of {len(ranked.levels)} in {ranked.runs} runs"
-            )
-            continue
-        rows = finished(own)
-        found[axis] = rows.loc[rows[axis] == ranked.best, VALUE + axis].iloc[0]
-        better = "" if behind is None else f", {evidence.percent(behind)} better than its own value"
-        why.append(f"{axis} {found[axis]:g}: best of {len(ranked.levels)} in {ranked.runs} runs{better}")
-    if not why:
-        why.append(UNTRIED)
-    text = ", ".join(f"{axis} {value:g}" for axis, value in found.items()) or "the strategy's own"
-    return found, Choice("settings", text, "likely" if runs else "guess", tuple(why), runs)
 
 
 def _obstacles(facts: Facts, foundation: str) -> list[str]:

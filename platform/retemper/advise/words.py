@@ -57,7 +57,9 @@ def params(advice: Advice) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A number as Python's own: whole where it is whole."""
+    """A number as Python's own, whole where it is whole; anything else as it is."""
+    if isinstance(value, str | bool) or value is None:
+        return value
     number = float(value)
     return int(number) if number.is_integer() else number
 
@@ -72,7 +74,7 @@ def check(table: pd.DataFrame, scopes: Sequence[str] = tuple(WEIGHT)) -> str:
             continue
         means, systems = evidence.mean_regret(found), len({one.system for one in found})
         lines.append(
-            f"{scope}: behind the best strategy on a system left out, mean over {systems} systems: "
+            f"{scope}: behind the best on a system left out, mean over {systems} systems: "
             + ", ".join(
                 f"{'this advice' if rule == 'advice' else 'always ' + rule} {evidence.percent(v)}"
                 for rule, v in means.items()
