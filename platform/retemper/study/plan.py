@@ -177,7 +177,7 @@ def settings_of(study: Study, point: Point, root: Path) -> Settings:
     for axis, level in levels.items():
         if axis.startswith(PARAMS) and level != OWN:
             section, _, field = axis.removeprefix(PARAMS).partition(".")
-            if section not in Settings.model_fields or "." in field:
+            if "." in field:
                 raise RetemperError(f"{where}: {axis} is no setting.", expected=f"such as {PARAMS}finetune.epochs")
             sections.setdefault(section, {})[field] = level
     finetune = sections.setdefault("finetune", {})
