@@ -159,6 +159,14 @@ def test_levels_reach_the_settings() -> None:
     assert plan.values(other) == {"training.lr": 1e-3, "lora.rank": None, "params.finetune.epochs": 7}
 
 
+def test_values_are_those_that_the_run_has() -> None:
+    """YAML reads 1e-3 as text: the run's value is a number, and equal to the strategy's own."""
+    levels = yaml.safe_load("[own, 1e-3, 1.0e-3]")
+    assert levels == ["own", "1e-3", 1e-3]
+    found = plan.runs(study(all={"axes": {"training.lr": levels, "training.clip_grad": [None]}}), ROOT)
+    assert [plan.values(run) for run in found] == 3 * [{"training.lr": 1e-3, "training.clip_grad": None}]
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT
-from study_project import BASE, make_project, runs, study, write_result
+from study_project import BASE, CENTRE, make_project, runs, study, write_result
 
 from retemper.errors import RetemperError
 from retemper.frames import is_isolated_atom, read_frames, write_frames
@@ -143,6 +143,20 @@ def test_table_has_a_row_for_every_run(root: Path) -> None:
     again = table.read(root / "table.csv")
     pd.testing.assert_frame_equal(again, content, check_dtype=False)
     assert table.axes_of(again) == [*table.AXES, "training.lr"]
+
+
+def test_null_is_a_level(root: Path) -> None:
+    """Without a limit of the gradients is another level than with the strategy's own, in the file too."""
+    designs = {"all": {"axes": {"training.clip_grad": ["own", None]}}}
+    made, found = study(root, designs=designs), runs(root, designs=designs)
+    for one in found:
+        write_result(one)
+    table.write(table.make(made, found), root / "table.csv")
+    again = table.read(root / "table.csv")
+    assert list(again["training.clip_grad"]) == list(table.finished(again)["training.clip_grad"]) == ["own", "null"]
+    assert again["value of training.clip_grad"].isna().tolist() == [False, True]
+    central, _ = report.shown(again, study(root, centre={**CENTRE, "training.clip_grad": None}, designs=designs))
+    assert list(central["training.clip_grad"]) == ["null"]
 
 
 def test_report_is_made_from_what_is_there(root: Path) -> None:

@@ -241,19 +241,19 @@ def resolved(strategy: Strategy, axis: str, level: Level) -> Level:
 def values(run: Run) -> Mapping[str, Level]:
     """What the dotted axes are in this run, factors and `OWN` resolved."""
     found: dict[str, Level] = {}
-    for axis, level in run.levels.items():
+    for axis in run.levels:
         if axis in AXES:
             continue
         if axis.startswith(PARAMS):
             section, _, field = axis.removeprefix(PARAMS).partition(".")
             found[axis] = getattr(getattr(run.settings, section), field)
         else:
-            found[axis] = run.settings.finetune.overrides[axis] if level != OWN else _own(run.strategy, axis)
+            found[axis] = _value(run.strategy, axis)
     return found
 
 
-def _own(strategy: Strategy, axis: str) -> Level:
-    """The strategy's own value; `None` where it has no such section."""
+def _value(strategy: Strategy, axis: str) -> Level:
+    """A strategy's value, of the setting's type however the level was written; `None` where it has no such section."""
     value: Any = strategy
     for part in axis.split("."):
         value = getattr(value, part, None)

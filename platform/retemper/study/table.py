@@ -30,6 +30,7 @@ INTERVALS = ("target_force_rmse", "retention_force_rmse")
 OF_FOUNDATION = ("target_energy_rmse", "target_force_rmse", "retention_force_rmse")
 DIGITS = 6
 TEXT = ("designs", "reason", "e0_open")
+NULL = "null"  # the level null; an empty cell would be no level
 
 
 def result(root: Path, key: str) -> dict[str, Any] | None:
@@ -40,7 +41,8 @@ def result(root: Path, key: str) -> dict[str, Any] | None:
 
 def row(run: Run, found: dict[str, Any] | None, metrics: Sequence[str]) -> dict[str, Any]:
     """One row: axes, state and reason, errors, robustness, cost. Units: meV/atom, meV/A, those of the metrics."""
-    content: dict[str, Any] = {"run": run.key, **run.levels}
+    levels = {axis: NULL if level is None else level for axis, level in run.levels.items()}
+    content: dict[str, Any] = {"run": run.key, **levels}
     content |= {f"{VALUE}{axis}": value for axis, value in values(run).items()}
     content |= {"designs": " ".join(run.designs), "state": WAITING, "reason": ""}
     if found is None:
@@ -132,6 +134,8 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 
 def text(level: Any) -> str:
     """A level as text: 50 and 50.0 are one level."""
+    if level is None:
+        return NULL
     if isinstance(level, float) and level.is_integer():
         return str(int(level))
     return f"{level:g}" if isinstance(level, float) else str(level)
