@@ -178,6 +178,28 @@ def test_report_is_made_from_what_is_there(root: Path) -> None:
     assert {name: (root / "studies/some" / name).read_bytes() for name in files} == files
 
 
+def test_finished_rows_outlive_their_results(root: Path) -> None:
+    """A clone has the table and no results: a report there leaves the finished rows as they are, to the byte."""
+    axes = {"strategy": ["naive", "replay"], "seed": [1, 2], "training.clip_grad": ["own", None]}
+    made, found = (make(root, metrics=["rss"], designs={"all": {"axes": axes}}) for make in (study, runs))
+    for number, one in enumerate(found[1:-2]):
+        write_result(one, 50 + number / 7, e0s={"error": 1 / 3, "rank": 3, "elements": 4, "open": []})
+    (root / RESULTS / f"{found[-1].key}.json").write_text('{"failed": "out of memory", "cpu_seconds": 1.0}')
+    report.write(made, found, root)
+    before = (root / "studies/some/table.csv").read_bytes()
+    for one in found[1:-2]:
+        (root / RESULTS / f"{one.key}.json").unlink()
+    report.write(made, found, root)
+    assert (root / "studies/some/table.csv").read_bytes() == before
+    (root / RESULTS / f"{found[-1].key}.json").unlink()
+    write_result(found[1], 70.0)
+    content = table.make(made, found)
+    assert list(content["state"]) == ["waiting", *5 * ["finished"], "waiting", "waiting"]
+    assert list(content["target_force_rmse"][1:3]) == [70.0, 50.1429]
+    changed = runs(root, metrics=["rss"], designs={"all": {"axes": axes}}, base={**BASE, "e0s": {"max_error": 1.0}})
+    assert set(table.make(made, changed)["state"]) == {"waiting"}
+
+
 # ------------------------------------------------------------------ costs and order
 
 

@@ -18,8 +18,6 @@ from retemper.study.jobs import CACHE, RESULTS, Job, jobs, spent_on
 from retemper.study.plan import Run, runs
 from retemper.study.spec import Study, load
 
-FOLDER = Path("studies")
-
 
 def run(path: Path, root: Path, *, retry: bool = False) -> None:
     """Run what is missing of the study in `path` and write its table and report.
@@ -43,7 +41,7 @@ def run(path: Path, root: Path, *, retry: bool = False) -> None:
             try:
                 driver.work_off()
             finally:
-                table.write(table.make(study, every), root / FOLDER / study.name / "table.csv")
+                table.write(table.make(study, every), table.place(study, root))
             print(f"{report.write(study, every, root)}\n{driver.counts()}")
     except Timeout:
         raise RetemperError(f"Study {study.name} runs already.", fix="wait for it, or end it") from None
