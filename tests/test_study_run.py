@@ -84,6 +84,25 @@ def test_what_does_not_decide(root: Path) -> None:
     ]
 
 
+def test_figures_count_where_they_are_read(root: Path) -> None:
+    """The files in the folder of figures, not its name; and only with the metric that reads them."""
+
+    def keys(metric: str, folder: str = "figures") -> list[str]:
+        found = runs(root, metrics=[metric], base={**BASE, "robustness": {"figures": folder}})
+        return [one.keys[kind] for one in found for kind in ("foundation-robustness", "run")]
+
+    without = keys("observables")
+    (root / "figures").mkdir()
+    assert keys("observables") == without
+    (root / "figures/s66.extxyz").write_text("1")
+    before, other = keys("observables"), keys("short_range")
+    assert not set(before) & set(without)
+    shutil.copytree(root / "figures", root / "moved")
+    assert keys("observables", "moved") == before
+    (root / "figures/s66.extxyz").write_text("2")
+    assert not set(keys("observables")) & set(before) and keys("short_range") == other
+
+
 def test_stages_are_shared(root: Path) -> None:
     """Two sizes, two E0 methods, naive and both replays, two seeds: counted by hand."""
     axes = {"strategy": ["naive", "replay", "pseudolabel-replay"], "size": [4, 8], "e0s": ["reestimate", "average"]}

@@ -12,11 +12,13 @@ from retemper import foundations, strategies, systems
 from retemper.errors import RetemperError
 from retemper.files import digest, sha256
 from retemper.finetune.plan import versions
+from retemper.robustness import metrics
 from retemper.settings import Settings, parse
 from retemper.strategies import Strategy
 from retemper.study.design import Levels, Point, points
 from retemper.study.spec import ALL, AXES, OWN, PARAMS, Level, Study
 
+FIGURED = {"observables"}  # metrics that read the files in the folder robustness.figures
 NO_CONSEQUENCE = {"device", "workers", "valid_batch_size", "overrides", "start", "ray"}  # fields beside the result
 
 
@@ -103,6 +105,8 @@ class Run:
         if settings.robustness.metrics:
             own = settings.robustness.model_dump(exclude={"workers", "ray", "reference", "seeds"})
             robustness = {**own, "reference": self._file(settings.robustness.reference), "retention": retention}
+            if own["figures"] is not None and FIGURED & set(metrics.chosen(own["metrics"])):
+                robustness["figures"] = self._folder(own["figures"])
             keys["foundation-robustness"] = digest([keys["dataset"], self.foundation, robustness])
         content = self.strategy.model_dump(exclude={"name", "about", "search"})
         finetune = settings.finetune.model_dump(exclude=NO_CONSEQUENCE)
@@ -116,6 +120,12 @@ class Run:
 
     def _file(self, name: str | None) -> str | None:
         return None if name is None else file_hash(self.root / name)
+
+    def _folder(self, name: str) -> list[tuple[str, str]]:
+        """Names and hashes of a folder's files; none where there is no folder: its metric then has no such cases."""
+        folder = self.root / name
+        files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+        return [(path.name, file_hash(path)) for path in files]
 
     def words(self) -> str:
         """The run's levels in few words."""
@@ -212,8 +222,6 @@ def settings_of(study: Study, point: Point, root: Path) -> Settings:
     strategies.load(strategy.name, root, overrides)
     if not study.metrics:
         return settings.model_copy(update={"robustness": settings.robustness.model_copy(update={"metrics": []})})
-    from retemper.robustness import metrics
-
     metrics.chosen(study.metrics)
     return settings
 
