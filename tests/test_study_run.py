@@ -23,7 +23,7 @@ from study_project import BASE, CENTRE, make_project, runs, study, write_result
 from retemper.errors import RetemperError
 from retemper.frames import is_isolated_atom, read_frames, write_frames
 from retemper.study import cost, report, run, table
-from retemper.study.jobs import RESULTS, jobs, reason_of
+from retemper.study.jobs import RESULTS, jobs, project, reason_of
 from retemper.study.schedule import priorities
 
 
@@ -131,6 +131,25 @@ def test_files_that_are_missing_are_named(root: Path) -> None:
     (root / "data/raw/salt.extxyz").unlink()
     with pytest.raises(RetemperError, match="salt.extxyz does not exist"):
         run.dry(root / "studies/some.yaml", root) if study(root) else None
+
+
+def test_a_run_reads_what_its_settings_name(root: Path) -> None:
+    """Retention set, reference, figures and weights may lie anywhere in the project; what cannot be linked is named."""
+    names = ("kept/ret.extxyz", "rdf.extxyz", "drawn/sn2/path.extxyz", "weights/tiny.model")
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "foundations/tiny.model", root / name)
+    catalogue = root / "foundations/foundations.yaml"
+    catalogue.write_text(catalogue.read_text().replace("foundations/tiny.model", "weights/tiny.model"))
+    robustness = {"reference": "rdf.extxyz", "figures": "drawn/sn2"}
+    base = {**BASE, "evaluate": {"retention": "kept/ret.extxyz"}, "robustness": robustness}
+    here = project(root / "here", runs(root, base=base, metrics=["rss"])[0], ())
+    for name in (*names, "data/raw/salt.extxyz"):
+        assert (here / name).read_bytes() == (root / name).read_bytes(), name
+    for name in ("../ret.extxyz", "runs/ret.extxyz"):
+        with pytest.raises(RetemperError, match=f"cannot read '{name}'"):
+            runs(root, base={**BASE, "evaluate": {"retention": name}})
+    runs(root, base={**BASE, "evaluate": {"retention": str(root / "kept/ret.extxyz")}})
 
 
 # ------------------------------------------------------------------ table and report

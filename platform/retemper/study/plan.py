@@ -218,12 +218,37 @@ def settings_of(study: Study, point: Point, root: Path) -> Settings:
         },
         where,
     )
-    foundations.find(settings.foundation, root)
+    places(settings, root)
     strategies.load(strategy.name, root, overrides)
     if not study.metrics:
         return settings.model_copy(update={"robustness": settings.robustness.model_copy(update={"metrics": []})})
     metrics.chosen(study.metrics)
     return settings
+
+
+def places(settings: Settings, root: Path) -> list[str]:
+    """First parts of the relative paths that a run reads beside its stages: its folder has links of these names.
+
+    Raises
+    ------
+    RetemperError
+        An unknown foundation; a path for whose first part there can be no link.
+    """
+    entry, robustness = foundations.find(settings.foundation, root), settings.robustness
+    named = [entry.file, settings.evaluate.retention or entry.retention, robustness.reference, robustness.figures]
+    found: list[str] = []
+    for name in named:
+        if name is None or Path(name).is_absolute():
+            continue
+        first = (*Path(name).parts, ".")[0]
+        if first in (".", "..", "runs"):
+            raise RetemperError(
+                f"The runs of a study cannot read {name!r}.",
+                expected="a path inside the project and not in runs, or an absolute one",
+                fix="move the file, or give its absolute path",
+            )
+        found.append(first)
+    return found
 
 
 def resolved(strategy: Strategy, axis: str, level: Level) -> Level:
