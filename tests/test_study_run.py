@@ -1,4 +1,4 @@
-"""Runs of a study: what their keys depend on, which stages they share, tables, costs, order; one from end to end."""
+"""Runs of a study: what their keys depend on, which stages they share, tables; one from end to end."""
 
 from __future__ import annotations
 
@@ -18,21 +18,17 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT
-from study_project import BASE, CENTRE, make_project, runs, study, write_result
+from study_project import BASE, CENTRE, empty_project, make_project, runs, study, write_result
 
 from retemper.errors import RetemperError
 from retemper.frames import is_isolated_atom, read_frames, write_frames
-from retemper.study import cost, report, run, table
+from retemper.study import report, run, table
 from retemper.study.jobs import RESULTS, jobs, project, reason_of
-from retemper.study.schedule import priorities
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A project whose files hold no structures: nothing is computed."""
-    for name in ("model", "frames", "pool", "retention"):
-        (tmp_path / name).write_text(f"1\nProperties=species:S:1:pos:R:3 what={name}\nH 0 0 0\n")
-    return make_project(tmp_path / "project", *(tmp_path / name for name in ("model", "frames", "pool", "retention")))
+    return empty_project(tmp_path)
 
 
 def by_name(found: list[Any]) -> dict[str, Any]:
@@ -236,61 +232,6 @@ def test_finished_rows_outlive_their_results(root: Path) -> None:
     assert list(content["target_force_rmse"][1:3]) == [70.0, 50.1429]
     changed = runs(root, metrics=["rss"], designs={"all": {"axes": axes}}, base={**BASE, "e0s": {"max_error": 1.0}})
     assert set(table.make(made, changed)["state"]) == {"waiting"}
-
-
-# ------------------------------------------------------------------ costs and order
-
-
-def test_cost_model_finds_what_was_planted(root: Path) -> None:
-    """3 s + 0.01 s an atom trained on + 0.05 s a replayed structure: found from small sizes, right for large ones."""
-    frames = "".join(f"3\nProperties=species:S:1:pos:R:3\nO 0 0 {k}\nH 0 1 {k}\nH 1 0 {k}\n" for k in range(400))
-    (root / "data/raw/salt.extxyz").write_text(frames)
-    designs = {"all": {"axes": {"strategy": ["naive", "replay"], "size": [4, 8, 16, 100], "seed": [1, 2]}}}
-    found = runs(root, designs=designs)
-    epochs = BASE["finetune"]["epochs"]
-
-    def seconds(one: Any) -> float:
-        size = int(one.levels["size"])
-        replayed = 4 * size / 4 if one.name == "replay" else 0
-        return 3 + 0.01 * epochs * size * 3 + 0.05 * epochs * replayed
-
-    nothing = cost.fit(root)
-    assert nothing.runs == 0 and nothing.of(found[0]) < nothing.of(found[-1])
-    for one in found:
-        if one.levels["size"] != 100:
-            write_result(one, seconds=seconds(one))
-    model = cost.fit(root)
-    assert model.runs == 12 and model.spread < 1.02
-    for one in found:
-        assert model.of(one) == pytest.approx(seconds(one), rel=0.05)
-    left = sum(seconds(one) for one in found if one.levels["size"] == 100)
-    assert f"{run.hours(left)} of one core left" in run.dry(root / "studies/some.yaml", root)
-
-
-def test_the_longest_way_goes_first(root: Path) -> None:
-    """A stage counts with the longest chain of what waits for it."""
-    found = jobs(runs(root))
-    price = {job.name: {"run": 10.0, "replay": 5.0}.get(job.kind, 1.0) for job in found}
-    order = priorities(found, price)
-    kinds = {job.kind: order[job.name] for job in found if job.kind != "run"}
-    assert kinds == {"dataset": 13.0, "e0s": 12.0, "foundation": 11.0, "whole": 16.0, "replay": 15.0}
-    assert {order[job.name] for job in found if job.kind == "run"} == {10.0}
-
-
-def test_budget(root: Path) -> None:
-    """What is spent and under way counts: two runs of a minute fit into 2.5 minutes, the third does not."""
-    designs = {"all": {"axes": {"seed": [1, 2, 3, 4, 5]}}}
-    with pytest.raises(RetemperError, match="not in what it uses"):
-        run.Driver(study(root, designs=designs, budget={"gpu_hours": 1}), runs(root, designs=designs), root)
-    made = study(root, designs=designs, budget={"cpu_hours": 150 / 3600})
-    found = runs(root, designs=designs)
-    driver = run.Driver(made, found, root)
-    driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
-    last = [job for job in driver.jobs if job.kind == "run"]
-    assert [driver.may_start(job) for job in last[:3]] == [True, True, False]
-    driver.ended(last[0], {"failed": "it broke", "cpu_seconds": 20.0})
-    driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
-    assert driver.may_start(last[3]) and not driver.may_start(last[4])
 
 
 def test_reasons_do_not_depend_on_the_place(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Design(Section):
 
 
 class Budget(Section):
-    """No further run is started when its expected cost does not fit any more."""
+    """No further run is started, and no stage for it, when its expected cost does not fit any more."""
 
     cpu_hours: float | None = Field(None, gt=0)
     gpu_hours: float | None = Field(None, gt=0)
