@@ -49,6 +49,13 @@ def make_project(
     return root
 
 
+def empty_project(folder: Path) -> Path:
+    """A project whose files hold no structures: nothing is computed."""
+    for name in ("model", "frames", "pool", "retention"):
+        (folder / name).write_text(f"1\nProperties=species:S:1:pos:R:3 what={name}\nH 0 0 0\n")
+    return make_project(folder / "project", *(folder / name for name in ("model", "frames", "pool", "retention")))
+
+
 def study(root: Path, **change: Any) -> Study:
     """The study ``some`` of a project, written and read."""
     content: dict[str, Any] = {"base": BASE, "centre": CENTRE, **change}

@@ -104,7 +104,15 @@ def test_points_that_coincide_are_one() -> None:
         ({"centre": {**CENTRE, "systme": "nacl"}}, "did you mean|Unknown axis 'systme'"),
         ({"centre": {"system": "nacl"}}, "foundation, strategy, size is missing"),
         ({"base": {"promotion": {}}}, "promotion is not shared"),
-        ({"base": {"robustness": {"level": "quick"}}}, "stand at the top"),
+        ({"base": {"robustness": {"level": "quick"}}}, "base: robustness.level has no effect: level stands at the top"),
+        ({"base": {"robustness": {"workers": 2}}}, "a run has one core"),
+        ({"base": {"e0s": {"method": "average"}}}, "e0s.method has no effect: use the axis e0s"),
+        ({"base": {"dataset": {"max_train": 5}}}, "use the axis size"),
+        ({"centre": {**CENTRE, "params.e0s.method": "average"}}, "axis params.e0s.method: e0s.method has no effect"),
+        ({"designs": {"a": {"axes": {"params.robustness.level": ["quick", "standard"]}}}}, "level stands at the top"),
+        ({"designs": {"a": {"axes": {"params.robustness.metrics": ["rss"]}}}}, "metrics stand at the top"),
+        ({"designs": {"a": {"axes": {"params.robustness.seeds": [1, 2]}}}}, "use the axis seed"),
+        ({"designs": {"a": {"axes": {"params.sweep.trials": [4]}}}}, "sweep is not shared by runs"),
         ({"designs": {"a": {"axes": {"size": [5, 5]}}}}, "each once"),
         ({"designs": {"a": {"axes": {"size": [5]}, "runs": 3}}}, "fractional"),
         ({"designs": {"a": {"kind": "fractional", "axes": {"size": [5, 6]}}}}, "fractional"),
@@ -149,6 +157,14 @@ def test_levels_reach_the_settings() -> None:
     other = next(r for r in found.values() if r.name == "naive" and r.levels["params.finetune.epochs"] == 7)
     assert other.settings.finetune.epochs == 7 and other.levels["lora.rank"] == "own"
     assert plan.values(other) == {"training.lr": 1e-3, "lora.rank": None, "params.finetune.epochs": 7}
+
+
+def test_values_are_those_that_the_run_has() -> None:
+    """YAML reads 1e-3 as text: the run's value is a number, and equal to the strategy's own."""
+    levels = yaml.safe_load("[own, 1e-3, 1.0e-3]")
+    assert levels == ["own", "1e-3", 1e-3]
+    found = plan.runs(study(all={"axes": {"training.lr": levels, "training.clip_grad": [None]}}), ROOT)
+    assert [plan.values(run) for run in found] == 3 * [{"training.lr": 1e-3, "training.clip_grad": None}]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs of a study: what their keys depend on, which stages they share, tables, costs, order; one from end to end."""
+"""Runs of a study: what their keys depend on, which stages they share, tables; one from end to end."""
 
 from __future__ import annotations
 
@@ -18,21 +18,17 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT
-from study_project import BASE, make_project, runs, study, write_result
+from study_project import BASE, CENTRE, empty_project, make_project, runs, study, write_result
 
 from retemper.errors import RetemperError
 from retemper.frames import is_isolated_atom, read_frames, write_frames
-from retemper.study import cost, report, run, table
-from retemper.study.jobs import RESULTS, jobs, reason_of
-from retemper.study.schedule import priorities
+from retemper.study import report, run, table
+from retemper.study.jobs import RESULTS, jobs, project, reason_of
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A project whose files hold no structures: nothing is computed."""
-    for name in ("model", "frames", "pool", "retention"):
-        (tmp_path / name).write_text(f"1\nProperties=species:S:1:pos:R:3 what={name}\nH 0 0 0\n")
-    return make_project(tmp_path / "project", *(tmp_path / name for name in ("model", "frames", "pool", "retention")))
+    return empty_project(tmp_path)
 
 
 def by_name(found: list[Any]) -> dict[str, Any]:
@@ -84,6 +80,25 @@ def test_what_does_not_decide(root: Path) -> None:
     ]
 
 
+def test_figures_count_where_they_are_read(root: Path) -> None:
+    """The files in the folder of figures, not its name; and only with the metric that reads them."""
+
+    def keys(metric: str, folder: str = "figures") -> list[str]:
+        found = runs(root, metrics=[metric], base={**BASE, "robustness": {"figures": folder}})
+        return [one.keys[kind] for one in found for kind in ("foundation-robustness", "run")]
+
+    without = keys("observables")
+    (root / "figures").mkdir()
+    assert keys("observables") == without
+    (root / "figures/s66.extxyz").write_text("1")
+    before, other = keys("observables"), keys("short_range")
+    assert not set(before) & set(without)
+    shutil.copytree(root / "figures", root / "moved")
+    assert keys("observables", "moved") == before
+    (root / "figures/s66.extxyz").write_text("2")
+    assert not set(keys("observables")) & set(before) and keys("short_range") == other
+
+
 def test_stages_are_shared(root: Path) -> None:
     """Two sizes, two E0 methods, naive and both replays, two seeds: counted by hand."""
     axes = {"strategy": ["naive", "replay", "pseudolabel-replay"], "size": [4, 8], "e0s": ["reestimate", "average"]}
@@ -112,6 +127,25 @@ def test_files_that_are_missing_are_named(root: Path) -> None:
     (root / "data/raw/salt.extxyz").unlink()
     with pytest.raises(RetemperError, match="salt.extxyz does not exist"):
         run.dry(root / "studies/some.yaml", root) if study(root) else None
+
+
+def test_a_run_reads_what_its_settings_name(root: Path) -> None:
+    """Retention set, reference, figures and weights may lie anywhere in the project; what cannot be linked is named."""
+    names = ("kept/ret.extxyz", "rdf.extxyz", "drawn/sn2/path.extxyz", "weights/tiny.model")
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "foundations/tiny.model", root / name)
+    catalogue = root / "foundations/foundations.yaml"
+    catalogue.write_text(catalogue.read_text().replace("foundations/tiny.model", "weights/tiny.model"))
+    robustness = {"reference": "rdf.extxyz", "figures": "drawn/sn2"}
+    base = {**BASE, "evaluate": {"retention": "kept/ret.extxyz"}, "robustness": robustness}
+    here = project(root / "here", runs(root, base=base, metrics=["rss"])[0], ())
+    for name in (*names, "data/raw/salt.extxyz"):
+        assert (here / name).read_bytes() == (root / name).read_bytes(), name
+    for name in ("../ret.extxyz", "runs/ret.extxyz"):
+        with pytest.raises(RetemperError, match=f"cannot read '{name}'"):
+            runs(root, base={**BASE, "evaluate": {"retention": name}})
+    runs(root, base={**BASE, "evaluate": {"retention": str(root / "kept/ret.extxyz")}})
 
 
 # ------------------------------------------------------------------ table and report
@@ -145,6 +179,20 @@ def test_table_has_a_row_for_every_run(root: Path) -> None:
     assert table.axes_of(again) == [*table.AXES, "training.lr"]
 
 
+def test_null_is_a_level(root: Path) -> None:
+    """Without a limit of the gradients is another level than with the strategy's own, in the file too."""
+    designs = {"all": {"axes": {"training.clip_grad": ["own", None]}}}
+    made, found = study(root, designs=designs), runs(root, designs=designs)
+    for one in found:
+        write_result(one)
+    table.write(table.make(made, found), root / "table.csv")
+    again = table.read(root / "table.csv")
+    assert list(again["training.clip_grad"]) == list(table.finished(again)["training.clip_grad"]) == ["own", "null"]
+    assert again["value of training.clip_grad"].isna().tolist() == [False, True]
+    central, _ = report.shown(again, study(root, centre={**CENTRE, "training.clip_grad": None}, designs=designs))
+    assert list(central["training.clip_grad"]) == ["null"]
+
+
 def test_report_is_made_from_what_is_there(root: Path) -> None:
     """Claims, table by strategy, failures and figures, for a study half done; the same twice."""
     designs = {"all": {"axes": {"strategy": ["naive", "replay"], "size": [4, 8], "seed": [1, 2]}}}
@@ -164,59 +212,26 @@ def test_report_is_made_from_what_is_there(root: Path) -> None:
     assert {name: (root / "studies/some" / name).read_bytes() for name in files} == files
 
 
-# ------------------------------------------------------------------ costs and order
-
-
-def test_cost_model_finds_what_was_planted(root: Path) -> None:
-    """3 s + 0.01 s an atom trained on + 0.05 s a replayed structure: found from small sizes, right for large ones."""
-    frames = "".join(f"3\nProperties=species:S:1:pos:R:3\nO 0 0 {k}\nH 0 1 {k}\nH 1 0 {k}\n" for k in range(400))
-    (root / "data/raw/salt.extxyz").write_text(frames)
-    designs = {"all": {"axes": {"strategy": ["naive", "replay"], "size": [4, 8, 16, 100], "seed": [1, 2]}}}
-    found = runs(root, designs=designs)
-    epochs = BASE["finetune"]["epochs"]
-
-    def seconds(one: Any) -> float:
-        size = int(one.levels["size"])
-        replayed = 4 * size / 4 if one.name == "replay" else 0
-        return 3 + 0.01 * epochs * size * 3 + 0.05 * epochs * replayed
-
-    nothing = cost.fit(root)
-    assert nothing.runs == 0 and nothing.of(found[0]) < nothing.of(found[-1])
-    for one in found:
-        if one.levels["size"] != 100:
-            write_result(one, seconds=seconds(one))
-    model = cost.fit(root)
-    assert model.runs == 12 and model.spread < 1.02
-    for one in found:
-        assert model.of(one) == pytest.approx(seconds(one), rel=0.05)
-    left = sum(seconds(one) for one in found if one.levels["size"] == 100)
-    assert f"{run.hours(left)} of one core left" in run.dry(root / "studies/some.yaml", root)
-
-
-def test_the_longest_way_goes_first(root: Path) -> None:
-    """A stage counts with the longest chain of what waits for it."""
-    found = jobs(runs(root))
-    price = {job.name: {"run": 10.0, "replay": 5.0}.get(job.kind, 1.0) for job in found}
-    order = priorities(found, price)
-    kinds = {job.kind: order[job.name] for job in found if job.kind != "run"}
-    assert kinds == {"dataset": 13.0, "e0s": 12.0, "foundation": 11.0, "whole": 16.0, "replay": 15.0}
-    assert {order[job.name] for job in found if job.kind == "run"} == {10.0}
-
-
-def test_budget(root: Path) -> None:
-    """What is spent and under way counts: two runs of a minute fit into 2.5 minutes, the third does not."""
-    designs = {"all": {"axes": {"seed": [1, 2, 3, 4, 5]}}}
-    with pytest.raises(RetemperError, match="not in what it uses"):
-        run.Driver(study(root, designs=designs, budget={"gpu_hours": 1}), runs(root, designs=designs), root)
-    made = study(root, designs=designs, budget={"cpu_hours": 150 / 3600})
-    found = runs(root, designs=designs)
-    driver = run.Driver(made, found, root)
-    driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
-    last = [job for job in driver.jobs if job.kind == "run"]
-    assert [driver.may_start(job) for job in last[:3]] == [True, True, False]
-    driver.ended(last[0], {"failed": "it broke", "cpu_seconds": 20.0})
-    driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
-    assert driver.may_start(last[3]) and not driver.may_start(last[4])
+def test_finished_rows_outlive_their_results(root: Path) -> None:
+    """A clone has the table and no results: a report there leaves the finished rows as they are, to the byte."""
+    axes = {"strategy": ["naive", "replay"], "seed": [1, 2], "training.clip_grad": ["own", None]}
+    made, found = (make(root, metrics=["rss"], designs={"all": {"axes": axes}}) for make in (study, runs))
+    for number, one in enumerate(found[1:-2]):
+        write_result(one, 50 + number / 7, e0s={"error": 1 / 3, "rank": 3, "elements": 4, "open": []})
+    (root / RESULTS / f"{found[-1].key}.json").write_text('{"failed": "out of memory", "cpu_seconds": 1.0}')
+    report.write(made, found, root)
+    before = (root / "studies/some/table.csv").read_bytes()
+    for one in found[1:-2]:
+        (root / RESULTS / f"{one.key}.json").unlink()
+    report.write(made, found, root)
+    assert (root / "studies/some/table.csv").read_bytes() == before
+    (root / RESULTS / f"{found[-1].key}.json").unlink()
+    write_result(found[1], 70.0)
+    content = table.make(made, found)
+    assert list(content["state"]) == ["waiting", *5 * ["finished"], "waiting", "waiting"]
+    assert list(content["target_force_rmse"][1:3]) == [70.0, 50.1429]
+    changed = runs(root, metrics=["rss"], designs={"all": {"axes": axes}}, base={**BASE, "e0s": {"max_error": 1.0}})
+    assert set(table.make(made, changed)["state"]) == {"waiting"}
 
 
 def test_reasons_do_not_depend_on_the_place(tmp_path: Path) -> None:

@@ -31,12 +31,12 @@ def _study(options: argparse.Namespace) -> None:
 
 def _report(root: Path, paths: list[Path]) -> None:
     """Reports of the studies in `paths`, or of all that have a result."""
-    from retemper.study import report, run, table
+    from retemper.study import report, table
     from retemper.study.plan import runs
     from retemper.study.spec import load
 
     given = bool(paths)
-    for path in paths or sorted((root / run.FOLDER).glob("*.yaml")):
+    for path in paths or sorted((root / table.FOLDER).glob("*.yaml")):
         study = load(path)
         every = runs(study, root)
         if given or any(table.result(root, one.key) for one in every):

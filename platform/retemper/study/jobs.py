@@ -22,7 +22,7 @@ from filelock import FileLock
 from retemper import foundations, launch
 from retemper.errors import RetemperError
 from retemper.files import read_json, write_json
-from retemper.study.plan import Run
+from retemper.study.plan import Run, places
 
 CACHE = Path(".cache/study")
 RESULTS = Path("studies/results")
@@ -221,9 +221,9 @@ def _adopt(out: Path) -> None:
 
 
 def project(folder: Path, run: Run, stages: Sequence[str]) -> Path:
-    """A project folder for `run`: links to the project's folders and to the outputs of `stages`."""
+    """A project folder for `run`: links to the project's folders, to what its settings name and to `stages`."""
     keys = run.keys
-    for name in LINKED:
+    for name in dict.fromkeys([*LINKED, *places(run.settings, run.root)]):
         if (run.root / name).exists():
             _link(folder / name, run.root / name)
     place = {"foundation": "evaluate/foundation", "foundation-robustness": "robustness/foundation"}
@@ -263,6 +263,7 @@ def _run(job: Job, spent: Any) -> None:
 
         robustness.run(run.name, settings, here)
     write_json(job.output, {**gather(here, run), "cpu_seconds": spent()})
-    for name in ("runs", *LINKED):
-        path = here / name
-        path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(here / "runs", ignore_errors=True)
+    for path in here.iterdir():
+        if path.is_symlink():
+            path.unlink()

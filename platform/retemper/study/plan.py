@@ -12,11 +12,13 @@ from retemper import foundations, strategies, systems
 from retemper.errors import RetemperError
 from retemper.files import digest, sha256
 from retemper.finetune.plan import versions
+from retemper.robustness import metrics
 from retemper.settings import Settings, parse
 from retemper.strategies import Strategy
 from retemper.study.design import Levels, Point, points
 from retemper.study.spec import ALL, AXES, OWN, PARAMS, Level, Study
 
+FIGURED = {"observables"}  # metrics that read the files in the folder robustness.figures
 NO_CONSEQUENCE = {"device", "workers", "valid_batch_size", "overrides", "start", "ray"}  # fields beside the result
 
 
@@ -103,6 +105,8 @@ class Run:
         if settings.robustness.metrics:
             own = settings.robustness.model_dump(exclude={"workers", "ray", "reference", "seeds"})
             robustness = {**own, "reference": self._file(settings.robustness.reference), "retention": retention}
+            if own["figures"] is not None and FIGURED & set(metrics.chosen(own["metrics"])):
+                robustness["figures"] = self._folder(own["figures"])
             keys["foundation-robustness"] = digest([keys["dataset"], self.foundation, robustness])
         content = self.strategy.model_dump(exclude={"name", "about", "search"})
         finetune = settings.finetune.model_dump(exclude=NO_CONSEQUENCE)
@@ -116,6 +120,12 @@ class Run:
 
     def _file(self, name: str | None) -> str | None:
         return None if name is None else file_hash(self.root / name)
+
+    def _folder(self, name: str) -> list[tuple[str, str]]:
+        """Names and hashes of a folder's files; none where there is no folder: its metric then has no such cases."""
+        folder = self.root / name
+        files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+        return [(path.name, file_hash(path)) for path in files]
 
     def words(self) -> str:
         """The run's levels in few words."""
@@ -177,7 +187,7 @@ def settings_of(study: Study, point: Point, root: Path) -> Settings:
     for axis, level in levels.items():
         if axis.startswith(PARAMS) and level != OWN:
             section, _, field = axis.removeprefix(PARAMS).partition(".")
-            if section not in Settings.model_fields or "." in field:
+            if "." in field:
                 raise RetemperError(f"{where}: {axis} is no setting.", expected=f"such as {PARAMS}finetune.epochs")
             sections.setdefault(section, {})[field] = level
     finetune = sections.setdefault("finetune", {})
@@ -208,14 +218,37 @@ def settings_of(study: Study, point: Point, root: Path) -> Settings:
         },
         where,
     )
-    foundations.find(settings.foundation, root)
+    places(settings, root)
     strategies.load(strategy.name, root, overrides)
     if not study.metrics:
         return settings.model_copy(update={"robustness": settings.robustness.model_copy(update={"metrics": []})})
-    from retemper.robustness import metrics
-
     metrics.chosen(study.metrics)
     return settings
+
+
+def places(settings: Settings, root: Path) -> list[str]:
+    """First parts of the relative paths that a run reads beside its stages: its folder has links of these names.
+
+    Raises
+    ------
+    RetemperError
+        An unknown foundation; a path for whose first part there can be no link.
+    """
+    entry, robustness = foundations.find(settings.foundation, root), settings.robustness
+    named = [entry.file, settings.evaluate.retention or entry.retention, robustness.reference, robustness.figures]
+    found: list[str] = []
+    for name in named:
+        if name is None or Path(name).is_absolute():
+            continue
+        first = (*Path(name).parts, ".")[0]
+        if first in (".", "..", "runs"):
+            raise RetemperError(
+                f"The runs of a study cannot read {name!r}.",
+                expected="a path inside the project and not in runs, or an absolute one",
+                fix="move the file, or give its absolute path",
+            )
+        found.append(first)
+    return found
 
 
 def resolved(strategy: Strategy, axis: str, level: Level) -> Level:
@@ -241,19 +274,19 @@ def resolved(strategy: Strategy, axis: str, level: Level) -> Level:
 def values(run: Run) -> Mapping[str, Level]:
     """What the dotted axes are in this run, factors and `OWN` resolved."""
     found: dict[str, Level] = {}
-    for axis, level in run.levels.items():
+    for axis in run.levels:
         if axis in AXES:
             continue
         if axis.startswith(PARAMS):
             section, _, field = axis.removeprefix(PARAMS).partition(".")
             found[axis] = getattr(getattr(run.settings, section), field)
         else:
-            found[axis] = run.settings.finetune.overrides[axis] if level != OWN else _own(run.strategy, axis)
+            found[axis] = _value(run.strategy, axis)
     return found
 
 
-def _own(strategy: Strategy, axis: str) -> Level:
-    """The strategy's own value; `None` where it has no such section."""
+def _value(strategy: Strategy, axis: str) -> Level:
+    """A strategy's value, of the setting's type however the level was written; `None` where it has no such section."""
     value: Any = strategy
     for part in axis.split("."):
         value = getattr(value, part, None)

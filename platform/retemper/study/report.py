@@ -18,7 +18,6 @@ from retemper.study.spec import OWN, Study
 if TYPE_CHECKING:
     import pandas as pd
 
-FOLDER = Path("studies")
 COLUMNS = {
     "target_energy_rmse": "target energy",
     "target_force_rmse": "target forces",
@@ -34,9 +33,9 @@ def write(study: Study, runs: Sequence[Run], root: Path) -> str:
     The report is a function of the table and of the study's file alone.
     """
     content = table.make(study, runs)
-    folder = root / FOLDER / study.name
-    folder.mkdir(parents=True, exist_ok=True)
-    table.write(content, folder / "table.csv")
+    path = table.place(study, root)
+    folder = path.parent
+    table.write(content, path)
     rows, where = shown(content, study)
     figures = []
     if len(rows):
@@ -49,9 +48,9 @@ def write(study: Study, runs: Sequence[Run], root: Path) -> str:
         if rows["retention_force_rmse"].notna().all():
             draw.pareto_png(largest(rows), names, folder / "pareto.png", f"{study.name}, largest size, {where}")
             figures.append("pareto.png")
-    with atomic_write(folder / "report.md") as path:
-        path.write_text(text(study, content, figures))
-    return f"report: {FOLDER / study.name}/report.md; table: {FOLDER / study.name}/table.csv"
+    with atomic_write(folder / "report.md") as temporary:
+        temporary.write_text(text(study, content, figures))
+    return f"report: {folder.relative_to(root)}/report.md; table: {path.relative_to(root)}"
 
 
 def shown(content: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, str]:

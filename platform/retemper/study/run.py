@@ -18,8 +18,6 @@ from retemper.study.jobs import CACHE, RESULTS, Job, jobs, spent_on
 from retemper.study.plan import Run, runs
 from retemper.study.spec import Study, load
 
-FOLDER = Path("studies")
-
 
 def run(path: Path, root: Path, *, retry: bool = False) -> None:
     """Run what is missing of the study in `path` and write its table and report.
@@ -43,7 +41,7 @@ def run(path: Path, root: Path, *, retry: bool = False) -> None:
             try:
                 driver.work_off()
             finally:
-                table.write(table.make(study, every), root / FOLDER / study.name / "table.csv")
+                table.write(table.make(study, every), table.place(study, root))
             print(f"{report.write(study, every, root)}\n{driver.counts()}")
     except Timeout:
         raise RetemperError(f"Study {study.name} runs already.", fix="wait for it, or end it") from None
@@ -82,12 +80,18 @@ class Driver:
                 got=f"finetune.device {self.device}",
                 fix="change budget, or base.finetune.device",
             )
-        self.spent = sum(self._spent(job) for job in self.jobs)
-        self.started: dict[str, float] = {}
+        self.counted = {job.name: self._spent(job) for job in self.jobs}  # CPU seconds so far
+        self.promised: set[str] = set()  # names of the jobs under way, and of the runs for whose sake stages are
+        self.refused: set[str] = set()  # names of the runs that did not fit into the budget
 
     def _spent(self, job: Job) -> float:
         """CPU seconds that a job has taken: of a run that is done by its result, which may come from elsewhere."""
         return float(self._result(job)["cpu_seconds"]) if job.kind == "run" and job.done else spent_on(job.folder)
+
+    @property
+    def spent(self) -> float:
+        """CPU seconds that all jobs have taken."""
+        return sum(self.counted.values())
 
     def _result(self, job: Job) -> dict[str, Any]:
         found: dict[str, Any] = read_json(job.output)
@@ -149,19 +153,35 @@ class Driver:
             work_off(missing, {job.name: self.expected(job) for job in missing}, gpus, self.may_start, self.ended)
 
     def may_start(self, job: Job) -> bool:
-        """Whether the budget allows another run beside those that are under way."""
+        """Whether the budget allows a run, or for a stage one of the runs that need it, beside those that are promised.
+
+        A run is promised when the first of its stages starts, with its cost and that of all its missing stages: no
+        stage is computed for runs that will not be started.
+        """
         if self.study.budget is None:
             return True
-        own = self.model.of(job.run) if self.model.runs else 0.0
-        if self.spent + sum(self.started.values()) + own > self.study.budget.seconds:
-            return False
-        self.started[job.name] = own
-        return True
+        missing = {one.name: one for one in self.missing}
+        of = [one for name, one in missing.items() if one.kind == "run" and job.name in (name, *one.needs)]
+        of = [one for one in of if one.name not in self.refused]
+        for one in sorted(of, key=lambda one: one.name not in self.promised):
+            promised = {*self.promised, job.name, one.name}
+            needed = promised.union(*(missing[name].needs for name in promised & missing.keys()))
+            left = sum(self._priced(missing[name]) for name in needed & missing.keys())
+            if self.spent + left <= self.study.budget.seconds:
+                self.promised = promised
+                return True
+        self.refused.update(one.name for one in of)
+        self.promised -= self.refused
+        return False
+
+    def _priced(self, job: Job) -> float:
+        """Expected CPU seconds of a job as the budget counts them: none where nothing is known."""
+        return self.expected(job) if job.kind != "run" or self.model.runs else 0.0
 
     def ended(self, job: Job, found: dict[str, Any]) -> None:
         """Record how a job ended, and say so."""
-        self.started.pop(job.name, None)
-        self.spent += found["cpu_seconds"]
+        self.promised.discard(job.name)
+        self.counted[job.name] = found["cpu_seconds"]  # in all, those before a kill included
         if job.kind != "run":
             self.stages = cost.of_stages(self.jobs)
             what = f"failed: {found['failed']}" if "failed" in found else f"{found['cpu_seconds']:.0f} CPU-s"

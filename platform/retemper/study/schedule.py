@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from retemper.study.jobs import Job, perform
+from retemper.study.jobs import Job, perform, spent_on
 
 RETRIES = 2  # of a job whose process was killed; it goes on where it was
 DIED = "its process was killed, or ran out of memory"
@@ -42,10 +42,10 @@ def work_off(
     gpus
         Share of a GPU for each job.
     may_start
-        Asked before a run is started; one that may not start is left out.
+        Asked before a job is started; one that may not start is left out, and so is what needs it.
     ended
         Called with what `jobs.perform` returned. What needs a job that failed is not started: it ends with the
-        same reason.
+        same reason, and as one whose process died where that was the reason.
     """
     import ray
 
@@ -54,19 +54,23 @@ def work_off(
     order = priorities(jobs, cost)
     waiting = {job.name: job for job in sorted(jobs, key=lambda job: -order[job.name])}
     running: dict[Any, Job] = {}
-    broken: dict[str, str] = {}
+    lost: dict[str, dict[str, Any]] = {}  # by name: how a job failed; nothing of one that was left out
     tries: dict[str, int] = {}
     while waiting or running:
         for name, job in list(waiting.items()):
-            reason = next((f"{need.partition('/')[0]}: {broken[need]}" for need in job.needs if need in broken), None)
-            if reason is not None:
+            need = next((need for need in job.needs if need in lost), None)
+            if need is not None:
                 del waiting[name]
-                broken[name] = reason.partition(": ")[2]
-                ended(job, {"failed": reason, "cpu_seconds": 0.0})
+                lost[name] = why = lost[need]
+                if why:
+                    reason = f"{need.partition('/')[0]}: {why['failed']}"
+                    ended(job, {**why, "failed": reason, "cpu_seconds": spent_on(job.folder)})
             elif len(running) < places and not {*waiting, *(one.name for one in running.values())} & set(job.needs):
                 del waiting[name]
-                if job.kind != "run" or may_start(job):
+                if may_start(job):
                     running[task.remote(job)] = job
+                else:
+                    lost[name] = {}
         if not running:
             break
         (ready,), _ = ray.wait(list(running), num_returns=1)
@@ -78,9 +82,10 @@ def work_off(
             if tries[job.name] <= RETRIES:
                 waiting = {job.name: job, **waiting}
                 continue
-            found = {"failed": f"{DIED} ({type(error).__name__})", "cpu_seconds": 0.0, "died": True}
+            reason = f"{DIED} ({type(error).__name__})"
+            found = {"failed": reason, "cpu_seconds": spent_on(job.folder), "died": True}
         if "failed" in found:
-            broken[job.name] = found["failed"]
+            lost[job.name] = found
         ended(job, found)
 
 

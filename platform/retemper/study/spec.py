@@ -16,6 +16,15 @@ PARAMS = "params."  # axes of params.yaml: params.finetune.epochs; other dotted 
 OWN = "own"  # level of a dotted axis: what strategy or section has without the axis
 ALL = "all"  # level of the axis size: every training structure
 SHARED = ("dataset", "e0s", "replay", "pseudolabel", "finetune", "evaluate", "robustness")
+# Settings that a run has from elsewhere: a value in base or on an axis would have no effect.
+ELSEWHERE = {
+    "dataset.max_train": "use the axis size",
+    "e0s.method": "use the axis e0s",
+    "robustness.metrics": "metrics stand at the top of a study",
+    "robustness.level": "level stands at the top of a study",
+    "robustness.workers": "a run has one core",
+    "robustness.seeds": "use the axis seed",
+}
 
 
 class Design(Section):
@@ -38,7 +47,7 @@ class Design(Section):
 
 
 class Budget(Section):
-    """No further run is started when its expected cost does not fit any more."""
+    """No further run is started, and no stage for it, when its expected cost does not fit any more."""
 
     cpu_hours: float | None = Field(None, gt=0)
     gpu_hours: float | None = Field(None, gt=0)
@@ -69,11 +78,10 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _known(self) -> Study:
-        for section in self.base:
-            if section not in SHARED:
-                raise ValueError(f"base: {section} is not shared by runs; use one of {', '.join(SHARED)}")
-        if {"metrics", "level"} & set(self.base.get("robustness", {})):
-            raise ValueError("base: metrics and level stand at the top of a study, not in base.robustness")
+        for section, content in self.base.items():
+            check_section(section, "base")
+            for field in content:
+                check_setting(f"{section}.{field}", "base")
         for axis in self.centre:
             check_axis(axis)
         missing = [axis for axis in AXES if axis not in {"e0s": "", "seed": "", **self.centre}]
@@ -94,9 +102,25 @@ class Study(Section):
 
 
 def check_axis(axis: str) -> None:
-    """Raise where `axis` is neither one of `AXES` nor a dotted setting or setting of a strategy."""
-    if "." not in axis and axis not in AXES:
+    """Raise where `axis` is neither one of `AXES` nor a dotted setting or setting of a strategy, or has no effect."""
+    if axis.startswith(PARAMS):
+        setting = axis.removeprefix(PARAMS)
+        check_section(setting.partition(".")[0], f"axis {axis}")
+        check_setting(setting, f"axis {axis}")
+    elif "." not in axis and axis not in AXES:
         raise ValueError(str(unknown("axis", axis, [*AXES, "training.lr", "params.finetune.epochs"])).splitlines()[0])
+
+
+def check_section(section: str, where: str) -> None:
+    """Raise where a section of params.yaml is not one that runs of a study have in common."""
+    if section not in SHARED:
+        raise ValueError(f"{where}: {section} is not shared by runs; use one of {', '.join(SHARED)}")
+
+
+def check_setting(setting: str, where: str) -> None:
+    """Raise where a run has a setting from elsewhere."""
+    if setting in ELSEWHERE:
+        raise ValueError(f"{where}: {setting} has no effect: {ELSEWHERE[setting]}")
 
 
 def load(path: str | Path) -> Study:

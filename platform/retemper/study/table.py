@@ -1,4 +1,7 @@
-"""The results table of a study: a row a run, from the files under ``studies/results`` alone."""
+"""The results table of a study: a row a run, from the files under ``studies/results``.
+
+The table is in git and the results are not: the numbers of a finished run without a file stay as the table has them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from retemper.study.spec import AXES, Study
 if TYPE_CHECKING:
     import pandas as pd
 
+FOLDER = Path("studies")
 FINISHED, FAILED, WAITING = "finished", "failed", "waiting"
 VALUE = "value of "  # column with what a dotted axis is in a run, its levels resolved
 # column: key among the values of a result; errors have .low and .high, the 95 % interval over frames
@@ -30,6 +34,12 @@ INTERVALS = ("target_force_rmse", "retention_force_rmse")
 OF_FOUNDATION = ("target_energy_rmse", "target_force_rmse", "retention_force_rmse")
 DIGITS = 6
 TEXT = ("designs", "reason", "e0_open")
+NULL = "null"  # the level null; an empty cell would be no level
+
+
+def place(study: Study, root: Path) -> Path:
+    """Where the table of a study lies."""
+    return root / FOLDER / study.name / "table.csv"
 
 
 def result(root: Path, key: str) -> dict[str, Any] | None:
@@ -40,7 +50,8 @@ def result(root: Path, key: str) -> dict[str, Any] | None:
 
 def row(run: Run, found: dict[str, Any] | None, metrics: Sequence[str]) -> dict[str, Any]:
     """One row: axes, state and reason, errors, robustness, cost. Units: meV/atom, meV/A, those of the metrics."""
-    content: dict[str, Any] = {"run": run.key, **run.levels}
+    levels = {axis: NULL if level is None else level for axis, level in run.levels.items()}
+    content: dict[str, Any] = {"run": run.key, **levels}
     content |= {f"{VALUE}{axis}": value for axis, value in values(run).items()}
     content |= {"designs": " ".join(run.designs), "state": WAITING, "reason": ""}
     if found is None:
@@ -73,8 +84,21 @@ def make(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
     from retemper.robustness.metrics import chosen
 
     metrics = chosen(list(study.metrics)) if study.metrics else []
-    rows = [row(run, result(run.root, run.key), metrics) for run in runs]
+    kept = measured(place(study, runs[0].root))
+    rows = []
+    for run in runs:
+        found = result(run.root, run.key)
+        rows.append(row(run, found, metrics) | (kept.get(run.key, {}) if found is None else {}))
     return filled(rounded(pd.DataFrame(rows)))
+
+
+def measured(path: Path) -> dict[str, dict[str, Any]]:
+    """State and numbers of the finished runs in a table, by key; none where there is no table."""
+    if not path.is_file():
+        return {}
+    rows = finished(read(path)).drop_duplicates("run").set_index("run")
+    columns = rows.columns[rows.columns.get_loc("state") :]
+    return {str(key): dict(zip(columns, values, strict=True)) for key, *values in rows[columns].itertuples(name=None)}
 
 
 def filled(content: pd.DataFrame) -> pd.DataFrame:
@@ -132,6 +156,8 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 
 def text(level: Any) -> str:
     """A level as text: 50 and 50.0 are one level."""
+    if level is None:
+        return NULL
     if isinstance(level, float) and level.is_integer():
         return str(int(level))
     return f"{level:g}" if isinstance(level, float) else str(level)
