@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retemper.study.spec import OWN, PARAMS
-from retemper.study.table import FINISHED, VALUE, axes_of, finished, read
+from retemper.study.table import FINISHED, NULL, VALUE, axes_of, finished, read
 from retemper.sweep.front import WEIGHT
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ def settings_of(table: pd.DataFrame, chosen: str) -> tuple[str, dict[str, object
     """Strategy of a way, and its settings by dotted path, as they are in its runs."""
     rows = scored(table, "single-system")
     row = rows[rows[WAY] == chosen].iloc[0]
-    return str(row["strategy"]), {axis: row[VALUE + axis] for axis in _settings(rows) if row[axis] != OWN}
+    return str(row["strategy"]), {
+        axis: None if row[axis] == NULL else row[VALUE + axis] for axis in _settings(rows) if row[axis] != OWN
+    }
 
 
 def contributions(
