@@ -124,6 +124,17 @@ def test_every_explorer(name: str) -> None:
     assert all((a.positions == b.positions).all() for a, b in zip(found.frames, again.frames, strict=True))
 
 
+@pytest.mark.parametrize("info", [{"charge": -1}, {"spin": 3}])
+def test_random_search_makes_no_neutral_structures_from_ions(info: dict[str, int]) -> None:
+    module, options = plugins.load("explore", Plugin(name="rss", options=SMALL["rss"]))
+    starts = copper()
+    starts[1].info |= info
+    if "charge" in info:
+        starts[1].info["spin"] = 2  # 29 electrons an atom, 8 atoms, one more
+    with pytest.raises(RetemperError, match="take rss out"):
+        module.explore(context(starts, 4), options)
+
+
 def test_unphysical_frames_are_kept_apart() -> None:
     from retemper.active.explored import Explored
 
