@@ -79,6 +79,15 @@ def test_another_setting_is_another_label(tmp_path: Path) -> None:
     assert len(keys) == 3
 
 
+def test_labels_are_found_again_by_their_keys() -> None:
+    """Keys as they were: a label that somebody paid for stays valid. Hashes of the options as they are written."""
+    atoms = clusters(1)[0]
+    assert label.key_of(atoms, oracle("Traced()")) == "c5925af9d5a9275c"
+    assert label.key_of(atoms, Plugin(name="foundation", options={"name": "mini"})) == "8d1c61b850bd131e"
+    ion = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"charge": -1})
+    assert label.key_of(ion, Plugin(name="xtb")) == "d3880eb5951ef228"
+
+
 def test_periodic_structures_get_stress(tmp_path: Path) -> None:
     cell = bulk("Cu", a=3.7, cubic=True)
     (found,), _ = label.label_all([cell], options("Traced()"), tmp_path)

@@ -38,6 +38,8 @@ def key_of(atoms: Atoms, oracle: Plugin) -> str:
     module, options = plugins.load("oracles", oracle)
     state = state_of(atoms)
     what = [structure_hash(atoms), state.charge, state.multiplicity, oracle.name, options.model_dump()]
+    if state.special and getattr(module, "READS_INFO", False):
+        what.append("info")
     return digest([*what, module.level(options)])
 
 
