@@ -82,7 +82,7 @@ def test_a_foundation_that_knows_charge_and_spin_is_told(
     from retemper.inference import predict
 
     classes = {"type": "categorical", "per": "graph", "num_classes": 11, "emb_dim": 4, "offset": 5}
-    specs = {name: classes for name in ("total_charge", "total_spin")}
+    specs = dict.fromkeys(("total_charge", "total_spin"), classes)
     model = build_tiny(tmp_path / "embeds.model", ["Default"], embedding_specs=specs)
     run_files.write_project(tmp_path / "project", model)
     monkeypatch.setenv("RETEMPER_ROOT", str(tmp_path / "project"))
