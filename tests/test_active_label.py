@@ -114,6 +114,38 @@ def test_a_failure_costs_one_structure(how: str, kind: str, reason: str, tmp_pat
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+def test_settings_that_allow_more_try_failures_again(tmp_path: Path) -> None:
+    """Neither a label nor a failure is made again for nothing."""
+    program = tmp_path / "program"
+    note = Plugin(
+        name="ase", options={"calculator": f"faulty:Elsewhere(file={str(program)!r})", "level_of_theory": "EMT"}
+    )
+
+    def attempts(retries: int) -> list[str]:
+        own = Acquire(oracle=note, workers=1, retries=retries)
+        label.label_all(clusters(1), own, tmp_path)
+        (path,) = (tmp_path / label.CACHE).glob("*.json")
+        return [attempt["kind"] for attempt in read_json(path)["attempts"]]
+
+    assert attempts(1) == ["error", "error"]  # no such program
+    program.write_text("0")
+    assert attempts(1) == ["error", "error"]
+    assert attempts(2) == ["error", "error", "done"]
+    assert attempts(5) == ["error", "error", "done"]
+
+
+def test_a_longer_time_tries_what_overran_again(tmp_path: Path) -> None:
+    own = {"retries": 0, "workers": 1}
+    call = "Traced(seconds=4.0)"
+    _, (failed,) = label.label_all(clusters(1), options(call, timeout=0.1, **own), tmp_path)
+    assert "more than 0.1 s" in failed.info["reason"]
+    _, (failed,) = label.label_all(clusters(1), options(call, timeout=0.1, **own), tmp_path)
+    record = tmp_path / label.CACHE / f"{failed.info['label']}.json"
+    assert len(read_json(record)["attempts"]) == 1
+    (_,), _ = label.label_all(clusters(1), options(call, timeout=60.0, **own), tmp_path)
+    assert [attempt["kind"] for attempt in read_json(record)["attempts"]] == ["timeout", "done"]
+
+
 def test_labels_that_are_not_finite_are_failures(tmp_path: Path) -> None:
     _, failed = label.label_all(clusters(1), options("NotFinite()", retries=0), tmp_path)
     assert "not finite" in failed[0].info["reason"]
@@ -191,6 +223,26 @@ def test_labels_that_are_not_reproduced_are_refused(tmp_path: Path) -> None:
         label.verify(train, options("Shifted()"), tmp_path)
     with pytest.raises(RetemperError, match="cannot label"):
         label.verify(train, options("Traced(bad=2, how='raises')"), tmp_path)
+
+
+def test_every_check_asks_the_oracle_again(tmp_path: Path) -> None:
+    """An oracle that changed is noticed, one that was mended is believed; labels from before stay."""
+    (train,) = clusters(1)
+    label.put(train, *direct(train), None)
+    program = tmp_path / "program"
+    call = f"Elsewhere(file={str(program)!r})"
+    own = options(call, verify=1, workers=1, retries=0)
+    with pytest.raises(RetemperError, match="cannot label"):
+        label.verify([train], own, tmp_path)
+    program.write_text("0")
+    assert label.verify([train], own, tmp_path)["energy"] < 1e-9
+    label.label_all(clusters(1), own, tmp_path)
+    program.write_text("5")
+    with pytest.raises(RetemperError, match="does not reproduce"):
+        label.verify([train], own, tmp_path)
+    program.write_text("0")
+    assert label.verify([train], own, tmp_path)["energy"] < 1e-9
+    assert len(list((tmp_path / label.CACHE).glob("*.json"))) == 1
 
 
 def test_a_charge_that_is_missing_is_noticed(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def acquire(settings: Settings, root: Path, number: int, *, labels: int | None =
         raise RetemperError(
             f"None of {len(chosen)} structures of round {number} was labelled.",
             got=failed[0].info["reason"],
-            fix=f"mend the oracle, delete {label.CACHE} and run again",
+            fix="mend the oracle; then raise acquire.retries, which has failures tried again, and run again",
         )
     _finish(settings, root, plan, work, out, labelled, failed)
     return out
