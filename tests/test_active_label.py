@@ -18,13 +18,14 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from conftest import ROOT
+from copper_clusters import clusters, direct
 
-from retemper.active import label, lock, manual
+from retemper.active import label, lock
 from retemper.active.state import state_of
 from retemper.errors import RetemperError
 from retemper.files import read_json
-from retemper.frames import ENERGY, FORCES, STRESS, read_frames, write_frames
-from retemper.settings import Acquire, Plugin, Settings
+from retemper.frames import ENERGY, FORCES, STRESS
+from retemper.settings import Acquire, Plugin
 
 
 def oracle(call: str) -> Plugin:
@@ -33,18 +34,6 @@ def oracle(call: str) -> Plugin:
 
 def options(call: str, **changes: Any) -> Acquire:
     return Acquire(oracle=oracle(call), **{"workers": 2, "timeout": 60.0, **changes})
-
-
-def clusters(number: int = 5) -> list[Atoms]:
-    """Copper clusters of 2, 3, ... atoms: the number of atoms names them."""
-    block = bulk("Cu", cubic=True).repeat(3)
-    return [Atoms(f"Cu{n}", block.positions[:n].round(8), info={"pick": n}) for n in range(2, 2 + number)]
-
-
-def direct(atoms: Atoms) -> tuple[float, np.ndarray]:
-    work = atoms.copy()
-    work.calc = EMT()
-    return work.get_potential_energy(), work.get_forces()
 
 
 def count(note: Path, what: str) -> dict[int, int]:
@@ -117,12 +106,9 @@ def test_a_failure_costs_one_structure(how: str, kind: str, reason: str, tmp_pat
 def test_settings_that_allow_more_try_failures_again(tmp_path: Path) -> None:
     """Neither a label nor a failure is made again for nothing."""
     program = tmp_path / "program"
-    note = Plugin(
-        name="ase", options={"calculator": f"faulty:Elsewhere(file={str(program)!r})", "level_of_theory": "EMT"}
-    )
 
     def attempts(retries: int) -> list[str]:
-        own = Acquire(oracle=note, workers=1, retries=retries)
+        own = options(f"Elsewhere(file={str(program)!r})", workers=1, retries=retries)
         label.label_all(clusters(1), own, tmp_path)
         (path,) = (tmp_path / label.CACHE).glob("*.json")
         return [attempt["kind"] for attempt in read_json(path)["attempts"]]
@@ -165,7 +151,8 @@ SCRIPT = """
 import sys; sys.path[:0] = {paths!r}
 from pathlib import Path
 if __name__ == "__main__":
-    from test_active_label import clusters, options
+    from copper_clusters import clusters
+    from test_active_label import options
     from retemper.active import label
     own = options("Traced(note={note!r}, seconds=0.3)", retries=0)
     label.label_all(clusters(12), own, Path({root!r}))
@@ -267,62 +254,6 @@ def test_charge_and_spin() -> None:
     assert state_of(Atoms("O2", info={"spin": 3})).multiplicity == 3
     with pytest.raises(RetemperError, match="multiplicity of 1, 3"):
         state_of(Atoms("OH2", info={"spin": 2}))
-
-
-# ------------------------------------------------------------------ labels by people
-
-
-def by_hand(root: Path) -> Settings:
-    content = {
-        "system": "copper",
-        "foundation": "mini",
-        "strategies": ["naive"],
-        "seeds": [1],
-        "dataset": {
-            "files": ["a.extxyz"],
-            "level_of_theory": "EMT",
-            "keys": {"energy": "E", "forces": "F", "stress": None},
-        },
-        "acquire": {"oracle": {"name": "manual", "options": {"level_of_theory": "EMT"}}},
-    }
-    return Settings.model_validate(content)
-
-
-def answer(frames: list[Atoms], path: Path) -> None:
-    made = []
-    for atoms in frames:
-        copy = Atoms(atoms.numbers, atoms.positions)
-        copy.info["E"], copy.arrays["F"] = direct(atoms)
-        made.append(copy)
-    write_frames(path, made)
-
-
-def test_labels_come_back(tmp_path: Path) -> None:
-    settings, chosen = by_hand(tmp_path), clusters(4)
-    with pytest.raises(RetemperError, match="4 structures of round 3 wait"):
-        manual.collect(chosen, settings, tmp_path, 3, False)
-    folder = tmp_path / manual.FOLDER / "003"
-    given = read_frames(folder / manual.GIVEN)
-    assert [len(atoms) for atoms in given] == [2, 3, 4, 5]
-    answer([given[2], given[0]], folder / "labelled.extxyz")
-    with pytest.raises(RetemperError, match="2 of 4 structures have no label yet"):
-        manual.collect(chosen, settings, tmp_path, 3, False)
-    labelled, failed = manual.collect(chosen, settings, tmp_path, 3, True)
-    assert [len(atoms) for atoms in labelled] == [2, 4] and [len(atoms) for atoms in failed] == [3, 5]
-    answer([given[1], given[3]], folder / "labelled-2.extxyz")
-    labelled, failed = manual.collect(chosen, settings, tmp_path, 3, False)
-    assert [atoms.info[ENERGY] for atoms in labelled] == pytest.approx([direct(atoms)[0] for atoms in chosen], abs=1e-9)
-    assert not failed
-
-
-def test_labels_of_moved_structures_are_refused(tmp_path: Path) -> None:
-    settings, chosen = by_hand(tmp_path), clusters(3)
-    moved = chosen[1].copy()
-    moved.positions += 0.5
-    (tmp_path / manual.FOLDER / "001").mkdir(parents=True)
-    answer([moved], tmp_path / manual.FOLDER / "001/labelled.extxyz")
-    with pytest.raises(RetemperError, match="moved, turned or reordered"):
-        manual.collect(chosen, settings, tmp_path, 1, False)
 
 
 # ------------------------------------------------------------------ one at a time
