@@ -79,6 +79,7 @@ def test_a_round_holds_what_was_labelled_and_why(tmp_path: Path, tiny_model: Pat
     assert about["lead"] == 2  # the lower validation loss
     assert about["level_of_theory"] == "GFN2-xTB" and about["oracle_check"]["energy"] < 1e-6
     assert 0 <= about["calibration"]["miscalibration"] <= 0.5
+    assert about["prospective"]["alpha"] == about["calibration"]["alpha"]  # what was expected is judged
     for name in ("calibration.png", "prospective.png"):
         assert (folder / name).stat().st_size > 1000
     assert not (tmp_path / ".cache/rounds/001").exists()

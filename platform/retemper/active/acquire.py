@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from retemper.active import calibrate, choose, label, manual, rounds, source
-from retemper.active.calibrate import Calibration
+from retemper.active.calibrate import Calibration, Scale
 from retemper.active.source import Source
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, sha256, write_json
@@ -136,12 +136,17 @@ def _choose(settings: Settings, root: Path, plan: dict[str, Any], work: Path) ->
         write_json(folder / "chosen.json", content)
 
 
-def calibration_of(here: Source, estimate: Any, frames: Sequence[Atoms], plot: Path | None) -> Calibration:
-    """The uncertainty against the leading model's errors on labelled `frames`; with a plot (path without suffix)."""
+def calibration_of(
+    here: Source, estimate: Any, frames: Sequence[Atoms], plot: Path | None, scale: Scale | None = None
+) -> Calibration:
+    """The uncertainty against the leading model's errors on labelled `frames`; with a plot (path without suffix).
+
+    With `scale` that is judged, else one is fitted.
+    """
     uncertainty = estimate(frames)
     forces = source.forces(here, frames)
     error = [f - atoms.arrays[FORCES] for f, atoms in zip(forces, frames, strict=True)]
-    found = calibrate.calibrate(uncertainty, error)
+    found = calibrate.calibrate(uncertainty, error, scale=scale)
     if plot is not None:
         calibrate.plot(uncertainty, error, found, plot.with_suffix(".png"))
     return found
@@ -159,8 +164,10 @@ def _finish(
     """The round's folder, whole or not at all; what the model expected is compared with what the oracle found."""
     here = source.of_plan(settings, root, plan, work)
     estimate = choose.estimator(here, settings.acquire)
+    about = read_json(work / "chosen/chosen.json")
+    held_out = Scale(about["calibration"]["alpha"], about["calibration"].get("floor", 0.0))
     with atomic_folder(out) as folder:
-        ahead = calibration_of(here, estimate, labelled, folder / "prospective")
+        ahead = calibration_of(here, estimate, labelled, folder / "prospective", held_out)
         print(f"{settings.acquire.uncertainty.name} on what was labelled: {ahead.sentence()}", flush=True)
         write_frames(folder / "labelled.extxyz", labelled)
         write_frames(folder / "failed.extxyz", failed)
@@ -170,7 +177,7 @@ def _finish(
             shutil.copy2(here.lead, folder / rounds.MODEL)
         content = {
             **plan,
-            **read_json(work / "chosen/chosen.json"),
+            **about,
             "prospective": ahead.as_dict(),
             "labelled": [_entry(atoms) for atoms in labelled],
             "failed": [_entry(atoms) for atoms in failed],

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from retemper.active import estimate, plugins, rounds
-from retemper.active.calibrate import Calibration, positive
+from retemper.active.calibrate import Calibration
 from retemper.active.estimate import Estimator
 from retemper.active.explored import Context, Explored
 from retemper.active.pool import Pool
@@ -121,7 +121,7 @@ def select(
     plan: dict[str, Any],
 ) -> list[Atoms]:
     """The structures to label, with ``info`` that says why."""
-    expected = calibration.alpha * np.array([positive(part).max() for part in estimate(candidates)])
+    expected = np.array([calibration.scale.expected(part).max() for part in estimate(candidates)])
     trusted = within_trust(candidates, expected, options.trust if calibration.informative else None)
     left = [candidates[k] for k in trusted]
     expected = expected[trusted]
