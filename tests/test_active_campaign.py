@@ -16,8 +16,10 @@ from ase.build import molecule
 from conftest import ROOT, build_tiny
 
 from retemper import versioning
-from retemper.active import campaign, manual, rounds, status
+from retemper.active import campaign, choose, manual, rounds, source, status
 from retemper.active.acquire import acquire
+from retemper.active.calibrate import calibrate
+from retemper.active.explored import Explored
 from retemper.active.label import put
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
@@ -92,6 +94,45 @@ def test_a_round_holds_what_was_labelled_and_why(tmp_path: Path, tiny_model: Pat
     assert read_json(again / "round.json")["seed"] != about["seed"]
     assert rounds.numbers(tmp_path) == [1, 2]
     assert campaign.spent(tmp_path) == 10
+
+
+def test_an_explorer_that_is_listed_twice_explores_twice(tmp_path: Path, tiny_model: Path) -> None:
+    """The first as if it were alone; the second on paths and with random numbers of its own."""
+    one = {"name": "rattle", "options": {"amplitudes": [0.1]}}
+    settings = project(tmp_path, tiny_model, explorers=[one, one], candidates=20)
+    here = source.of_project(settings, tmp_path)
+    frames = choose.explore(here, settings.acquire, 7, tmp_path).frames
+    alone = settings.acquire.model_copy(update={"explorers": settings.acquire.explorers[:1], "candidates": 10})
+    first = choose.explore(here, alone, 7, tmp_path).frames
+    assert len(frames) == 20 and len({atoms.info["path"] for atoms in frames}) == 20
+    assert [atoms.positions.tolist() for atoms in frames[:10]] == [atoms.positions.tolist() for atoms in first]
+    assert len({atoms.positions.tobytes() for atoms in frames}) == 20
+
+
+def test_a_path_ends_where_the_model_is_lost_even_if_that_frame_is_turned_away(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = project(tmp_path, tiny_model, trust=1.0)
+    here = source.of_project(settings, tmp_path)
+    path = waters(3, 5, "new")
+    path[1].positions[3:] -= (0.0, 0.0, 1.6)  # one molecule onto the other
+    for atoms in path:
+        atoms.info["path"] = "md-000"
+    estimate = choose.estimator(here, settings.acquire)
+    largest = [part.max() for part in estimate(path)]
+    assert largest[1] > 3 * max(largest[0], largest[2])
+    rng = np.random.default_rng(0)  # expected errors are right, and that of the second is too large
+    unit = float(np.sqrt(largest[1] * max(largest[0], largest[2])))
+    u = [rng.uniform(0.1, 2.0, 50) * unit for _ in range(60)]
+    calibration = calibrate(u, [part[:, None] / unit * rng.normal(size=(50, 3)) for part in u])
+    forces = [np.linalg.norm(f, axis=1).max() for f in source.forces(here, path)]
+    assert forces[1] > forces[2]
+    limit = settings.dataset.model_copy(update={"max_force": (forces[1] + max(forces[0], forces[2])) / 2})
+    settings = settings.model_copy(update={"dataset": limit})
+    found, why = choose.admissible(Explored(frames=path), estimate, calibration, here, settings, [])
+    assert [atoms.positions.tolist() for atoms in found] == [path[0].positions.tolist()]
+    assert why == {"beyond acquire.trust": 1, "with predicted forces above dataset.max_force": 1}
+    assert found[0].info["expected_error"] == pytest.approx(largest[0] / unit, rel=0.05)
 
 
 def test_a_round_waits_for_labels_and_goes_on(tmp_path: Path, tiny_model: Path) -> None:

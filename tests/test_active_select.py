@@ -118,7 +118,9 @@ def test_every_explorer(name: str) -> None:
         assert atoms.info["explorer"] == name and atoms.info["path"] and atoms.info["group"]
         assert set(atoms.numbers) == {29}
         assert (atoms.positions == atoms.positions.round(8)).all()
-    if name != "rss":
+    if name == "rss":  # a random structure that the model does not know does not end the path of what it relaxes to
+        assert len({atoms.info["path"] for atoms in found.frames}) == len(found.frames)
+    else:
         assert {atoms.info["group"] for atoms in found.frames} <= {"g0", "g1"}
     again = module.explore(context(copper(), 20), options)
     assert all((a.positions == b.positions).all() for a, b in zip(found.frames, again.frames, strict=True))

@@ -112,18 +112,20 @@ def _choose(settings: Settings, root: Path, plan: dict[str, Any], work: Path) ->
     print(
         f"round {plan['round']}: {len(explored.frames)} candidates, {len(explored.unphysical)} unphysical", flush=True
     )
-    candidates, turned_away = choose.admissible(explored, here, settings, choose.known_frames(root))
-    if not candidates:
-        raise RetemperError(
-            "Exploration found no structure that may be labelled.",
-            got=", ".join(f"{number} {why}" for why, number in turned_away.items()) or "; ".join(explored.notes[:3]),
-            fix="raise acquire.candidates, add explorers, or lower acquire.apart",
-        )
+    known = choose.known_frames(root)
     with atomic_folder(work / "chosen") as folder:
         estimate = choose.estimator(here, options)
         held_out = calibration_of(here, estimate, here.valid, folder / "calibration")
         print(f"{options.uncertainty.name}: {held_out.sentence()}", flush=True)
-        chosen = choose.select(candidates, estimate, held_out, here, options, plan)
+        candidates, turned_away = choose.admissible(explored, estimate, held_out, here, settings, known)
+        if not candidates:
+            turned = ", ".join(f"{number} {why}" for why, number in turned_away.items())
+            raise RetemperError(
+                "Exploration found no structure that may be labelled.",
+                got=turned or "; ".join(explored.notes[:3]),
+                fix="raise acquire.candidates, add explorers, or lower acquire.apart",
+            )
+        chosen = choose.select(candidates, here, options, plan)
         write_frames(folder / "chosen.extxyz", chosen)
         write_frames(folder / "unphysical.extxyz", explored.unphysical[:UNPHYSICAL])
         content = {

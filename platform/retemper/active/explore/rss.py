@@ -70,7 +70,7 @@ def explore(context: Context, options: Options) -> Explored:
             found.add(descend(origin, start, "rss", path, stage="random"))
             if relaxed is not None and not relaxed["reason"]:
                 end = Atoms(relaxed["numbers"], relaxed["positions"], cell=relaxed["cell"], pbc=start.pbc)
-                found.add(descend(origin, end, "rss", path, stage="relaxed"))
+                found.add(descend(origin, end, "rss", f"{path}-relaxed", stage="relaxed"))
             elif relaxed is not None:
                 found.notes.append(f"{path}: {relaxed['reason']}")
     return found
