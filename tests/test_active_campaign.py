@@ -192,6 +192,31 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     assert scratch.foundation_sha256 == sha256(tiny_model)
 
 
+def test_the_champion_that_stands_explores(tmp_path: Path, tiny_model: Path) -> None:
+    """Crowned in the last run or before, as long as its strategy is trained."""
+    settings = run_files.write_project(tmp_path, tiny_model, strategies=("naive", "replay"), seeds=(1, 2))
+    for name in settings.strategies:
+        run_files.write_training(tmp_path, name, {1: tiny_model, 2: tiny_model})
+    judged = {
+        "naive": {"objective": 210.0, "seed": 2, "gates": []},
+        "replay": {"objective": 200.0, "seed": 1, "gates": []},
+    }
+    standing = {"strategy": "naive", "seed": 1, "sha256": "of another run"}
+
+    def found(champion: str | None, before: dict[str, Any] | None, candidates: dict[str, Any]) -> tuple[str, bool, int]:
+        verdict = {"champion": champion, "champion_before": before, "candidates": candidates}
+        write_json(tmp_path / "runs/promote/verdict.json", verdict)
+        here = source.of_project(settings, tmp_path)
+        return here.strategy, here.champion, here.lead_seed
+
+    assert found(None, None, judged) == ("replay", False, 1)  # the best objective
+    assert found("replay", standing, judged) == ("replay", True, 1)
+    assert found(None, standing, judged) == ("naive", True, 2)
+    assert found(None, standing, {"replay": judged["replay"]}) == ("naive", True, 1)  # it is not judged against itself
+    gone = {**standing, "strategy": "freeze"}
+    assert found(None, gone, judged) == ("replay", False, 1)
+
+
 # ------------------------------------------------------------------ git, notes, status
 
 
