@@ -217,6 +217,31 @@ def test_the_champion_that_stands_explores(tmp_path: Path, tiny_model: Path) -> 
     assert found(None, gone, judged) == ("replay", False, 1)
 
 
+def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path: Path, tiny_model: Path) -> None:
+    """The test set gets a group that a kept model was trained on, of this round or of the one before."""
+    from retemper.finetune import build
+    from retemper.inference import atomic_energies
+
+    settings = project(tmp_path, tiny_model)
+    e0s = atomic_energies(tiny_model)
+    write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
+    (tmp_path / "strategies").symlink_to(ROOT / "strategies")
+    last = settings.finetune.model_copy(update={"start": "last-round"})
+    settings = settings.model_copy(update={"finetune": last})
+    data = tmp_path / "runs/dataset"
+    first, test = read_frames(data / "train.extxyz"), read_frames(data / "test.extxyz")
+    acquire(settings, tmp_path, 1)
+    build.plans(settings, "naive", tmp_path)
+    write_frames(data / "train.extxyz", [*first[:6], *rounds.frames(tmp_path, 1)])
+    acquire(settings, tmp_path, 2)
+    build.plans(settings, "naive", tmp_path)
+    write_frames(data / "test.extxyz", [*test, *first[6:]])
+    with pytest.raises(RetemperError, match="trained on 2 structures that are now in the test set"):
+        build.plans(settings, "naive", tmp_path)
+    foundation = settings.finetune.model_copy(update={"start": "foundation"})
+    build.plans(settings.model_copy(update={"finetune": foundation}), "naive", tmp_path)
+
+
 # ------------------------------------------------------------------ git, notes, status
 
 

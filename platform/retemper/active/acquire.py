@@ -15,7 +15,7 @@ from retemper.active.calibrate import Calibration, Scale
 from retemper.active.source import Source
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, sha256, write_json
-from retemper.frames import FORCES, read_frames, write_frames
+from retemper.frames import FORCES, read_frames, structure_hash, write_frames
 from retemper.lineage import git_commit, versions
 from retemper.settings import Settings
 
@@ -177,6 +177,8 @@ def _finish(
             shutil.copy2(work / "chosen" / name, folder / name)
         if settings.finetune.start == "last-round":
             shutil.copy2(here.lead, folder / rounds.MODEL)
+            own = {structure_hash(atoms) for atoms in here.train}
+            write_json(folder / rounds.SEEN, sorted(own | rounds.seen(root)))
         content = {
             **plan,
             **about,

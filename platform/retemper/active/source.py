@@ -92,7 +92,7 @@ def _source(
 
 
 def _strategy(settings: Settings, root: Path) -> tuple[str, bool, int | None]:
-    """Strategy, whether it is the champion's (of the last run, else the standing one), and the seed that stands for it."""
+    """Strategy, whether it is that of the champion, who may stand from before, and the seed that stands for it."""
     path = root / "runs/promote/verdict.json"
     verdict = read_json(path) if path.is_file() else {"champion": None, "candidates": {}}
     judged = {name: one for name, one in verdict["candidates"].items() if name in settings.strategies}
