@@ -232,6 +232,18 @@ def test_every_check_asks_the_oracle_again(tmp_path: Path) -> None:
     assert len(list((tmp_path / label.CACHE).glob("*.json"))) == 1
 
 
+def test_a_check_that_was_killed_goes_on(tmp_path: Path) -> None:
+    """What it had labelled is not labelled again; the next check is another."""
+    frames, note = clusters(1), tmp_path / "note"
+    train = [label.put(frames[0].copy(), *direct(frames[0]), None)]
+    own = options(f"Traced(note={str(note)!r})", verify=1, workers=1)
+    label.label_all(frames, own, tmp_path, label.CHECKED)  # as far as the killed one came
+    label.verify(train, own, tmp_path)
+    assert count(note, "begin") == {2: 1}
+    label.verify(train, own, tmp_path)
+    assert count(note, "begin") == {2: 2}
+
+
 def test_a_charge_that_is_missing_is_noticed(tmp_path: Path) -> None:
     """Chloride labelled as neutral chlorine: the oracle's label is another one."""
     from retemper.xtb import calculator

@@ -31,7 +31,7 @@ class Scale:
 
     def expected(self, uncertainty: np.ndarray) -> np.ndarray:
         """Standard deviation of a force component, eV/A, of the shape of `uncertainty`."""
-        return self.alpha * np.maximum(positive(uncertainty), self.floor)
+        return np.asarray(self.alpha * np.maximum(positive(uncertainty), self.floor))
 
 
 @dataclass(frozen=True)

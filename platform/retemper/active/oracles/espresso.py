@@ -48,7 +48,7 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
         def write_inputfiles(self, atoms: Atoms, properties: Any) -> None:
             copy = atoms.copy()
             copy.set_initial_magnetic_moments([start.get(symbol, 0.0) for symbol in atoms.symbols])
-            super().write_inputfiles(copy, properties)
+            super().write_inputfiles(copy, properties)  # type: ignore[no-untyped-call]
 
     data = {name: dict(values) for name, values in options.input_data.items()}
     data["control"] = {**data.get("control", {}), "calculation": "scf", "tprnfor": True, "tstress": True}
@@ -58,7 +58,7 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
     if state.given and state.multiplicity > 1:
         system |= {"nspin": 2, "tot_magnetization": state.multiplicity - 1}
     data["system"] = system
-    return Started(
+    return Started(  # type: ignore[no-untyped-call]
         profile=EspressoProfile(command=options.command, pseudo_dir=options.pseudo_dir),
         directory=folder,
         input_data=data,
