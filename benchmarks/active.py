@@ -89,6 +89,7 @@ def run_round(
 ) -> None:
     """Train on `train`, measure both tests, explore; writes the folder whole or not at all."""
     from retemper.active import choose
+    from retemper.active.acquire import calibration_of
     from retemper.active.source import Source
     from retemper.e0s import diagnose
     from retemper.finetune import build
@@ -127,7 +128,9 @@ def run_round(
         found["gates"] = [found["inside"] <= GATES["inside"], found["outside"] <= GATES["outside"]]
         found["gates"].append(found["sound"] >= GATES["sound"])
         known = [*train, *data["valid"], *data["inside"], *data["outside"]]
-        candidates, turned_away = choose.admissible(explored, here, settings, known)
+        estimate = choose.estimator(here, settings.acquire)
+        held_out = calibration_of(here, estimate, data["valid"], None)
+        candidates, turned_away = choose.admissible(explored, estimate, held_out, here, settings, known)
         found |= {"candidates": len(candidates), "turned_away": turned_away}
         write_frames(out / "candidates.extxyz", candidates)
         found["cpu_seconds"] = round(time.process_time() - start, 1)
@@ -145,9 +148,9 @@ def grow(folder: Path, train: list[Atoms], data: dict[str, list[Atoms]], setting
     here = Source("naive", False, {seed: folder / "model.model"}, seed, train, data["valid"], "cpu")
     estimate = choose.estimator(here, settings.acquire)
     held_out = calibration_of(here, estimate, data["valid"], None)
-    candidates = read_frames(folder / "candidates.extxyz")
+    candidates = choose.trusted(read_frames(folder / "candidates.extxyz"), estimate, held_out, settings.acquire)
     plan = {"labels": settings.acquire.labels, "seed": seed * 100 + len(train), "round": len(train)}
-    chosen = choose.select(candidates, estimate, held_out, here, settings.acquire, plan)
+    chosen = choose.select(candidates, here, settings.acquire, plan)
     labelled, failed = label.label_all(chosen, settings.acquire, project_root())
     print(f"    {len(labelled)} labels, {len(failed)} failed; {held_out.sentence()}", flush=True)
     mild = [a for a in labelled if np.linalg.norm(a.arrays[FORCES], axis=1).max() <= settings.dataset.max_force]

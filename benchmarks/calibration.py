@@ -9,10 +9,8 @@ confidence.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
-import numpy as np
 from ase import Atoms
 
 from retemper import launch
@@ -54,13 +52,8 @@ def main() -> None:
             continue
         unsure = module.fit(estimate.Context(models, pick_head(models[0]), "cpu", sets["train"]), own)
         u = {part: unsure(sets[part]) for part in ("valid", "test")}
-        alpha = calibrate.calibrate(u["valid"], errors["valid"]).alpha
-        found = calibrate.calibrate(u["test"], errors["test"])
-        z = (
-            np.concatenate(errors["test"])
-            / (alpha * np.concatenate([calibrate.positive(p) for p in u["test"]]))[:, None]
-        )
-        judged = dataclasses.replace(found, alpha=alpha, miscalibration=calibrate.miscalibration(z))
+        scale = calibrate.calibrate(u["valid"], errors["valid"]).scale
+        judged = calibrate.calibrate(u["test"], errors["test"], scale=scale)
         calibrate.plot(u["test"], errors["test"], judged, options.out / f"calibration-{system}-{name}.png")
         print(f"| {name} | {judged.spearman:.2f} [{judged.spearman_low:.2f}, {judged.spearman_high:.2f}] | "
               f"{judged.auroc:.2f} | {judged.miscalibration:.2f} |", flush=True)  # fmt: skip

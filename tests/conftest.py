@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY_ELEMENTS = (1, 6, 7, 8, 11, 17)
 
 
-def build_tiny(path: Path, heads: list[str], seed: int = 0) -> Path:
+def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path:
     """Save an untrained two-layer MACE; energies are smooth, equivariant and not zero."""
     import torch
     from mace import modules
@@ -46,6 +46,7 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0) -> Path:
         atomic_inter_scale=[0.8] * len(heads),
         atomic_inter_shift=[0.0] * len(heads),
         heads=heads,
+        **more,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model, path)

@@ -60,6 +60,27 @@ class Shifted(EMT):
         self.results["energy"] += 0.1 * len(self.atoms)
 
 
+class Charged(EMT):
+    """Reads charge and multiplicity where MACE does."""
+
+    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert set(self.atoms.info) == {"charge", "spin"}
+        self.results["energy"] += self.atoms.info["charge"] + self.atoms.info["spin"]
+
+
+class Elsewhere(EMT):
+    """Another program under the same name: what `file` says, nothing or how far it is off (eV)."""
+
+    def __init__(self, file: str):
+        super().__init__()
+        self.file = Path(file)
+
+    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.results["energy"] += float(self.file.read_text())
+
+
 class NotFinite(EMT):
     """A code that prints NaN and ends well."""
 

@@ -29,6 +29,26 @@ def test_a_true_uncertainty_is_found_calibrated() -> None:
     assert found.auroc > 0.7
 
 
+def test_what_was_expected_is_judged_not_fitted_again() -> None:
+    """Errors of ten times the expected size: of a normal distribution, this area lies between the confidences."""
+    from scipy.stats import norm
+
+    uncertainty, error = gaussian(60, 50, 0.3)
+    scale = calibrate.calibrate(uncertainty, error).scale
+    found = calibrate.calibrate(uncertainty, [10 * e for e in error], scale=scale)
+    assert found.alpha == pytest.approx(0.3, rel=0.02)
+    inside = 2 * norm.cdf(norm.ppf((1 + calibrate.LEVELS) / 2) / 10) - 1
+    assert found.miscalibration == pytest.approx(np.mean(calibrate.LEVELS - inside), abs=0.005)
+
+
+def test_one_atom_without_spread_does_not_decide() -> None:
+    uncertainty, error = gaussian(30, 20, 1.0)
+    uncertainty[0][0], error[0][0] = 1e-16, 1e-5
+    found = calibrate.calibrate(uncertainty, error)
+    assert found.alpha == pytest.approx(1.0, rel=0.05)
+    assert found.scale.expected(uncertainty[0]).min() == pytest.approx(found.alpha * 1.05e-2, rel=0.1)  # median 1.05
+
+
 def test_noise_is_called_not_informative() -> None:
     rng = np.random.default_rng(1)
     uncertainty = [rng.uniform(0.1, 2.0, 30) for _ in range(20)]

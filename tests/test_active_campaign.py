@@ -16,8 +16,10 @@ from ase.build import molecule
 from conftest import ROOT, build_tiny
 
 from retemper import versioning
-from retemper.active import campaign, manual, rounds, status
+from retemper.active import campaign, choose, manual, rounds, source, status
 from retemper.active.acquire import acquire
+from retemper.active.calibrate import calibrate
+from retemper.active.explored import Explored
 from retemper.active.label import put
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
@@ -79,6 +81,7 @@ def test_a_round_holds_what_was_labelled_and_why(tmp_path: Path, tiny_model: Pat
     assert about["lead"] == 2  # the lower validation loss
     assert about["level_of_theory"] == "GFN2-xTB" and about["oracle_check"]["energy"] < 1e-6
     assert 0 <= about["calibration"]["miscalibration"] <= 0.5
+    assert about["prospective"]["alpha"] == about["calibration"]["alpha"]  # what was expected is judged
     for name in ("calibration.png", "prospective.png"):
         assert (folder / name).stat().st_size > 1000
     assert not (tmp_path / ".cache/rounds/001").exists()
@@ -91,6 +94,45 @@ def test_a_round_holds_what_was_labelled_and_why(tmp_path: Path, tiny_model: Pat
     assert read_json(again / "round.json")["seed"] != about["seed"]
     assert rounds.numbers(tmp_path) == [1, 2]
     assert campaign.spent(tmp_path) == 10
+
+
+def test_an_explorer_that_is_listed_twice_explores_twice(tmp_path: Path, tiny_model: Path) -> None:
+    """The first as if it were alone; the second on paths and with random numbers of its own."""
+    one = {"name": "rattle", "options": {"amplitudes": [0.1]}}
+    settings = project(tmp_path, tiny_model, explorers=[one, one], candidates=20)
+    here = source.of_project(settings, tmp_path)
+    frames = choose.explore(here, settings.acquire, 7, tmp_path).frames
+    alone = settings.acquire.model_copy(update={"explorers": settings.acquire.explorers[:1], "candidates": 10})
+    first = choose.explore(here, alone, 7, tmp_path).frames
+    assert len(frames) == 20 and len({atoms.info["path"] for atoms in frames}) == 20
+    assert [atoms.positions.tolist() for atoms in frames[:10]] == [atoms.positions.tolist() for atoms in first]
+    assert len({atoms.positions.tobytes() for atoms in frames}) == 20
+
+
+def test_a_path_ends_where_the_model_is_lost_even_if_that_frame_is_turned_away(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = project(tmp_path, tiny_model, trust=1.0)
+    here = source.of_project(settings, tmp_path)
+    path = waters(3, 5, "new")
+    path[1].positions[3:] -= (0.0, 0.0, 1.6)  # one molecule onto the other
+    for atoms in path:
+        atoms.info["path"] = "md-000"
+    estimate = choose.estimator(here, settings.acquire)
+    largest = [part.max() for part in estimate(path)]
+    assert largest[1] > 3 * max(largest[0], largest[2])
+    rng = np.random.default_rng(0)  # expected errors are right, and that of the second is too large
+    unit = float(np.sqrt(largest[1] * max(largest[0], largest[2])))
+    u = [rng.uniform(0.1, 2.0, 50) * unit for _ in range(60)]
+    calibration = calibrate(u, [part[:, None] / unit * rng.normal(size=(50, 3)) for part in u])
+    forces = [np.linalg.norm(f, axis=1).max() for f in source.forces(here, path)]
+    assert forces[1] > forces[2]
+    limit = settings.dataset.model_copy(update={"max_force": (forces[1] + max(forces[0], forces[2])) / 2})
+    settings = settings.model_copy(update={"dataset": limit})
+    found, why = choose.admissible(Explored(frames=path), estimate, calibration, here, settings, [])
+    assert [atoms.positions.tolist() for atoms in found] == [path[0].positions.tolist()]
+    assert why == {"beyond acquire.trust": 1, "with predicted forces above dataset.max_force": 1}
+    assert found[0].info["expected_error"] == pytest.approx(largest[0] / unit, rel=0.05)
 
 
 def test_a_round_waits_for_labels_and_goes_on(tmp_path: Path, tiny_model: Path) -> None:
@@ -148,6 +190,56 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     assert read_json(tmp_path / "training/effective.json")["ran"]["start_gap"] < 1e-6
     (scratch, _) = build.plans(settings, "scratch", tmp_path)
     assert scratch.foundation_sha256 == sha256(tiny_model)
+
+
+def test_the_champion_that_stands_explores(tmp_path: Path, tiny_model: Path) -> None:
+    """Crowned in the last run or before, as long as its strategy is trained."""
+    settings = run_files.write_project(tmp_path, tiny_model, strategies=("naive", "replay"), seeds=(1, 2))
+    for name in settings.strategies:
+        run_files.write_training(tmp_path, name, {1: tiny_model, 2: tiny_model})
+    judged = {
+        "naive": {"objective": 210.0, "seed": 2, "gates": []},
+        "replay": {"objective": 200.0, "seed": 1, "gates": []},
+    }
+    standing = {"strategy": "naive", "seed": 1, "sha256": "of another run"}
+
+    def found(champion: str | None, before: dict[str, Any] | None, candidates: dict[str, Any]) -> tuple[str, bool, int]:
+        verdict = {"champion": champion, "champion_before": before, "candidates": candidates}
+        write_json(tmp_path / "runs/promote/verdict.json", verdict)
+        here = source.of_project(settings, tmp_path)
+        return here.strategy, here.champion, here.lead_seed
+
+    assert found(None, None, judged) == ("replay", False, 1)  # the best objective
+    assert found("replay", standing, judged) == ("replay", True, 1)
+    assert found(None, standing, judged) == ("naive", True, 2)
+    assert found(None, standing, {"replay": judged["replay"]}) == ("naive", True, 1)  # it is not judged against itself
+    gone = {**standing, "strategy": "freeze"}
+    assert found(None, gone, judged) == ("replay", False, 1)
+
+
+def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path: Path, tiny_model: Path) -> None:
+    """The test set gets a group that a kept model was trained on, of this round or of the one before."""
+    from retemper.finetune import build
+    from retemper.inference import atomic_energies
+
+    settings = project(tmp_path, tiny_model)
+    e0s = atomic_energies(tiny_model)
+    write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
+    (tmp_path / "strategies").symlink_to(ROOT / "strategies")
+    last = settings.finetune.model_copy(update={"start": "last-round"})
+    settings = settings.model_copy(update={"finetune": last})
+    data = tmp_path / "runs/dataset"
+    first, test = read_frames(data / "train.extxyz"), read_frames(data / "test.extxyz")
+    acquire(settings, tmp_path, 1)
+    build.plans(settings, "naive", tmp_path)
+    write_frames(data / "train.extxyz", [*first[:6], *rounds.frames(tmp_path, 1)])
+    acquire(settings, tmp_path, 2)
+    build.plans(settings, "naive", tmp_path)
+    write_frames(data / "test.extxyz", [*test, *first[6:]])
+    with pytest.raises(RetemperError, match="trained on 2 structures that are now in the test set"):
+        build.plans(settings, "naive", tmp_path)
+    foundation = settings.finetune.model_copy(update={"start": "foundation"})
+    build.plans(settings.model_copy(update={"finetune": foundation}), "naive", tmp_path)
 
 
 # ------------------------------------------------------------------ git, notes, status

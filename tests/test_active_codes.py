@@ -16,7 +16,10 @@ from ase.build import bulk
 from ase.io import read
 from oracle_programs import WATER, label, program
 
-from retemper.active import workers
+from retemper.active import plugins, workers
+from retemper.active.state import state_of
+from retemper.errors import RetemperError
+from retemper.settings import Plugin
 
 ORCA_OUT = """
 Number of atoms                             ...      3
@@ -163,7 +166,7 @@ ESPRESSO_OUT = """
 
 
 def test_espresso(tmp_path: Path) -> None:
-    boxed = Atoms(WATER.numbers, WATER.positions, cell=[10.0] * 3, pbc=True, info={"charge": 1})
+    boxed = Atoms(WATER.numbers, WATER.positions, cell=[10.0] * 3, pbc=True, info={"charge": 1, "spin": 2})
     body = f"shutil.copy(sys.argv[2], keep); print({ESPRESSO_OUT!r})"
     options: dict[str, Any] = {"level_of_theory": "x", "pseudo_dir": str(tmp_path)}
     options |= {"pseudopotentials": {"O": "O.upf", "H": "H.upf"}, "input_data": {"system": {"ecutwfc": 60}}}
@@ -181,6 +184,49 @@ def test_espresso(tmp_path: Path) -> None:
     for setting in ("tot_charge", "tprnfor", "tstress", "ecutwfc", "nspin", "tot_magnetization"):
         assert setting in text
     np.testing.assert_allclose(read(tmp_path / "espresso.pwi").positions, WATER.positions, atol=1e-8)
+    del boxed.info["spin"]
+    label("espresso", options, boxed, tmp_path / "work")
+    assert "magnet" not in (tmp_path / "espresso.pwi").read_text()
+
+
+COBALT = Atoms("Co3Cu", [[0, 0, 0], [2.5, 0, 0], [0, 2.5, 0], [0, 0, 2.5]], cell=[5, 5, 5], pbc=True)  # 110 electrons
+COPPER = Atoms("Cu3", COBALT.positions[:3], cell=[5, 5, 5], pbc=True)  # 87 electrons
+
+
+def espresso_input(atoms: Atoms, system: dict[str, Any], root: Path) -> list[str]:
+    """Lines of the input that tell of spins."""
+    for name in ("Co.upf", "Cu.upf"):
+        (root / name).write_text("")
+    options = {"level_of_theory": "x", "pseudo_dir": str(root), "pseudopotentials": {"Cu": "Cu.upf", "Co": "Co.upf"}}
+    options |= {"input_data": {"system": {"ecutwfc": 60, "occupations": "smearing", **system}}}
+    module, own = plugins.load("oracles", Plugin(name="espresso", options=options))
+    made = module.calculator(own, atoms, state_of(atoms), root / "work")
+    made.write_inputfiles(atoms, ["energy", "forces"])
+    lines = (root / "work/espresso.pwi").read_text().splitlines()
+    return ["".join(line.split()) for line in lines if "nspin" in line or "magnet" in line]
+
+
+def test_espresso_takes_spins_from_the_settings(tmp_path: Path) -> None:
+    """An odd number of electrons in a cell says nothing of its moment."""
+    assert espresso_input(COPPER, {}, tmp_path) == []
+    magnetic = {"nspin": 2, "starting_magnetization": {"Co": 0.6}}
+    found = ["nspin=2", "starting_magnetization(1)=0.6", "starting_magnetization(2)=0.0"]
+    assert espresso_input(COBALT, magnetic, tmp_path) == found
+    with pytest.raises(RetemperError, match="by element"):
+        espresso_input(COBALT, {"nspin": 2, "starting_magnetization(1)": 0.6}, tmp_path)
+
+
+def test_aims_guesses_the_moment_of_molecules_alone(tmp_path: Path) -> None:
+    options = {"level_of_theory": "x", "species_dir": str(tmp_path), "parameters": {"spin": "none"}}
+    module, own = plugins.load("oracles", Plugin(name="aims", options=options))
+    molecule = Atoms(COPPER.numbers, COPPER.positions)
+    named = COPPER.copy()
+    named.info["spin"] = 4
+    moments = []
+    for atoms in (COPPER, molecule, named):
+        parameters = module.calculator(own, atoms, state_of(atoms), tmp_path).parameters
+        moments.append((parameters["spin"], parameters.get("fixed_spin_moment")))
+    assert moments == [("none", None), ("collinear", 1), ("collinear", 3)]
 
 
 VASP_XML = """<?xml version="1.0" encoding="ISO-8859-1"?>

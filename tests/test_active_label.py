@@ -18,13 +18,14 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from conftest import ROOT
+from copper_clusters import clusters, direct
 
-from retemper.active import label, lock, manual
+from retemper.active import label, lock
 from retemper.active.state import state_of
 from retemper.errors import RetemperError
 from retemper.files import read_json
-from retemper.frames import ENERGY, FORCES, STRESS, read_frames, write_frames
-from retemper.settings import Acquire, Plugin, Settings
+from retemper.frames import ENERGY, FORCES, STRESS
+from retemper.settings import Acquire, Plugin
 
 
 def oracle(call: str) -> Plugin:
@@ -33,18 +34,6 @@ def oracle(call: str) -> Plugin:
 
 def options(call: str, **changes: Any) -> Acquire:
     return Acquire(oracle=oracle(call), **{"workers": 2, "timeout": 60.0, **changes})
-
-
-def clusters(number: int = 5) -> list[Atoms]:
-    """Copper clusters of 2, 3, ... atoms: the number of atoms names them."""
-    block = bulk("Cu", cubic=True).repeat(3)
-    return [Atoms(f"Cu{n}", block.positions[:n].round(8), info={"pick": n}) for n in range(2, 2 + number)]
-
-
-def direct(atoms: Atoms) -> tuple[float, np.ndarray]:
-    work = atoms.copy()
-    work.calc = EMT()
-    return work.get_potential_energy(), work.get_forces()
 
 
 def count(note: Path, what: str) -> dict[int, int]:
@@ -79,6 +68,15 @@ def test_another_setting_is_another_label(tmp_path: Path) -> None:
     assert len(keys) == 3
 
 
+def test_labels_are_found_again_by_their_keys() -> None:
+    """Keys as they were: a label that somebody paid for stays valid. Hashes of the options as they are written."""
+    atoms = clusters(1)[0]
+    assert label.key_of(atoms, oracle("Traced()")) == "c5925af9d5a9275c"
+    assert label.key_of(atoms, Plugin(name="foundation", options={"name": "mini"})) == "8d1c61b850bd131e"
+    ion = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"charge": -1})
+    assert label.key_of(ion, Plugin(name="xtb")) == "d3880eb5951ef228"
+
+
 def test_periodic_structures_get_stress(tmp_path: Path) -> None:
     cell = bulk("Cu", a=3.7, cubic=True)
     (found,), _ = label.label_all([cell], options("Traced()"), tmp_path)
@@ -105,6 +103,35 @@ def test_a_failure_costs_one_structure(how: str, kind: str, reason: str, tmp_pat
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+def test_settings_that_allow_more_try_failures_again(tmp_path: Path) -> None:
+    """Neither a label nor a failure is made again for nothing."""
+    program = tmp_path / "program"
+
+    def attempts(retries: int) -> list[str]:
+        own = options(f"Elsewhere(file={str(program)!r})", workers=1, retries=retries)
+        label.label_all(clusters(1), own, tmp_path)
+        (path,) = (tmp_path / label.CACHE).glob("*.json")
+        return [attempt["kind"] for attempt in read_json(path)["attempts"]]
+
+    assert attempts(1) == ["error", "error"]  # no such program
+    program.write_text("0")
+    assert attempts(1) == ["error", "error"]
+    assert attempts(2) == ["error", "error", "done"]
+    assert attempts(5) == ["error", "error", "done"]
+
+
+def test_a_longer_time_tries_what_overran_again(tmp_path: Path) -> None:
+    own = {"retries": 0, "workers": 1}
+    call = "Traced(seconds=4.0)"
+    _, (failed,) = label.label_all(clusters(1), options(call, timeout=0.1, **own), tmp_path)
+    assert "more than 0.1 s" in failed.info["reason"]
+    _, (failed,) = label.label_all(clusters(1), options(call, timeout=0.1, **own), tmp_path)
+    record = tmp_path / label.CACHE / f"{failed.info['label']}.json"
+    assert len(read_json(record)["attempts"]) == 1
+    (_,), _ = label.label_all(clusters(1), options(call, timeout=60.0, **own), tmp_path)
+    assert [attempt["kind"] for attempt in read_json(record)["attempts"]] == ["timeout", "done"]
+
+
 def test_labels_that_are_not_finite_are_failures(tmp_path: Path) -> None:
     _, failed = label.label_all(clusters(1), options("NotFinite()", retries=0), tmp_path)
     assert "not finite" in failed[0].info["reason"]
@@ -124,7 +151,8 @@ SCRIPT = """
 import sys; sys.path[:0] = {paths!r}
 from pathlib import Path
 if __name__ == "__main__":
-    from test_active_label import clusters, options
+    from copper_clusters import clusters
+    from test_active_label import options
     from retemper.active import label
     own = options("Traced(note={note!r}, seconds=0.3)", retries=0)
     label.label_all(clusters(12), own, Path({root!r}))
@@ -184,6 +212,38 @@ def test_labels_that_are_not_reproduced_are_refused(tmp_path: Path) -> None:
         label.verify(train, options("Traced(bad=2, how='raises')"), tmp_path)
 
 
+def test_every_check_asks_the_oracle_again(tmp_path: Path) -> None:
+    """An oracle that changed is noticed, one that was mended is believed; labels from before stay."""
+    (train,) = clusters(1)
+    label.put(train, *direct(train), None)
+    program = tmp_path / "program"
+    call = f"Elsewhere(file={str(program)!r})"
+    own = options(call, verify=1, workers=1, retries=0)
+    with pytest.raises(RetemperError, match="cannot label"):
+        label.verify([train], own, tmp_path)
+    program.write_text("0")
+    assert label.verify([train], own, tmp_path)["energy"] < 1e-9
+    label.label_all(clusters(1), own, tmp_path)
+    program.write_text("5")
+    with pytest.raises(RetemperError, match="does not reproduce"):
+        label.verify([train], own, tmp_path)
+    program.write_text("0")
+    assert label.verify([train], own, tmp_path)["energy"] < 1e-9
+    assert len(list((tmp_path / label.CACHE).glob("*.json"))) == 1
+
+
+def test_a_check_that_was_killed_goes_on(tmp_path: Path) -> None:
+    """What it had labelled is not labelled again; the next check is another."""
+    frames, note = clusters(1), tmp_path / "note"
+    train = [label.put(frames[0].copy(), *direct(frames[0]), None)]
+    own = options(f"Traced(note={str(note)!r})", verify=1, workers=1)
+    label.label_all(frames, own, tmp_path, label.CHECKED)  # as far as the killed one came
+    label.verify(train, own, tmp_path)
+    assert count(note, "begin") == {2: 1}
+    label.verify(train, own, tmp_path)
+    assert count(note, "begin") == {2: 2}
+
+
 def test_a_charge_that_is_missing_is_noticed(tmp_path: Path) -> None:
     """Chloride labelled as neutral chlorine: the oracle's label is another one."""
     from retemper.xtb import calculator
@@ -206,62 +266,6 @@ def test_charge_and_spin() -> None:
     assert state_of(Atoms("O2", info={"spin": 3})).multiplicity == 3
     with pytest.raises(RetemperError, match="multiplicity of 1, 3"):
         state_of(Atoms("OH2", info={"spin": 2}))
-
-
-# ------------------------------------------------------------------ labels by people
-
-
-def by_hand(root: Path) -> Settings:
-    content = {
-        "system": "copper",
-        "foundation": "mini",
-        "strategies": ["naive"],
-        "seeds": [1],
-        "dataset": {
-            "files": ["a.extxyz"],
-            "level_of_theory": "EMT",
-            "keys": {"energy": "E", "forces": "F", "stress": None},
-        },
-        "acquire": {"oracle": {"name": "manual", "options": {"level_of_theory": "EMT"}}},
-    }
-    return Settings.model_validate(content)
-
-
-def answer(frames: list[Atoms], path: Path) -> None:
-    made = []
-    for atoms in frames:
-        copy = Atoms(atoms.numbers, atoms.positions)
-        copy.info["E"], copy.arrays["F"] = direct(atoms)
-        made.append(copy)
-    write_frames(path, made)
-
-
-def test_labels_come_back(tmp_path: Path) -> None:
-    settings, chosen = by_hand(tmp_path), clusters(4)
-    with pytest.raises(RetemperError, match="4 structures of round 3 wait"):
-        manual.collect(chosen, settings, tmp_path, 3, False)
-    folder = tmp_path / manual.FOLDER / "003"
-    given = read_frames(folder / manual.GIVEN)
-    assert [len(atoms) for atoms in given] == [2, 3, 4, 5]
-    answer([given[2], given[0]], folder / "labelled.extxyz")
-    with pytest.raises(RetemperError, match="2 of 4 structures have no label yet"):
-        manual.collect(chosen, settings, tmp_path, 3, False)
-    labelled, failed = manual.collect(chosen, settings, tmp_path, 3, True)
-    assert [len(atoms) for atoms in labelled] == [2, 4] and [len(atoms) for atoms in failed] == [3, 5]
-    answer([given[1], given[3]], folder / "labelled-2.extxyz")
-    labelled, failed = manual.collect(chosen, settings, tmp_path, 3, False)
-    assert [atoms.info[ENERGY] for atoms in labelled] == pytest.approx([direct(atoms)[0] for atoms in chosen], abs=1e-9)
-    assert not failed
-
-
-def test_labels_of_moved_structures_are_refused(tmp_path: Path) -> None:
-    settings, chosen = by_hand(tmp_path), clusters(3)
-    moved = chosen[1].copy()
-    moved.positions += 0.5
-    (tmp_path / manual.FOLDER / "001").mkdir(parents=True)
-    answer([moved], tmp_path / manual.FOLDER / "001/labelled.extxyz")
-    with pytest.raises(RetemperError, match="moved, turned or reordered"):
-        manual.collect(chosen, settings, tmp_path, 1, False)
 
 
 # ------------------------------------------------------------------ one at a time

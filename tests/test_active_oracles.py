@@ -65,6 +65,55 @@ def test_the_foundation_teaches_what_it_predicts(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["forces"], right.forces[0], atol=1e-9)
 
 
+def test_a_foundation_that_knows_no_charge_refuses_ions(tmp_path: Path) -> None:
+    for info in ({"charge": -1}, {"spin": 2}):
+        atoms = molecule("OH")
+        atoms.info |= info
+        found = label("foundation", {"name": "mini"}, atoms, tmp_path / "x")
+        assert found.kind == "refused" and "does not know" in found.reason
+
+
+def test_a_foundation_that_knows_charge_and_spin_is_told(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import run_files
+    from conftest import build_tiny
+
+    from retemper.inference import predict
+
+    classes = {"type": "categorical", "per": "graph", "num_classes": 11, "emb_dim": 4, "offset": 5}
+    specs = dict.fromkeys(("total_charge", "total_spin"), classes)
+    model = build_tiny(tmp_path / "embeds.model", ["Default"], embedding_specs=specs)
+    run_files.write_project(tmp_path / "project", model)
+    monkeypatch.setenv("RETEMPER_ROOT", str(tmp_path / "project"))
+    states = [{"charge": -1, "spin": 1}, {"charge": 0, "spin": 2}, {"charge": 0, "spin": 4}]
+    frames = []
+    for info in states:
+        frames.append(molecule("OH"))
+        frames[-1].info |= info
+    right = predict(model, frames, backend="torch").energy
+    assert np.unique(right.round(6)).size == 3
+    del frames[0].info["spin"], frames[1].info["spin"]  # the lowest
+    for atoms, energy in zip(frames, right, strict=True):
+        found = label("foundation", {"name": "tiny"}, atoms, tmp_path / "x")
+        assert found.label is not None, found.reason
+        assert found.label["energy"] == pytest.approx(energy, abs=1e-9)
+
+
+def test_a_calculator_that_reads_charge_is_told(tmp_path: Path) -> None:
+    """Energies of the calculator in `faulty` are EMT's plus the charge and the multiplicity in eV."""
+    options = {"calculator": "faulty:Charged()", "level_of_theory": "EMT"}
+    energy = {}
+    for charge in (0, 1):
+        ion = Atoms("Cu2", [[0, 0, 0], [2.5, 0, 0]], info={"charge": charge, "forgotten": 1})
+        found = label("ase", {**options, "reads_info": True}, ion, tmp_path / "x")
+        assert found.label is not None, found.reason
+        energy[charge] = found.label["energy"]
+    assert energy[1] - energy[0] == pytest.approx(2.0)  # one more charge, a doublet for a singlet
+    refused = label("ase", options, ion, tmp_path / "x")
+    assert refused.kind == "refused" and "reads_info" in refused.reason
+
+
 @pytest.mark.skipif(find_spec("pyscf") is None, reason="pyscf is not installed")
 def test_pyscf_gradient_is_the_energys(tmp_path: Path) -> None:
     options = {"xc": "PBE", "basis": "sto-3g", "grid": 5}

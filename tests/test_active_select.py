@@ -118,10 +118,23 @@ def test_every_explorer(name: str) -> None:
         assert atoms.info["explorer"] == name and atoms.info["path"] and atoms.info["group"]
         assert set(atoms.numbers) == {29}
         assert (atoms.positions == atoms.positions.round(8)).all()
-    if name != "rss":
+    if name == "rss":  # a random structure that the model does not know does not end the path of what it relaxes to
+        assert len({atoms.info["path"] for atoms in found.frames}) == len(found.frames)
+    else:
         assert {atoms.info["group"] for atoms in found.frames} <= {"g0", "g1"}
     again = module.explore(context(copper(), 20), options)
     assert all((a.positions == b.positions).all() for a, b in zip(found.frames, again.frames, strict=True))
+
+
+@pytest.mark.parametrize("info", [{"charge": -1}, {"spin": 3}])
+def test_random_search_makes_no_neutral_structures_from_ions(info: dict[str, int]) -> None:
+    module, options = plugins.load("explore", Plugin(name="rss", options=SMALL["rss"]))
+    starts = copper()
+    starts[1].info |= info
+    if "charge" in info:
+        starts[1].info["spin"] = 2  # 29 electrons an atom, 8 atoms, one more
+    with pytest.raises(RetemperError, match="take rss out"):
+        module.explore(context(starts, 4), options)
 
 
 def test_unphysical_frames_are_kept_apart() -> None:

@@ -11,11 +11,11 @@ import numpy as np
 from ase import Atoms
 
 from retemper.active import calibrate, choose, label, manual, rounds, source
-from retemper.active.calibrate import Calibration
+from retemper.active.calibrate import Calibration, Scale
 from retemper.active.source import Source
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, sha256, write_json
-from retemper.frames import FORCES, read_frames, write_frames
+from retemper.frames import FORCES, read_frames, structure_hash, write_frames
 from retemper.lineage import git_commit, versions
 from retemper.settings import Settings
 
@@ -65,7 +65,7 @@ def acquire(settings: Settings, root: Path, number: int, *, labels: int | None =
         raise RetemperError(
             f"None of {len(chosen)} structures of round {number} was labelled.",
             got=failed[0].info["reason"],
-            fix=f"mend the oracle, delete {label.CACHE} and run again",
+            fix="mend the oracle; then raise acquire.retries, which has failures tried again, and run again",
         )
     _finish(settings, root, plan, work, out, labelled, failed)
     return out
@@ -112,18 +112,20 @@ def _choose(settings: Settings, root: Path, plan: dict[str, Any], work: Path) ->
     print(
         f"round {plan['round']}: {len(explored.frames)} candidates, {len(explored.unphysical)} unphysical", flush=True
     )
-    candidates, turned_away = choose.admissible(explored, here, settings, choose.known_frames(root))
-    if not candidates:
-        raise RetemperError(
-            "Exploration found no structure that may be labelled.",
-            got=", ".join(f"{number} {why}" for why, number in turned_away.items()) or "; ".join(explored.notes[:3]),
-            fix="raise acquire.candidates, add explorers, or lower acquire.apart",
-        )
+    known = choose.known_frames(root)
     with atomic_folder(work / "chosen") as folder:
         estimate = choose.estimator(here, options)
         held_out = calibration_of(here, estimate, here.valid, folder / "calibration")
         print(f"{options.uncertainty.name}: {held_out.sentence()}", flush=True)
-        chosen = choose.select(candidates, estimate, held_out, here, options, plan)
+        candidates, turned_away = choose.admissible(explored, estimate, held_out, here, settings, known)
+        if not candidates:
+            turned = ", ".join(f"{number} {why}" for why, number in turned_away.items())
+            raise RetemperError(
+                "Exploration found no structure that may be labelled.",
+                got=turned or "; ".join(explored.notes[:3]),
+                fix="raise acquire.candidates, add explorers, or lower acquire.apart",
+            )
+        chosen = choose.select(candidates, here, options, plan)
         write_frames(folder / "chosen.extxyz", chosen)
         write_frames(folder / "unphysical.extxyz", explored.unphysical[:UNPHYSICAL])
         content = {
@@ -136,12 +138,17 @@ def _choose(settings: Settings, root: Path, plan: dict[str, Any], work: Path) ->
         write_json(folder / "chosen.json", content)
 
 
-def calibration_of(here: Source, estimate: Any, frames: Sequence[Atoms], plot: Path | None) -> Calibration:
-    """The uncertainty against the leading model's errors on labelled `frames`; with a plot (path without suffix)."""
+def calibration_of(
+    here: Source, estimate: Any, frames: Sequence[Atoms], plot: Path | None, scale: Scale | None = None
+) -> Calibration:
+    """The uncertainty against the leading model's errors on labelled `frames`; with a plot (path without suffix).
+
+    With `scale` that is judged, else one is fitted.
+    """
     uncertainty = estimate(frames)
     forces = source.forces(here, frames)
     error = [f - atoms.arrays[FORCES] for f, atoms in zip(forces, frames, strict=True)]
-    found = calibrate.calibrate(uncertainty, error)
+    found = calibrate.calibrate(uncertainty, error, scale=scale)
     if plot is not None:
         calibrate.plot(uncertainty, error, found, plot.with_suffix(".png"))
     return found
@@ -159,8 +166,10 @@ def _finish(
     """The round's folder, whole or not at all; what the model expected is compared with what the oracle found."""
     here = source.of_plan(settings, root, plan, work)
     estimate = choose.estimator(here, settings.acquire)
+    about = read_json(work / "chosen/chosen.json")
+    held_out = Scale(about["calibration"]["alpha"], about["calibration"].get("floor", 0.0))
     with atomic_folder(out) as folder:
-        ahead = calibration_of(here, estimate, labelled, folder / "prospective")
+        ahead = calibration_of(here, estimate, labelled, folder / "prospective", held_out)
         print(f"{settings.acquire.uncertainty.name} on what was labelled: {ahead.sentence()}", flush=True)
         write_frames(folder / "labelled.extxyz", labelled)
         write_frames(folder / "failed.extxyz", failed)
@@ -168,9 +177,11 @@ def _finish(
             shutil.copy2(work / "chosen" / name, folder / name)
         if settings.finetune.start == "last-round":
             shutil.copy2(here.lead, folder / rounds.MODEL)
+            own = {structure_hash(atoms) for atoms in here.train}
+            write_json(folder / rounds.SEEN, sorted(own | rounds.seen(root)))
         content = {
             **plan,
-            **read_json(work / "chosen/chosen.json"),
+            **about,
             "prospective": ahead.as_dict(),
             "labelled": [_entry(atoms) for atoms in labelled],
             "failed": [_entry(atoms) for atoms in failed],

@@ -2,7 +2,8 @@
 
 Per atom: the error is that of the force's three components, the uncertainty u stands for the standard
 deviation of one of them, times a factor alpha that makes the errors likeliest (Gaussian, zero mean):
-alpha^2 = mean(error^2 / u^2).
+alpha^2 = mean(error^2 / u^2). Uncertainties far below the others count as a share of the median: a single
+one that is nearly 0 would decide alpha.
 """
 
 from __future__ import annotations
@@ -17,7 +18,20 @@ import numpy as np
 TOP = 0.1  # share of the atoms with the largest errors that the uncertainty is to find
 RESAMPLES = 500
 LARGEST = 1e30  # stands for an infinite uncertainty
+FLOOR = 1e-2  # of the median uncertainty: smaller ones are not told apart
 LEVELS = np.linspace(0.01, 0.99, 99)  # of confidence
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From uncertainties to expected errors."""
+
+    alpha: float  # eV/A a unit of the uncertainty
+    floor: float  # uncertainty that smaller ones count as
+
+    def expected(self, uncertainty: np.ndarray) -> np.ndarray:
+        """Standard deviation of a force component, eV/A, of the shape of `uncertainty`."""
+        return np.asarray(self.alpha * np.maximum(positive(uncertainty), self.floor))
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Calibration:
     frames: int
     atoms: int
     alpha: float  # eV/A a unit of the uncertainty
+    floor: float  # uncertainty that smaller ones count as
     spearman: float  # rank correlation of uncertainty and size of the error, over atoms
     spearman_low: float
     spearman_high: float
@@ -38,6 +53,11 @@ class Calibration:
     def informative(self) -> bool:
         """Whether the rank correlation is above zero beyond doubt."""
         return self.spearman_low > 0
+
+    @property
+    def scale(self) -> Scale:
+        """By which the errors were expected."""
+        return Scale(self.alpha, self.floor)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "informative": self.informative}
@@ -51,7 +71,9 @@ class Calibration:
         return what if self.informative else f"NOT INFORMATIVE ({what}): the interval reaches 0"
 
 
-def calibrate(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], seed: int = 0) -> Calibration:
+def calibrate(
+    uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], seed: int = 0, scale: Scale | None = None
+) -> Calibration:
     """Compare.
 
     Parameters
@@ -60,6 +82,8 @@ def calibrate(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], se
         For each frame [n_atoms], above zero.
     error
         For each frame [n_atoms, 3], eV/A: predicted minus reference forces.
+    scale
+        Found on other frames, to be judged on these; default: the one that makes these errors likeliest.
 
     References
     ----------
@@ -69,17 +93,21 @@ def calibrate(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], se
     u = np.concatenate([positive(part) for part in uncertainty])
     e = np.concatenate(list(error))
     size = np.linalg.norm(e, axis=1)
-    alpha = float(np.sqrt(np.mean((size / u) ** 2) / 3))
+    if scale is None:
+        known = u[u < LARGEST]
+        floor = FLOOR * float(np.median(known)) if known.size else 0.0
+        scale = Scale(float(np.sqrt(np.mean((size / np.maximum(u, floor)) ** 2) / 3)), floor)
     low, high = _interval(uncertainty, error, seed)
     return Calibration(
         frames=len(uncertainty),
         atoms=len(u),
-        alpha=alpha,
+        alpha=scale.alpha,
+        floor=scale.floor,
         spearman=spearman(u, size),
         spearman_low=low,
         spearman_high=high,
         auroc=auroc(u, size),
-        miscalibration=miscalibration(e / (alpha * u)[:, None]) if alpha > 0 else 0.5,
+        miscalibration=miscalibration(e / scale.expected(u)[:, None]) if scale.alpha > 0 else 0.5,
         rmse=float(np.sqrt((e**2).mean())),
     )
 
@@ -143,7 +171,7 @@ def plot(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], found: 
     """Error against expected error with a running root mean square, and observed against expected confidence."""
     from retemper.active import figures
 
-    u = found.alpha * np.concatenate([positive(part) for part in uncertainty])
+    u = found.scale.expected(np.concatenate(list(uncertainty)))
     e = np.concatenate(list(error))
     figures.calibration_png(
         u, np.linalg.norm(e, axis=1) / np.sqrt(3), LEVELS, observed(e / u[:, None]), found.sentence(), path

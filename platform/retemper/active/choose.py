@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from retemper.active import estimate, plugins, rounds
-from retemper.active.calibrate import Calibration, positive
+from retemper.active.calibrate import Calibration
 from retemper.active.estimate import Estimator
 from retemper.active.explored import Context, Explored
 from retemper.active.pool import Pool
@@ -26,10 +26,14 @@ from retemper.settings import Acquire, Settings
 
 CACHE = Path(".cache/active")
 REFEREES = 4  # structures on which the fast back end must agree with MACE itself
+REPEATED = 1_000_000  # between the seeds of explorers of one name: farther than those of a campaign's rounds
 
 
 def explore(here: Source, options: Acquire, seed: int, root: Path) -> Explored:
-    """What all explorers find with the leading model, each its share of ``acquire.candidates``."""
+    """What all explorers find with the leading model, each its share of ``acquire.candidates``.
+
+    One that is listed again explores with other random numbers, and its paths have other names.
+    """
     starts = [*here.train, *here.valid]
     subject, how = calculators.fastest(_subject(here), starts[:REFEREES], here.elements, root / CACHE)
     print(f"exploring with {here.strategy} through {how}", flush=True)
@@ -38,17 +42,31 @@ def explore(here: Source, options: Acquire, seed: int, root: Path) -> Explored:
         return engine.run(tasks, workers=options.workers, cache=root / CACHE, ray=options.ray)
 
     share = -(-options.candidates // len(options.explorers))
-    found = Explored()
+    found, times = Explored(), Counter[str]()
     for plugin in options.explorers:
         module, own = plugins.load("explore", plugin)
-        found.merge(module.explore(Context(subject, starts, here.elements, share, seed, run), own))
+        before = times[plugin.name]
+        part = module.explore(Context(subject, starts, here.elements, share, seed + REPEATED * before, run), own)
+        if before:
+            for atoms in [*part.frames, *part.unphysical]:
+                atoms.info["path"] = f"{before + 1}:{atoms.info['path']}"
+        times[plugin.name] += 1
+        found.merge(part)
     return found
 
 
 def admissible(
-    explored: Explored, here: Source, settings: Settings, known: Sequence[Atoms]
+    explored: Explored,
+    estimate: Estimator,
+    calibration: Calibration,
+    here: Source,
+    settings: Settings,
+    known: Sequence[Atoms],
 ) -> tuple[list[Atoms], dict[str, int]]:
-    """Candidates within the limits that none of `known` resembles; and why others are not."""
+    """Candidates within the limits that none of `known` resembles; and why others are not.
+
+    Paths are left first: the frame that ends one may be turned away itself.
+    """
     options = settings.acquire
     allowed = set(here.elements)
     if options.elements is not None:
@@ -57,11 +75,16 @@ def admissible(
                 raise unknown("element (acquire.elements)", symbol, list(atomic_numbers))
         allowed = {atomic_numbers[symbol] for symbol in options.elements}
     why: Counter[str] = Counter()
+    found = explored.frames
+    if options.unphysical:
+        computable = [atoms for atoms in explored.unphysical if not calculators.unusable(atoms)]
+        why["not computable"] = len(explored.unphysical) - len(computable)
+        found = [*found, *computable]
+    near = trusted(found, estimate, calibration, options)
+    why["beyond acquire.trust"] = len(found) - len(near)
     left = []
-    for atoms in [*explored.frames, *(explored.unphysical if options.unphysical else [])]:
-        if not np.isfinite(atoms.positions).all():
-            why["not finite"] += 1
-        elif not allowed.issuperset(atoms.numbers.tolist()):
+    for atoms in near:
+        if not allowed.issuperset(atoms.numbers.tolist()):
             why["with other elements"] += 1
         elif len(atoms) > options.max_atoms:
             why["too large"] += 1
@@ -79,8 +102,8 @@ def admissible(
         else:
             taken.add(k)
             kept.append(left[k - len(known)])
-    found = calculators.TorchEvaluator(_subject(here))(kept)
-    mild = [float(np.linalg.norm(forces, axis=1).max()) <= settings.dataset.max_force for forces in found.forces]
+    predicted = calculators.TorchEvaluator(_subject(here))(kept)
+    mild = [float(np.linalg.norm(forces, axis=1).max()) <= settings.dataset.max_force for forces in predicted.forces]
     why["with predicted forces above dataset.max_force"] = mild.count(False)
     kept = [atoms for atoms, fine in zip(kept, mild, strict=True) if fine]
     return kept, {reason: number for reason, number in why.items() if number}
@@ -112,20 +135,22 @@ def estimator(here: Source, options: Acquire) -> Estimator:
     return found
 
 
-def select(
-    candidates: list[Atoms],
-    estimate: Estimator,
-    calibration: Calibration,
-    here: Source,
-    options: Acquire,
-    plan: dict[str, Any],
-) -> list[Atoms]:
-    """The structures to label, with ``info`` that says why."""
-    expected = calibration.alpha * np.array([positive(part).max() for part in estimate(candidates)])
-    trusted = within_trust(candidates, expected, options.trust if calibration.informative else None)
-    left = [candidates[k] for k in trusted]
-    expected = expected[trusted]
-    described = mean_descriptors(here.lead, left, head=here.head, device=here.device)
+def trusted(frames: Sequence[Atoms], estimate: Estimator, calibration: Calibration, options: Acquire) -> list[Atoms]:
+    """`frames` up to where the model may be believed, with ``info["expected_error"]`` (eV/A)."""
+    if not frames:
+        return []
+    expected = np.array([calibration.scale.expected(part).max() for part in estimate(frames)])
+    kept = []
+    for k in within_trust(frames, expected, options.trust if calibration.informative else None):
+        frames[k].info["expected_error"] = float(expected[k])
+        kept.append(frames[k])
+    return kept
+
+
+def select(candidates: list[Atoms], here: Source, options: Acquire, plan: dict[str, Any]) -> list[Atoms]:
+    """The structures to label of those that `admissible` left, with ``info`` that says why."""
+    expected = np.array([atoms.info["expected_error"] for atoms in candidates])
+    described = mean_descriptors(here.lead, candidates, head=here.head, device=here.device)
     labelled = mean_descriptors(here.lead, [*here.train, *here.valid], head=here.head, device=here.device)
     scale = np.maximum(labelled.std(axis=0), 1e-2 * labelled.std(axis=0).max() + 1e-9)
     module, own = plugins.load("select", options.selector)
@@ -134,13 +159,13 @@ def select(
     rank = np.argsort(np.argsort(-expected))
     chosen = []
     for place, k in enumerate(picks):
-        atoms = left[k].copy()
+        atoms = candidates[k].copy()
         atoms.info |= {
             "round": plan["round"],
             "pick": place,
             "expected_error": round(float(min(expected[k], 1e6)), 6),  # eV/A
             "uncertainty_rank": int(rank[k]),
-            "of": len(left),
+            "of": len(candidates),
             "selector": options.selector.name,
         }
         chosen.append(atoms)

@@ -28,6 +28,7 @@ from retemper.labels import reject
 from retemper.settings import Acquire, Plugin
 
 CACHE = Path(".cache/labels")
+CHECKED = Path(".cache/verify")  # labels of one `verify`, kept while it runs
 INTERRUPTED = 20  # attempts of which nobody knows the end, after which a structure is given up
 SAY_EVERY = 10.0  # s
 ENERGY_OFF, FORCE_OFF = 2e-3, 0.03  # eV/atom, eV/A RMS: what an oracle may differ by from the data
@@ -38,6 +39,8 @@ def key_of(atoms: Atoms, oracle: Plugin) -> str:
     module, options = plugins.load("oracles", oracle)
     state = state_of(atoms)
     what = [structure_hash(atoms), state.charge, state.multiplicity, oracle.name, options.model_dump()]
+    if state.special and getattr(module, "READS_INFO", False):
+        what.append("info")
     return digest([*what, module.level(options)])
 
 
@@ -60,15 +63,18 @@ def is_manual(oracle: Plugin) -> bool:
     return bool(getattr(plugins.load("oracles", oracle)[0], "MANUAL", False))
 
 
-def label_all(frames: Sequence[Atoms], options: Acquire, root: Path) -> tuple[list[Atoms], list[Atoms]]:
+def label_all(
+    frames: Sequence[Atoms], options: Acquire, root: Path, cache: Path = CACHE
+) -> tuple[list[Atoms], list[Atoms]]:
     """Labelled copies of `frames`, and those that failed with ``info["reason"]``; both in their order.
 
-    Labels and failures that are there from before are used. A failure is tried again
-    ``acquire.retries`` times, one that the oracle refuses never.
+    Labels and failures that are in `cache` from before are used. A failure is tried again
+    ``acquire.retries`` times, and once more where ``acquire.timeout`` is above the time that it
+    had; one that the oracle refuses never.
     """
-    folder = root / CACHE
+    folder = root / cache
     keys = [key_of(atoms, options.oracle) for atoms in frames]
-    records = {key: _read(folder, key, options.oracle) for key in keys}
+    records = {key: _read(folder, key, options) for key in keys}
     queue: deque[Job] = deque()
     for key, atoms in zip(keys, frames, strict=True):
         if records[key]["state"] == "open" and key not in {job.key for job in queue}:
@@ -119,18 +125,26 @@ def _note(record: dict[str, Any], answer: Answer, retries: int) -> None:
         record["forces"] = np.round(label["forces"], 8).tolist()
         record["stress"] = None if label["stress"] is None else np.round(label["stress"], 12).tolist()
         return
-    ended = [attempt for attempt in record["attempts"] if attempt["kind"] != "interrupted"]
-    if answer.kind == "refused" or len(ended) > retries:
+    if answer.kind == "refused" or len(_ended(record)) > retries:
         record["state"] = "failed"
 
 
-def _read(folder: Path, key: str, oracle: Plugin) -> dict[str, Any]:
+def _ended(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [attempt for attempt in record["attempts"] if attempt["kind"] != "interrupted"]
+
+
+def _read(folder: Path, key: str, options: Acquire) -> dict[str, Any]:
+    """What is known of a structure; settings that allow more than its failures had open it again."""
     path = folder / f"{key}.json"
     if not path.is_file():
-        return {"key": key, "oracle": oracle.model_dump(), "state": "open", "attempts": []}
+        return {"key": key, "oracle": options.oracle.model_dump(), "state": "open", "attempts": []}
     record: dict[str, Any] = read_json(path)
-    interrupted = [attempt for attempt in record["attempts"] if attempt["kind"] == "interrupted"]
-    if record["state"] == "open" and len(interrupted) >= INTERRUPTED:
+    ended = _ended(record)
+    if record["state"] == "failed" and ended[-1]["kind"] != "refused":
+        longer = ended[-1]["kind"] == "timeout" and ended[-1]["seconds"] < options.timeout
+        if longer or len(ended) <= options.retries:
+            record["state"] = "open"
+    if record["state"] == "open" and len(record["attempts"]) - len(ended) >= INTERRUPTED:
         record["state"] = "failed"
     return record
 
@@ -169,7 +183,8 @@ def clean(root: Path) -> None:
 def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> dict[str, Any]:
     """Let the oracle label structures of the data again; labels that differ are refused.
 
-    The same level of theory by name may hide another cutoff, functional or charge.
+    The same level of theory by name may hide another cutoff, functional or charge, and the same
+    settings another version of a program: no label from before is used, but for those of a check that was killed.
 
     Returns
     -------
@@ -184,7 +199,8 @@ def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> dict[str, An
     small = sorted(range(len(train)), key=lambda k: (len(train[k]), k))
     chosen = [train[small[k]] for k in np.unique(np.linspace(0, len(small) // 2, options.verify).astype(int))]
     bare = [Atoms(a.numbers, a.positions, cell=a.cell.array, pbc=a.pbc, info=_of_state(a)) for a in chosen]
-    labelled, failed = label_all(bare, options, root)
+    labelled, failed = label_all(bare, options, root, CHECKED)
+    shutil.rmtree(root / CHECKED)
     if failed:
         raise RetemperError(
             f"The oracle {options.oracle.name} cannot label a structure of the data.",

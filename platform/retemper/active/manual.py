@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from retemper.settings import Settings
 
 FOLDER = Path("data/to-label")
 SAME = 1e-3  # A RMS: what a code's own format may round away
+ENERGY_SAME, FORCE_SAME = 1e-4, 1e-3  # eV/atom, eV/A: what formats may round away between two labels of a structure
 GIVEN, BACK = "structures.extxyz", "labelled"  # labelled.extxyz, or labelled.* in any format of ASE
 
 
@@ -26,14 +28,15 @@ def collect(
 ) -> tuple[list[Atoms], list[Atoms]]:
     """Labels that came back for `chosen`; the first call writes the structures and ends with a message.
 
+    Labels of a round that was begun anew since, with other structures, are put aside.
+
     Raises
     ------
     RetemperError
-        Labels are still to come, or belong to other structures.
+        Labels are still to come, belong to other structures, or contradict each other.
     """
     folder = root / FOLDER / f"{number:03d}"
-    if not (folder / GIVEN).is_file():
-        write_frames(folder / GIVEN, chosen)
+    _give(folder, chosen)
     files = sorted(path for path in folder.glob(f"{BACK}*") if path.is_file())
     keys = settings.dataset.keys
     if not files:
@@ -70,6 +73,19 @@ def collect(
     return labelled, failed
 
 
+def _give(folder: Path, chosen: Sequence[Atoms]) -> None:
+    """Write `chosen` out unless they are there; other structures go, with labels to a folder of their own."""
+    path = folder / GIVEN
+    if path.is_file():
+        if [structure_hash(atoms) for atoms in read_frames(path)] == [structure_hash(atoms) for atoms in chosen]:
+            return
+        if any(folder.glob(f"{BACK}*")):
+            aside = next(a for k in count(1) if not (a := folder.with_name(f"{folder.name}-before-{k}")).exists())
+            folder.rename(aside)
+            print(f"round {int(folder.name)} chose other structures than before; labels of those are in {aside}")
+    write_frames(path, chosen)
+
+
 def _match(chosen: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, Atoms], path: Path) -> None:
     """Find the structure that each label belongs to; forces are as they were given, so atoms must not have moved."""
     for position, frame in enumerate(frames):
@@ -81,7 +97,21 @@ def _match(chosen: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, A
                 got="a moved, turned or reordered copy" if near else frame.get_chemical_formula(),
                 fix="label the structures as they are: same atoms, order, positions and cell",
             )
-        labels[owner] = frame
+        if owner in labels and _differ(labels[owner], frame):
+            raise RetemperError(
+                f"{path}: structure {position} has another label than before for number {owner} of {GIVEN}.",
+                expected="one label for each structure",
+                got=f"energies of {labels[owner].info[ENERGY]:.6f} and {frame.info[ENERGY]:.6f} eV",
+                fix=f"take the wrong one out of {path.parent.name}/{BACK}*",
+            )
+        labels.setdefault(owner, frame)
+
+
+def _differ(one: Atoms, other: Atoms) -> bool:
+    """Whether two labels of one structure are not the same number written twice."""
+    energy = abs(one.info[ENERGY] - other.info[ENERGY]) / len(one)
+    force = np.abs(one.arrays[FORCES] - other.arrays[FORCES]).max()
+    return bool(energy > ENERGY_SAME or force > FORCE_SAME)
 
 
 def _same(atoms: Atoms, frame: Atoms) -> bool:

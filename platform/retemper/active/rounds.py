@@ -2,7 +2,8 @@
 
 ``labelled.extxyz`` and ``failed.extxyz`` (with ``info["reason"]``), ``unphysical.extxyz`` (found but not sent to
 the oracle), ``round.json`` (models, settings, seeds, calibration, choices), calibration plots and, where the next
-round starts from it, ``model.model``. DVC tracks each folder.
+round starts from it, ``model.model`` with ``seen.json``, the hashes of all structures that it was trained on. DVC
+tracks each folder.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from retemper.frames import read_frames
 FOLDER = Path("data/rounds")
 WORK = Path(".cache/rounds")
 MODEL = "model.model"  # the weights that explored
+SEEN = "seen.json"
 
 
 def name(number: int) -> str:
@@ -48,6 +50,13 @@ def last_model(root: Path) -> Path | None:
     """Weights that explored in the last round that kept them; `None` before."""
     kept = [root / FOLDER / name(number) / MODEL for number in numbers(root)]
     return next((path for path in reversed(kept) if path.is_file()), None)
+
+
+def seen(root: Path) -> set[str]:
+    """Structures (by hash) that the weights of `last_model` were trained on, those of their start included."""
+    model = last_model(root)
+    path = None if model is None else model.with_name(SEEN)
+    return set(read_json(path)) if path is not None and path.is_file() else set()
 
 
 def frames(root: Path, number: int, which: str = "labelled") -> list[Atoms]:

@@ -23,7 +23,7 @@ class Source:
     """Models of one strategy by seed, and the labelled sets. Nothing is explored or learnt from the test set."""
 
     strategy: str
-    champion: bool  # whether the strategy is that of a new champion
+    champion: bool  # whether the strategy is that of the champion
     models: dict[int, Path]
     lead_seed: int
     train: list[Atoms]
@@ -92,17 +92,19 @@ def _source(
 
 
 def _strategy(settings: Settings, root: Path) -> tuple[str, bool, int | None]:
-    """Strategy, whether it holds the champion of the last run, and the seed that stands for it."""
+    """Strategy, whether it is that of the champion, who may stand from before, and the seed that stands for it."""
     path = root / "runs/promote/verdict.json"
     verdict = read_json(path) if path.is_file() else {"champion": None, "candidates": {}}
     judged = {name: one for name, one in verdict["candidates"].items() if name in settings.strategies}
+    before = verdict.get("champion_before") or {"strategy": None}
+    champion = verdict["champion"] or before["strategy"]
     asked = settings.acquire.strategy
     if asked is not None:
         if asked not in settings.strategies:
             raise unknown("strategy (acquire.strategy)", asked, settings.strategies)
-        return asked, verdict["champion"] == asked, judged.get(asked, {}).get("seed")
-    if verdict["champion"] in judged:
-        return verdict["champion"], True, judged[verdict["champion"]]["seed"]
+        return asked, champion == asked, judged.get(asked, {}).get("seed")
+    if champion in settings.strategies and (root / "runs/finetune" / champion / "summary.json").is_file():
+        return champion, True, judged.get(champion, before)["seed"]
     measured = {name: one for name, one in judged.items() if finite(one["objective"]) is not None}
     if measured:
         best = min(measured, key=lambda name: float(measured[name]["objective"]))

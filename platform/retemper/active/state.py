@@ -17,6 +17,11 @@ class State:
     multiplicity: int
     given: bool  # whether the structure names its multiplicity; else it is the lowest
 
+    @property
+    def special(self) -> bool:
+        """Whether the structure is said to have a charge or unpaired electrons."""
+        return bool(self.charge) or (self.given and self.multiplicity > 1)
+
 
 def state_of(atoms: Atoms) -> State:
     """From ``info["charge"]`` and ``info["spin"]`` (multiplicity), as MACE reads them; 0 and the lowest without.

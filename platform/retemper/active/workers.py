@@ -23,7 +23,7 @@ from ase import Atoms
 
 from retemper import launch
 from retemper.active import plugins
-from retemper.active.state import state_of
+from retemper.active.state import State, state_of
 from retemper.errors import RetemperError
 from retemper.settings import Plugin
 
@@ -61,7 +61,8 @@ def compute(job: Job) -> Answer:
     try:
         module, options = plugins.load("oracles", job.oracle)
         folder.mkdir(parents=True, exist_ok=True)
-        label = _label(module.calculator(options, job.atoms, state_of(job.atoms), folder), job.atoms)
+        state = state_of(job.atoms)
+        label = _label(module.calculator(options, job.atoms, state, folder), job.atoms, state)
     except RetemperError as error:
         return answer("refused", None, str(error))
     except Exception as error:  # a foreign calculator raises anything; its failure is a result
@@ -70,9 +71,9 @@ def compute(job: Job) -> Answer:
     return answer("done", label, "")
 
 
-def _label(calculator: Any, atoms: Atoms) -> dict[str, Any]:
+def _label(calculator: Any, atoms: Atoms, state: State) -> dict[str, Any]:
     work = atoms.copy()
-    work.info = {}
+    work.info = {"charge": state.charge, "spin": state.multiplicity}  # for calculators that read them there
     work.calc = calculator
     try:
         energy, forces = float(work.get_potential_energy()), np.array(work.get_forces(), dtype=float)

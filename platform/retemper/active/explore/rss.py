@@ -9,6 +9,8 @@ from ase import Atoms
 from pydantic import Field
 
 from retemper.active.explored import Context, Explored, descend
+from retemper.active.state import state_of
+from retemper.errors import RetemperError
 from retemper.robustness import relaxation
 from retemper.robustness.calculators import Evaluator
 from retemper.robustness.engine import Failure, Task
@@ -25,7 +27,22 @@ class Options(Section):
 
 
 def explore(context: Context, options: Options) -> Explored:
-    """Every random structure and its relaxed form, a path each; a search that fails gives its start alone."""
+    """Every random structure and its relaxed form, a path each; a search that fails gives its start alone.
+
+    Raises
+    ------
+    RetemperError
+        Data with charges or unpaired electrons: nobody knows those of a random composition.
+    """
+    for start in context.starts:
+        if state_of(start).special:
+            raise RetemperError(
+                "The explorer rss makes neutral structures of unknown spin.",
+                expected="data without charges and multiplicities above 1",
+                got=", ".join(f"{name} {start.info[name]}" for name in ("charge", "spin") if name in start.info)
+                + f" of {start.get_chemical_formula()}",
+                fix="take rss out of acquire.explorers; the others keep the charge and spin of their start",
+            )
     periodic = options.periodic
     if periodic is None:
         periodic = any(start.pbc.all() for start in context.starts)
@@ -53,7 +70,7 @@ def explore(context: Context, options: Options) -> Explored:
             found.add(descend(origin, start, "rss", path, stage="random"))
             if relaxed is not None and not relaxed["reason"]:
                 end = Atoms(relaxed["numbers"], relaxed["positions"], cell=relaxed["cell"], pbc=start.pbc)
-                found.add(descend(origin, end, "rss", path, stage="relaxed"))
+                found.add(descend(origin, end, "rss", f"{path}-relaxed", stage="relaxed"))
             elif relaxed is not None:
                 found.notes.append(f"{path}: {relaxed['reason']}")
     return found

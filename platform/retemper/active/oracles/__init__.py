@@ -1,4 +1,5 @@
 """Oracles, one a file: `Options`, `level(options)`, and `calculator(options, atoms, state, folder)`, of ASE.
 
-An oracle that labels elsewhere has `MANUAL = True` and no calculator.
+The calculator's atoms have charge and multiplicity in ``info["charge"]`` and ``info["spin"]`` too. An oracle that
+labels elsewhere has `MANUAL = True` and no calculator.
 """

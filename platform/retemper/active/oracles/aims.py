@@ -24,11 +24,14 @@ def level(options: Options) -> str:
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
-    """One point with forces, and stress where it is periodic; charge and moment are those of the structure."""
+    """One point with forces, and stress where it is periodic; charge and moment are those of the structure.
+
+    A cell that names no multiplicity has the spin of `parameters`, a molecule the lowest.
+    """
     from ase.calculators.aims import Aims, AimsProfile
 
     own: dict[str, Any] = {"charge": state.charge, "compute_forces": True}
-    if state.multiplicity > 1:
+    if state.multiplicity > 1 and (state.given or not atoms.pbc.any()):  # a cell of an odd number has no known moment
         own |= {"spin": "collinear", "fixed_spin_moment": state.multiplicity - 1}
     if atoms.pbc.all():
         own["compute_analytical_stress"] = True

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from retemper.active.state import State
 from retemper.errors import RetemperError
@@ -15,6 +16,15 @@ from retemper.settings import Section
 class Options(Section):
     calculator: str  # package.module:Class(keyword=value), for example ase.calculators.emt:EMT()
     level_of_theory: str  # what its labels are called
+    reads_info: bool = False  # whether it takes info["charge"] and info["spin"] (multiplicity) from its atoms
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Labels are found by their oracle's options: those that were made before this one stay valid."""
+        content: dict[str, Any] = dump(self)
+        if not self.reads_info:
+            del content["reads_info"]
+        return content
 
 
 def level(options: Options) -> str:
@@ -23,13 +33,14 @@ def level(options: Options) -> str:
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
-    """The calculator; it knows nothing of charge and spin, so structures that have them are refused."""
+    """The calculator; structures with charge and spin are refused unless it reads them."""
     from retemper.robustness.calculators import create
 
-    if state.charge or (state.given and state.multiplicity > 2):
+    if not options.reads_info and (state.charge or (state.given and state.multiplicity > 2)):
         raise RetemperError(
-            "The oracle `ase` cannot pass charge and spin on.",
+            "The calculator of the oracle `ase` is not said to know charge and spin.",
             got=f"charge {state.charge}, multiplicity {state.multiplicity}",
-            fix="use the oracle of that code, or a calculator of your own that reads atoms.info",
+            fix="set its option reads_info if it takes info['charge'] and info['spin'] from the atoms; "
+            "else use the oracle of that code",
         )
     return create(options.calculator)

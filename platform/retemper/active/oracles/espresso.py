@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from pydantic import model_validator
 
 from retemper.active.state import State
 from retemper.settings import Section
+
+START = "starting_magnetization"
 
 
 class Options(Section):
@@ -16,8 +19,18 @@ class Options(Section):
     pseudo_dir: str
     pseudopotentials: dict[str, str]  # file by element
     command: str = "pw.x"
-    input_data: dict[str, Any] = {}  # namelists: {system: {ecutwfc: 60}, electrons: {conv_thr: 1.0e-9}}
+    # namelists: {system: {ecutwfc: 60, nspin: 2, starting_magnetization: {Fe: 0.5}}, electrons: {conv_thr: 1.0e-9}}
+    input_data: dict[str, Any] = {}
     kspacing: float | None = None  # 1/A; null: the Gamma point
+
+    @model_validator(mode="after")
+    def _by_element(self) -> Options:
+        """ASE numbers the species anew in every input, and starts those without a moment at 0."""
+        system = self.input_data.get("system", {})
+        numbered = [name for name in system if name.startswith(f"{START}(")]
+        if numbered:
+            raise ValueError(f"{numbered[0]}: give {START} by element, for example {{{START}: {{Fe: 0.5}}}}")
+        return self
 
 
 def level(options: Options) -> str:
@@ -26,17 +39,26 @@ def level(options: Options) -> str:
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
-    """One point with forces and stress; charge and moment are those of the structure."""
+    """One point with forces and stress; charge is the structure's, moment too where it names its multiplicity."""
     from ase.calculators.espresso import Espresso, EspressoProfile
+
+    class Started(Espresso):  # type: ignore[misc]
+        """With the magnetisation that the settings start each element with."""
+
+        def write_inputfiles(self, atoms: Atoms, properties: Any) -> None:
+            copy = atoms.copy()
+            copy.set_initial_magnetic_moments([start.get(symbol, 0.0) for symbol in atoms.symbols])
+            super().write_inputfiles(copy, properties)  # type: ignore[no-untyped-call]
 
     data = {name: dict(values) for name, values in options.input_data.items()}
     data["control"] = {**data.get("control", {}), "calculation": "scf", "tprnfor": True, "tstress": True}
     data["control"] |= {"outdir": str(folder / "out"), "disk_io": "none"}
-    system = {"tot_charge": state.charge}
-    if state.multiplicity > 1:
+    system = {**data.get("system", {}), "tot_charge": state.charge}
+    start = system.pop(START, {})
+    if state.given and state.multiplicity > 1:
         system |= {"nspin": 2, "tot_magnetization": state.multiplicity - 1}
-    data["system"] = {**data.get("system", {}), **system}
-    return Espresso(
+    data["system"] = system
+    return Started(  # type: ignore[no-untyped-call]
         profile=EspressoProfile(command=options.command, pseudo_dir=options.pseudo_dir),
         directory=folder,
         input_data=data,

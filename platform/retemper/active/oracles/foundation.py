@@ -8,7 +8,10 @@ from typing import Any, Literal
 from ase import Atoms
 
 from retemper.active.state import State
+from retemper.errors import RetemperError
 from retemper.settings import Section
+
+READS_INFO = True  # its labels of charged structures were those of neutral ones before it did
 
 
 class Options(Section):
@@ -24,15 +27,23 @@ def level(options: Options) -> str:
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
-    """MACE's own calculator."""
+    """MACE's own calculator; structures with charge and spin are refused unless the model embeds them."""
     from retemper import launch
     from retemper.foundations import find, weights
-    from retemper.inference import pick_head
+    from retemper.inference import load, pick_head
 
     launch.import_mace()
     from mace.calculators import MACECalculator
 
     entry = find(options.name)
     path = weights(entry)
+    wanted = {"total_charge"} if state.charge else set()
+    wanted |= {"total_spin"} if state.given and state.multiplicity > 1 else set()
+    if wanted and not wanted.issubset(getattr(load(path), "embedding_specs", None) or {}):
+        raise RetemperError(
+            f"The foundation {options.name} does not know the charge or spin of a structure.",
+            got=f"charge {state.charge}, multiplicity {state.multiplicity}",
+            fix="use a foundation that was trained on ions (mace-omol), or another oracle",
+        )
     head = pick_head(path, entry.head)
     return MACECalculator(model_paths=str(path), device="cpu", default_dtype=options.dtype, head=head)

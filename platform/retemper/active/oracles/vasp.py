@@ -31,7 +31,7 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
         raise RetemperError(
             "The oracle vasp labels neutral cells only: a charge depends on the pseudopotentials' electrons.",
             got=f"charge {state.charge}",
-            fix="give `nelect` by a calculator of your own with the oracle `ase`",
+            fix="use the oracle `ase` with reads_info and a calculator of your own, which gives `nelect`",
         )
     own: dict[str, Any] = {"nsw": 0, "ibrion": -1, "isif": 2, "lwave": False, "lcharg": False}
     if state.given and state.multiplicity > 1:
