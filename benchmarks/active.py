@@ -160,7 +160,7 @@ def grow(folder: Path, train: list[Atoms], data: dict[str, list[Atoms]], setting
 def run_curve(base: Path, system: str, selector: str, seed: int, options: argparse.Namespace) -> None:
     """All rounds of one curve; those that are done are read."""
     settings = settings_of(system, selector, seed, options)
-    data = active_systems.sets(system, seed, base / "data", small=options.smoke)
+    data = active_systems.sets(system, seed, base / "data")
     train = data["start"]
     for number in range(options.rounds + 1):
         folder = round_folder(base, system, selector, seed, number)

@@ -27,11 +27,11 @@ VALID = [1, 4, 6, 9, 11, 14]  # of 16 structures in the order of their trajector
 PARTS = ("start", "valid", "inside", "outside", "isolated")
 
 
-def sets(system: str, seed: int, folder: Path, small: bool = False) -> dict[str, list[Atoms]]:
+def sets(system: str, seed: int, folder: Path) -> dict[str, list[Atoms]]:
     """start (10 labels), valid (6), inside (40), outside (40), isolated; made once, then read."""
     place = folder / f"{system}-{seed}"
     if not all((place / f"{name}.extxyz").is_file() for name in PARTS):
-        made = (_nacl if system == "nacl" else _sn2)(seed, small)
+        made = (_nacl if system == "nacl" else _sn2)(seed)
         for name in PARTS:
             write_frames(place / f"{name}.extxyz", made[name])
     return {name: read_frames(place / f"{name}.extxyz") for name in PARTS}
@@ -62,19 +62,19 @@ def _parted(near: list[Atoms], far: list[Atoms], symbols: list[str], seed: int) 
     }
 
 
-def _nacl(seed: int, small: bool) -> dict[str, list[Atoms]]:
+def _nacl(seed: int) -> dict[str, list[Atoms]]:
     """Near: the embedded droplets at 300 and 350 K. Far: hot ones of more water, and such as a force has driven."""
     frames = [a for a in read_frames(project_root() / "data/raw/nacl.extxyz.xz") if not is_isolated_atom(a)]
     near = [a for a in frames if int(str(a.info["group"]).rpartition("-")[2]) % 4 < 2]
     rng = np.random.default_rng(1000)  # the test is the same for every seed
     tally = xtb.Tally()
     far = []
-    for k, waters in enumerate((14, 16)[: 1 if small else 2]):
+    for k, waters in enumerate((14, 16)):
         start = droplet(waters, rng, separated=bool(k))
         path = xtb.trajectory(start, rng, tally, temperature=700.0, frames=20, equilibrate=150)
         far += xtb.label_all([(atoms, "hot") for atoms in path[::2]], f"hot-{k}", tally)
     first = {str(atoms.info["group"]): atoms for atoms in reversed(near)}
-    driven = _driven([first[name] for name in sorted(first)], 4 if small else 20)
+    driven = _driven([first[name] for name in sorted(first)], 20)
     far += xtb.label_all([(atoms, "driven") for atoms in driven], "driven", tally)
     return _parted(near, far, ["H", "O", "Na", "Cl"], seed)
 
@@ -87,14 +87,14 @@ def _driven(starts: list[Atoms], number: int) -> list[Atoms]:
     return push.explore(context, push.Options(paths=max(2, number // 2), steps=200)).frames
 
 
-def _sn2(seed: int, small: bool) -> dict[str, list[Atoms]]:
+def _sn2(seed: int) -> dict[str, list[Atoms]]:
     """Near: complexes in dynamics at 300 K. Far: the same at 1000 K, and the path from one to the other, rattled."""
     rng = np.random.default_rng(1000)
     tally = xtb.Tally()
     near, far = [], []
     for leaving, incoming in PAIRS:
         start = sn2.approach(incoming, leaving)
-        for k, temperature in enumerate((300.0, 1000.0) if small else (300.0, 300.0, 1000.0)):
+        for k, temperature in enumerate((300.0, 300.0, 1000.0)):
             path = xtb.trajectory(
                 start, rng, tally, temperature=temperature, frames=8, equilibrate=50, charge=sn2.CHARGE
             )
