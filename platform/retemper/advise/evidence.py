@@ -188,14 +188,16 @@ class Regret:
     size: float
     chosen: str
     best: str
-    regret: dict[str, float]  # "advice", "naive", "replay": logarithm of a score ratio, 0 is the best
+    regret: dict[
+        str, float
+    ]  # "advice", "naive", "replay": logarithm of a score ratio, 0 is the best; none without runs
 
 
 def left_out(table: pd.DataFrame, scope: str) -> list[Regret]:
-    """Leave one system out: choose a way for it from the others' runs, in each block of its own.
+    """Leave one system out: choose a way for it from the others' runs, for each block of its own.
 
-    Runs with the usual foundation and E0s alone. Of the ways that were run there, the first in the order of the others'
-    runs is chosen. The best is the best of the means over seeds there, so that all regrets are a little too large.
+    Runs with the usual foundation and E0s alone. Where the chosen way was not run there is no regret of any rule. The
+    best is the best of the means over seeds there, so that all regrets are a little too large.
     """
     found = []
     table = like(table, **usual(table))
@@ -206,12 +208,11 @@ def left_out(table: pd.DataFrame, scope: str) -> list[Regret]:
         size = float(rows["train"].iloc[0])
         without = table[table["system"].map(str) != system]
         ranked = ranking(without, scope, size) if len(truth) > 1 and len(without) else None
-        choice = ranked.among(list(truth.index)) if ranked is not None else None
-        if choice is None or not choice.levels:
+        if ranked is None:
             continue
+        chosen = ranked.choose(scope)
         replay = next((level for level in ("replay", "pseudolabel-replay") if level in truth), None)
-        chosen = choice.choose(scope)
-        picks = {"advice": chosen, "naive": "naive", "replay": replay}
+        picks = {"advice": chosen, "naive": "naive", "replay": replay} if chosen in truth else {}
         regret = {rule: float(truth[pick] - truth.min()) for rule, pick in picks.items() if pick and pick in truth}
         found.append(Regret(system, size, chosen, str(truth.idxmin()), regret))
     return found

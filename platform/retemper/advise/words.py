@@ -72,17 +72,19 @@ def check(table: pd.DataFrame, scopes: Sequence[str] = tuple(WEIGHT)) -> str:
         if not found:
             lines.append(f"{scope}: the runs have no two systems on which strategies can be compared")
             continue
-        means, systems = evidence.mean_regret(found), len({one.system for one in found})
+        means, judged = evidence.mean_regret(found), [one for one in found if one.regret]
+        each = ", ".join(
+            f"{'this advice' if rule == 'advice' else 'always ' + rule} {evidence.percent(v)}"
+            for rule, v in means.items()
+        )
         lines.append(
-            f"{scope}: behind the best on a system left out, mean over {systems} systems: "
-            + ", ".join(
-                f"{'this advice' if rule == 'advice' else 'always ' + rule} {evidence.percent(v)}"
-                for rule, v in means.items()
-            )
+            f"{scope}: behind the best on a system left out, mean over {len({one.system for one in judged})} systems "
+            f"({len(judged)} of {len(found)} cases, those where what it chose was run): {each}"
         )
         for one in found:
-            each = ", ".join(f"{rule} {evidence.percent(value)}" for rule, value in one.regret.items())
+            behind = ", ".join(f"{rule} {evidence.percent(value)}" for rule, value in one.regret.items())
             lines.append(
-                f"  {one.system}, {one.size:g} structures: chosen {one.chosen}, best {one.best}; behind: {each}"
+                f"  {one.system}, {one.size:g} structures: chosen {one.chosen}, best {one.best}; "
+                + (f"behind: {behind}" if behind else "the choice was not run")
             )
     return "\n".join(lines)
