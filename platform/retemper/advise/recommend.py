@@ -173,8 +173,12 @@ def _settings(strategy: str, best: str, settings: dict[str, Any], ranked: eviden
     value = ", ".join(f"{axis} {text(level)}" for axis, level in settings.items()) or "the strategy's own"
     if not others:
         return Choice("settings", value, "guess", (UNTRIED,) if not settings else ())
-    mine = ranked.behind(best) or 0.0
-    why = [f"{name}: {percent((ranked.behind(name) or 0.0) - mine)} worse" for name in others]
+    means = dict(zip(ranked.levels, zip(ranked.worse, ranked.errors, strict=True), strict=True))
+    why = []
+    for name in others:
+        behind, error = means[name][0] - means[best][0], means[name][1]
+        than = "worse" if behind >= 0 else "better"
+        why.append(f"{name}: {percent(abs(behind))} {than} in the mean (standard error {percent(error)})")
     return Choice("settings", value, "guess" if sure == "guess" else "likely", tuple(why), ranked.runs)
 
 
