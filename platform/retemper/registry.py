@@ -9,6 +9,7 @@ way back is `retemper.load`.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,7 +220,8 @@ def _log_model(
     run = client.get_run(run_id)
     name = f"{strategy}-seed-{seed}"
     logged = client.create_logged_model(run.info.experiment_id, name, run_id, tags, run.data.params, "MACE")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*An input example was not provided")  # the signature says it all
         path = Path(folder) / "model"
         mlflow.pyfunc.save_model(
             path=str(path),
