@@ -129,6 +129,17 @@ def test_without_runs_the_paper_speaks() -> None:
         assert next(c for c in found.choices if c.what == "strategy").sure == "guess"
 
 
+def test_a_study_that_has_not_begun() -> None:
+    """A table of waiting runs, without any measured column, is like no runs."""
+    made = study()[["run", *("system", "foundation", "e0s", "strategy", "size", "seed"), "study"]].assign(
+        state="waiting"
+    )
+    found = recommend.advise(data(), "broad", made)
+    assert found.value("strategy") == "pseudolabel-replay"
+    assert found.extrapolations == ("everything: no run has target and retention errors",)
+    assert "no two systems" in words.check(made)
+
+
 def test_with_runs_they_speak() -> None:
     """The best for the scope, how many runs say so, on how many systems; the new system is named as one."""
     found = recommend.advise(data(), "single-system", study())

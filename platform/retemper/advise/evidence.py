@@ -73,6 +73,9 @@ def tables(root: Path) -> pd.DataFrame | None:
 def scored(table: pd.DataFrame, scope: str) -> pd.DataFrame:
     """Finished rows with ``score``, ``way`` and ``block``; rows without what the scope needs are left out."""
     rows, settings = finished(table), _settings(table)
+    needed = ["target_force_rmse", *(["retention_force_rmse"] if WEIGHT[scope] else [])]
+    if rows.empty or any(name not in rows for name in needed):
+        return rows[:0].assign(way="", block="", score=math.nan)
     for axis in settings:
         rows[axis] = rows[axis].where(rows[axis] != "nan", OWN)  # an axis that the run's study did not have
     varied = [
@@ -82,9 +85,6 @@ def scored(table: pd.DataFrame, scope: str) -> pd.DataFrame:
     rows[WAY] = [", ".join([strategy, *of]) for strategy, of in zip(rows["strategy"], varied, strict=True)]
     others = [name for name in axes_of(rows) if name not in ("strategy", "seed", "size", *settings)]
     rows[BLOCK] = [" ".join(map(str, levels)) for levels in rows[["study", *others, "train"]].to_numpy()]
-    needed = ["target_force_rmse", *(["retention_force_rmse"] if WEIGHT[scope] else [])]
-    if rows.empty or any(name not in rows for name in needed):
-        return rows.assign(score=math.nan)[:0]
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = [np.log(rows[name].to_numpy(float)) for name in needed]
     score = logs[0] + (WEIGHT[scope] * logs[1] if WEIGHT[scope] else 0.0)
@@ -104,7 +104,7 @@ def like(table: pd.DataFrame, **levels: str) -> pd.DataFrame:
 def usual(table: pd.DataFrame) -> dict[str, str]:
     """The foundation and the E0s that most finished runs have."""
     rows = finished(table)
-    return {axis: str(rows[axis].mode()[0]) for axis in ("foundation", "e0s")}
+    return {axis: str(rows[axis].mode()[0]) for axis in ("foundation", "e0s") if len(rows)}
 
 
 def _settings(table: pd.DataFrame) -> list[str]:
@@ -155,7 +155,9 @@ def contributions(
 def ranking(table: pd.DataFrame, scope: str, size: float | None = None) -> Ranking | None:
     """Ways for a scope; `None` without runs. A way that was compared on one system alone needs to be the only case."""
     rows = scored(table, scope)
-    found = contributions(rows, WAY, [BLOCK], size) if len(rows) else {}
+    if rows.empty:
+        return None
+    found = contributions(rows, WAY, [BLOCK], size)
     shared = rows[rows[WAY].isin(list(found)) & (rows.groupby(BLOCK)[WAY].transform("nunique") > 1)]
     tried = shared.groupby(WAY)["system"].nunique()
     kept = [name for name in found if tried.get(name, 0) >= min(2, shared["system"].nunique())]
