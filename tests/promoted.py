@@ -29,7 +29,7 @@ GATES = [
 def set_gates(root: Path, gates: list[dict[str, Any]], **more: Any) -> Settings:
     """Write ``promotion`` into ``params.yaml``."""
     params = yaml.safe_load((root / "params.yaml").read_text())
-    params["promotion"] = {"gates": gates, "resamples": 1000, **more}
+    params["promotion"] = {"gates": gates, **more}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return load_settings(root / "params.yaml")
 

@@ -128,8 +128,8 @@ def write_training(
     )
 
 
-def measured(force: float, energy: float, spread: float = 0.05) -> dict[str, Any]:
-    """One M of ``metrics.json`` with intervals of `spread` either side."""
+def measured(force: float, energy: float, spread: float = 0.05, own: float | None = None) -> dict[str, Any]:
+    """One M of ``metrics.json`` with intervals of `spread` either side; `own` is the foundation's, on its own set."""
 
     def value(centre: float) -> dict[str, float]:
         return {"value": centre, "low": centre * (1 - spread), "high": centre * (1 + spread)}
@@ -140,6 +140,8 @@ def measured(force: float, energy: float, spread: float = 0.05) -> dict[str, Any
     }
     return {
         "n_frames": 4,
+        "n_groups": 4,
+        **({} if own is None else {"forgetting_ratio": value(force / own)}),
         "energy_mae": value(0.8 * energy),
         "energy_rmse": value(energy),
         "force_mae": value(0.7 * force),
@@ -178,10 +180,10 @@ def write_evaluation(
     for seed in force:
         seeds[str(seed)] = {
             "target": measured(force[seed], energy, spread),
-            "retention": measured(retention[seed], 30.0, spread),
+            "retention": measured(retention[seed], 30.0, spread, own),
         }
         if replay_head is not None:
-            seeds[str(seed)]["retention_replay_head"] = measured(replay_head[seed], 25.0, spread)
+            seeds[str(seed)]["retention_replay_head"] = measured(replay_head[seed], 25.0, spread, own)
     totals = {
         "target": both(list(force.values()), energy),
         "retention": both(list(retention.values()), 30.0),
@@ -195,7 +197,8 @@ def write_evaluation(
         folder / "metrics.json",
         {"name": name, "system": "salt", "foundation": "tiny", "identity": identity, "seeds": seeds, "summary": totals},
     )
-    write_frames_csv(folder / "frames.csv", {"target": force, "retention": retention}, energy)
+    sets = {"target": force, "retention": retention} | ({"retention_replay_head": replay_head} if replay_head else {})
+    write_frames_csv(folder / "frames.csv", sets, energy)
     random = np.random.default_rng(0)
     rows = []
     for seed in force:
@@ -207,7 +210,7 @@ def write_evaluation(
 
 
 def write_frames_csv(path: Path, sets: Mapping[str, Mapping[int, float]], energy: float, frames: int = 40) -> None:
-    """Errors of each frame with exactly the RMSE asked for; hard frames are hard for every model."""
+    """Errors of each frame, four a group, with exactly the RMSE asked for; hard frames are hard for every model."""
     hard = np.random.default_rng(1).lognormal(0.0, 0.5, frames)
     rows = []
     for part, by_seed in sets.items():
@@ -222,6 +225,7 @@ def write_frames_csv(path: Path, sets: Mapping[str, Mapping[int, float]], energy
                     "frame": index,
                     "n_atoms": 7,
                     "config_type": "salt",
+                    "group": f"trajectory {index // 4}",
                 }
                 rows.append({**row, "energy_error": energy * (-1) ** index, "force_rmse": own[index]})
     write_table(path, rows)

@@ -21,7 +21,7 @@ BASE: dict[str, Any] = {
     "e0s": {"force": True},
     "replay": {"number": 6, "valid": 3, "select": "random"},
     "finetune": {"epochs": 3, "batch_size": 4, "dtype": "float64"},
-    "evaluate": {"bootstrap": 100},
+    "evaluate": {"confidence": 0.9},
 }
 CENTRE = {"system": "salt", "foundation": "tiny", "strategy": "naive", "size": 8}
 

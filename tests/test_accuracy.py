@@ -1,6 +1,8 @@
-"""Error metrics by hand, bootstrap intervals against the analytic ones."""
+"""Error metrics by hand, intervals against the analytic ones."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from retemper import accuracy
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, STRESS
 from retemper.inference import Predictions
+
+GROUPS = ["water", "hydrochloric acid", "salt"]
 
 
 def example() -> tuple[list[Atoms], Predictions]:
@@ -33,7 +37,7 @@ def example() -> tuple[list[Atoms], Predictions]:
 
 def test_metrics_by_hand() -> None:
     frames, predicted = example()
-    errors = accuracy.frame_errors(frames, predicted)
+    errors = accuracy.frame_errors(frames, predicted, GROUPS)
     assert accuracy.values(errors) == pytest.approx(
         {
             "energy_mae": 1.0,
@@ -45,7 +49,7 @@ def test_metrics_by_hand() -> None:
         }
     )
     np.testing.assert_allclose(errors.force_rmse, [np.sqrt(300 / 9), np.sqrt(900 / 6), 0.0], atol=1e-9)
-    report = accuracy.summarise(errors, accuracy.resampled(errors, 200), 0.95)
+    report = accuracy.summarise(errors, 0.95)
     assert report["by_config_type"]["dry"]["n_frames"] == 2
     assert report["by_config_type"]["dry"]["energy_rmse"] == pytest.approx(np.sqrt(2.0))
     assert report["by_config_type"]["wet"]["force_rmse"] == pytest.approx(np.sqrt(300 / 9))
@@ -58,8 +62,8 @@ def test_metrics_by_hand() -> None:
 
 def test_an_energy_shift_moves_energies_alone() -> None:
     frames, predicted = example()
-    shifted = accuracy.values(accuracy.frame_errors(frames, predicted, np.array([-0.003, 0.004, 0.0])))
-    plain = accuracy.values(accuracy.frame_errors(frames, predicted))
+    shifted = accuracy.values(accuracy.frame_errors(frames, predicted, GROUPS, np.array([-0.003, 0.004, 0.0])))
+    plain = accuracy.values(accuracy.frame_errors(frames, predicted, GROUPS))
     assert shifted["energy_rmse"] == pytest.approx(0.0, abs=1e-9)
     assert shifted["force_rmse"] == plain["force_rmse"]
 
@@ -67,9 +71,9 @@ def test_an_energy_shift_moves_energies_alone() -> None:
 def test_no_stress_anywhere_is_null() -> None:
     frames, predicted = example()
     errors = accuracy.frame_errors(
-        frames[:2], Predictions(predicted.energy[:2], predicted.forces[:2], predicted.stress[:2], "")
+        frames[:2], Predictions(predicted.energy[:2], predicted.forces[:2], predicted.stress[:2], ""), GROUPS[:2]
     )
-    report = accuracy.summarise(errors, accuracy.resampled(errors, 100), 0.95)
+    report = accuracy.summarise(errors, 0.95)
     assert report["stress_mae"] is None and report["stress_rmse"] is None
 
 
@@ -77,7 +81,7 @@ def test_frames_without_labels_are_named() -> None:
     frames, predicted = example()
     del frames[1].info[ENERGY]
     with pytest.raises(RetemperError, match="frame 1 .* has no reference labels"):
-        accuracy.frame_errors(frames, predicted)
+        accuracy.frame_errors(frames, predicted, GROUPS)
 
 
 def gaussian(n: int, sigma: float, seed: int) -> accuracy.FrameErrors:
@@ -88,6 +92,7 @@ def gaussian(n: int, sigma: float, seed: int) -> accuracy.FrameErrors:
     return accuracy.FrameErrors(
         n_atoms=np.ones(n, dtype=int),
         config_type=["a"] * n,
+        group=[str(k) for k in range(n)],
         energy=rng.normal(scale=sigma, size=n),
         force_abs=np.abs(forces).sum(axis=1),
         force_sq=(forces**2).sum(axis=1),
@@ -103,8 +108,7 @@ def test_intervals_are_the_analytic_ones_for_gaussian_errors() -> None:
     """
     n, sigma = 2000, 25.0
     errors = gaussian(n, sigma, seed=1)
-    samples = accuracy.resampled(errors, 4000)
-    report = accuracy.summarise(errors, samples, 0.9)
+    report = accuracy.summarise(errors, 0.9)
     for name, degrees in (("energy_rmse", n), ("force_rmse", 3 * n)):
         low, high = np.sqrt(stats.chi2.ppf([0.05, 0.95], degrees) / degrees)
         measured = report[name]
@@ -120,23 +124,30 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     """Of 300 experiments with 200 frames, an 80 % interval misses the true RMSE in some 60."""
     misses = 0
     for seed in range(300):
-        errors = gaussian(200, 10.0, seed)
-        low, high = accuracy.percentiles(accuracy.resampled(errors, 300, seed=seed)["energy_rmse"], 0.8)
-        misses += not low < 10.0 < high
-    low_count, high_count = stats.binom.ppf([1e-4, 1 - 1e-4], 300, 0.23)  # percentile intervals are slightly narrow
+        found = accuracy.summarise(gaussian(200, 10.0, seed), 0.8)["energy_rmse"]
+        misses += not found["low"] < 10.0 < found["high"]
+    low_count, high_count = stats.binom.ppf([1e-4, 1 - 1e-4], 300, 0.2)
     assert low_count <= misses <= high_count
 
 
-def test_resampling_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = gaussian(50, 1.0, 0)
-    whole = accuracy.resampled(errors, 100)
-    monkeypatch.setattr(accuracy, "_CHUNK", 700)
-    for name, samples in accuracy.resampled(errors, 100).items():
-        np.testing.assert_array_equal(samples, whole[name])
+def test_one_group_has_no_interval() -> None:
+    errors = dataclasses.replace(gaussian(50, 10.0, 0), group=["one trajectory"] * 50)
+    report = accuracy.summarise(errors, 0.95)
+    assert report["n_groups"] == 1 and report["energy_rmse"]["low"] is report["energy_rmse"]["high"] is None
 
 
-def test_over_seeds() -> None:
-    samples = [np.linspace(0, 1, 1001), np.linspace(1, 2, 1001)]
-    summary = accuracy.over_seeds([0.4, 1.6], samples, 0.9)
-    assert summary == pytest.approx({"mean": 1.0, "std": np.sqrt(0.72), "low": 0.55, "high": 1.45})
-    assert accuracy.over_seeds([0.4], samples[:1], 0.9)["std"] is None
+def test_over_seeds_and_ratio() -> None:
+    """Errors of one frame doubled: mean, deviation and ratio by hand, each with the interval over groups."""
+    one, base = gaussian(60, 10.0, 0), gaussian(60, 20.0, 3)
+    two = dataclasses.replace(one, energy=2 * one.energy)
+    first = accuracy.values(one)["energy_rmse"]
+    found = accuracy.over_seeds([one, two], "energy_rmse", 0.9)
+    assert found is not None
+    assert (found["mean"], found["std"]) == pytest.approx((1.5 * first, first / np.sqrt(2)))
+    alone = accuracy.over_seeds([one], "energy_rmse", 0.9)
+    assert alone is not None and alone["std"] is None
+    low, high = (found[bound] / alone[bound] for bound in ("low", "high"))
+    assert (low, high) == pytest.approx((1.5, 1.5))
+    ratio = accuracy.ratio_over_seeds([one, two], base, "energy_rmse", 0.9)
+    assert ratio["mean"] == pytest.approx(1.5 * first / accuracy.values(base)["energy_rmse"])
+    assert accuracy.over_seeds([one], "stress_rmse", 0.9) is None

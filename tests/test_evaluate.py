@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from conftest import TINY_ELEMENTS
 
-from retemper import evaluate, inference
+from retemper import accuracy, evaluate, inference
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
 from retemper.frames import ENERGY, FORCES, STRESS, write_frames
@@ -112,7 +112,7 @@ class Project:
                 "strategies": ["naive", "replay"],
                 "seeds": [1, 2],
                 "dataset": {"files": ["x"], "level_of_theory": "none"},
-                "evaluate": {"bootstrap": 200, "backend": "torch", **options},
+                "evaluate": {"backend": "torch", **options},
             }
         )
 
@@ -207,7 +207,8 @@ def test_tables(project: Project) -> None:
         evaluate.run("replay", project.settings, project.root)
     with (folder / "frames.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["seed", "set", "head", "frame", "n_atoms", "config_type", "energy_error", "force_rmse"]
+    errors = ["energy_error", "force_rmse"]
+    assert list(rows[0]) == ["seed", "set", "head", "frame", "n_atoms", "config_type", "group", *errors]
     assert [(r["set"], r["head"]) for r in rows].count(("retention_replay_head", "pt_head")) == 12
     own = [r for r in rows if r["set"] == "target"]
     total = sum(float(r["force_rmse"]) ** 2 * int(r["n_atoms"]) for r in own) / sum(int(r["n_atoms"]) for r in own)
@@ -225,15 +226,18 @@ def test_the_foundation_is_measured_when_its_results_are_of_other_frames(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = evaluate.context(project.settings, project.root)
-    stored, samples = evaluate.foundation_retention(here)
+    stored = evaluate.foundation_retention(here)
     assert "measuring" not in capsys.readouterr().out
     smaller = evaluate.context(project.settings_with({"max_retention": 5}), project.root)
-    computed, _ = evaluate.foundation_retention(smaller)
+    computed = evaluate.foundation_retention(smaller)
     assert "measuring the foundation again" in capsys.readouterr().out
     assert len(smaller.retention) == 5
-    assert stored == pytest.approx(rms(project.retention_noise), rel=1e-6)
-    assert computed != pytest.approx(stored, rel=1e-3)
-    assert evaluate.measure(here, here.model, here.head, here.retention).samples["force_rmse"] == pytest.approx(samples)
+    rmse = accuracy.values(stored)["force_rmse"]
+    assert rmse == pytest.approx(rms(project.retention_noise), rel=1e-6)
+    assert accuracy.values(computed)["force_rmse"] != pytest.approx(rmse, rel=1e-3)
+    again = evaluate.measure(here, here.model, here.head, here.retention).errors
+    assert again.force_sq == pytest.approx(stored.force_sq)
+    assert again.group == stored.group
 
 
 def test_a_retention_structure_that_was_replayed_is_an_error(project: Project, tmp_path: Path) -> None:

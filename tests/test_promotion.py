@@ -29,11 +29,11 @@ def test_from_gates_to_champion_and_back(project: Path, capsys: pytest.CaptureFi
     assert [json.loads(line)["alias"] for line in told.read_text().splitlines()] == ["champion", "challenger"]
     assert read_json(project / "runs/promote/verdict.json") == content
     table = (project / "runs/promote/verdict.md").read_text()
-    assert "| target.force_rmse ≤ 60 meV/Å | 30 [28.5, 31.5] | passed | holds |" in table
+    assert "| target.force_rmse ≤ 60 meV/Å | 30 [28.5, 31.5], 4 groups | passed | holds |" in table
     version: Any = connect(project).get_model_version("salt", "1")
     assert version.tags["verdict"] == "passed"
     assert version.description.count("## Gates") == 1 and "| target.force_rmse ≤ 60 meV/Å | 30" in version.description
-    assert version.tags["gate.01 target.force_rmse"] == "passed: ≤ 60 meV/Å; 30 [28.5, 31.5]; holds"
+    assert version.tags["gate.01 target.force_rmse"] == "passed: ≤ 60 meV/Å; 30 [28.5, 31.5], 4 groups; holds"
     assert "-66." in version.tags["gate.02 target.force_rmse"]  # 30 of 90
 
     again = promote.run(project, settings)  # nothing new: nothing moves

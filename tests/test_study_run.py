@@ -43,7 +43,7 @@ def test_keys_name_everything_that_decides(root: Path) -> None:
     before = by_name(runs(root))
     keys = {name: one.keys for name, one in before.items()}
     assert len({one["run"] for one in keys.values()}) == 4
-    for section, change in (("finetune", {"epochs": 4}), ("evaluate", {"bootstrap": 200}), ("dataset", {"seed": 3})):
+    for section, change in (("finetune", {"epochs": 4}), ("evaluate", {"confidence": 0.8}), ("dataset", {"seed": 3})):
         after = by_name(runs(root, base={**BASE, section: {**BASE[section], **change}}))
         assert all(after[name].key != before[name].key for name in before), section
     for path, changed in (

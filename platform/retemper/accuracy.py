@@ -1,10 +1,11 @@
-"""Errors of predictions against reference labels, with bootstrap confidence intervals over frames.
+"""Errors of predictions against reference labels, with confidence intervals over groups of frames.
 
 Units: energies meV/atom, force components meV/A, stress components meV/A^3.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +13,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper import statistics
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, STRESS
 from retemper.inference import Predictions, has_stress, name_of
 
 METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse", "stress_mae", "stress_rmse")
-BOOTSTRAP_SEED = 0  # one resampling of the same frames for every model: differences and ratios are paired
-_CHUNK = 4_000_000  # resampled frames held in memory at a time
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class FrameErrors:
 
     n_atoms: np.ndarray  # [n]
     config_type: list[str]  # n
+    group: list[str]  # n: trajectory or molecule; frames of one group are not independent
     energy: np.ndarray  # [n] signed error per atom
     force_abs: np.ndarray  # [n] sum over the 3 n_atoms components of |error|
     force_sq: np.ndarray  # [n] sum of error^2
@@ -50,7 +51,9 @@ def stress_matrix(value: Any) -> np.ndarray:
     return array.reshape(3, 3)
 
 
-def frame_errors(frames: Sequence[Atoms], predicted: Predictions, shift: np.ndarray | None = None) -> FrameErrors:
+def frame_errors(
+    frames: Sequence[Atoms], predicted: Predictions, groups: Sequence[str], shift: np.ndarray | None = None
+) -> FrameErrors:
     """Errors of `predicted` against the frames' ``REF_*`` labels.
 
     Parameters
@@ -59,6 +62,8 @@ def frame_errors(frames: Sequence[Atoms], predicted: Predictions, shift: np.ndar
         Labelled structures; stress counts where a frame that is periodic in 3D has ``REF_stress``.
     predicted
         Predictions for them.
+    groups
+        [n] the group of each frame (`retemper.grouping.groups_of`).
     shift
         [n] eV added to the predicted energies (an exchange of atomic reference energies).
 
@@ -93,6 +98,7 @@ def frame_errors(frames: Sequence[Atoms], predicted: Predictions, shift: np.ndar
     return FrameErrors(
         n_atoms=np.array([len(atoms) for atoms in frames]),
         config_type=[str(atoms.info.get("config_type", "Default")) for atoms in frames],
+        group=list(groups),
         energy=energy,
         force_abs=force_abs,
         force_sq=force_sq,
@@ -103,7 +109,7 @@ def frame_errors(frames: Sequence[Atoms], predicted: Predictions, shift: np.ndar
     )
 
 
-# ------------------------------------------------------------------ metrics and their resampling
+# ------------------------------------------------------------------ metrics and their intervals
 
 
 def _columns(errors: FrameErrors) -> np.ndarray:
@@ -124,68 +130,77 @@ def _columns(errors: FrameErrors) -> np.ndarray:
     )
 
 
-def _from_sums(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics from sums [..., 9] over frames; NaN where nothing was summed."""
+def _places(metric: str) -> tuple[int, int]:
+    """Columns of `_columns` that hold a metric's count and its sum."""
+    quantity, _, kind = metric.partition("_")
+    first = 3 * ("energy", "force", "stress").index(quantity)
+    return first, first + (1 if kind == "mae" else 2)
+
+
+def power(metric: str) -> float:
+    """1 for a mean absolute error, 1/2 for a root mean square."""
+    return 1.0 if metric.endswith("_mae") else 0.5
+
+
+def _from_sums(sums: np.ndarray) -> dict[str, float]:
+    """Metrics from sums [9] over frames; NaN where nothing was summed."""
     result = {}
     with np.errstate(invalid="ignore", divide="ignore"):
-        for k, quantity in enumerate(("energy", "force", "stress")):
-            count, absolute, square = (sums[..., 3 * k + j] for j in range(3))
-            result[f"{quantity}_mae"] = absolute / count
-            result[f"{quantity}_rmse"] = np.sqrt(square / count)
+        for metric in METRICS:
+            count, total = _places(metric)
+            result[metric] = float((sums[total] / sums[count]) ** power(metric))
     return result
 
 
 def values(errors: FrameErrors) -> dict[str, float]:
     """Each of `METRICS` over all frames; NaN for stress without stress labels."""
-    return {name: float(value) for name, value in _from_sums(_columns(errors).sum(axis=0)).items()}
+    return _from_sums(_columns(errors).sum(axis=0))
 
 
-def resampled(errors: FrameErrors, resamples: int, seed: int = BOOTSTRAP_SEED) -> dict[str, np.ndarray]:
-    """Each of `METRICS` on `resamples` bootstrap samples of the frames: name -> [resamples].
+def sums(errors: FrameErrors, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """[n_groups] what a metric divides by, and [n_groups] what it sums, of each group that has the label."""
+    count, total = _places(metric)
+    by_group = statistics.group_sums(errors.group, _columns(errors)[:, [count, total]])
+    labelled = by_group[:, 0] > 0
+    return by_group[labelled, 0], by_group[labelled, 1]
 
-    Whole frames are drawn with replacement (Efron and Tibshirani, An Introduction to the
-    Bootstrap, 1993, ch. 6), because the atoms of a frame are not independent. The draws depend
-    on the number of frames and the seed alone.
+
+def bounds(estimate: statistics.Estimate, value: float, confidence: float) -> dict[str, float | None]:
+    """Bounds of a two-sided interval around `value`, whose logarithm `estimate` is about; `None`: not known."""
+    reach = estimate.reach(statistics.two_sided(confidence))
+    low, high = (value * statistics.exp(-reach), value * statistics.exp(reach)) if value > 0 else (value, value)
+    known = math.isfinite(reach) and math.isfinite(high)
+    return {"low": low if known else None, "high": high if known else None}
+
+
+def summarise(errors: FrameErrors, confidence: float) -> dict[str, Any]:
+    """The errors of one model on one set: each metric with its interval, by configuration type, by element.
+
+    Returns
+    -------
+    dict
+        ``n_frames``, ``n_groups``; each of `METRICS` as ``{"value", "low", "high"}`` (bounds over groups, `None` where
+        there is one group), `None` without labels; ``by_config_type``; ``by_element``.
     """
     columns = _columns(errors)
-    n = len(columns)
-    rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK // n)
-    sums = []
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-        sums.append(counts @ columns)
-    return _from_sums(np.concatenate(sums))
-
-
-def percentiles(samples: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Percentile interval of bootstrap samples; NaN samples (no frame with the label drawn) do not count."""
-    tail = 50.0 * (1.0 - confidence)
-    low, high = np.nanpercentile(samples, [tail, 100.0 - tail])
-    return float(low), float(high)
-
-
-def summarise(errors: FrameErrors, samples: dict[str, np.ndarray], confidence: float) -> dict[str, Any]:
-    """The errors of one model on one set: each metric with its interval, by configuration type, by element."""
-    result: dict[str, Any] = {"n_frames": len(errors.energy)}
-    for name, value in values(errors).items():
+    every = _from_sums(columns.sum(axis=0))
+    result: dict[str, Any] = {"n_frames": len(errors.energy), "n_groups": len(set(errors.group))}
+    for name, value in every.items():
         if np.isnan(value):
             result[name] = None
-        else:
-            low, high = percentiles(samples[name], confidence)
-            result[name] = {"value": value, "low": low, "high": high}
+            continue
+        count, total = sums(errors, name)
+        estimate = statistics.log_error(count, total[:, None], power(name))
+        result[name] = {"value": value, **bounds(estimate, value, confidence)}
     types = np.array(errors.config_type)
-    columns = _columns(errors)
     result["by_config_type"] = {}
     for config_type in sorted(set(errors.config_type)):
         own = types == config_type
         part = _from_sums(columns[own].sum(axis=0))
         result["by_config_type"][config_type] = {
             "n_frames": int(own.sum()),
-            "energy_rmse": float(part["energy_rmse"]),
-            "force_rmse": float(part["force_rmse"]),
+            "energy_rmse": part["energy_rmse"],
+            "force_rmse": part["force_rmse"],
         }
     result["by_element"] = {
         symbol: {"n_atoms": n, "force_mae": absolute / (3 * n), "force_rmse": float(np.sqrt(square / (3 * n)))}
@@ -194,12 +209,36 @@ def summarise(errors: FrameErrors, samples: dict[str, np.ndarray], confidence: f
     return result
 
 
-def over_seeds(seeds: Sequence[float], samples: Sequence[np.ndarray], confidence: float) -> dict[str, float | None]:
-    """Mean and standard deviation over seeds, and the bootstrap interval of the mean.
+def over_seeds(seeds: Sequence[FrameErrors], metric: str, confidence: float) -> dict[str, float | None] | None:
+    """Mean and standard deviation over seeds, and the interval of the mean; `None` without labels.
 
-    The interval says how far the mean would move with other test frames; the standard deviation
+    The interval says how far the mean would move with other groups of test frames; the standard deviation
     (n - 1; None for one seed) how far a model would move with another training seed.
     """
-    low, high = percentiles(np.mean(np.stack(list(samples)), axis=0), confidence)
-    spread = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
-    return {"mean": float(np.mean(seeds)), "std": spread, "low": low, "high": high}
+    each = [values(errors)[metric] for errors in seeds]
+    if np.isnan(each).any():
+        return None
+    count = sums(seeds[0], metric)[0]
+    totals = np.stack([sums(errors, metric)[1] for errors in seeds], axis=1)
+    estimate = statistics.log_error(count, totals, power(metric))
+    return {**_mean(each), **bounds(estimate, float(np.mean(each)), confidence)}
+
+
+def ratio(ours: FrameErrors, theirs: FrameErrors, metric: str, confidence: float) -> dict[str, float | None]:
+    """Ratio of two models' errors on the same frames, with its interval over groups."""
+    found = ratio_over_seeds([ours], theirs, metric, confidence)
+    return {"value": found["mean"], "low": found["low"], "high": found["high"]}
+
+
+def ratio_over_seeds(
+    seeds: Sequence[FrameErrors], base: FrameErrors, metric: str, confidence: float
+) -> dict[str, float | None]:
+    """Mean over seeds of the ratio of their error to that of `base` on the same frames, as `over_seeds`."""
+    each = [values(errors)[metric] / values(base)[metric] for errors in seeds]
+    totals = np.stack([sums(errors, metric)[1] for errors in seeds], axis=1)
+    estimate = statistics.log_ratio(totals, sums(base, metric)[1][:, None], power(metric))
+    return {**_mean(each), **bounds(estimate, float(np.mean(each)), confidence)}
+
+
+def _mean(each: Sequence[float]) -> dict[str, float | None]:
+    return {"mean": float(np.mean(each)), "std": float(np.std(each, ddof=1)) if len(each) > 1 else None}

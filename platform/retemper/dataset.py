@@ -20,7 +20,7 @@ from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, require_space, write_json
 from retemper.foundations import find
 from retemper.frames import ENERGY, stream_frames, write_frames
-from retemper.grouping import Grouping, group_frames
+from retemper.grouping import Grouping, group_frames, groups_of
 from retemper.labels import is_free_atom, stream_labels, stress_warnings
 from retemper.manifest import describe, reason_kind, summary
 from retemper.settings import Dataset, Settings
@@ -263,8 +263,8 @@ def _split(
     for part in parts:
         if part.name in dataset.test_files:
             given.append(frames[np.isin(frames, part.frames)])
-            for k in given[-1]:
-                store.note(int(k), "group", f"test file {part.name}")
+            for k, group in zip(given[-1].tolist(), groups_of(Picked(store, given[-1])), strict=True):
+                store.note(k, "group", f"test file {part.name}: {group}")
     frames = np.setdiff1d(frames, np.concatenate(given)) if given else frames
     test = 0.0 if dataset.test_files else dataset.test
     grouping = group_frames(Picked(store, frames), dataset.group, dataset.valid, test or dataset.valid)

@@ -17,6 +17,7 @@ from retemper.errors import RetemperError
 from retemper.files import atomic_folder, read_json, sha256, write_json
 from retemper.foundations import find, weights
 from retemper.frames import FORCES, is_isolated_atom, labels_hash, read_frames
+from retemper.grouping import groups_of
 from retemper.replay import audit
 from retemper.settings import Settings
 
@@ -32,7 +33,6 @@ class Measured:
 
     head: str
     errors: FrameErrors
-    samples: dict[str, np.ndarray]  # bootstrap samples of each metric
     report: dict[str, Any]
     parity: list[tuple[float, float]]  # reference, predicted force components, eV/A
 
@@ -106,16 +106,17 @@ def measure(
     shift = None
     if exchange is not None:
         shift = reference_energies(frames, exchange[1]) - reference_energies(frames, exchange[0])
-    errors = accuracy.frame_errors(frames, predicted, shift)
-    samples = accuracy.resampled(errors, options.bootstrap)
-    report = accuracy.summarise(errors, samples, options.confidence)
+    groups = groups_of(frames)
+    errors = accuracy.frame_errors(frames, predicted, groups, shift)
+    report = accuracy.summarise(errors, options.confidence)
     if exchange is not None:
-        report["energy_rmse_unshifted"] = accuracy.values(accuracy.frame_errors(frames, predicted))["energy_rmse"]
+        unshifted = accuracy.frame_errors(frames, predicted, groups)
+        report["energy_rmse_unshifted"] = accuracy.values(unshifted)["energy_rmse"]
     reference = np.concatenate([atoms.arrays[FORCES].ravel() for atoms in frames])
     values = np.concatenate([forces.ravel() for forces in predicted.forces])
     chosen = np.random.default_rng(SUBSET_SEED).permutation(len(reference))[:PARITY]
     parity = [(float(reference[i]), float(values[i])) for i in np.sort(chosen)]
-    return Measured(head, errors, samples, report, parity)
+    return Measured(head, errors, report, parity)
 
 
 def foundation_itself(here: Context) -> dict[str, Measured]:
@@ -155,8 +156,8 @@ def identity(here: Context) -> dict[str, str]:
     }
 
 
-def foundation_retention(here: Context) -> tuple[float, np.ndarray]:
-    """The foundation's force RMSE on the retention set and its bootstrap samples, meV/A.
+def foundation_retention(here: Context) -> FrameErrors:
+    """The foundation's errors on the retention set; of those read from a file only the forces count.
 
     Read from ``runs/evaluate/foundation`` when that was measured on the same frames with the
     same weights, else computed.
@@ -171,19 +172,45 @@ def foundation_retention(here: Context) -> tuple[float, np.ndarray]:
             n_atoms = np.array([int(row["n_atoms"]) for row in rows])
             square = np.array([float(row["force_rmse"]) for row in rows]) ** 2 * 3 * n_atoms
             nothing = np.zeros(len(rows))
-            errors = FrameErrors(
-                n_atoms, [""] * len(rows), nothing, nothing, square, nothing, nothing, nothing.astype(int)
+            return FrameErrors(
+                n_atoms=n_atoms,
+                config_type=[row["config_type"] for row in rows],
+                group=groups_of(here.retention),
+                energy=nothing,
+                force_abs=nothing,
+                force_sq=square,
+                stress_abs=nothing,
+                stress_sq=nothing,
+                n_stress=nothing.astype(int),
             )
-            samples = accuracy.resampled(errors, here.settings.evaluate.bootstrap)
-            return accuracy.values(errors)["force_rmse"], samples["force_rmse"]
         print(
             "evaluate: runs/evaluate/foundation is of other frames or weights: measuring the foundation again",
             flush=True,
         )
     else:
         print("evaluate: runs/evaluate/foundation is not there: measuring the foundation", flush=True)
-    measured = measure(here, here.model, here.head, here.retention)
-    return accuracy.values(measured.errors)["force_rmse"], measured.samples["force_rmse"]
+    return measure(here, here.model, here.head, here.retention).errors
+
+
+def forgetting(here: Context, name: str, seeds: dict[str, dict[str, Measured]]) -> dict[str, dict[str, float | None]]:
+    """Force RMSE on the retention set over the foundation's own: means over seeds by head; each seed's into its report.
+
+    The labels of the retention set are of the foundation's level of theory. Where the target's is another, the ratio
+    holds the change of the level as well as what was forgotten.
+    """
+    first, summary = next(iter(seeds.values())), {}
+    if RETENTION not in first:
+        return {}
+    base = first[RETENTION].errors if name == FOUNDATION else foundation_retention(here)
+    confidence = here.settings.evaluate.confidence
+    for part, key in ((RETENTION, "forgetting_ratio"), (REPLAY_HEAD, "forgetting_ratio_replay_head")):
+        if part not in first:
+            continue
+        for parts in seeds.values():
+            parts[part].report["forgetting_ratio"] = accuracy.ratio(parts[part].errors, base, "force_rmse", confidence)
+        every = [parts[part].errors for parts in seeds.values()]
+        summary[key] = accuracy.ratio_over_seeds(every, base, "force_rmse", confidence)
+    return summary
 
 
 # ------------------------------------------------------------------ the stage
@@ -212,13 +239,14 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
         for seed in sorted(read_json(folder / "summary.json")["seeds"], key=int):
             seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / "model.model")
             _say(name, seed, seeds[seed])
+    summary = _summary(here, name, seeds)
     metrics = {
         "name": name,
         "system": settings.system,
         "foundation": settings.foundation,
         "identity": identity(here),
         "seeds": {seed: {part: m.report for part, m in parts.items()} for seed, parts in seeds.items()},
-        "summary": _summary(here, name, seeds),
+        "summary": summary,
     }
     with atomic_folder(root / "runs/evaluate" / name) as out:
         write_json(out / "metrics.json", metrics)
@@ -238,40 +266,27 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
 
 def _summary(here: Context, name: str, seeds: dict[str, dict[str, Measured]]) -> dict[str, Any]:
     confidence = here.settings.evaluate.confidence
-    first = next(iter(seeds.values()))
     summary: dict[str, Any] = {TARGET: None, RETENTION: None, "forgetting_ratio": None}
-    for part in first:
-        summary[part] = {}
-        for metric in accuracy.METRICS:
-            values = [accuracy.values(parts[part].errors)[metric] for parts in seeds.values()]
-            samples = [parts[part].samples[metric] for parts in seeds.values()]
-            summary[part][metric] = None if np.isnan(values).any() else accuracy.over_seeds(values, samples, confidence)
-    if RETENTION in first:
-        if name == FOUNDATION:
-            own = first[RETENTION]
-            base, base_samples = accuracy.values(own.errors)["force_rmse"], own.samples["force_rmse"]
-        else:
-            base, base_samples = foundation_retention(here)
-        for part, key in ((RETENTION, "forgetting_ratio"), (REPLAY_HEAD, "forgetting_ratio_replay_head")):
-            if part in first:
-                values = [accuracy.values(parts[part].errors)["force_rmse"] / base for parts in seeds.values()]
-                samples = [parts[part].samples["force_rmse"] / base_samples for parts in seeds.values()]
-                summary[key] = accuracy.over_seeds(values, samples, confidence)
-    return summary
+    for part in next(iter(seeds.values())):
+        every = [parts[part].errors for parts in seeds.values()]
+        summary[part] = {metric: accuracy.over_seeds(every, metric, confidence) for metric in accuracy.METRICS}
+    return summary | forgetting(here, name, seeds)
 
 
 def _say(name: str, seed: str, parts: dict[str, Measured]) -> None:
     for part, measured in parts.items():
         r = measured.report
+        force = r["force_rmse"]
+        interval = "" if force["low"] is None else f" [{force['low']:.1f}, {force['high']:.1f}]"
         print(
-            f"evaluate: {name} seed {seed}, {part} ({r['n_frames']} structures, head {measured.head}): "
-            f"energy RMSE {r['energy_rmse']['value']:.1f} meV/atom, force RMSE {r['force_rmse']['value']:.1f} "
-            f"[{r['force_rmse']['low']:.1f}, {r['force_rmse']['high']:.1f}] meV/A",
+            f"evaluate: {name} seed {seed}, {part} ({r['n_frames']} structures, {r['n_groups']} groups, "
+            f"head {measured.head}): energy RMSE {r['energy_rmse']['value']:.1f} meV/atom, "
+            f"force RMSE {force['value']:.1f}{interval} meV/A",
             flush=True,
         )
 
 
-FRAME_COLUMNS = ("seed", "set", "head", "frame", "n_atoms", "config_type", "energy_error", "force_rmse")
+FRAME_COLUMNS = ("seed", "set", "head", "frame", "n_atoms", "config_type", "group", "energy_error", "force_rmse")
 
 
 def _frame_rows(seeds: dict[str, dict[str, Measured]]) -> Iterable[tuple[object, ...]]:
@@ -280,7 +295,8 @@ def _frame_rows(seeds: dict[str, dict[str, Measured]]) -> Iterable[tuple[object,
             e = m.errors
             rmse = e.force_rmse
             for i in range(len(e.energy)):
-                yield (seed, part, m.head, i, e.n_atoms[i], e.config_type[i], f"{e.energy[i]:.6g}", f"{rmse[i]:.9g}")
+                about = (seed, part, m.head, i, e.n_atoms[i], e.config_type[i], e.group[i])
+                yield (*about, f"{e.energy[i]:.6g}", f"{rmse[i]:.9g}")
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -40,7 +40,7 @@ def errors(model: Path, frames: list[Atoms]) -> dict[str, dict[str, float]]:
         )
         table[kind] = {
             "frames": len(chosen),
-            **accuracy.values(accuracy.frame_errors([frames[i] for i in chosen], part)),
+            **accuracy.values(accuracy.frame_errors([frames[i] for i in chosen], part, [kind] * len(chosen))),
         }
     return table
 

@@ -62,7 +62,7 @@ def group_frames(frames: Sequence[Atoms], group: str, valid: float, test: float)
     Parameters
     ----------
     frames
-        Sound frames in file order, with ``info["source"]`` as file:index.
+        Sound frames in file order, with ``info["source"]`` as file:index where they come from files.
     group
         ``dataset.group``.
     valid, test
@@ -93,6 +93,20 @@ def group_frames(frames: Sequence[Atoms], group: str, valid: float, test: float)
         if len(set(grouping.groups)) >= least and _sensible(grouping, min(valid, test)):
             return grouping
     return _by_blocks(frames, min(valid, test))
+
+
+def groups_of(frames: Sequence[Atoms]) -> list[str]:
+    """Group of each frame of a set that is not to be split: the info key ``group``, else the rules of ``auto``.
+
+    Frames of fewer than `MIN_FRAMES` that have no such key count alone.
+    """
+    given = [_value(frame, "group") for frame in frames]
+    known = [value for value in given if value is not None]
+    if len(known) == len(frames):
+        return known
+    if len(frames) < MIN_FRAMES:
+        return [str(k) for k in range(len(frames))]
+    return group_frames(frames, "auto", 0.1, 0.1).groups
 
 
 @dataclass(frozen=True)
@@ -182,8 +196,9 @@ def _by_blocks(frames: Sequence[Atoms], share: float) -> Grouping:
             if forgets or len(run) > most:
                 length = max(round(len(run) * share / 3), 5 * gap, 1)
             if not forgets and len(run) > most:
+                first = frames[run[0]].info.get("source", run[0])
                 warnings.append(
-                    f"the {len(run)} frames from {frames[run[0]].info['source']} on change slowly: blocks in different "
+                    f"the {len(run)} frames from {first} on change slowly: blocks in different "
                     "splits stay alike; name trajectories in an info key and set dataset.group to it"
                 )
         elif only_short:
@@ -200,7 +215,7 @@ def _trajectories(frames: Sequence[Atoms]) -> list[list[int]]:
     runs: list[list[int]] = []
     previous = None
     for k, frame in enumerate(frames):
-        this = (str(frame.info["source"]).rpartition(":")[0], frame.numbers.tobytes())
+        this = (str(frame.info.get("source", "")).rpartition(":")[0], frame.numbers.tobytes())
         if this == previous:
             runs[-1].append(k)
         else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from retemper import lineage
 from retemper.foundations import find
-from retemper.results import FOUNDATION, Results, forgetting_ratio, seed_value
+from retemper.results import Results, seed_value
 
 ROWS = (
     ("Target, energy RMSE (meV/atom)", "target", "energy_rmse"),
@@ -58,6 +59,11 @@ def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> s
     return "\n".join([*lines, f"- registered with {versions}", ""])
 
 
+def _interval(measured: Mapping[str, float | None]) -> str:
+    low, high = measured["low"], measured["high"]
+    return "one group: not known" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
 def _errors(evaluation: dict[str, Any] | None, results: Results, seed: int) -> list[str]:
     """Table of errors with their intervals over test frames."""
     level = f"{100 * results.settings.evaluate.confidence:g} % interval"
@@ -65,16 +71,15 @@ def _errors(evaluation: dict[str, Any] | None, results: Results, seed: int) -> l
     for label, part, quantity in ROWS:
         measured = seed_value(evaluation, seed, part, quantity)
         if measured is not None:
-            lines.append(f"| {label} | {measured['value']:.4g} | {measured['low']:.4g} to {measured['high']:.4g} |")
-    foundation = results.evaluations.get(FOUNDATION)
+            lines.append(f"| {label} | {measured['value']:.4g} | {_interval(measured)} |")
     for label, part in (("target head", "retention"), ("replay head", "retention_replay_head")):
-        ratio = forgetting_ratio(foundation, evaluation, seed, part)
+        ratio = seed_value(evaluation, seed, part, "forgetting_ratio")
         if ratio is not None:
-            lines.append(f"| Forgetting ratio, {label} | {ratio:.4g} | |")
+            lines.append(f"| Forgetting ratio, {label} | {ratio['value']:.4g} | {_interval(ratio)} |")
     return [
         *lines,
         "",
         "Retention is measured on held-out structures of the foundation's pretraining distribution; the forgetting "
-        "ratio is its force RMSE over the foundation's own on the same structures.",
+        "ratio is its force RMSE over the foundation's own on the same structures. Intervals: over groups of frames.",
         "",
     ]

@@ -21,7 +21,7 @@ from retemper.promotion import aliases, kept, measures
 from retemper.promotion.history import Model
 from retemper.promotion.load import CANDIDATE
 from retemper.promotion.lock import locked
-from retemper.results import FOUNDATION, Results, forgetting_ratio, read_results, seed_value, summary_value
+from retemper.results import FORGETTING, FOUNDATION, Results, read_results, seed_value, summary_value
 from retemper.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,14 +103,15 @@ def index(root: Path, settings: Settings, strategy: str) -> dict[str, Any]:
 
 def numbers(results: Results, strategy: str, seed: int) -> dict[str, Any]:
     """What a version is judged by: RMSE in meV/atom and meV/A, forgetting ratios, sha256 of the weights."""
-    evaluation, foundation = results.evaluations[strategy], results.evaluations.get(FOUNDATION)
+    evaluation = results.evaluations[strategy]
     found: dict[str, Any] = {}
     for part in ("target", "retention"):
         for quantity in ("energy_rmse", "force_rmse"):
             measured = seed_value(evaluation, seed, part, quantity)
             found[f"{part}_{quantity}"] = measured["value"] if measured else None
-    found["forgetting_ratio"] = forgetting_ratio(foundation, evaluation, seed)
-    found["forgetting_ratio_replay_head"] = forgetting_ratio(foundation, evaluation, seed, "retention_replay_head")
+    for part, name in FORGETTING.items():
+        ratio = seed_value(evaluation, seed, part, "forgetting_ratio")
+        found[name] = ratio["value"] if ratio else None
     robust = results.robustness.get(strategy, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
     found |= {f"robustness_{metric}": measured["value"] for metric, measured in robust.items()}
     found["sha256"] = results.trainings[strategy][seed].outcome["sha256"]

@@ -21,6 +21,7 @@ from retemper.settings import Settings
 FOUNDATION = "foundation"
 PARTS = ("target", "retention", "retention_replay_head")
 Name = TypeVar("Name", str, int)
+FORGETTING = {"retention": "forgetting_ratio", "retention_replay_head": "forgetting_ratio_replay_head"}  # by set
 QUANTITIES = ("energy_mae", "energy_rmse", "force_mae", "force_rmse", "stress_mae", "stress_rmse")
 
 
@@ -201,17 +202,6 @@ def seed_value(evaluation: dict[str, Any] | None, seed: int | str, part: str, qu
     return value if isinstance(value, dict) else None
 
 
-def forgetting_ratio(
-    results_foundation: dict[str, Any] | None, evaluation: dict[str, Any] | None, seed: int, part: str = "retention"
-) -> float | None:
-    """One seed's retention force RMSE over the foundation's own on the same frames (dimensionless)."""
-    own = seed_value(results_foundation, "0", "retention", "force_rmse")
-    model = seed_value(evaluation, seed, part, "force_rmse")
-    if own is None or model is None or not own["value"]:
-        return None
-    return model["value"] / own["value"]
-
-
 def evaluation_metrics(results: Results, name: str, seed: int) -> dict[str, float]:
     """One seed's numbers, flat: ``target.force_rmse``, ``target.force_rmse.low``, ``robustness.rss`` and so on."""
     evaluation = results.evaluations[name]
@@ -224,10 +214,9 @@ def evaluation_metrics(results: Results, name: str, seed: int) -> dict[str, floa
         for config_type, errors in measured.get("by_config_type", {}).items():
             if errors.get("force_rmse") is not None:
                 flat[f"{part}.force_rmse.{re.sub(r'[^A-Za-z0-9_. /-]', '_', config_type)}"] = errors["force_rmse"]
-    for part, key in (("retention", "forgetting_ratio"), ("retention_replay_head", "forgetting_ratio_replay_head")):
-        ratio = forgetting_ratio(results.evaluations.get(FOUNDATION), evaluation, seed, part)
-        if ratio is not None:
-            flat[key] = ratio
+    for part, key in FORGETTING.items():
+        for bound, number in (seed_value(evaluation, seed, part, "forgetting_ratio") or {}).items():
+            flat[key + ("" if bound == "value" else f".{bound}")] = number
     robust = results.robustness.get(name, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
     for metric, measured in robust.items():
         for part in ("value", "low", "high", "score"):

@@ -111,7 +111,6 @@ class Evaluate(Section):
     max_retention: int | None = Field(None, ge=1)  # a fixed random subset of it, for speed
     backend: Literal["auto", "torch", "symmetrix"] = "auto"
     dtype: Literal["float32", "float64"] = "float64"
-    bootstrap: int = Field(1000, ge=100)  # resamples over frames for the confidence intervals
     confidence: float = Field(0.95, gt=0.5, lt=1)
 
 
@@ -183,7 +182,10 @@ class Gate(Section):
     relative_to: Literal["champion", "foundation"] | None = None  # not worse than that by more than `margin`
     margin: float = 0.0  # share of the reference's error; in the metric's unit where there are no errors by frame
     better: Literal["lower", "higher"] = "lower"  # of a relative gate; errors are always better when lower
-    confidence: float = Field(0.95, gt=0.5, lt=1)  # one-sided, of a relative gate; shared among the candidates
+    by: Literal["bound", "value"] = (
+        "bound"  # what max or min is compared with: the interval's bound, or the value alone
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1)  # one-sided, of a relative gate; shared among candidates and looks
     over: list[Literal["frames", "seeds"]] = Field(
         ["frames", "seeds"], min_length=1
     )  # what could have come out otherwise
@@ -194,13 +196,14 @@ class Gate(Section):
             raise ValueError(f"the gate on {self.metric} needs exactly one of max, min, relative_to")
         if self.relative_to is None and (self.margin or self.better != "lower"):
             raise ValueError(f"margin and better belong to relative gates; the one on {self.metric} has max or min")
+        if self.relative_to is not None and self.by != "bound":
+            raise ValueError(f"by belongs to gates with max or min; the one on {self.metric} compares")
         return self
 
 
 class Promotion(Section):
     objective: str = "target.force_rmse"  # among models that pass, the one where this is lowest is promoted
     gates: list[Gate] = []  # all must hold; without gates nothing is promoted
-    resamples: int = Field(5000, ge=1000)  # bootstrap samples of a relative gate
     hook: str | None = None  # command that is told of every move of champion and challenger: JSON on its input
 
 

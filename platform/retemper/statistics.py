@@ -227,7 +227,8 @@ class Scatter:
         first = self._given(names[0])
         if len(names) == 1:
             return variance / self.seeds[names[0]], np.einsum("mt,mtl->l", self._weight, first)
-        both = np.einsum("mt,mtl,mtk->lk", self._weight, first, self._given(names[1]), optimize=True)
+        size = len(LOGS)
+        both = (self._weight[:, :, None] * first).reshape(-1, size).T @ self._given(names[1]).reshape(-1, size)
         total = variance[:, None] / self.seeds[names[0]] + variance[None, :] / self.seeds[names[1]]
         return total.ravel(), both.ravel()
 
@@ -265,20 +266,26 @@ def with_seeds(estimate: Estimate, scatter: Scatter, names: Sequence[str], confi
 
     if estimate.groups < 2 or not math.isfinite(estimate.error):
         return estimate.interval(confidence)
-    seeds, chances = scatter.variances(*names)
-    keep = chances > 1e-15
-    seeds, chances = seeds[keep], chances[keep] / chances[keep].sum()
-    edge = [float(np.log(stats.chi2.ppf(p, estimate.freedom))) for p in (1e-10, 1 - 1e-10)]
-    logs = np.linspace(*edge, 64)
+    seeds, chances = _binned(*scatter.variances(*names), BINS // 4)
+    low, high = (float(np.log(stats.chi2.ppf(p, estimate.freedom))) for p in (1e-10, 1 - 1e-10))
+    logs = np.linspace(low, high, 64)
     density = stats.chi2.pdf(np.exp(logs), estimate.freedom) * np.exp(logs)
     groups = max(estimate.error, 1e-12) ** 2 * estimate.freedom / np.exp(logs)
-    total = np.log((groups[:, None] + seeds[None, :]).ravel())
-    weight, edges = np.histogram(total, BINS, weights=(density[:, None] / density.sum() * chances[None, :]).ravel())
-    deviation = np.exp((edges[1:] + edges[:-1]) / 4)
+    total = (groups[:, None] + seeds[None, :]).ravel()
+    variance, weight = _binned(total, (density[:, None] / density.sum() * chances[None, :]).ravel(), BINS)
+    deviation = np.sqrt(variance)
 
     def beyond(log_reach: float) -> float:
-        log = special.logsumexp(special.log_ndtr(-np.exp(log_reach) / deviation), b=weight)
+        with np.errstate(over="ignore"):  # narrow parts contribute nothing
+            log = special.logsumexp(special.log_ndtr(-np.exp(log_reach) / deviation), b=weight)
         return float(log) - math.log(1 - confidence)
 
     reach = math.exp(optimize.brentq(beyond, math.log(deviation[0]) - 10, math.log(deviation[-1]) + 5))
     return Interval(estimate.value, estimate.value - reach, estimate.value + reach, estimate.groups)
+
+
+def _binned(variances: Array, chances: Array, bins: int) -> tuple[Array, Array]:
+    """A distribution of variances in at most `bins` bins of equal width of their logarithm: centres, probabilities."""
+    weight, edges = np.histogram(np.log(variances), bins, weights=chances)
+    some = weight > 0
+    return np.exp((edges[1:] + edges[:-1])[some] / 2), weight[some] / weight.sum()

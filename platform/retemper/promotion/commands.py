@@ -25,11 +25,8 @@ def _show(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from retemper.promotion import show
-    from retemper.settings import load_settings
 
-    root = project_root()
-    settings = load_settings(root / "params.yaml")
-    print(show.compare_versions(root, options.first, options.second, settings.promotion))
+    print(show.compare_versions(project_root(), options.first, options.second))
 
 
 def _lineage(options: argparse.Namespace) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from retemper.promotion import compare
-from retemper.promotion.compare import Interval, Spread
 from retemper.promotion.measures import Errors, Measured, Number
 from retemper.settings import Gate
+from retemper.statistics import FEWEST_GROUPS, Interval
 
 # Metrics that are ratios to one number for all models are compared by what is above the line.
 SAME_AS = {
     "forgetting_ratio": "retention.force_rmse",
     "forgetting_ratio_replay_head": "retention_replay_head.force_rmse",
 }
+CHAMPION = "@champion"  # its recipe, whatever its strategy's name; no strategy has an @
 # Which hash of `evaluate.identity` names the frames of a set.
 FRAMES_OF = {"target": "target", "retention": "retention", "retention_replay_head": "retention"}
 
@@ -32,9 +34,10 @@ class Outcome:
     low: float | None
     high: float | None
     level: float  # of that interval
+    groups: int | None  # independent units that it rests on
     unit: str
     limit: float | None  # of value, or of the ratio or difference to the reference
-    compared: dict[str, float] | None  # ratio or difference: value, low, high; the wider of frames and seeds
+    compared: dict[str, float] | None  # ratio or difference: value, low, high, groups; the wider of frames and seeds
     reason: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,8 +70,8 @@ def judge(
     references: References,
     recipes: Mapping[str, Measured],
     *,
-    resamples: int,
     candidates: int = 1,
+    look: int = 1,
 ) -> list[Outcome]:
     """Every gate's outcome for one candidate.
 
@@ -76,16 +79,24 @@ def judge(
     ----------
     recipes
         One model of every strategy of this run: their seeds say how far errors scatter over seeds.
-    candidates
-        How many models are judged together. The confidence of the relative gates is raised
-        so that the chance that any of them passes wrongly stays the same (Bonferroni).
+    candidates, look
+        How many models are judged together, and for the how manieth time on these test frames: see `share`.
     """
     return [
-        _relative(candidate, gate, references, recipes, resamples, candidates)
+        _relative(candidate, gate, references, recipes, share(candidates, look))
         if gate.relative_to
         else _absolute(candidate, gate)
         for gate in gates
     ]
+
+
+def share(candidates: int, look: int) -> float:
+    """Share of a gate's error that one comparison may spend, so that all of them together spend no more than all of it.
+
+    A verdict on n candidates is n chances to promote wrongly (Bonferroni). So is every further verdict on the same test
+    frames; look k gets 6 / (pi k)^2 of the error, and infinitely many looks spend all of it (Euler's sum).
+    """
+    return 6.0 / (math.pi * max(look, 1)) ** 2 / candidates
 
 
 def passed(outcomes: Sequence[Outcome], *, absolute_only: bool = False) -> bool:
@@ -99,13 +110,27 @@ def _absolute(candidate: Measured, gate: Gate) -> Outcome:
     limit = gate.max if gate.max is not None else gate.min
     assert limit is not None
     sign, word = ("≤", "above") if gate.max is not None else ("≥", "below")
-    if number.value is None:
-        good, reason = False, f"missing: {number.reason}"
-    else:
-        good = number.value <= limit if gate.max is not None else number.value >= limit
-        reason = "holds" if good else f"{number.value:.4g} is {word} {limit:g}"
-    rule = f"{sign} {limit:g} {number.unit}".rstrip()
+    good, reason = _within(gate, number, limit, word)
+    rule = f"{sign} {limit:g} {number.unit}".rstrip() + (" by value" if gate.by == "value" else "")
     return _outcome(gate, rule, number, limit, good, reason)
+
+
+def _within(gate: Gate, number: Number, limit: float, word: str) -> tuple[bool, str]:
+    """Whether a number, with its interval unless `gate.by` says otherwise, is within its limit; and why not."""
+    if number.value is None:
+        return False, f"missing: {number.reason}"
+    upper = gate.max is not None
+    if number.value > limit if upper else number.value < limit:
+        return False, f"{number.value:.4g} is {word} {limit:g}"
+    bound = number.high if upper else number.low
+    beyond = bound is None or (bound > limit if upper else bound < limit)
+    if not beyond:
+        return True, "holds"
+    how = "has no interval" if bound is None else f"reaches to {bound:.4g}"
+    of = "" if number.groups is None else f" of {number.groups} groups"
+    if gate.by == "value":
+        return True, f"holds by value; the interval{of} {how}"
+    return False, f"not shown: {number.value:.4g} would do, but its {100 * number.level:g} % interval{of} {how}"
 
 
 def _outcome(
@@ -120,6 +145,7 @@ def _outcome(
         low=number.low,
         high=number.high,
         level=number.level,
+        groups=number.groups,
         unit=number.unit,
         limit=limit,
         compared=None if compared is None else asdict(compared),
@@ -132,8 +158,7 @@ def _relative(
     gate: Gate,
     references: References,
     recipes: Mapping[str, Measured],
-    resamples: int,
-    candidates: int,
+    spend: float,
 ) -> Outcome:
     number = candidate.number(gate.metric)
     name = SAME_AS.get(gate.metric, gate.metric)
@@ -155,7 +180,7 @@ def _relative(
         if references.foundation is None:
             return outcome(False, "missing: the foundation has not been evaluated")
         reference = references.foundation
-    confidence = 1.0 - (1.0 - gate.confidence) / candidates
+    confidence = 1.0 - (1.0 - gate.confidence) * spend
     if not by_frame:
         return _by_intervals(candidate, reference, gate, confidence, outcome)
     kind = FRAMES_OF[part]
@@ -167,22 +192,30 @@ def _relative(
         return outcome(False, f"missing: no errors by frame of {lacking.name} on the {part} set")
     if len(ours.energy) != len(theirs.energy):
         return outcome(False, f"{reference.name} was measured on {len(theirs.energy)} frames, not {len(ours.energy)}")
+    groups = len(set(ours.group))
+    if groups < FEWEST_GROUPS:
+        return outcome(
+            False,
+            f"not shown: the {part} frames are of {groups} independent group(s), {FEWEST_GROUPS} are needed to compare",
+        )
     found: dict[str, Interval] = {}
     if "frames" in gate.over:
-        found["frames"] = compare.over_frames(ours, theirs, quantity, confidence, resamples)
+        found["frames"] = compare.over_groups(ours, theirs, quantity, confidence)
     if "seeds" in gate.over:
-        spread = _spread(recipes, reference, gate, part, quantity)
-        if spread is None:
+        errors = _recipes(recipes, candidate, reference, gate, part)
+        scatter = compare.scatter(errors, quantity)
+        if not scatter.known:
             return outcome(
                 False, "missing: one seed each, so the spread over seeds is unknown (seeds: [1, 2], or over: [frames])"
             )
-        fixed = gate.relative_to == "foundation"
+        names = [candidate.strategy] if gate.relative_to == "foundation" else [candidate.strategy, CHAMPION]
         found["frames and seeds"] = compare.over_seeds(
-            candidate.recipe(part), reference.recipe(part), quantity, confidence, resamples, spread, fixed=fixed
+            candidate.recipe(part), reference.recipe(part), quantity, confidence, scatter, names
         )
     over, worst = max(found.items(), key=lambda entry: entry[1].high)
     good = worst.high <= limit
     text = f"{100 * (worst.value - 1):+.1f} % [{100 * (worst.low - 1):+.1f}, {100 * (worst.high - 1):+.1f}] over {over}"
+    text += f", {groups} groups"
     return outcome(good, text if good else f"{text}: not shown to be within {100 * gate.margin:+g} %", worst)
 
 
@@ -195,13 +228,15 @@ def _rule(gate: Gate, by_frame: bool, unit: str) -> str:
     return f"not worse than the {gate.relative_to} by {share}"
 
 
-def _spread(
-    recipes: Mapping[str, Measured], reference: Measured, gate: Gate, part: str, quantity: str
-) -> Spread | None:
-    errors: dict[str, list[Errors]] = {name: measured.recipe(part) for name, measured in recipes.items()}
+def _recipes(
+    recipes: Mapping[str, Measured], candidate: Measured, reference: Measured, gate: Gate, part: str
+) -> dict[str, list[Errors]]:
+    """Errors on a set by recipe, one entry a seed: those of this run, the candidate's and the champion's among them."""
+    errors = {name: other.recipe(part) for name, other in recipes.items() if other.model != reference.model}
+    errors[candidate.strategy] = candidate.recipe(part)
     if gate.relative_to == "champion":
-        errors["champion"] = reference.recipe(part)
-    return compare.pooled_spread(errors, quantity)
+        errors[CHAMPION] = reference.recipe(part)
+    return errors
 
 
 def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Made) -> Outcome:
@@ -216,7 +251,7 @@ def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confiden
             return outcome(False, f"missing: {gate.metric} of {measured.name}: {why}", None)
     sign = 1.0 if gate.better == "lower" else -1.0
     a, b = ((n.value or 0.0, n.low or 0.0, n.high or 0.0) for n in (ours, theirs))
-    found = compare.difference(a, b, confidence, (ours.level, theirs.level))
+    found = compare.difference(a, b, confidence, (ours.level, theirs.level), ours.groups or 0)
     worst = found.high if sign > 0 else -found.low
     good = worst <= gate.margin
     text = f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}] {ours.unit}".rstrip()

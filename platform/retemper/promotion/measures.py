@@ -18,7 +18,7 @@ import numpy as np
 from retemper.errors import RetemperError
 from retemper.files import read_json, write_json
 from retemper.promotion.history import Model
-from retemper.results import FOUNDATION, QUANTITIES, Results, finite, forgetting_ratio, read_table
+from retemper.results import FORGETTING, FOUNDATION, QUANTITIES, Results, finite, read_table
 
 MEASURES, FRAMES = "measures.json", "frames.csv"
 UNITS = {"energy": "meV/atom", "force": "meV/Å", "stress": "meV/Å³"}
@@ -34,13 +34,16 @@ class Number:
     unit: str = ""
     reason: str | None = None
     level: float = 0.95  # of the interval
+    groups: int | None = None  # independent units that the interval rests on
 
     def text(self) -> str:
         """Value and interval; the level is said where it is not 95 %."""
         if self.value is None:
             return "–"
         level = "" if self.level == 0.95 else f" ({100 * self.level:g} %)"
-        interval = "" if self.low is None or self.high is None else f" [{self.low:.4g}, {self.high:.4g}]{level}"
+        groups = "" if self.groups is None else f", {self.groups} groups"
+        known = self.low is not None and self.high is not None
+        interval = f" [{self.low:.4g}, {self.high:.4g}]{level}{groups}" if known else ""
         return f"{self.value:.4g}{interval}"
 
 
@@ -50,11 +53,13 @@ class Errors:
 
     energy: np.ndarray  # [n] meV/atom, signed
     force_sq: np.ndarray  # [n] (meV/A)^2, summed over the components of a frame
+    n_atoms: np.ndarray  # [n]
+    group: list[str]  # [n] trajectory or molecule
 
     @classmethod
-    def of(cls, energy: list[float], force_sq: list[float]) -> Errors:
+    def of(cls, energy: list[float], force_sq: list[float], n_atoms: list[int], group: list[str]) -> Errors:
         """From lists."""
-        return cls(np.array(energy), np.array(force_sq))
+        return cls(np.array(energy), np.array(force_sq), np.array(n_atoms), group)
 
 
 @dataclass(frozen=True)
@@ -108,11 +113,6 @@ def collect(results: Results, strategy: str, seed: int) -> Measured:
     else:
         weights = str(results.trainings[strategy][seed].outcome["sha256"])
     numbers = from_reports(evaluation["seeds"][str(seed)], results.settings.evaluate.confidence)
-    base = results.evaluations.get(FOUNDATION)
-    for part, name in (("retention", "forgetting_ratio"), ("retention_replay_head", "forgetting_ratio_replay_head")):
-        ratio = forgetting_ratio(base, evaluation, seed, part)
-        if ratio is not None:
-            numbers[name] = Number(ratio)
     robust = results.robustness.get(strategy, {}).get("seeds", {})
     numbers |= robustness(robust, seed)
     if str(seed) in robust:
@@ -124,14 +124,17 @@ def collect(results: Results, strategy: str, seed: int) -> Measured:
 def from_reports(parts: Mapping[str, Any], level: float) -> dict[str, Number]:
     """``<set>.<quantity>`` from the sets of one seed, as ``metrics.json`` has them; `level` is of their intervals."""
     numbers: dict[str, Number] = {}
+
+    def take(name: str, report: Mapping[str, Any], quantity: str, unit: str) -> None:
+        if isinstance(found := report.get(quantity), dict):
+            bounds = found.get("low"), found.get("high")
+            numbers[name] = Number(found["value"], *bounds, unit, level=level, groups=report.get("n_groups"))
+
     for part, report in parts.items():
         for quantity in QUANTITIES:
-            found = report.get(quantity)
-            if isinstance(found, dict):
-                unit = UNITS[quantity.split("_")[0]]
-                numbers[f"{part}.{quantity}"] = Number(
-                    found["value"], found.get("low"), found.get("high"), unit, level=level
-                )
+            take(f"{part}.{quantity}", report, quantity, UNITS[quantity.split("_")[0]])
+        if part in FORGETTING:
+            take(FORGETTING[part], report, "forgetting_ratio", "")
     return numbers
 
 
@@ -159,11 +162,14 @@ def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:
     """``frames.csv`` of an evaluation as errors by seed and set, frames in their order; empty where there is none."""
     if not path.is_file():
         return {}
-    rows: dict[tuple[int, str], list[tuple[int, float, float]]] = defaultdict(list)
+    rows: dict[tuple[int, str], list[tuple[int, float, float, int, str]]] = defaultdict(list)
     try:
         for row in read_table(path):
             force_sq = float(row["force_rmse"]) ** 2 * 3 * int(row["n_atoms"])
-            rows[int(row["seed"]), row["set"]].append((int(row["frame"]), float(row["energy_error"]), force_sq))
+            number = int(row["frame"])
+            group = row.get("group", str(number))  # files of earlier versions have none
+            errors = (number, float(row["energy_error"]), force_sq, int(row["n_atoms"]), group)
+            rows[int(row["seed"]), row["set"]].append(errors)
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise RetemperError(
             f"{path} is broken: {error!r}.",
@@ -172,8 +178,8 @@ def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:
         ) from error
     frames: dict[int, dict[str, Errors]] = defaultdict(dict)
     for (seed, part), found in rows.items():
-        table = np.array(sorted(found))
-        frames[seed][part] = Errors(table[:, 1], table[:, 2])
+        _, *columns = zip(*sorted(found), strict=True)
+        frames[seed][part] = Errors.of(*(list(column) for column in columns))
     return dict(frames)
 
 

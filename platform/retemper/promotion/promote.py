@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, write_json
 from retemper.mlflow_store import connect, store_errors
-from retemper.promotion import aliases, hook, kept, measures, verdict
+from retemper.promotion import aliases, hook, kept, looks, measures, verdict
 from retemper.promotion.aliases import CHALLENGER, CHAMPION, Standing
 from retemper.promotion.gates import References
 from retemper.promotion.history import How, Model, Move, barred
@@ -67,9 +67,13 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
         champion = aliases.standing(client, moves, system, CHAMPION)
         references = compared_with(client, results, candidates, champion)
         others = {n: c for n, c in candidates.items() if champion is None or c.model != champion.model}
-        found = verdict.decide(others, references, candidates, settings.promotion, barred(moves, CHAMPION))
+        judged = [versions[name][one.seed] for name, one in others.items()]
+        tested = next(iter(candidates.values())).identity["target"]
+        look = 0 if champion is None else looks.number(aliases.versions(client, system), judged, tested)
+        found = verdict.decide(others, references, candidates, settings.promotion, barred(moves, CHAMPION), look)
         numbers = {name: str(versions[name][one.seed].version) for name, one in candidates.items()}
-        content = verdict.as_dict(found, numbers, chosen, _about(settings, champion, references))
+        about = _about(settings, champion, references) | {"look": look, "test_frames": tested}
+        content = verdict.as_dict(found, numbers, chosen, about)
         _write(root, content)
         for name in found.judged:
             _keep(client, versions[name], content, name)
@@ -157,6 +161,7 @@ def _keep(client: MlflowClient, seeds: dict[int, ModelVersion], content: dict[st
         "verdict.rank": f"{one['rank']} of {len(content['candidates'])}",
         "verdict.gates": content["gates_digest"],
         "verdict.digest": digest(content),
+        **looks.tags(content["look"], content["test_frames"]),
     }
     for number, gate in enumerate(one["gates"], 1):
         state = "passed" if gate["passed"] else "failed"

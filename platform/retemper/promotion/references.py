@@ -53,7 +53,7 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
     """
     here = evaluate.context(results.settings, results.root)
     identity = evaluate.identity(here)
-    path = results.root / CACHE / f"{digest([before.sha256, identity])}.json"
+    path = results.root / CACHE / f"{digest([before.sha256, identity, 'groups'])}.json"
     if path.is_file():
         content = read_json(path)
     else:
@@ -65,6 +65,8 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
                 "report": measured.report,
                 "energy": measured.errors.energy.tolist(),
                 "force_sq": measured.errors.force_sq.tolist(),
+                "n_atoms": measured.errors.n_atoms.tolist(),
+                "group": measured.errors.group,
             }
             for part, measured in parts.items()
         }
@@ -72,6 +74,11 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
     numbers = {name: number for name, number in before.numbers.items() if name.startswith("robustness.")}
     level = results.settings.evaluate.confidence
     numbers |= measures.from_reports({part: entry["report"] for part, entry in content.items()}, level)
-    frames = {before.seed: {part: Errors.of(entry["energy"], entry["force_sq"]) for part, entry in content.items()}}
+    frames = {
+        before.seed: {
+            part: Errors.of(*(entry[key] for key in ("energy", "force_sq", "n_atoms", "group")))
+            for part, entry in content.items()
+        }
+    }
     kept_identity = {name: value for name, value in before.identity.items() if name == "robustness"}
     return Measured(before.strategy, before.seed, before.sha256, {**identity, **kept_identity}, numbers, frames)

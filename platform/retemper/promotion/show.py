@@ -15,7 +15,7 @@ from retemper.promotion.load import existing_store, resolve
 from retemper.promotion.lock import LOCK_MODEL, locked
 from retemper.promotion.measures import Measured, Number
 from retemper.promotion.verdict import HEADING
-from retemper.settings import Promotion
+from retemper.statistics import FEWEST_GROUPS, two_sided
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -109,7 +109,7 @@ def _number(number: Number) -> list[str]:
     return [f"{number.value:.4g} {number.unit}".rstrip(), interval]
 
 
-def compare_versions(root: Path, first: str, second: str, options: Promotion) -> str:
+def compare_versions(root: Path, first: str, second: str) -> str:
     """Two versions side by side, with the ratio of their errors on the same frames and whether it is significant."""
     with store_errors(root):
         client = existing_store(root)
@@ -125,15 +125,18 @@ def compare_versions(root: Path, first: str, second: str, options: Promotion) ->
     for metric in dict.fromkeys([*a.numbers, *b.numbers]):
         numbers = [one.number(metric) for one in (a, b)]
         texts = ["–" if number.value is None else f"{number.value:.4g} {number.unit}".rstrip() for number in numbers]
-        rows.append([metric, *texts, *_ratio(a, b, metric, options.resamples)])
+        rows.append([metric, *texts, *_ratio(a, b, metric)])
         notes += [f"{metric} of {t}: {n.reason}" for t, n in zip(titles, numbers, strict=True) if n.value is None]
     about = [f"{title}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}, sha256 {one.sha256[:12]}"
              for title, version, one in zip(titles, pair, (a, b), strict=True)]  # fmt: skip
-    how = "ratios: paired bootstrap over the frames both were measured on; empty where there are no errors by frame"
+    how = (
+        "ratios: of these two models, paired over groups of the frames both were measured on; other seeds of their "
+        "strategies may differ otherwise (runs/report); empty where there are no errors by frame"
+    )
     return "\n".join([*about, "", table(rows), *notes, how])
 
 
-def _ratio(a: Measured, b: Measured, metric: str, resamples: int) -> list[str]:
+def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
     """Ratio, interval and verdict of a metric with errors by frame; empty cells for others."""
     part, _, quantity = metric.partition(".")
     kind = FRAMES_OF.get(part)
@@ -142,9 +145,11 @@ def _ratio(a: Measured, b: Measured, metric: str, resamples: int) -> list[str]:
         return ["", "", ""]
     if a.identity.get(kind) != b.identity.get(kind) or len(ours.energy) != len(theirs.energy):
         return ["", "", "other frames"]
-    found = compare.over_frames(theirs, ours, quantity, 0.975, resamples)
+    found = compare.over_groups(theirs, ours, quantity, two_sided(0.95))
     word = "second is better" if found.high < 1.0 else "first is better" if found.low > 1.0 else "not distinguished"
-    return [f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", word]
+    if found.groups < FEWEST_GROUPS:
+        word = f"{found.groups} group(s): too few to tell"
+    return [f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f} ({found.groups} groups)", word]
 
 
 def lineage(root: Path, wanted: str) -> str:

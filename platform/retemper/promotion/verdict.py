@@ -87,6 +87,7 @@ def decide(
     recipes: Mapping[str, Measured],
     options: Promotion,
     barred: Mapping[Model, str],
+    look: int = 1,
 ) -> Verdict:
     """Judge one candidate a strategy.
 
@@ -100,6 +101,8 @@ def decide(
         A model of every strategy of the run, the champion's among them: they tell the spread over seeds.
     barred
         Models that gates alone do not promote, and why.
+    look
+        For the how manieth time models are judged on these test frames (`gates.share`).
     """
     judged: dict[str, Judged] = {}
     for strategy, candidate in candidates.items():
@@ -109,8 +112,8 @@ def decide(
             options.gates,
             references,
             recipes,
-            resamples=options.resamples,
             candidates=len(candidates),
+            look=look,
         )
         judged[strategy] = Judged(candidate, outcomes, number.value, barred.get(candidate.model))
     champion = _best({name: one for name, one in judged.items() if one.passed})
@@ -163,19 +166,31 @@ def as_dict(
 
 def value_text(gate: Mapping[str, Any]) -> str:
     """A gate's value with its interval, from ``verdict.json``."""
-    return Number(gate["value"], gate["low"], gate["high"], level=gate["level"]).text()
+    return Number(gate["value"], gate["low"], gate["high"], level=gate["level"], groups=gate["groups"]).text()
 
 
 def markdown(content: Mapping[str, Any]) -> str:
     """``verdict.json`` as Markdown: the decision, then a table of gates a candidate."""
     lines = [f"# {content['model']}: verdict", "", *(f"- {line}" for line in decision(content))]
-    lines += [f"- Gates: `{content['gates_digest']}`, {len(content['gates'])} of them.", ""]
+    lines += [f"- Gates: `{content['gates_digest']}`, {len(content['gates'])} of them.", *_looked(content), ""]
     for name, one in content["candidates"].items():
         state = "passes" if one["passed"] else "does not pass"
         lines += [f"## {one['rank']}. {name}: {content['model']}/{one['version']} {state}", ""]
         lines += [f"Judged by seed {one['seed']}: {one['chosen']}.", ""]
         lines += [table(one), *([f"Barred: {one['barred']}.", ""] if one["barred"] else [])]
     return "\n".join(lines)
+
+
+def _looked(content: Mapping[str, Any]) -> list[str]:
+    """What the number of looks at the test frames costs."""
+    look, candidates = content["look"], len(content["candidates"])
+    if look == 0:
+        return []
+    spent = 100 * gates.share(candidates, look)
+    return [
+        f"- Look {look} at these test frames: each comparison may spend {spent:.2g} % of its gate's error "
+        f"({candidates} candidates; new test frames start at look 1)."
+    ]
 
 
 def table(one: Mapping[str, Any]) -> str:

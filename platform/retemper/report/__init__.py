@@ -61,7 +61,7 @@ def terminal_table(root: str | Path) -> str:
         f"{settings.system} ({settings.dataset.level_of_theory}), fine-tuned from {foundation.name} "
         f"({foundation.level_of_theory}): RMSE on test sets, mean over seeds ± half the interval",
         terminal(comparison),
-        "* best   ~ interval overlaps with the best   P Pareto front of target and retention forces   lower is better",
+        "* best   ~ not distinguished from it   P Pareto front of target and retention forces   lower is better",
     ]
     if results.missing:
         lines.append(f"missing: {', '.join(results.missing)}")

@@ -1,25 +1,23 @@
 """The headline table: every strategy and the foundation, with intervals, best values and the Pareto front.
 
-Intervals
----------
-``metrics.json`` gives the interval of a mean for other test structures (bootstrap), and the
-standard deviation over seeds. A claim about a strategy must survive both, so the half widths
-are added in quadrature: h^2 = h_frames^2 + (t r m / sqrt(n))^2, with m the mean over n seeds and
-r the relative standard deviation over seeds, pooled over the strategies that have several:
-r^2 = sum_i (n_i - 1) r_i^2 / sum_i (n_i - 1), t Student's quantile for sum_i (n_i - 1) degrees of
-freedom. Pooling assumes that seeds scatter by about the same share of the error in every
-strategy; two or three seeds alone would tell next to nothing (D. C. Montgomery, Design and
-Analysis of Experiments, section 3.3: pooled variance in a one-way layout).
+Intervals are those of the mean over seeds for other groups of test frames and other seeds
+(`retemper.promotion.compare`, as the gates). Whether a strategy is distinguished from the best of a
+column is judged on the same frames, paired: intervals of two strategies overlap long before their ratio is unknown.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from retemper.promotion import compare as paired
+from retemper.promotion.measures import FRAMES, Errors, read_frames_csv
 from retemper.results import FOUNDATION, Results, finite, pareto_front, summary_value
+from retemper.statistics import FEWEST_GROUPS, Interval, Scatter, two_sided
+
+Recipes = dict[str, list[Errors]]  # strategy -> errors on one set, one entry a seed
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,6 @@ class Value:
     std: float | None = None
     low: float | None = None
     high: float | None = None
-
-    def overlaps(self, other: Value) -> bool:
-        """Whether the two intervals have a point in common; `False` where one has no interval."""
-        if self.low is None or self.high is None or other.low is None or other.high is None:
-            return False
-        return self.low <= other.high and other.low <= self.high
 
 
 @dataclass(frozen=True)
@@ -48,6 +40,8 @@ class Column:
     judged: bool
     read: Callable[[Results, str], Value | None]
     scale: float = 1.0  # shown value by stored value
+    errors: tuple[str, str] | None = None  # set and quantity whose errors by frame are behind it
+    over_foundation: bool = False  # whether the column is a ratio to the foundation's own
 
 
 @dataclass(frozen=True)
@@ -57,12 +51,27 @@ class Comparison:
     columns: tuple[Column, ...]
     rows: dict[str, dict[str, Value | None]]
     best: dict[str, str]  # column -> strategy with the lowest mean
-    tied: dict[str, list[str]]  # column -> strategies whose interval overlaps with that of the best
+    tied: dict[str, list[str]]  # column -> strategies that are not distinguished from the best
     front: list[str]  # names on the Pareto front of target and retention force RMSE
+    recipes: dict[str, Recipes] = field(default_factory=dict)  # column -> errors by frame
 
     def value(self, name: str, key: str) -> Value | None:
         """One cell; `None` where it was not measured or the row is not there."""
         return self.rows.get(name, {}).get(key)
+
+    def worse(self, name: str, other: str, key: str, other_key: str | None = None) -> bool:
+        """Whether the error of `name` is shown to be larger than that of `other`, on the same frames (paired, 95 %).
+
+        `other_key`: another column of the same frames for `other`.
+        """
+        column = next(column for column in self.columns if column.key == key)
+        ours, theirs = self.recipes.get(key, {}).get(name), self.recipes.get(other_key or key, {}).get(other)
+        if column.errors is None or ours is None or theirs is None:
+            return False
+        scatter = _scatter(self.recipes[key], column.errors[1])
+        names = [one for one in dict.fromkeys((name, other)) if one != FOUNDATION]
+        found = _ratio(ours, theirs, column.errors[1], two_sided(0.95), scatter, names)
+        return found.groups >= FEWEST_GROUPS and found.low > 1.0
 
     @property
     def strategies(self) -> list[str]:
@@ -92,13 +101,33 @@ def _seconds(results: Results, name: str) -> Value | None:
     return Value(statistics.fmean(times), statistics.stdev(times) if len(times) > 1 else None)
 
 
+TARGET_ENERGY, TARGET_FORCES, RETENTION, REPLAY_HEAD = (
+    ("target", "energy_rmse"),
+    ("target", "force_rmse"),
+    ("retention", "force_rmse"),
+    ("retention_replay_head", "force_rmse"),
+)
 COLUMNS = (
-    Column("target_energy_rmse", "Target energy", "meV/atom", True, _measured("target", "energy_rmse")),
-    Column("target_force_rmse", "Target forces", "meV/Å", True, _measured("target", "force_rmse")),
-    Column("retention_force_rmse", "Retention forces", "meV/Å", True, _measured("retention", "force_rmse")),
-    Column("forgetting_ratio", "Forgetting", "target head", True, _measured("forgetting_ratio")),
+    Column("target_energy_rmse", "Target energy", "meV/atom", True, _measured(*TARGET_ENERGY), errors=TARGET_ENERGY),
+    Column("target_force_rmse", "Target forces", "meV/Å", True, _measured(*TARGET_FORCES), errors=TARGET_FORCES),
+    Column("retention_force_rmse", "Retention forces", "meV/Å", True, _measured(*RETENTION), errors=RETENTION),
     Column(
-        "forgetting_ratio_replay_head", "Forgetting", "replay head", True, _measured("forgetting_ratio_replay_head")
+        "forgetting_ratio",
+        "Forgetting",
+        "target head",
+        True,
+        _measured("forgetting_ratio"),
+        errors=RETENTION,
+        over_foundation=True,
+    ),
+    Column(
+        "forgetting_ratio_replay_head",
+        "Forgetting",
+        "replay head",
+        True,
+        _measured("forgetting_ratio_replay_head"),
+        errors=REPLAY_HEAD,
+        over_foundation=True,
     ),
     Column("trainable_share", "Trained", "%", False, _share, 100.0),
     Column("training_seconds", "Time", "s", False, _seconds),
@@ -114,58 +143,73 @@ def compare(results: Results) -> Comparison:
     names = [FOUNDATION, *results.settings.strategies]
     there = [name for name in names if name in results.evaluations or name in results.summaries]
     rows = {name: {column.key: column.read(results, name) for column in COLUMNS} for name in there}
-    seeds = {name: len(results.evaluations.get(name, {}).get("seeds", {})) for name in there}
-    for column in COLUMNS:
-        values = {n: v for n, row in rows.items() if n != FOUNDATION and (v := row[column.key]) is not None}
-        for name, value in with_seeds(values, seeds, results.settings.evaluate.confidence).items():
-            rows[name][column.key] = value
+    by_frame = {name: read_frames_csv(results.root / "runs/evaluate" / name / FRAMES) for name in there}
+    every = {column.key: _recipes(by_frame, column) for column in COLUMNS}
     best: dict[str, str] = {}
-    tied: dict[str, list[str]] = {}
     for column in COLUMNS:
         values = {n: v for n, row in rows.items() if n != FOUNDATION and (v := row[column.key]) is not None}
+        for name, value in values.items():
+            confidence = results.settings.evaluate.confidence
+            rows[name][column.key] = _with_seeds(value, name, every[column.key], column, confidence)
         if column.judged and len(values) > 1:
-            first = min(values, key=lambda name: values[name].mean)
-            best[column.key] = first
-            tied[column.key] = [n for n, v in values.items() if n != first and v.overlaps(values[first])]
+            best[column.key] = min(values, key=lambda name: values[name].mean)
     points = {
         name: (x.mean, y.mean)
         for name, row in rows.items()
         if (x := row["target_force_rmse"]) is not None and (y := row["retention_force_rmse"]) is not None
     }
-    return Comparison(COLUMNS, rows, best, tied, pareto_front(points))
+    found = Comparison(COLUMNS, rows, best, {}, pareto_front(points), every)
+    for key, first in best.items():
+        others = [name for name, row in rows.items() if name not in (FOUNDATION, first) and row[key] is not None]
+        found.tied[key] = [name for name in others if not found.worse(name, first, key)]
+    return found
 
 
-def with_seeds(values: Mapping[str, Value], seeds: Mapping[str, int], confidence: float) -> dict[str, Value]:
-    """Widen the intervals of one column by the spread over seeds (formula at the top of this module).
-
-    Parameters
-    ----------
-    values : mapping of strategy to Value
-        Means of positive quantities with intervals over test structures.
-    seeds : mapping of strategy to int
-        Seeds behind each mean.
-    confidence : float
-        0 to 1, that of the intervals.
-    """
-    spread = {
-        name: v.std / v.mean for name, v in values.items() if v.std is not None and v.mean > 0 and seeds[name] > 1
+def _recipes(by_frame: Mapping[str, Mapping[int, Mapping[str, Errors]]], column: Column) -> Recipes:
+    """Errors by strategy and seed on the set behind `column`; of those that were measured there."""
+    if column.errors is None:
+        return {}
+    part = "retention" if column.over_foundation else column.errors[0]
+    found = {
+        name: [sets[column.errors[0]] for _, sets in sorted(seeds.items()) if column.errors[0] in sets]
+        for name, seeds in by_frame.items()
+        if name != FOUNDATION
     }
-    freedom = sum(seeds[name] - 1 for name in spread)
-    if not freedom:
-        return dict(values)
-    from scipy.stats import t as student
+    found[FOUNDATION] = [sets[part] for sets in by_frame.get(FOUNDATION, {}).values() if part in sets]
+    return {name: seeds for name, seeds in found.items() if seeds}
 
-    pooled = math.sqrt(sum((seeds[name] - 1) * r**2 for name, r in spread.items()) / freedom)
-    quantile = float(student.ppf(0.5 + confidence / 2, freedom))
-    widened = {}
-    for name, value in values.items():
-        if value.low is None or value.high is None:
-            widened[name] = value
-            continue
-        half = quantile * pooled * value.mean / math.sqrt(seeds[name])
-        low = value.mean - math.hypot(value.mean - value.low, half)
-        widened[name] = replace(value, low=max(0.0, low), high=value.mean + math.hypot(value.high - value.mean, half))
-    return widened
+
+def _scatter(recipes: Recipes, quantity: str) -> Scatter | None:
+    found = paired.scatter({name: seeds for name, seeds in recipes.items() if name != FOUNDATION}, quantity)
+    return found if found.known else None
+
+
+def _with_seeds(value: Value, name: str, recipes: Recipes, column: Column, confidence: float) -> Value:
+    """The interval of a mean for other groups and other seeds; without errors by frame what the evaluation said."""
+    if column.errors is None or name not in recipes or (column.over_foundation and FOUNDATION not in recipes):
+        return value
+    quantity, bound = column.errors[1], two_sided(confidence)
+    scatter = _scatter(recipes, quantity)
+    if column.over_foundation:
+        found = _ratio(recipes[name], recipes[FOUNDATION], quantity, bound, scatter, [name])
+    else:
+        found = paired.of_recipe(recipes[name], quantity, bound, scatter, name)
+    if not math.isfinite(found.high):
+        return replace(value, low=None, high=None)
+    return replace(value, low=value.mean * found.low / found.value, high=value.mean * found.high / found.value)
+
+
+def _ratio(
+    ours: Sequence[Errors],
+    theirs: Sequence[Errors],
+    quantity: str,
+    bound: float,
+    scatter: Scatter | None,
+    names: Sequence[str],
+) -> Interval:
+    if scatter is None:
+        return paired.over_groups(ours[0], theirs[0], quantity, bound)
+    return paired.over_seeds(ours, theirs, quantity, bound, scatter, names)
 
 
 # ------------------------------------------------------------------ as text
@@ -197,7 +241,7 @@ def interval(column: Column, value: Value) -> str | None:
 
 
 def terminal(comparison: Comparison) -> str:
-    """The table for a terminal: mean and interval, ``*`` best, ``~`` overlaps with the best, ``P`` Pareto front."""
+    """The table for a terminal: mean and interval, ``*`` best, ``~`` not distinguished from it, ``P`` Pareto front."""
     lines = [
         ["  strategy", *(f"{column.title} " for column in comparison.columns)],
         ["", *(column.under.replace("Å", "A") + " " for column in comparison.columns)],

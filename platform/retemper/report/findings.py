@@ -40,32 +40,27 @@ def _accuracy(results: Results, comparison: Comparison) -> list[str]:
     lines = [f"**{best}** has the lowest force RMSE on the target test set: {_range(value, 'meV/Å')}."]
     tied = comparison.tied["target_force_rmse"]
     if tied:
-        verb = "have intervals" if len(tied) > 1 else "has an interval"
-        lines[0] += f" {names_of(tied)} {verb} that overlap{'' if len(tied) > 1 else 's'} with it: "
-        lines[0] += "this test set and these seeds do not distinguish them."
+        lines[0] += f" This test set and these seeds do not distinguish {names_of(tied)} from it."
     own = comparison.value(FOUNDATION, "target_force_rmse")
     if own is not None:
-        if own.overlaps(value):
-            lines.append(
-                f"The untouched foundation has {_range(own, 'meV/Å')}: no strategy is better beyond the intervals."
-            )
+        if not (
+            comparison.worse(FOUNDATION, best, "target_force_rmse")
+            or comparison.worse(best, FOUNDATION, "target_force_rmse")
+        ):
+            lines.append(f"The untouched foundation has {_range(own, 'meV/Å')}: no strategy is shown to be better.")
         else:
             word = "less" if value.mean < own.mean else "more"
             factor = own.mean / value.mean if word == "less" else value.mean / own.mean
             lines.append(
                 f"The untouched foundation has {_range(own, 'meV/Å')}; **{best}** has {number(factor)} times {word}."
             )
-        worse = [
-            name
-            for name in comparison.strategies
-            if (v := comparison.value(name, "target_force_rmse")) and v.mean > own.mean and not v.overlaps(own)
-        ]
+        worse = [name for name in comparison.strategies if comparison.worse(name, FOUNDATION, "target_force_rmse")]
         if worse:
             lines.append(f"{names_of(worse)} did worse on the target than the foundation that was left as it is.")
     scratch = comparison.value("scratch", "target_force_rmse")
     if scratch is not None and best != "scratch":
         told = f"{number(scratch.mean / value.mean)} times that of **{best}**"
-        if scratch.overlaps(value):
+        if not comparison.worse("scratch", best, "target_force_rmse"):
             told = f"not distinguishable from **{best}**"
         lines.append(f"Training from random weights (**scratch**) gives {_range(scratch, 'meV/Å')}, {told}.")
     return lines
@@ -77,7 +72,7 @@ def _forgetting(comparison: Comparison) -> list[str]:
     kept = {name: value for name, value in ratios.items() if name != "scratch"}  # it had nothing to forget
     if len(kept) > 1:
         least, most = (choose(kept, key=lambda name: kept[name].mean) for choose in (min, max))
-        alike = [name for name, value in kept.items() if name != least and value.overlaps(kept[least])]
+        alike = [name for name in kept if name != least and not comparison.worse(name, least, "forgetting_ratio")]
         text = f"**{least}** forgets least: on held-out pretraining structures its force RMSE is "
         text += f"{number(kept[least].mean)} times the foundation's own"
         text += f" (indistinguishable: {names_of(alike)})" if alike else ""
@@ -85,7 +80,8 @@ def _forgetting(comparison: Comparison) -> list[str]:
     better = []
     for name in comparison.strategies:
         head, target = comparison.value(name, "forgetting_ratio_replay_head"), ratios.get(name)
-        if head is not None and target is not None and target.mean > head.mean and not target.overlaps(head):
+        kept_more = comparison.worse(name, name, "forgetting_ratio", "forgetting_ratio_replay_head")
+        if head is not None and target is not None and kept_more:
             better.append(f"{name} {number(head.mean)} against {number(target.mean)}")
     if better:
         lines.append(
@@ -105,7 +101,7 @@ def _front(comparison: Comparison) -> list[str]:
     text = f"{names_of(comparison.front)} {verb} on the Pareto front of target and retention force RMSE"
     if beaten:
         text += f"; for {names_of(beaten)} another choice is at least as good in both and better in one"
-    return [text + ". The front is drawn through means: neighbours whose intervals overlap may change places."]
+    return [text + ". The front is drawn through means: neighbours that are not distinguished may change places."]
 
 
 def _caution(results: Results) -> list[str]:

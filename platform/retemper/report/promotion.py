@@ -36,7 +36,7 @@ def promotion(results: Results) -> Section:
     note = (
         f"Gates {content['gates_digest']}. Candidates that pass come first, then by {content['objective']}. "
         "Comparisons are ratios of errors on the "
-        "same frames (paired bootstrap), the wider of two intervals: other frames for this model, and other frames and "
-        "seeds for its strategy. Their confidence is shared among the candidates."
+        "same frames (paired over groups), the wider of two intervals: other groups for this model, and other groups "
+        "and seeds for its strategy. Their error is shared among the candidates and the looks at these test frames."
     )
     return Section("Promotion", "Promotion", [*blocks, Paragraph(note, "note")])

@@ -51,9 +51,9 @@ def headline(results: Results, comparison: Comparison) -> Section:
         rows.append(row)
     level = f"{100 * results.settings.evaluate.confidence:g} %"
     notes = (
-        f"Root mean square errors on the test sets, means over seeds; below them the {level} interval for other test "
-        "structures (bootstrap) and other seeds (relative spread, pooled over the strategies). ★ lowest in the column; "
-        "≈ its interval overlaps with that of the lowest: not distinguished here. The foundation is the reference and "
+        f"Root mean square errors on the test sets, means over seeds; below them the {level} interval for other groups "
+        "of test structures (trajectories, molecules) and other seeds. ★ lowest in the column; "
+        "≈ not distinguished from it on the same structures (paired, 95 %). The foundation is the reference and "
         "takes no part in this. Retention is the error on held-out structures of the foundation's pretraining "
         "distribution; forgetting is that force error over the foundation's own. A model with a replay head has two "
         "answers: the target head is the one to use for the target system. Trained: share of the weights that were "

@@ -1,0 +1,41 @@
+"""How often models have been judged on the same test frames: every look is a chance to promote wrongly.
+
+A look is a verdict on models that these frames have not judged before, while there is a champion to compare with.
+Its number is a tag of every version judged, so all who share a store count the same looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+LOOK, FRAMES = "verdict.look", "verdict.test_frames"
+
+
+def tags(look: int, frames: str) -> dict[str, str]:
+    """What a version says of the look that judged it; `frames` is the hash of the test set."""
+    return {LOOK: str(look), FRAMES: frames}
+
+
+def number(versions: Iterable[ModelVersion], judged: Sequence[ModelVersion], frames: str) -> int:
+    """The number of a look at `judged`, from 1: a new one, unless these very models have been looked at before.
+
+    Parameters
+    ----------
+    versions
+        All of the registered model.
+    judged
+        Those that are judged now.
+    frames
+        Hash of the test set.
+    """
+    before = [_look(version, frames) for version in versions]
+    own = [_look(version, frames) for version in judged]
+    return max(own, default=1) if all(own) and own else 1 + max(before, default=0)
+
+
+def _look(version: ModelVersion, frames: str) -> int:
+    return int(version.tags.get(LOOK, 0)) if version.tags.get(FRAMES) == frames else 0
