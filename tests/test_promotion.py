@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import build_tiny
-from promoted import GATES, set_gates, standing
-from run_files import water_frames, write_preparation, write_project, write_training
+from promoted import GATES, build, set_gates, standing
+from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
 from retemper import cli, evaluate, registry
 from retemper.errors import RetemperError
 from retemper.files import read_json
 from retemper.frames import write_frames
 from retemper.mlflow_store import connect
-from retemper.promotion import aliases, history, kept, promote, show
+from retemper.promotion import aliases, compare, history, kept, promote, show
 from retemper.promotion.history import Model
+from retemper.promotion.measures import read_frames_csv
 
 
 def test_from_gates_to_champion_and_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,6 +72,29 @@ def test_from_gates_to_champion_and_back(project: Path, capsys: pytest.CaptureFi
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:4]] == ["salt/3", "salt/4"]
     with pytest.raises(SystemExit):
         cli.main(["lineage", "abcdef0123"])
+
+
+def test_new_models_on_the_same_frames_are_another_look(tiny_model: Path, tmp_path: Path) -> None:
+    """The first verdict compares with nobody; the same models again are the same look; new models or frames are not."""
+    root = build(tmp_path, tiny_model)
+    settings = set_gates(root, GATES)
+    assert [promote.run(root, settings)["look"] for _ in range(3)] == [0, 1, 1]
+    models = {k: build_tiny(tmp_path / f"{k}.model", ["pt_head", "Default"], seed=k + 10) for k in (3, 4)}
+    write_training(root, "replay", models, replay="original")
+    registry.register(root, settings, "replay")
+    content = promote.run(root, settings)
+    assert content["look"] == 2
+    error = (1 - settings.promotion.gates[2].confidence) * 6 / (2 * math.pi) ** 2  # one candidate beside the champion
+    compared = content["candidates"]["replay"]["gates"][2]["compared"]
+    ours, theirs = (read_frames_csv(root / f"runs/evaluate/{name}/frames.csv") for name in ("replay", "naive"))
+    alone = compare.over_groups(ours[3]["target"], theirs[1]["target"], "force_rmse", 1 - error)
+    assert compared["high"] >= alone.high and compared["groups"] == 10
+    for name, force in (("foundation", 90.0), ("naive", 30.0), ("replay", 40.0)):
+        seeds = (
+            {0: force} if name == "foundation" else {1: force, 2: force} if name == "naive" else {3: force, 4: force}
+        )
+        write_evaluation(root, name, seeds, dict.fromkeys(seeds, 60.0), 50.0, frames_of="t2")
+    assert promote.run(root, settings)["look"] == 1
 
 
 def test_a_model_that_was_rolled_back_waits_for_a_person(project: Path) -> None:
