@@ -169,9 +169,10 @@ def mean_difference(groups: Sequence[str], differences: Array) -> Estimate:
 
 # ------------------------------------------------------------------ seeds
 
-# Grids of the logarithm of a standard deviation over seeds, of its centre over recipes and of its spread.
+# Grids of the logarithm of a standard deviation over seeds, of its centre over recipes and of its spread. Strategies
+# of this package scatter by 0.2 to 7 %; single recipes may lie anywhere.
 LOGS = np.linspace(math.log(1e-4), math.log(3.0), 64)
-CENTRES = np.linspace(math.log(3e-4), math.log(0.5), 24)
+CENTRES = np.linspace(math.log(1e-3), math.log(0.1), 24)
 SPREADS = np.linspace(0.1, 3.0, 15)
 
 

@@ -1,0 +1,184 @@
+"""The tables of docs/results.md: every strategy on a labelled set, measured on held-out structures.
+
+    python -m benchmarks.results nacl molecules                       # embedded sets
+    RETEMPER_DATA=... python -m benchmarks.results 3bpa water nacl-water
+
+Runs the stages dataset to evaluate as the pipeline does, trainings side by side, in ``.cache/results/<set>``; what is
+there is not run again. Prints mean ± half of the 95 % interval over groups of test structures and over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from retemper import evaluate, foundations, launch, pseudolabel, replay
+from retemper.errors import RetemperError
+from retemper.files import atomic_write, project_root, read_json
+from retemper.finetune import build, collect
+from retemper.finetune.plan import Plan
+from retemper.frames import read_frames
+from retemper.report.comparison import COLUMNS, compare, number
+from retemper.results import read_results
+from retemper.settings import Settings, load_settings, parse, read_yaml
+from retemper.systems import DATASET, find
+
+ALL = ["scratch", "naive", "freeze-5", "freeze-6", "lora", "replay", "pseudolabel-replay", "replay-lora"]
+FEW = ["scratch", "naive", "lora", "replay"]
+LINKED = ("strategies", "foundations", "data", "systems")
+REAL = "real"  # folder of the optional data
+BPA = {"level_of_theory": "wB97X/6-31G(d)", "test_files": ["3bpa_mixedT.extxyz"], "files": ["3bpa_300K.extxyz"]}
+SETS: dict[str, dict[str, Any]] = {
+    "nacl": {"strategies": ALL, "seeds": [1, 2], "epochs": 10},
+    "molecules": {"strategies": ALL, "seeds": [1, 2], "epochs": 10},
+    "3bpa": {"strategies": ALL, "seeds": [1, 2], "epochs": 15, "size": 80, "dataset": BPA},
+    **{
+        f"3bpa-{size}": {"strategies": FEW[:2], "seeds": [1, 2], "epochs": epochs, "size": size, "dataset": BPA}
+        for size, epochs in ((20, 50), (200, 12), (475, 6))
+    },
+    "water": {
+        "strategies": FEW,
+        "seeds": [1],
+        "epochs": 8,
+        "size": 30,
+        "dataset": {"level_of_theory": "revPBE0-D3", "files": ["water64_revPBE0-D3.extxyz"]},
+    },
+    "nacl-water": {
+        "strategies": FEW,
+        "seeds": [1],
+        "epochs": 8,
+        "size": 30,
+        "dataset": {"level_of_theory": "RI-MP2", "files": ["nacl_water_MP2_gen2.extxyz"]},
+    },
+}
+
+
+def settings_of(name: str, root: Path) -> Settings:
+    """Settings of a set: the example's, with its data, sizes and strategies."""
+    content, wanted = read_yaml(root / "params.yaml"), SETS[name]
+    if "dataset" in wanted:
+        folder = Path(os.environ["RETEMPER_DATA"]) / REAL
+        data = dict(wanted["dataset"])
+        for key in ("files", "test_files"):
+            data[key] = [str(folder / file) for file in data.get(key, [])]
+        data |= {"group": "auto", "keys": {"stress": None}}
+    else:
+        data = {key: value for key, value in find(name, root).model_dump().items() if key in (*DATASET, "keys")}
+    shared = {key: content["dataset"][key] for key in ("valid", "test")}
+    content["dataset"] = {**shared, **data, "max_train": wanted.get("size", 50)}
+    content["e0s"] = {"force": name in ("water", "nacl-water")}
+    content |= {"system": name, "strategies": wanted["strategies"], "seeds": wanted["seeds"]}
+    content["finetune"]["epochs"] = wanted["epochs"]
+    return parse(Settings, content, name)
+
+
+def prepare(name: str, root: Path) -> list[Plan]:
+    """The stages before training, in a folder of links to the project; the plans of every strategy and seed."""
+    from retemper.dataset import build as dataset
+    from retemper.e0s import diagnose
+
+    settings, here = settings_of(name, root), place(name, root)
+    runs = here / "runs"
+    for folder in LINKED:
+        if not (here / folder).exists():
+            (here / folder).symlink_to(root / folder)
+    with atomic_write(here / "params.yaml") as temporary:
+        temporary.write_text(settings.model_dump_json())
+    entry = foundations.find(settings.foundation, here)
+    model = foundations.weights(entry, here)
+    if not (runs / "dataset/manifest.json").is_file():
+        dataset(settings, runs / "dataset", here)
+    if not (runs / "e0s/e0s.json").is_file():
+        diagnose(settings, runs / "dataset", model, runs / "e0s/e0s.json", head=entry.head)
+    if not (runs / "replay/manifest.json").is_file():
+        target = [a for part in ("train", "valid", "test") for a in read_frames(runs / f"dataset/{part}.extxyz")]
+        retention = here / entry.retention if entry.retention else None
+        replay.make(settings.replay, entry, model, runs / "replay", retention=retention, target=target, root=here)
+    if not (runs / "pseudolabel/manifest.json").is_file():
+        cache = here / pseudolabel.CACHE
+        dtype = settings.pseudolabel.dtype
+        pseudolabel.make(model, entry.name, entry.head, dtype, runs / "replay", runs / "pseudolabel", cache=cache)
+    if not (runs / "evaluate/foundation/metrics.json").is_file():
+        evaluate.run(evaluate.FOUNDATION, settings, here)
+    return [plan for strategy in settings.strategies for plan in build.plans(settings, strategy, here)]
+
+
+def place(name: str, root: Path) -> Path:
+    """The folder of a set."""
+    folder = root / ".cache/results" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def train(name: str, root: Path, plan: Plan) -> None:
+    """One training; finished ones return at once."""
+    from retemper.finetune.worker import train as run
+
+    launch.prepare("cpu")
+    run(plan, place(name, root) / ".cache/training" / plan.key, lambda row: None)
+
+
+def measure(name: str, root: Path, strategy: str) -> None:
+    """Gather and evaluate the seeds of a strategy."""
+    launch.prepare("cpu")
+    here = place(name, root)
+    settings = load_settings(here / "params.yaml")
+    if (here / f"runs/evaluate/{strategy}/metrics.json").is_file():
+        return
+    plans = build.plans(settings, strategy, here)
+    folders = [here / ".cache/training" / plan.key for plan in plans]
+    summaries = [read_json(folder / "summary.json") for folder in folders]
+    collect.collect(here, strategy, settings.foundation, plans, folders, summaries, {})
+    evaluate.run(strategy, settings, here)
+
+
+def table(name: str, root: Path) -> str:
+    """The set's table as Markdown."""
+    here = place(name, root)
+    found = compare(read_results(here, load_settings(here / "params.yaml")))
+    columns = [column for column in COLUMNS if column.errors]
+    lines = [f"| {name} | " + " | ".join(f"{c.title}, {c.under}" for c in columns) + " |", "|---" * 6 + "|"]
+    for row, values in found.rows.items():
+        cells = []
+        for column in columns:
+            value = values[column.key]
+            if value is None or value.low is None or value.high is None:
+                cells.append("" if value is None else number(value.mean))
+            else:
+                cells.append(f"{number(value.mean)} ± {number((value.high - value.low) / 2, value.mean)}")
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    groups = read_json(here / "runs/evaluate/foundation/metrics.json")["seeds"]["0"]["target"]["n_groups"]
+    ratios = [
+        f"{strategy} not distinguished from {found.best[key]} in {key}"
+        for key in ("target_force_rmse", "target_energy_rmse")
+        for strategy in found.tied.get(key, ())
+    ]
+    return "\n".join([*lines, "", f"{groups} groups of test structures. {'; '.join(ratios)}"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="tables of docs/results.md")
+    parser.add_argument("sets", nargs="+", choices=sorted(SETS))
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    root = project_root()
+    if any("dataset" in SETS[name] for name in options.sets) and "RETEMPER_DATA" not in os.environ:
+        raise RetemperError("These sets are not embedded.", fix="set RETEMPER_DATA to the folder of the optional data")
+    launch.prepare("cpu")
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), max_tasks_per_child=1) as pool:
+        plans = list(pool.map(prepare, options.sets, [root] * len(options.sets)))
+        work = [(name, plan) for name, own in zip(options.sets, plans, strict=True) for plan in own]
+        work.sort(key=lambda entry: -entry[1].epochs * entry[1].target.n_train)
+        list(pool.map(train, [name for name, _ in work], [root] * len(work), [plan for _, plan in work]))
+        pairs = [(name, strategy) for name in options.sets for strategy in SETS[name]["strategies"]]
+        list(pool.map(measure, [n for n, _ in pairs], [root] * len(pairs), [s for _, s in pairs]))
+    for name in options.sets:
+        print(table(name, root), end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
