@@ -21,7 +21,7 @@ from conftest import ROOT
 from copper_clusters import clusters, direct
 
 from retemper.active import label, lock
-from retemper.active.state import state_of
+from retemper.charge import state_of
 from retemper.errors import RetemperError
 from retemper.files import read_json
 from retemper.frames import ENERGY, FORCES, STRESS

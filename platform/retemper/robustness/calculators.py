@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from ase import Atoms
 
+from retemper import charge
 from retemper.errors import RetemperError
 from retemper.files import digest, read_json, sha256, write_json
 
@@ -166,12 +167,14 @@ def _mark_not_finite(found: Evaluated, frames: Sequence[Atoms], stress: bool) ->
 class AseEvaluator:
     """One structure after the other through an ASE calculator. Whatever it raises is the structure's reason.
 
-    After a failure the calculator is made anew: some are broken then (tblite ends the process).
+    After a failure the calculator is made anew: some are broken then (tblite ends the process). Charge and spin are in
+    the info of its atoms under both spellings, where the structure says them.
     """
 
     def __init__(self, source: str):
         self.source = source
         self.calculator = create(source)
+        self.state: dict[str, float] = {}
 
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
         found = empty(frames, [unusable(atoms) for atoms in frames])
@@ -181,6 +184,8 @@ class AseEvaluator:
             atoms = frame.copy()
             atoms.calc = self.calculator
             try:
+                atoms.info |= charge.as_calculators_read(frame)
+                self._start(charge.special(frame))
                 found.energy[i] = atoms.get_potential_energy()
                 found.forces[i] = np.array(atoms.get_forces(), dtype=float)
                 if stress and atoms.pbc.all():
@@ -190,6 +195,12 @@ class AseEvaluator:
                 self.calculator = create(self.source)
                 found.reasons[i] = f"{type(error).__name__}: {str(error).strip()[:200]}"
         return _mark_not_finite(found, frames, stress)
+
+    def _start(self, state: dict[str, float]) -> None:
+        """Forget the last structure where charge or spin changes: ASE keeps results of the same positions."""
+        if state != self.state:
+            self.calculator.reset()
+            self.state = state
 
 
 class TorchEvaluator:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ase import Atoms
 
-from retemper.active.state import State
+from retemper.charge import State
 from retemper.settings import Section
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ase import Atoms
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from retemper.active.state import State
+from retemper.charge import State
 from retemper.errors import RetemperError
 from retemper.settings import Section
 

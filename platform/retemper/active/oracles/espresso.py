@@ -8,7 +8,7 @@ from typing import Any
 from ase import Atoms
 from pydantic import model_validator
 
-from retemper.active.state import State
+from retemper.charge import State
 from retemper.settings import Section
 
 START = "starting_magnetization"

@@ -10,7 +10,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from pydantic import Field
 
-from retemper.active.state import State
+from retemper.charge import State
 from retemper.errors import RetemperError
 from retemper.settings import Section
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ase import Atoms
 from pydantic import Field
 
-from retemper.active.state import State
+from retemper.charge import State
 from retemper.errors import RetemperError
 from retemper.geometry import heights
 from retemper.settings import Section
