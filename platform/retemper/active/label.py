@@ -35,13 +35,13 @@ ENERGY_OFF, FORCE_OFF = 2e-3, 0.03  # eV/atom, eV/A RMS: what an oracle may diff
 
 
 def key_of(atoms: Atoms, oracle: Plugin) -> str:
-    """Hash of structure, charge, spin, and the oracle with all its options."""
+    """Hash of structure, charge, spin, and the oracle with all its options and what they name (`ingredients`)."""
     module, options = plugins.load("oracles", oracle)
     state = state_of(atoms)
     what = [geometry_hash(atoms), state.charge, state.multiplicity, oracle.name, options.model_dump()]
     if state.special and getattr(module, "READS_INFO", False):
         what.append("info")
-    return digest([*what, module.level(options)])
+    return digest([*what, module.level(options), module.ingredients(options, atoms)])
 
 
 def require_level(oracle: Plugin, declared: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from ase import Atoms
 
-from retemper import charge
+from retemper import charge, software
 from retemper.errors import RetemperError
 from retemper.files import digest, read_json, sha256, write_json
 
@@ -92,16 +91,39 @@ def describe(spec: str, *, name: str | None = None, head: str | None = None, dev
     if spec.startswith(PREFIX):
         source = spec.removeprefix(PREFIX)
         create(source)  # says now what is wrong with it
-        return Subject(name or source, "ase", source, digest([source, _source_hash(source)]))
+        return Subject(name or source, "ase", source, digest([source, ingredients(source)]))
     from retemper import inference
 
     path = Path(spec).resolve()
     head = inference.pick_head(path, head)
-    return Subject(name or spec, "mace", str(path), digest([sha256(path), head]), head, "torch", (), device)
+    identity = digest([sha256(path), head, software.packages("mace")])
+    return Subject(name or spec, "mace", str(path), identity, head, "torch", (), device)
 
 
 def create(source: str) -> Any:
     """ASE calculator of ``package.module:Class(keyword=value, ...)``; keywords are Python literals."""
+    factory, options = _parsed(source)
+    try:
+        return factory(**options)
+    except (ValueError, ImportError, AttributeError, TypeError) as error:
+        raise _cannot_be_made(source, error) from error
+
+
+def ingredients(source: str) -> dict[str, Any]:
+    """What decides the numbers of a calculator beside the text that makes it: packages, sources, files in keywords."""
+    factory, options = _parsed(source)
+    return {**_made_of(source), "factory": software.source_of(factory), "files": software.files(options)}
+
+
+@functools.lru_cache(maxsize=16)
+def _made_of(source: str) -> dict[str, Any]:
+    """Packages and sources of the calculator's classes; one that a function makes is made to see them."""
+    factory, _ = _parsed(source)
+    return software.classes(factory if isinstance(factory, type) else type(create(source)))
+
+
+def _parsed(source: str) -> tuple[Any, dict[str, Any]]:
+    """The class or function that `source` names, and its keywords."""
     module, _, call = source.partition(":")
     try:
         node = ast.parse(call or "missing", mode="eval").body
@@ -113,20 +135,17 @@ def create(source: str) -> Any:
             node = node.func
         if not isinstance(node, ast.Name) or not call:
             raise ValueError("no class")
-        factory = getattr(importlib.import_module(module), node.id)
-        return factory(**options)
-    except (SyntaxError, ValueError, ImportError, AttributeError, TypeError) as error:
-        raise RetemperError(
-            f"The calculator {PREFIX}{source} cannot be made: {error}.",
-            expected="ase:package.module:Class(keyword=value), for example ase:ase.calculators.emt:EMT()",
-            fix="check the spelling, and that the package is installed",
-        ) from error
+        return getattr(importlib.import_module(module), node.id), options
+    except (SyntaxError, ValueError, ImportError, AttributeError) as error:
+        raise _cannot_be_made(source, error) from error
 
 
-def _source_hash(source: str) -> str:
-    """Hash of the file that defines a calculator: another version is another calculator."""
-    found = importlib.util.find_spec(source.partition(":")[0])
-    return sha256(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else ""
+def _cannot_be_made(source: str, error: Exception) -> RetemperError:
+    return RetemperError(
+        f"The calculator {PREFIX}{source} cannot be made: {error}.",
+        expected="ase:package.module:Class(keyword=value), for example ase:ase.calculators.emt:EMT()",
+        fix="check the spelling, and that the package is installed",
+    )
 
 
 # ------------------------------------------------------------------ evaluators
@@ -288,7 +307,8 @@ def fastest(subject: Subject, frames: Sequence[Atoms], elements: Sequence[int], 
     obstacle = symmetrix_backend.obstacle(subject.source, "float64", subject.device)
     if obstacle is not None:
         return subject, f"torch: symmetrix does not apply ({obstacle})"
-    fast = replace(subject, backend="symmetrix", elements=tuple(sorted(set(elements))))
+    identity = digest([subject.identity, software.packages("symmetrix")])
+    fast = replace(subject, backend="symmetrix", elements=tuple(sorted(set(elements))), identity=identity)
     from retemper.frames import structure_hash
 
     key = digest([fast.identity, fast.elements, [structure_hash(atoms) for atoms in frames], TOLERANCE])

@@ -32,6 +32,13 @@ def level(options: Options) -> str:
     return options.level_of_theory
 
 
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """Packages and sources of the calculator, and the files that its keywords name."""
+    from retemper.robustness.calculators import ingredients
+
+    return ingredients(options.calculator)
+
+
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """The calculator; structures with charge and spin are refused unless it reads them."""
     from retemper.robustness.calculators import create

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ase import Atoms
 
+from retemper import software
 from retemper.charge import State
 from retemper.errors import RetemperError
 from retemper.settings import Section
@@ -24,6 +25,13 @@ def level(options: Options) -> str:
     from retemper.foundations import find
 
     return find(options.name).level_of_theory
+
+
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """The weights, and the version of MACE."""
+    from retemper.foundations import find, weights
+
+    return {"weights": software.content(weights(find(options.name))), **software.packages("mace")}
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
