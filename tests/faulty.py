@@ -69,6 +69,14 @@ class Charged(EMT):
         self.results["energy"] += self.atoms.info["charge"] + self.atoms.info["spin"]
 
 
+class Ionised(EMT):
+    """Reads the charge under MACE's spelling, and 0 without; keeps results as ASE's calculators do."""
+
+    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.results["energy"] += self.atoms.info.get("charge", 0)
+
+
 class Elsewhere(EMT):
     """Another program under the same name: what `file` says, nothing or how far it is off (eV)."""
 

@@ -14,22 +14,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from conftest import build_tiny
 from trainings import make_files, make_plan, run
 
 from retemper import charge, checks, inference, pseudolabel
 from retemper.charge import CHARGE, SPIN
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
-
-EMBEDDED = {"type": "categorical", "per": "graph", "num_classes": 11, "emb_dim": 4, "offset": 5}
-
-
-@pytest.fixture(scope="module")
-def ionic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose energy depends on charge and spin."""
-    specs = dict.fromkeys((CHARGE, SPIN), EMBEDDED)
-    return build_tiny(tmp_path_factory.mktemp("ionic") / "model.model", ["Default"], embedding_specs=specs)
 
 
 def water(**info: Any) -> Atoms:
@@ -211,3 +201,39 @@ def test_the_proof_refuses_frames_that_mace_holds_at_another_charge(mixed: dict[
         write(tmp_path / f"{name}.extxyz", own)
     with pytest.raises(RetemperError, match="other charges or spins"):
         trained(dict(mixed, folder=tmp_path), "naive", tmp_path / "run")
+
+
+# ------------------------------------------------------------------ the dataset stage
+
+
+def test_the_dataset_stage_keeps_ions(tmp_path: Path) -> None:
+    """A user's file of neutral molecules and cations at the same geometries, with a free ion among the free atoms."""
+    from ase.io import write
+
+    from retemper.dataset import build
+    from retemper.settings import Settings
+
+    user = labelled(moved(20), -14.0) + labelled(moved(20, charge=1, spin=2), -2.0)
+    rng = np.random.default_rng(1)
+    for k, atoms in enumerate(user):
+        atoms.arrays[FORCES] = rng.normal(0, 0.5, (3, 3))
+        atoms.arrays[FORCES] -= atoms.arrays[FORCES].mean(axis=0)
+        atoms.info["name"] = f"m{k % 20}"
+    for q, energy in ((0, -13.6), (1, 0.0)):
+        user.append(Atoms("H", info={ENERGY: energy, "charge": q, "config_type": "IsolatedAtom"}))
+    write(tmp_path / "user.extxyz", user)
+    dataset = {"files": ["user.extxyz"], "level_of_theory": "x", "group": "name"}
+    settings = {"system": "ions", "foundation": "mace-omol", "strategies": ["naive"], "dataset": dataset}
+    manifest = build(Settings.model_validate(settings), tmp_path / "out", tmp_path)
+    kept = [a for part in ("train", "valid", "test") for a in read_frames(tmp_path / f"out/{part}.extxyz")]
+    assert sorted(map(charge.charge_of, kept)) == [0] * 20 + [1] * 20
+    (atom,) = read_frames(tmp_path / "out/isolated.extxyz")
+    assert atom.info[ENERGY] == -13.6
+    (ion,) = read_frames(tmp_path / "out/rejected.extxyz")
+    assert "free ion" in ion.info["reason"]
+    assert manifest["warnings"] == []
+
+
+def test_frames_whose_spin_is_impossible_or_unsaid_are_named() -> None:
+    found = charge.warnings([water(charge=1), water(charge=1, spin=1), water(spin=2), water(), water(charge=1, spin=2)])
+    assert [text.split()[0] for text in found] == ["2", "1"]
