@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from conftest import ROOT
 from trainings import make_files, make_plan, run
 
 from retemper import charge, checks, inference, pseudolabel
@@ -210,25 +211,29 @@ def test_the_dataset_stage_keeps_ions(tmp_path: Path) -> None:
     """A user's file of neutral molecules and cations at the same geometries, with a free ion among the free atoms."""
     from ase.io import write
 
+    from retemper import xtb
     from retemper.dataset import build
     from retemper.settings import Settings
 
-    user = labelled(moved(20), -14.0) + labelled(moved(20, charge=1, spin=2), -2.0)
-    rng = np.random.default_rng(1)
-    for k, atoms in enumerate(user):
-        atoms.arrays[FORCES] = rng.normal(0, 0.5, (3, 3))
-        atoms.arrays[FORCES] -= atoms.arrays[FORCES].mean(axis=0)
-        atoms.info["name"] = f"m{k % 20}"
-    for q, energy in ((0, -13.6), (1, 0.0)):
+    user = []
+    for state in ({}, {"charge": 1, "spin": 2}):
+        for k, atoms in enumerate(moved(20, **state)):
+            atoms.calc = xtb.calculator(state.get("spin"), state.get("charge", 0))
+            atoms.info |= {ENERGY: atoms.get_potential_energy(), "name": f"m{k}"}
+            atoms.arrays[FORCES] = atoms.get_forces()
+            atoms.calc = None
+            user.append(atoms)
+    for q, energy in ((0, -10.7), (1, 0.0)):
         user.append(Atoms("H", info={ENERGY: energy, "charge": q, "config_type": "IsolatedAtom"}))
     write(tmp_path / "user.extxyz", user)
     dataset = {"files": ["user.extxyz"], "level_of_theory": "x", "group": "name"}
-    settings = {"system": "ions", "foundation": "mace-omol", "strategies": ["naive"], "dataset": dataset}
+    settings = {"system": "ions", "foundation": "mini", "strategies": ["naive"], "seeds": [1], "dataset": dataset}
+    shutil.copytree(ROOT / "foundations", tmp_path / "foundations", ignore=shutil.ignore_patterns("*.model", "*.xz"))
     manifest = build(Settings.model_validate(settings), tmp_path / "out", tmp_path)
     kept = [a for part in ("train", "valid", "test") for a in read_frames(tmp_path / f"out/{part}.extxyz")]
     assert sorted(map(charge.charge_of, kept)) == [0] * 20 + [1] * 20
     (atom,) = read_frames(tmp_path / "out/isolated.extxyz")
-    assert atom.info[ENERGY] == -13.6
+    assert atom.info[ENERGY] == -10.7
     (ion,) = read_frames(tmp_path / "out/rejected.extxyz")
     assert "free ion" in ion.info["reason"]
     assert manifest["warnings"] == []
