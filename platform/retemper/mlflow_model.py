@@ -53,7 +53,7 @@ class Calculator(MACECalculator):  # type: ignore[misc]
             self.info_keys |= {
                 name: next((k for k in keys if k in atoms.info), name) for name, keys in SPELLINGS.items()
             }
-        super().calculate(atoms, *arguments, **keywords)
+        super().calculate(atoms, *arguments, **keywords)  # type: ignore[no-untyped-call]
 
 
 def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dtype: str = "float64") -> Any:
