@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ase import Atoms
 
 from retemper import software
-from retemper.charge import State
+from retemper.charge import CHARGE, SPIN, State
 from retemper.errors import RetemperError
 from retemper.settings import Section
 
@@ -38,16 +38,16 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
     """MACE's own calculator; structures with charge and spin are refused unless the model embeds them."""
     from retemper import launch
     from retemper.foundations import find, weights
-    from retemper.inference import load, pick_head
+    from retemper.inference import pick_head, reads
 
     launch.import_mace()
     from mace.calculators import MACECalculator
 
     entry = find(options.name)
     path = weights(entry)
-    wanted = {"total_charge"} if state.charge else set()
-    wanted |= {"total_spin"} if state.given and state.multiplicity > 1 else set()
-    if wanted and not wanted.issubset(getattr(load(path), "embedding_specs", None) or {}):
+    wanted = {CHARGE} if state.charge else set()
+    wanted |= {SPIN} if state.given and state.multiplicity > 1 else set()
+    if not wanted.issubset(reads(path)):
         raise RetemperError(
             f"The foundation {options.name} does not know the charge or spin of a structure.",
             got=f"charge {state.charge}, multiplicity {state.multiplicity}",
