@@ -34,14 +34,14 @@ def level(options: Options) -> str:
 
 def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
     """Packages and sources of the calculator, and the files that its keywords name."""
-    from retemper.robustness.calculators import ingredients
+    from retemper.robustness.specification import ingredients
 
     return ingredients(options.calculator)
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """The calculator; structures with charge and spin are refused unless it reads them."""
-    from retemper.robustness.calculators import create
+    from retemper.robustness.specification import create
 
     if not options.reads_info and (state.charge or (state.given and state.multiplicity > 2)):
         raise RetemperError(
