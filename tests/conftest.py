@@ -64,6 +64,14 @@ def tiny_multihead(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ionic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose energy depends on charge and spin, by embeddings like those of mace-omol."""
+    embedded = {"type": "categorical", "per": "graph", "num_classes": 11, "emb_dim": 4, "offset": 5}
+    specs = dict.fromkeys(("total_charge", "total_spin"), embedded)
+    return build_tiny(tmp_path_factory.mktemp("ionic") / "model.model", ["Default"], embedding_specs=specs)
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of optional real data sets; tests that ask for it skip without it."""
     folder = os.environ.get("RETEMPER_DATA")

@@ -17,9 +17,9 @@ from ase.calculators.emt import EMT
 class Traced(EMT):
     """Notes the number of atoms before and after each calculation; the one with `bad` atoms goes wrong."""
 
-    def __init__(self, note: str = "", seconds: float = 0.0, bad: int = 0, how: str = ""):
+    def __init__(self, log: str = "", seconds: float = 0.0, bad: int = 0, how: str = ""):
         super().__init__()
-        self.note, self.seconds, self.bad, self.how = note, seconds, bad, how
+        self.note, self.seconds, self.bad, self.how = log, seconds, bad, how
 
     def calculate(
         self,
@@ -69,6 +69,14 @@ class Charged(EMT):
         self.results["energy"] += self.atoms.info["charge"] + self.atoms.info["spin"]
 
 
+class Ionised(EMT):
+    """Reads the charge under MACE's spelling, and 0 without; keeps results as ASE's calculators do."""
+
+    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.results["energy"] += self.atoms.info.get("charge", 0)
+
+
 class Elsewhere(EMT):
     """Another program under the same name: what `file` says, nothing or how far it is off (eV)."""
 
@@ -79,6 +87,13 @@ class Elsewhere(EMT):
     def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         self.results["energy"] += float(self.file.read_text())
+
+
+class Unnamed(Elsewhere):
+    """The same, where no setting says which file it is: that is in the environment."""
+
+    def __init__(self) -> None:
+        super().__init__(os.environ["UNNAMED_FILE"])
 
 
 class NotFinite(EMT):

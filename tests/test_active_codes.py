@@ -17,7 +17,7 @@ from ase.io import read
 from oracle_programs import WATER, label, program
 
 from retemper.active import plugins, workers
-from retemper.active.state import state_of
+from retemper.charge import state_of
 from retemper.errors import RetemperError
 from retemper.settings import Plugin
 

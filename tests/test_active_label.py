@@ -21,7 +21,7 @@ from conftest import ROOT
 from copper_clusters import clusters, direct
 
 from retemper.active import label, lock
-from retemper.active.state import state_of
+from retemper.charge import state_of
 from retemper.errors import RetemperError
 from retemper.files import read_json
 from retemper.frames import ENERGY, FORCES, STRESS
@@ -44,7 +44,7 @@ def count(note: Path, what: str) -> dict[int, int]:
 
 def test_labels_are_the_oracles_and_made_once(tmp_path: Path) -> None:
     note = tmp_path / "note"
-    own = options(f"Traced(note={str(note)!r})")
+    own = options(f"Traced(log={str(note)!r})")
     frames = clusters()
     labelled, failed = label.label_all(frames, own, tmp_path)
     assert failed == []
@@ -70,11 +70,64 @@ def test_another_setting_is_another_label(tmp_path: Path) -> None:
 
 def test_labels_are_found_again_by_their_keys() -> None:
     """Keys as they were: a label that somebody paid for stays valid. Hashes of the options as they are written."""
-    atoms = clusters(1)[0]
-    assert label.key_of(atoms, oracle("Traced()")) == "c5925af9d5a9275c"
-    assert label.key_of(atoms, Plugin(name="foundation", options={"name": "mini"})) == "8d1c61b850bd131e"
+    options = {"level_of_theory": "PBE", "simple_input": "PBE def2-SVP", "command": "no-such-program"}
     ion = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"charge": -1})
-    assert label.key_of(ion, Plugin(name="xtb")) == "d3880eb5951ef228"
+    assert label.key_of(ion, Plugin(name="orca", options=options)) == "e8085e58c6dee984"
+    ion.info = {"total_charge": -1.0}
+    assert label.key_of(ion, Plugin(name="orca", options=options)) == "e8085e58c6dee984"
+
+
+def test_what_an_oracle_names_belongs_to_a_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another content of a program, a model, a basis or a pseudopotential is another label; of another element not."""
+    named = {name: tmp_path / name for name in ("run", "model", "basis", "O.upf", "Na.upf", "08_O_default")}
+    named["POTCAR"] = tmp_path / "potpaw_PBE/O/POTCAR"
+    named["POTCAR"].parent.mkdir(parents=True)
+    for path in named.values():
+        path.write_text("0")
+    monkeypatch.setenv("VASP_PP_PATH", str(tmp_path))
+    base = {"level_of_theory": "x", "command": f"sh {named['run']}"}
+    pseudo = {"pseudo_dir": str(tmp_path), "pseudopotentials": {"O": "O.upf", "Na": "Na.upf"}}
+    oracles = {
+        "ase": ({"calculator": f"faulty:Elsewhere(file={str(named['model'])!r})", "level_of_theory": "x"}, ["model"]),
+        "espresso": (base | pseudo, ["run", "O.upf"]),
+        "aims": (base | {"species_dir": str(tmp_path)}, ["run", "08_O_default"]),
+        "cp2k": (base | {"parameters": {"basis_set_file": str(named["basis"])}}, ["run", "basis"]),
+        "orca": (base | {"simple_input": "PBE", "blocks": f'%basis GTOName "{named["basis"]}" end'}, ["run", "basis"]),
+        "vasp": (base | {"parameters": {"xc": "PBE"}}, ["run", "POTCAR"]),
+        "pyscf": ({"basis": str(named["basis"])}, ["basis"]),
+    }
+    atoms = Atoms("O2", [[0, 0, 0], [0, 0, 1.2]], cell=[9.0] * 3, pbc=True)
+    for name, (own, files) in oracles.items():
+        for file, path in named.items():
+            before = label.key_of(atoms, Plugin(name=name, options=own))
+            path.write_text(path.read_text() + "1")
+            after = label.key_of(atoms, Plugin(name=name, options=own))
+            assert (before != after) == (file in files), (name, file)
+
+
+def test_another_model_at_the_same_path_labels_anew(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    own = options(f"Elsewhere(file={str(model)!r})", workers=1)
+    energies = []
+    for shift in ("0", "5", "0"):
+        model.write_text(shift)
+        (found,), _ = label.label_all(clusters(1), own, tmp_path)
+        energies.append(found.info[ENERGY])
+    assert np.diff(energies) == pytest.approx([5, -5])
+    assert len(list((tmp_path / label.CACHE).glob("*.json"))) == 2  # the third is the first
+
+
+def test_other_weights_of_a_foundation_label_anew(
+    tiny_model: Path, tiny_multihead: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import run_files
+
+    keys = set()
+    for number, model in enumerate((tiny_model, tiny_multihead, tiny_model)):
+        run_files.write_project(tmp_path / str(number), model)
+        monkeypatch.setenv("RETEMPER_ROOT", str(tmp_path / str(number)))
+        keys.add(label.key_of(clusters(1)[0], Plugin(name="foundation", options={"name": "tiny"})))
+    assert len(keys) == 2
 
 
 def test_periodic_structures_get_stress(tmp_path: Path) -> None:
@@ -91,7 +144,7 @@ def test_periodic_structures_get_stress(tmp_path: Path) -> None:
 )
 def test_a_failure_costs_one_structure(how: str, kind: str, reason: str, tmp_path: Path) -> None:
     note = tmp_path / "note"
-    own = options(f"Traced(note={str(note)!r}, bad=4, how={how!r})", timeout=4.0, workers=1)
+    own = options(f"Traced(log={str(note)!r}, bad=4, how={how!r})", timeout=4.0, workers=1)
     labelled, failed = label.label_all(clusters(), own, tmp_path)
     assert [len(atoms) for atoms in labelled] == [2, 3, 5, 6]
     assert [len(atoms) for atoms in failed] == [4]
@@ -103,14 +156,15 @@ def test_a_failure_costs_one_structure(how: str, kind: str, reason: str, tmp_pat
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_settings_that_allow_more_try_failures_again(tmp_path: Path) -> None:
+def test_settings_that_allow_more_try_failures_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a label nor a failure is made again for nothing."""
     program = tmp_path / "program"
+    monkeypatch.setenv("UNNAMED_FILE", str(program))
 
     def attempts(retries: int) -> list[str]:
-        own = options(f"Elsewhere(file={str(program)!r})", workers=1, retries=retries)
+        own = options("Unnamed()", workers=1, retries=retries)
         label.label_all(clusters(1), own, tmp_path)
-        (path,) = (tmp_path / label.CACHE).glob("*.json")
+        path = tmp_path / label.CACHE / f"{label.key_of(clusters(1)[0], own.oracle)}.json"
         return [attempt["kind"] for attempt in read_json(path)["attempts"]]
 
     assert attempts(1) == ["error", "error"]  # no such program
@@ -154,7 +208,7 @@ if __name__ == "__main__":
     from copper_clusters import clusters
     from test_active_label import options
     from retemper.active import label
-    own = options("Traced(note={note!r}, seconds=0.3)", retries=0)
+    own = options("Traced(log={note!r}, seconds=0.3)", retries=0)
     label.label_all(clusters(12), own, Path({root!r}))
 """
 
@@ -178,7 +232,7 @@ def test_kills_change_nothing(kills: int, tmp_path: Path) -> None:
         time.sleep(1.5)  # its workers see that it is gone
     subprocess.run([sys.executable, str(script)], check=True)
     labelled, failed = label.label_all(
-        clusters(12), options(f"Traced(note={str(note)!r}, seconds=0.3)", retries=0), tmp_path
+        clusters(12), options(f"Traced(log={str(note)!r}, seconds=0.3)", retries=0), tmp_path
     )
     assert failed == []
     for atoms in labelled:
@@ -212,13 +266,13 @@ def test_labels_that_are_not_reproduced_are_refused(tmp_path: Path) -> None:
         label.verify(train, options("Traced(bad=2, how='raises')"), tmp_path)
 
 
-def test_every_check_asks_the_oracle_again(tmp_path: Path) -> None:
+def test_every_check_asks_the_oracle_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An oracle that changed is noticed, one that was mended is believed; labels from before stay."""
     (train,) = clusters(1)
     label.put(train, *direct(train), None)
     program = tmp_path / "program"
-    call = f"Elsewhere(file={str(program)!r})"
-    own = options(call, verify=1, workers=1, retries=0)
+    monkeypatch.setenv("UNNAMED_FILE", str(program))
+    own = options("Unnamed()", verify=1, workers=1, retries=0)
     with pytest.raises(RetemperError, match="cannot label"):
         label.verify([train], own, tmp_path)
     program.write_text("0")
@@ -236,7 +290,7 @@ def test_a_check_that_was_killed_goes_on(tmp_path: Path) -> None:
     """What it had labelled is not labelled again; the next check is another."""
     frames, note = clusters(1), tmp_path / "note"
     train = [label.put(frames[0].copy(), *direct(frames[0]), None)]
-    own = options(f"Traced(note={str(note)!r})", verify=1, workers=1)
+    own = options(f"Traced(log={str(note)!r})", verify=1, workers=1)
     label.label_all(frames, own, tmp_path, label.CHECKED)  # as far as the killed one came
     label.verify(train, own, tmp_path)
     assert count(note, "begin") == {2: 1}
@@ -299,7 +353,7 @@ def test_labels_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for how, kind in (("dies", "died"), ("hangs", "timeout")):
         note = tmp_path / how
-        call = f"Traced(note={str(note)!r}, bad=3, how={how!r})"
+        call = f"Traced(log={str(note)!r}, bad=3, how={how!r})"
         own = options(call, ray=True, workers=1, retries=0, timeout=30.0)
         labelled, failed = label.label_all(clusters(3), own, tmp_path)
         assert [len(atoms) for atoms in labelled] == [2, 4]

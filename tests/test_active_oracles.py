@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 from oracle_programs import NEEDED, WATER, label
 
 from retemper.active import plugins
-from retemper.active.state import State
+from retemper.charge import State
 from retemper.errors import RetemperError
 from retemper.settings import Plugin
 

@@ -12,6 +12,7 @@ from ase.data import covalent_radii
 from ase.spacegroup import crystal
 
 from retemper import xtb
+from retemper.charge import charge_of
 from retemper.frames import ENERGY, FORCES, is_isolated_atom, read_frames
 from retemper.systems import generator_names
 from retemper.systems.generate import ice, lpsc, nacl, sn2, spice
@@ -48,7 +49,7 @@ def test_free_atom_of_every_element_with_hunds_multiplicity(kept: list[Atoms]) -
 
 def test_labels_belong_to_the_positions_in_the_file(kept: list[Atoms]) -> None:
     for index in (20, 120, 220):
-        again = xtb.label(kept[index], config_type="x", group="x", charge=kept[index].info.get("charge", 0))
+        again = xtb.label(kept[index], config_type="x", group="x", charge=int(charge_of(kept[index])))
         assert again.positions == pytest.approx(kept[index].positions, abs=1e-12)
         assert again.info[ENERGY] == pytest.approx(kept[index].info[ENERGY], abs=1e-4)
         assert again.arrays[FORCES] == pytest.approx(kept[index].arrays[FORCES], abs=1e-3)

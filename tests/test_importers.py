@@ -70,14 +70,14 @@ def test_a_block_by_hand(tmp_path: Path) -> None:
     assert atoms.cell.array == pytest.approx(np.array([[10, 0, 0], [1, 9, 0], [0, 2, 8]]) * BOHR)
     assert atoms.info[ENERGY] == pytest.approx(-1.25 * HARTREE)
     assert atoms.arrays[FORCES][0] == pytest.approx(np.array([0.01, -0.02, 0.03]) * HARTREE / BOHR)
-    assert atoms.info["comment"] == "made by hand" and "charge" not in atoms.info
+    assert atoms.info["comment"] == "made by hand" and not {"charge", "total_charge"} & set(atoms.info)
 
 
 def test_other_units_are_asked_for(tmp_path: Path) -> None:
     path = written(tmp_path / "input.data", BLOCK.replace("charge 0.0", "charge -1"))
     (atoms,) = n2p2.frames(path, n2p2.Options(length_unit="Angstrom", energy_unit="eV"))
     assert (atoms.positions[1, 0], atoms.info[ENERGY], atoms.arrays[FORCES][0, 2]) == (1.4, -1.25, 0.03)
-    assert atoms.info["charge"] == -1
+    assert atoms.info["total_charge"] == -1
 
 
 def test_what_ases_writer_wrote_comes_back(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_spice_in_ev_and_angstrom(tmp_path: Path, molecules: dict) -> None:
     kept = [frame for _, _, frames in molecules.values() for frame in frames]
     for atoms, frame in zip(found, kept, strict=True):
         same(atoms, frame)
-    assert {(a.info["group"], a.info["charge"]) for a in found} == {("spice:103147721", 0), ("spice:gly", 1)}
+    assert {(a.info["group"], a.info["total_charge"]) for a in found} == {("spice:103147721", 0), ("spice:gly", 1)}
     assert found[0].info["config_type"].startswith("SPICE PubChem")
 
 

@@ -106,7 +106,7 @@ def test_labels_are_converted_and_info_is_kept() -> None:
     assert new.info[ENERGY] == pytest.approx(-272.11386, abs=1e-4)
     assert new.arrays[FORCES][2, 2] == pytest.approx(0.8 * 51.422067, abs=1e-5)
     assert new.info["source"] == "f.xyz:0"
-    assert (new.info["source_given"], new.info["charge"], new.info["name"]) == ("mine", 1, "a")
+    assert (new.info["source_given"], new.info["total_charge"], new.info["name"]) == ("mine", 1, "a")
     assert "note" not in new.info
     assert new.info["config_type"] == "Default"
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
@@ -103,3 +107,69 @@ def test_a_calculator_that_raises_gives_its_reason(tmp_path: Path) -> None:
 def test_a_calculator_that_cannot_be_made(spec: str) -> None:
     with pytest.raises(RetemperError, match="cannot be made"):
         calculators.describe(spec)
+
+
+# ------------------------------------------------------------------ what a calculator rests on
+
+
+def energy_of(spec: str, cache: Path) -> float:
+    """As a metric gets it: through the store of results."""
+    frames = [Atoms("Cu2", [[0, 0, 0], [2.2, 0, 0]])]
+    points = engine.Task(single_points, calculators.describe(spec), {"frames": frames}, "x")
+    return float(engine.run([points], workers=1, cache=cache)[0]["energy"][0])
+
+
+def test_another_model_at_the_same_path_is_computed(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    found = []
+    for shift in ("0", "5", "0"):
+        model.write_text(shift)
+        found.append(energy_of(f"ase:faulty:Elsewhere(file={str(model)!r})", tmp_path / "cache"))
+    assert np.diff(found) == pytest.approx([5, -5])
+    assert len(list((tmp_path / "cache/tasks").iterdir())) == 2  # the third is the first
+
+
+UPGRADED = """
+import sys
+sys.path[:0] = [{site!r}, {tests!r}]
+from pathlib import Path
+from test_robustness_engine import energy_of
+print(energy_of("ase:potential:Potential()", Path({cache!r})))
+"""
+POTENTIAL = """
+from pathlib import Path
+from ase.calculators.emt import EMT
+class Potential(EMT):
+    def calculate(self, *arguments, **keywords):
+        super().calculate(*arguments, **keywords)
+        self.results["energy"] += float(Path(__file__).with_name("table").read_text())
+"""
+
+
+def test_an_upgraded_package_is_computed(tmp_path: Path) -> None:
+    """The class stays as it is; what it reads in its package changes with the version."""
+    site = tmp_path / "site"
+    (site / "potential").mkdir(parents=True)
+    (site / "potential/__init__.py").write_text(POTENTIAL)
+    found = []
+    for version, shift in (("1.0", "0"), ("2.0", "5"), ("2.0", "9")):
+        (site / "potential/table").write_text(shift)
+        for old in site.glob("*.dist-info"):
+            shutil.rmtree(old)
+        about = site / f"potential-{version}.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: potential\nVersion: {version}\n")
+        (about / "top_level.txt").write_text("potential\n")
+        script = UPGRADED.format(site=str(site), tests=str(Path(__file__).parent), cache=str(tmp_path / "cache"))
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        found.append(float(done.stdout.split()[-1]))
+    assert np.diff(found) == pytest.approx([5, 0])  # without a new version it is the same calculator
+
+
+def test_what_a_calculator_writes_is_not_part_of_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    names = set()
+    for text in ("", "something"):
+        log.write_text(text)
+        names.add(calculators.describe(f"ase:faulty:Traced(log={str(log)!r})").identity)
+    assert len(names) == 1

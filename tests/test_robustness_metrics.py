@@ -163,7 +163,7 @@ def test_md_passes_a_sound_calculator_and_finds_an_explosion(here: Context, tmp_
 def run_of(positions: np.ndarray, symbols: str, **changes: Any) -> dict[str, Any]:
     n = len(positions)
     numbers = Atoms(symbols).numbers
-    run = {"numbers": numbers, "pbc": np.zeros(3, bool), "time": np.arange(n) * 5.0, "positions": positions}
+    run = {"numbers": numbers, "pbc": np.zeros(3, bool), "info": {}, "time": np.arange(n) * 5.0, "positions": positions}
     run |= {"cells": np.zeros((n, 3, 3)), "potential": np.zeros(n), "kinetic": np.full(n, 0.0388 * len(numbers))}
     return {**run, "target": np.full(n, 300.0), "stopped": "", "planned": 5.0 * (n - 1), **changes}
 

@@ -15,6 +15,7 @@ from ase import Atoms
 from conftest import ROOT
 
 from retemper import cli, systems
+from retemper.charge import charge_of
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, STRESS, elements, is_isolated_atom, read_frames
 from retemper.robustness.metrics import observables
@@ -58,7 +59,7 @@ def test_charge_and_multiplicity_are_those_of_the_yaml(name: str) -> None:
     system = systems.find(name, ROOT)
     for frame in bound(name):
         given = [frame.info[v] if isinstance(v, str) else v for v in (system.charge, system.multiplicity)]
-        assert frame.info.get("charge", 0) == given[0]
+        assert charge_of(frame) == given[0]
         assert (frame.numbers.sum() - given[0] - (given[1] - 1)) % 2 == 0
 
 

@@ -9,12 +9,14 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
+from retemper import charge
 from retemper.composition import robust_fit
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, STRESS
 from retemper.geometry import full_cells, heights, neighbours
 from retemper.settings import Dataset
+from retemper.store import Picked
 
 Array = np.ndarray
 MIN_HEIGHT = 0.7  # A, between opposite faces of a cell
@@ -126,6 +128,8 @@ def _distance_fault(frame: Atoms, limit: float) -> str | None:
 def energy_faults(frames: Sequence[Atoms], window: float) -> tuple[list[str | None], list[str]]:
     """Frames whose energy per atom is absurd, and warnings about odd ones and mixed levels of theory.
 
+    Frames of each charge and spin are judged on their own: an ionisation is no change of level.
+
     Parameters
     ----------
     frames
@@ -143,6 +147,21 @@ def energy_faults(frames: Sequence[Atoms], window: float) -> tuple[list[str | No
     RetemperError
         Two groups of frames lie further apart than `window`: two levels of theory.
     """
+    states: dict[str, list[int]] = defaultdict(list)
+    for k, frame in enumerate(frames):
+        states[repr(charge.special(frame))].append(k)
+    faults: list[str | None] = [None] * len(frames)
+    warnings: list[str] = []
+    for alike in states.values():
+        own, found = _energy_faults(Picked(frames, alike), window)
+        warnings += found
+        for k, fault in zip(alike, own, strict=True):
+            faults[k] = fault
+    return faults, warnings
+
+
+def _energy_faults(frames: Sequence[Atoms], window: float) -> tuple[list[str | None], list[str]]:
+    """`energy_faults` of frames with one charge and spin."""
     if len(frames) < 3:
         return [None] * len(frames), []
     rest, _ = robust_fit(frames, np.fromiter((frame.info[ENERGY] / len(frame) for frame in frames), float, len(frames)))

@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from retemper import checks, splits, subset
+from retemper import charge, checks, splits, subset
 from retemper.active import join
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, require_space, write_json
@@ -87,7 +87,7 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
     else:
         checks.check_elements(Picked(store, labelled), allowed, settings.foundation)
     tags, tag_warnings = checks.level_tags(Picked(store, labelled))
-    warnings += tag_warnings
+    warnings += tag_warnings + charge.warnings(Picked(store, labelled[~atoms[labelled]]))
 
     sound, bad = _check(labelled, atoms, store, dataset, warnings)
     rejected += bad
@@ -230,10 +230,12 @@ def _limit_rejected(rejected: Sequence[int], store: Store, read: int, share: flo
 
 
 def _free_atoms(atoms: Array, store: Store, warnings: list[str]) -> tuple[list[int], list[int]]:
-    """One frame an element for the E0s; further ones are duplicates or conflicts."""
+    """One neutral frame an element for the E0s; further ones are duplicates or conflicts."""
     kept: list[int] = []
-    rejected: list[int] = []
     frames = {int(k): store[int(k)] for k in atoms}
+    ions = [k for k, frame in frames.items() if charge.charge_of(frame)]
+    rejected = _reject(store, dict.fromkeys(ions, "a free ion is no reference energy"))
+    frames = {k: frame for k, frame in frames.items() if k not in ions}
     for z in sorted({int(frame.numbers[0]) for frame in frames.values()}):
         same = {k: frame for k, frame in frames.items() if frame.numbers[0] == z}
         energies = [frame.info[ENERGY] for frame in same.values()]

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist
 
+from retemper import charge
 from retemper.frames import structure_hash
 from retemper.geometry import Coordinates, displacements, full_cells
 from retemper.store import Picked
@@ -39,7 +40,8 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
     Parameters
     ----------
     frames
-        Structures; periodic ones need a sane cell. Labels do not count.
+        Structures; periodic ones need a sane cell. Labels do not count; charge and spin do: an ion is not its
+        neutral molecule.
     tolerance
         RMS displacement, A. Without periodicity after the best superposition; with it, at
         fixed fractional coordinates, up to a translation, for cells that agree within
@@ -69,10 +71,11 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
 def _pairs_in(
     frames: Sequence[Atoms], key: Callable[[Atoms], bytes], search: Callable[[Sequence[Atoms]], Array]
 ) -> list[tuple[int, int]]:
-    """Apply `search` within groups of equal key and periodicity; pairs are indices into `frames`."""
-    groups: dict[tuple[bytes, bytes], array[int]] = {}
+    """Apply `search` within groups of equal key, periodicity, charge and spin; pairs are indices into `frames`."""
+    groups: dict[tuple[bytes, bytes, str], array[int]] = {}
     for k, frame in enumerate(frames):
-        groups.setdefault((key(frame), frame.pbc.tobytes()), array("q")).append(k)
+        same = (key(frame), frame.pbc.tobytes(), repr(charge.special(frame)))
+        groups.setdefault(same, array("q")).append(k)
     return [
         (group[i], group[j])
         for group in groups.values()

@@ -1,7 +1,8 @@
 """Labelled structures on disk: extxyz with ``REF_energy``, ``REF_forces``, ``REF_stress``.
 
 Units are eV, eV/A and eV/A^3 (ASE's sign: positive stress is tension). Every file that
-retemper writes has these keys; `retemper.dataset` maps a user's keys and units to them.
+retemper writes has these keys; `retemper.dataset` maps a user's keys and units to them. Charge and
+spin are under `retemper.charge`'s spelling in every frame that is read and in every file that is written.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ase import Atoms
 from ase.io import iread, read, write
 from ase.io.formats import filetype, open_with_compression
 
+from retemper import charge
 from retemper.errors import RetemperError
 from retemper.files import atomic_write
 
@@ -31,7 +33,8 @@ LINES = 50_000  # and lines, for large frames
 def read_frames(path: str | Path) -> list[Atoms]:
     """All frames of a file that ASE reads (``.gz`` and ``.xz`` included).
 
-    A missing, empty, truncated or unreadable file is a `RetemperError`.
+    A missing, empty, truncated or unreadable file is a `RetemperError`, as is a frame that contradicts itself in its
+    charge or spin.
     """
     return list(stream_frames(path))
 
@@ -49,8 +52,9 @@ def stream_frames(path: str | Path) -> Iterator[Atoms]:
     number = 0
     try:
         for frame in _parsed(path):
+            settled = charge.settle(frame, f"{path}:{number}")
             number += 1
-            yield frame
+            yield settled
     except RetemperError:
         raise
     except Exception as error:  # ASE's readers raise nearly anything on a broken file
@@ -123,23 +127,39 @@ def in_blocks(frames: Iterable[Atoms], size: int) -> Iterator[list[Atoms]]:
 
 
 def write_frames(path: str | Path, frames: Iterable[Atoms]) -> None:
-    """Write frames as extxyz, whole or not at all; calculators are not written."""
+    """Write frames as extxyz, whole or not at all; calculators are not written. The frames stay as they are."""
     with atomic_write(path) as temporary, open_with_compression(str(temporary), "w") as file:
         for block in in_blocks(frames, BLOCK):
             for k, frame in enumerate(block):
-                if frame.calc is not None:
-                    block[k] = frame.copy()
+                if frame.calc is not None or "charge" in frame.info or "spin" in frame.info:
+                    block[k] = charge.settle(frame.copy())
             write(file, block, format="extxyz")
 
 
 def structure_hash(atoms: Atoms) -> str:
-    """Hash of species, positions, cell and periodicity, rounded to 1e-6 A. Labels do not count."""
-    parts = (
+    """Hash of species, positions, cell and periodicity, rounded to 1e-6 A, charge and spin. Labels do not count.
+
+    Neutral and of multiplicity 1 is the same as not said.
+    """
+    state = charge.special(atoms)
+    return _digest([*_geometry(atoms), repr(state).encode()] if state else _geometry(atoms))
+
+
+def geometry_hash(atoms: Atoms) -> str:
+    """`structure_hash` of the neutral structure: charge and spin do not count."""
+    return _digest(_geometry(atoms))
+
+
+def _geometry(atoms: Atoms) -> list[bytes]:
+    return [
         atoms.numbers.astype("<i4").tobytes(),
         (atoms.positions.round(6) + 0.0).astype("<f8").tobytes(),
         (atoms.cell.array.round(6) + 0.0).astype("<f8").tobytes(),
         atoms.pbc.tobytes(),
-    )
+    ]
+
+
+def _digest(parts: list[bytes]) -> str:
     return hashlib.sha256(b"|".join(parts)).hexdigest()[:16]
 
 

@@ -12,6 +12,8 @@ from ase.data import covalent_radii
 from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
 
+from retemper import charge
+
 Array = np.ndarray
 
 
@@ -88,11 +90,15 @@ class Coordinates:
         return np.asarray(np.take_along_axis(self.positions, order[:, :, None], axis=1))
 
 
-def by_atoms(frames: Sequence[Atoms]) -> list[list[int]]:
-    """Indices of frames that have the same atoms in the same order and the same periodicity."""
-    groups: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
+def by_atoms(frames: Sequence[Atoms], state: bool = True) -> list[list[int]]:
+    """Indices of frames that have the same atoms in the same order and the same periodicity.
+
+    With `state` the same charge and spin as well: such frames lie on one energy surface.
+    """
+    groups: dict[tuple[bytes, bytes, str], list[int]] = defaultdict(list)
     for k, frame in enumerate(frames):
-        groups[frame.numbers.tobytes(), frame.pbc.tobytes()].append(k)
+        own = repr(charge.special(frame)) if state else ""
+        groups[frame.numbers.tobytes(), frame.pbc.tobytes(), own].append(k)
     return list(groups.values())
 
 

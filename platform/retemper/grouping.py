@@ -290,7 +290,7 @@ def memory(run: Sequence[Atoms]) -> tuple[int, bool]:
 def _join_relatives(frames: Sequence[Atoms], groups: list[str], share: float) -> list[str]:
     """Give groups that hold frames within `RELATED` one name, closest first, up to `share` of all frames."""
     pairs = []
-    for same in by_atoms(frames):
+    for same in by_atoms(frames, state=False):
         if len(same) < 2 or len(same) ** 2 * len(frames[same[0]]) / 2 > MAX_WORK:
             continue
         some = [frames[k] for k in same]

@@ -19,7 +19,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper import launch
+from retemper import charge, launch
 from retemper.errors import RetemperError, unknown
 
 BACKENDS = ("auto", "torch", "symmetrix")
@@ -110,6 +110,15 @@ def elements(model: str | Path) -> list[int]:
     return [int(z) for z in load(model).atomic_numbers]
 
 
+def reads(model: str | Path) -> tuple[str, ...]:
+    """Which of charge and spin (`retemper.charge.SPELLINGS`) the model's energy depends on."""
+    module = load(model)
+    if type(module).__name__ == "PolarMACE":  # its sources are charge and spin themselves
+        return tuple(charge.SPELLINGS)
+    embedded = getattr(module, "embedding_specs", None) or {}
+    return tuple(name for name in charge.SPELLINGS if name in embedded)
+
+
 def pick_head(model: str | Path, head: str | None = None) -> str:
     """The head to use: `head` if the model has it; without one the only head, or the one called Default.
 
@@ -160,7 +169,7 @@ def predict(
         MACE model file.
     frames
         Structures; labels and calculators are ignored. Total charge and spin are read from
-        ``info`` ("charge", "spin") by models that use them, as MACE's calculator does.
+        ``info`` (`retemper.charge`) by models that use them.
     head
         Head of a multihead model; without it the one called Default (see `pick_head`).
     dtype, device
@@ -284,7 +293,7 @@ def batches(module: Any, frames: Sequence[Atoms], head: str, device: str) -> Ite
 
     table = AtomicNumberTable([int(z) for z in module.atomic_numbers])
     names = list(getattr(module, "heads", None) or ["Default"])
-    keys = data.KeySpecification(info_keys={"total_charge": "charge", "total_spin": "spin"}, arrays_keys={})
+    keys = data.KeySpecification(info_keys={}, arrays_keys={})
     cutoff = float(module.r_max)
     bound = MAX_EDGES["cpu" if device == "cpu" else "gpu"]
     indices: list[int] = []
@@ -297,6 +306,7 @@ def batches(module: Any, frames: Sequence[Atoms], head: str, device: str) -> Ite
 
     for i in np.argsort([len(frame) for frame in frames], kind="stable").tolist():
         config = data.config_from_atoms(frames[i], key_specification=keys, head_name=head)
+        config.properties |= charge.info_of(frames[i], name_of(frames[i], i))
         graph = data.AtomicData.from_config(config, z_table=table, cutoff=cutoff, heads=names)
         n_edges, n_atoms = int(graph.edge_index.shape[1]), len(frames[i])
         if graphs and (edges + n_edges > bound or (atoms + n_atoms) * EDGES_PER_ATOM > bound):

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from retemper import charge
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, STRESS
 from retemper.geometry import heights
@@ -90,7 +91,8 @@ def stream_labels(
     new
         Frame with species, positions, cell, periodicity, ``REF_energy`` (eV), ``REF_forces``
         (eV/A), ``REF_stress`` (nine numbers, eV/A^3, where there is one), ``config_type``,
-        ``source`` and the plain values of the user's info. Free atoms are ``IsolatedAtom``
+        ``source``, ``total_charge`` and ``total_spin`` where the user's frame says them in either spelling, and
+        the plain values of the user's info. Free atoms are ``IsolatedAtom``
         without cell; they need no forces.
     fault
         Why the frame has no usable label; `None` when it has.
@@ -140,10 +142,11 @@ def _plain(frame: Atoms, source: str, keys: Keys) -> Atoms:
         cell=None if free else frame.cell.array.round(8),
         pbc=False if free else frame.pbc,
     )
-    skip = OURS | {keys.energy, keys.stress, keys.virial}
+    skip = OURS.union(*charge.SPELLINGS.values()) | {keys.energy, keys.stress, keys.virial}
     for key, value in frame.info.items():
         if key not in skip and isinstance(value, str | bool | int | float | np.generic) and len(str(value)) < 200:
             new.info["source_given" if key == "source" else key] = value
+    new.info |= charge.info_of(frame, source)
     new.info["config_type"] = ISOLATED if free else str(frame.info.get("config_type", "Default"))
     new.info["source"] = source
     return new

@@ -16,11 +16,44 @@ import mlflow
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from mace.calculators import MACECalculator  # before torch.load: importing mace allows pickled modules
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
 CLOSEST = 1e-3  # A, of two atoms
 MAX_EDGES = 4_000  # of the structures that are evaluated together, unless one alone has more
+SPELLINGS = {"total_charge": ("total_charge", "charge"), "total_spin": ("total_spin", "spin")}  # e; 2S + 1
+
+
+def state(info: Mapping[str, Any]) -> dict[str, float]:
+    """What is said of total charge (e) and spin (multiplicity), under either spelling; contradictions: `ValueError`."""
+    found: dict[str, float] = {}
+    for name, spellings in SPELLINGS.items():
+        given = {key: info[key] for key in spellings if info.get(key) is not None}
+        try:
+            values = {float(value) for value in given.values()}
+        except (TypeError, ValueError):
+            values = {np.nan}
+        if values:
+            value = values.pop()
+            whole = name == "total_charge" or (value >= 1 and value == np.floor(value))
+            if values or not np.isfinite(value) or not whole:
+                raise ValueError(f"no clear {name.replace('_', ' ')}: {given}")
+            found[name] = value
+    return found
+
+
+class Calculator(MACECalculator):  # type: ignore[misc]
+    """MACE's; reads charge and spin from ``atoms.info`` under either spelling."""
+
+    def calculate(self, atoms: Atoms | None = None, *arguments: Any, **keywords: Any) -> None:
+        """Energy, forces and stress."""
+        if atoms is not None:
+            state(atoms.info)
+            self.info_keys |= {
+                name: next((k for k in keys if k in atoms.info), name) for name, keys in SPELLINGS.items()
+            }
+        super().calculate(atoms, *arguments, **keywords)  # type: ignore[no-untyped-call]
 
 
 def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dtype: str = "float64") -> Any:
@@ -44,22 +77,21 @@ def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dt
     got = hashlib.sha256(content).hexdigest()
     if got != sha256:
         raise ValueError(f"{path} is not the registered model and was not opened: sha256 {got}, registered {sha256}")
-    import mace  # noqa: F401  (before torch.load: it allows pickled modules)
     import torch
-    from mace.calculators import MACECalculator
 
     model = torch.load(io.BytesIO(content), map_location=device)
     heads = list(getattr(model, "heads", ["Default"]))
     if head not in heads:
         raise ValueError(f"{path} has no head {head!r}, only {', '.join(heads)}")
-    return MACECalculator(models=model, device=device, default_dtype=dtype, head=head)
+    return Calculator(models=model, device=device, default_dtype=dtype, head=head)
 
 
 class FineTunedMACE(PythonModel):
     """Energies, forces and stresses of structures given as JSON.
 
     A row has ``numbers`` [n_atoms], ``positions`` [n_atoms, 3] in A and, where there is one,
-    ``cell`` [3, 3] in A and ``pbc`` [3] (default: periodic where there is a cell). The answer has
+    ``cell`` [3, 3] in A, ``pbc`` [3] (default: periodic where there is a cell), ``charge`` (in e, default 0) and
+    ``spin`` (multiplicity 2S + 1, default 1), also as ``total_charge`` and ``total_spin``. The answer has
     ``energy`` (eV), ``forces`` [n_atoms, 3] (eV/A) and ``stress`` [3, 3] (eV/A^3, null without
     periodicity in three directions). Rows that cannot be evaluated are refused, status 400.
     """
@@ -118,7 +150,7 @@ def graph(calculator: Any, atoms: Atoms) -> Any:
     from mace import data
     from mace.tools import torch_tools
 
-    keys = data.KeySpecification(info_keys={}, arrays_keys={})
+    keys = data.KeySpecification(info_keys={name: name for name in SPELLINGS}, arrays_keys={})
     with torch_tools.default_dtype(calculator.default_dtype):
         config = data.config_from_atoms(atoms, key_specification=keys, head_name=calculator.head)
         return data.AtomicData.from_config(
@@ -143,7 +175,7 @@ def numbered(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as dictionaries without what is missing, with their number for messages."""
     rows = table.to_dict("records")
     return [
-        {"row": k, **{str(n): v for n, v in row.items() if not (v is None or isinstance(v, float))}}
+        {"row": k, **{str(n): v for n, v in row.items() if not (v is None or (isinstance(v, float) and np.isnan(v)))}}
         for k, row in enumerate(rows)
     ]
 
@@ -169,7 +201,11 @@ def structure(row: Mapping[str, Any], known: set[int]) -> Atoms:
     pbc = _array(row, "pbc", (3,)).astype(bool) if "pbc" in row else np.full(3, "cell" in row)
     if np.linalg.matrix_rank(cell[pbc]) < pbc.sum():
         raise ValueError(f"{where}: periodic along {int(pbc.sum())} directions that its cell does not span")
-    return Atoms(numbers=numbers.astype(int), positions=positions, cell=cell, pbc=pbc)
+    try:
+        info = state(row)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return Atoms(numbers=numbers.astype(int), positions=positions, cell=cell, pbc=pbc, info=info)
 
 
 def _array(row: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Labels by the foundation model, addressed by their content.
 
 The address names everything that decides the labels: the foundation's sha256, the head, the
-structures in their order, the dtype, and the versions of retemper and MACE. Labels found
+structures in their order with charge and spin, the dtype, and the versions of retemper and MACE. Labels found
 under an address are used again only when they are what was written there.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import __version__, inference
+from retemper import __version__, charge, inference
 from retemper.accuracy import stress_matrix
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, sha256, write_json
@@ -112,7 +112,13 @@ def _without_labels(atoms: Atoms) -> Atoms:
 
 
 def _with_labels(atoms: Atoms, predicted: inference.Predictions, i: int) -> Atoms:
-    bare = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    bare = Atoms(
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        cell=atoms.cell,
+        pbc=atoms.pbc,
+        info=charge.info_of(atoms),
+    )
     bare.info[ENERGY] = float(predicted.energy[i])
     bare.arrays[FORCES] = predicted.forces[i]
     if inference.has_stress(atoms):

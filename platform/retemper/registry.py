@@ -211,6 +211,7 @@ def _log_model(
         (matrix, "positions"),
         (either, "cell"),
         (either, "pbc"),
+        *((either, name) for name in ("charge", "spin", "total_charge", "total_spin")),
     ]
     signature = ModelSignature(
         inputs=Schema([ColSpec(kind, name, required=False) for kind, name in given]),

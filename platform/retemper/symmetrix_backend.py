@@ -115,6 +115,8 @@ def _obstacle(dtype: str, device: str) -> str | None:
 def _unknown_architecture(model: str | Path) -> str | None:
     """Why the extractor would refuse the model, as far as that is cheap to see, or None."""
     module = inference.load(model)
+    if read := inference.reads(model):
+        return f"its energy depends on {' and '.join(read)}, which symmetrix does not know"
     found = (
         len(module.interactions),
         module.spherical_harmonics.irreps_out.lmax,

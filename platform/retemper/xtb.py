@@ -17,6 +17,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.optimize import FIRE
 
+from retemper.charge import CHARGE
 from retemper.frames import ENERGY, FORCES
 
 LEVEL = "GFN2-xTB"
@@ -85,7 +86,7 @@ def label(atoms: Atoms, *, config_type: str, group: str, multiplicity: int | Non
     work.calc = calculator(multiplicity, charge)
     frame.info.update(config_type=config_type, group=group, level=LEVEL)
     if charge:
-        frame.info["charge"] = charge
+        frame.info[CHARGE] = charge
     frame.info[ENERGY] = round(float(work.get_potential_energy()), 6)
     frame.arrays[FORCES] = work.get_forces().round(6) + 0.0
     return frame

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper import charge
 from retemper.labels import reject
 from retemper.robustness.calculators import Subject, unusable
 from retemper.robustness.engine import Task
 from retemper.robustness.generate import nearest_ratio
 from retemper.robustness.soundness import CLOSE
 
-KEPT = ("charge", "spin", "group")  # what a candidate has from its start
 LIGHT, HEAVY = 0.5, 1.0  # fs: time step with and without hydrogen
 
 
@@ -66,7 +66,7 @@ def fault(atoms: Atoms) -> str:
 def descend(start: Atoms, atoms: Atoms, explorer: str, path: str, **info: Any) -> Atoms:
     """`atoms` as a candidate: positions and cell as files keep them, lineage, charge and spin of its `start`."""
     made = Atoms(atoms.numbers, atoms.positions.round(8), cell=atoms.cell.array.round(8), pbc=atoms.pbc)
-    made.info = {key: start.info[key] for key in KEPT if key in start.info}
+    made.info = charge.info_of(start) | {key: start.info[key] for key in ("group",) if key in start.info}
     made.info |= {"explorer": explorer, "path": path, "start": str(start.info.get("source", "")), **info}
     made.info["config_type"] = explorer
     return made

@@ -19,11 +19,11 @@ import numpy as np
 from ase import Atoms
 
 from retemper.active import plugins, workers
-from retemper.active.state import state_of
 from retemper.active.workers import Answer, Job
+from retemper.charge import info_of, state_of
 from retemper.errors import RetemperError
 from retemper.files import digest, read_json, write_json
-from retemper.frames import ENERGY, FORCES, STRESS, structure_hash
+from retemper.frames import ENERGY, FORCES, STRESS, geometry_hash
 from retemper.labels import reject
 from retemper.settings import Acquire, Plugin
 
@@ -35,13 +35,13 @@ ENERGY_OFF, FORCE_OFF = 2e-3, 0.03  # eV/atom, eV/A RMS: what an oracle may diff
 
 
 def key_of(atoms: Atoms, oracle: Plugin) -> str:
-    """Hash of structure, charge, spin, and the oracle with all its options."""
+    """Hash of structure, charge, spin, and the oracle with all its options and what they name (`ingredients`)."""
     module, options = plugins.load("oracles", oracle)
     state = state_of(atoms)
-    what = [structure_hash(atoms), state.charge, state.multiplicity, oracle.name, options.model_dump()]
+    what = [geometry_hash(atoms), state.charge, state.multiplicity, oracle.name, options.model_dump()]
     if state.special and getattr(module, "READS_INFO", False):
         what.append("info")
-    return digest([*what, module.level(options)])
+    return digest([*what, module.level(options), module.ingredients(options, atoms)])
 
 
 def require_level(oracle: Plugin, declared: str) -> str:
@@ -198,7 +198,7 @@ def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> dict[str, An
     """
     small = sorted(range(len(train)), key=lambda k: (len(train[k]), k))
     chosen = [train[small[k]] for k in np.unique(np.linspace(0, len(small) // 2, options.verify).astype(int))]
-    bare = [Atoms(a.numbers, a.positions, cell=a.cell.array, pbc=a.pbc, info=_of_state(a)) for a in chosen]
+    bare = [Atoms(a.numbers, a.positions, cell=a.cell.array, pbc=a.pbc, info=info_of(a)) for a in chosen]
     labelled, failed = label_all(bare, options, root, CHECKED)
     shutil.rmtree(root / CHECKED)
     if failed:
@@ -221,7 +221,3 @@ def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> dict[str, An
             fix="use the settings, charge and spin that made the data; acquire.verify: 0 skips this check",
         )
     return found
-
-
-def _of_state(atoms: Atoms) -> dict[str, Any]:
-    return {name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from retemper import charge
 from retemper.active.label import put
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
@@ -87,9 +88,20 @@ def _give(folder: Path, chosen: Sequence[Atoms]) -> None:
 
 
 def _match(chosen: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, Atoms], path: Path) -> None:
-    """Find the structure that each label belongs to; forces are as they were given, so atoms must not have moved."""
+    """Find the structure that each label belongs to; forces are as they were given, so atoms must not have moved.
+
+    A label that does not say its charge and spin is of the structure with these atoms, whatever those of that are.
+    """
     for position, frame in enumerate(frames):
-        owner = next((k for k, atoms in enumerate(chosen) if _same(atoms, frame)), None)
+        owners = [k for k, atoms in enumerate(chosen) if _same(atoms, frame)]
+        if len({repr(charge.special(chosen[k])) for k in owners}) > 1:
+            raise RetemperError(
+                f"{path}: structure {position} could be several of those that were given out.",
+                expected=f"{charge.CHARGE} and {charge.SPIN} in its info",
+                got="; ".join(f"number {k}: {charge.in_words(chosen[k])}" for k in owners),
+                fix=f"say its charge and spin, as {GIVEN} does",
+            )
+        owner = owners[0] if owners else None
         if owner is None:
             near = [i for i, j in near_pairs([*chosen, frame], 100 * SAME) if j == len(chosen)]
             raise RetemperError(
@@ -117,6 +129,8 @@ def _differ(one: Atoms, other: Atoms) -> bool:
 def _same(atoms: Atoms, frame: Atoms) -> bool:
     if len(atoms) != len(frame) or (atoms.numbers != frame.numbers).any() or (atoms.pbc != frame.pbc).any():
         return False
+    if _other_state(atoms, frame):
+        return False
     if atoms.pbc.any() and np.abs(atoms.cell.array - frame.cell.array).max() > SAME:
         return False
     moved = frame.positions - atoms.positions
@@ -125,3 +139,12 @@ def _same(atoms: Atoms, frame: Atoms) -> bool:
 
         moved = find_mic(moved, atoms.cell, atoms.pbc)[0]
     return float(np.abs(moved).max()) < SAME
+
+
+def _other_state(atoms: Atoms, frame: Atoms) -> bool:
+    """Whether `frame` says that it has another charge, or another spin where `atoms` names one."""
+    own, said = charge.info_of(atoms), charge.info_of(frame)
+    multiplicity = own.get(charge.SPIN, said.get(charge.SPIN))
+    return said.get(charge.CHARGE, charge.charge_of(atoms)) != charge.charge_of(atoms) or (
+        said.get(charge.SPIN, multiplicity) != multiplicity
+    )

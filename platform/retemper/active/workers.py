@@ -23,7 +23,7 @@ from ase import Atoms
 
 from retemper import launch
 from retemper.active import plugins
-from retemper.active.state import State, state_of
+from retemper.charge import State, state_of
 from retemper.errors import RetemperError
 from retemper.settings import Plugin
 

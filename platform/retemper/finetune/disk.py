@@ -13,12 +13,12 @@ from typing import Any
 from ase import Atoms
 from filelock import FileLock
 
+from retemper import charge
 from retemper.files import atomic_write
 from retemper.finetune.plan import Plan
 from retemper.frames import BLOCK, ENERGY, FORCES, STRESS, in_blocks, stream_frames
 
 LARGEST = 1 << 40  # bytes that a file may grow to
-KEPT = ("total_charge", "total_spin", "elec_temp")  # info that MACE reads beside the labels and its weights, config_*
 
 
 def flags(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -66,6 +66,7 @@ def _row(atoms: Atoms) -> dict[str, Any]:
         "pbc": atoms.pbc,
         "energy": atoms.info[ENERGY],
         "forces": atoms.arrays[FORCES],
-        "key_value_pairs": {k: v for k, v in atoms.info.items() if k.startswith("config_") or k in KEPT},
+        "key_value_pairs": {k: v for k, v in atoms.info.items() if k.startswith("config_") or k == "elec_temp"}
+        | charge.info_of(atoms),
     }
     return row | ({"stress": atoms.info[STRESS]} if STRESS in atoms.info else {})

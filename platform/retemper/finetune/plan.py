@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retemper import __version__
+from retemper.charge import CHARGE, SPIN
 from retemper.files import digest
 from retemper.frames import LabelsHash, stream_frames
 from retemper.strategies import Strategy
@@ -127,6 +128,8 @@ def mace_flags(plan: Plan, work: Path, name: str, architecture: dict[str, Any] |
         "energy_key": "REF_energy",
         "forces_key": "REF_forces",
         "stress_key": "REF_stress",
+        "total_charge_key": CHARGE,
+        "total_spin_key": SPIN,
         "E0s": str({int(z): float(e) for z, e in plan.target.E0s.items()}),
         "loss": "universal",
         "energy_weight": loss.energy_weight,

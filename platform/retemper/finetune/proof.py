@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from retemper import charge
 from retemper.errors import RetemperError
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss
@@ -169,25 +170,28 @@ def differences(want: Any, got: Any, path: str = "", tolerance: float = 1e-5) ->
     return [f"{path.rstrip('.')}: asked {want}, ran {got}"]
 
 
-def labels_of(frames: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Energies [n] (eV) and root mean square forces [n] (eV/A) of frames as MACE loaded them."""
-    rows = np.empty((len(frames), 2))
+def labels_of(frames: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energies [n] (eV), root mean square forces [n] (eV/A), charge and multiplicity [n, 2] of frames as loaded."""
+    rows = np.empty((len(frames), 4))
     for k in range(len(frames)):  # once each: of a set on disk every look makes the frame anew
         frame = frames[k]
-        rows[k] = float(frame.energy), float(frame.forces.double().pow(2).mean().sqrt())
-    energies, forces = rows.T
-    return energies, forces
+        labels = float(frame.energy), float(frame.forces.double().pow(2).mean().sqrt())
+        rows[k] = *labels, float(frame.total_charge), float(frame.total_spin)
+    return rows[:, 0], rows[:, 1], rows[:, 2:]
 
 
 def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) -> None:
-    """Raise unless MACE loaded exactly the labels of the file: none dropped, doubled or replaced.
+    """Raise unless MACE loaded exactly the labels, charges and spins of the file: none dropped, doubled or replaced.
 
     Energies agree to 1e-6 relative (float32 storage), root mean square forces to 1e-4 eV/A.
     """
     from retemper.frames import ENERGY, FORCES, stream_frames
 
-    energies, forces = labels_of(loaded)
-    want = [(float(a.info[ENERGY]), float(np.sqrt(np.mean(a.arrays[FORCES] ** 2)))) for a in stream_frames(path)]
+    energies, forces, states = labels_of(loaded)
+    want, want_states = [], []
+    for a in stream_frames(path):
+        want.append((float(a.info[ENERGY]), float(np.sqrt(np.mean(a.arrays[FORCES] ** 2)))))
+        want_states.append((charge.charge_of(a), charge.spin_of(a) or 1.0))
     want_e, want_f = np.array(want).T
     if len(energies) != len(want_e):
         raise RetemperError(
@@ -201,6 +205,16 @@ def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) ->
             f"({int(off.sum())} of {len(off)} frames, first: {first}).",
             expected=f"energy {want_e[first]:.6f} eV, RMS force {want_f[first]:.6f} eV/A ({data.label_source} labels)",
             got=f"energy {energies[first]:.6f} eV, RMS force {forces[first]:.6f} eV/A",
+        )
+    off = ~np.isclose(states, want_states, atol=1e-4).all(axis=1)
+    if off.any():
+        first = int(np.flatnonzero(off)[0])
+        wanted, found = (f"charge {q:g}, multiplicity {m:g}" for q, m in (want_states[first], states[first].tolist()))
+        raise RetemperError(
+            f"Head {head}: MACE holds other charges or spins than {path} "
+            f"({int(off.sum())} of {len(off)} frames, first: {first}).",
+            expected=wanted,
+            got=found,
         )
 
 

@@ -11,7 +11,8 @@ lammps-mliap    ``<name>-mliap_lammps.pt``                   ``pair_style mliap 
 ==============  ===========================================  =======================================
 
 The LAMMPS files are made by MACE's own exporters and evaluated here the way LAMMPS does it for
-one process, with ghost atoms; LAMMPS itself is not run.
+one process, with ghost atoms; LAMMPS itself is not run. LAMMPS has no charge and spin of a whole
+system, so that a model whose energy depends on them is not written for it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
-from retemper import inference, launch
+from retemper import charge, inference, launch
 from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_write, sha256, write_json
 from retemper.mlflow_store import store_errors
@@ -54,7 +55,8 @@ LAMMPS = {
 }
 ASE = '''"""{about}
 
-Needs mace-torch and ase. Energies in eV, forces in eV/A, stress in eV/A^3.
+Needs mace-torch and ase. Energies in eV, forces in eV/A, stress in eV/A^3. A model that reads them
+takes the total charge (e) and the multiplicity 2S + 1 from atoms.info["charge"] and atoms.info["spin"].
 """
 
 import hashlib
@@ -117,8 +119,9 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
     Raises
     ------
     RetemperError
-        An unknown name or format, tampered weights, a program that is not installed, or a file
-        that gives other energies or forces than MACE's own calculator.
+        An unknown name or format, tampered weights, a program that is not installed, a format that
+        cannot tell the model the charge and spin that it reads, or a file that gives other energies
+        or forces than MACE's own calculator.
     """
     if to not in FORMATS:
         raise unknown("export format", to, FORMATS)
@@ -126,6 +129,7 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
         client = existing_store(root)
         version = resolve(client, name)
         weights = kept.weights(client, root, version, Path(temporary))
+        read = _require_state(weights, to)
         head, stem = version.tags["head"], f"{version.name}-{version.version}"
         one = single_head(weights, head, Path(temporary) / "single.model")
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,6 +146,7 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
             "elements": [chemical_symbols[z] for z in inference.elements(one)],
             "cutoff": float(inference.load(one).r_max),
             "units": {"energy": "eV", "forces": "eV/A", "length": "A"},
+            "reads": {name: f"atoms.info[{charge.SPELLINGS[name][1]!r}]" for name in read},
         }
         if to in LAMMPS:
             words = {"file": made[0].name, "elements": " ".join(facts["elements"])}
@@ -149,6 +154,19 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
             facts["checked"] = "loaded by MACE's own code and evaluated for two structures; not run in LAMMPS itself"
         write_json(folder / f"{stem}-{to}.json", facts)
     return [*made, folder / f"{stem}-{to}.json"]
+
+
+def _require_state(weights: Path, to: str) -> tuple[str, ...]:
+    """Which of charge and spin the model reads; formats that cannot tell it are refused."""
+    read = inference.reads(weights)
+    if read and to not in ("model", "ase"):
+        raise RetemperError(
+            f"The format {to} cannot tell the model what its energy depends on: {' and '.join(read)}.",
+            expected="a format that reads them: model or ase",
+            got=to,
+            fix="export to ase; or fine-tune a foundation that reads no charge and spin",
+        )
+    return read
 
 
 def single_head(weights: Path, head: str, out: Path) -> Path:
@@ -178,6 +196,7 @@ def torch_sim_model(single: Path, device: str, dtype: str) -> Any:
     launch.import_mace()
     import torch
 
+    _require_state(single, "torch-sim")
     try:
         from torch_sim.models.mace import MaceModel
     except ImportError as error:

@@ -6,10 +6,7 @@ that agrees with torch in float64 on structures of this very model, else through
 
 from __future__ import annotations
 
-import ast
 import functools
-import importlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +15,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from ase import Atoms
 
-from retemper.errors import RetemperError
+from retemper import charge, software
 from retemper.files import digest, read_json, sha256, write_json
+from retemper.robustness.specification import PREFIX, create, ingredients
 
-PREFIX = "ase:"
 MIN_VOLUME = 0.5  # A^3/atom; denser cells have too many neighbours to compute and no meaning
 SMALLEST_HEIGHT = 0.5  # A between faces of a periodic cell
 
@@ -91,41 +88,13 @@ def describe(spec: str, *, name: str | None = None, head: str | None = None, dev
     if spec.startswith(PREFIX):
         source = spec.removeprefix(PREFIX)
         create(source)  # says now what is wrong with it
-        return Subject(name or source, "ase", source, digest([source, _source_hash(source)]))
+        return Subject(name or source, "ase", source, digest([source, ingredients(source)]))
     from retemper import inference
 
     path = Path(spec).resolve()
     head = inference.pick_head(path, head)
-    return Subject(name or spec, "mace", str(path), digest([sha256(path), head]), head, "torch", (), device)
-
-
-def create(source: str) -> Any:
-    """ASE calculator of ``package.module:Class(keyword=value, ...)``; keywords are Python literals."""
-    module, _, call = source.partition(":")
-    try:
-        node = ast.parse(call or "missing", mode="eval").body
-        options: dict[str, Any] = {}
-        if isinstance(node, ast.Call):
-            if node.args:
-                raise ValueError("only keyword arguments")
-            options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
-            node = node.func
-        if not isinstance(node, ast.Name) or not call:
-            raise ValueError("no class")
-        factory = getattr(importlib.import_module(module), node.id)
-        return factory(**options)
-    except (SyntaxError, ValueError, ImportError, AttributeError, TypeError) as error:
-        raise RetemperError(
-            f"The calculator {PREFIX}{source} cannot be made: {error}.",
-            expected="ase:package.module:Class(keyword=value), for example ase:ase.calculators.emt:EMT()",
-            fix="check the spelling, and that the package is installed",
-        ) from error
-
-
-def _source_hash(source: str) -> str:
-    """Hash of the file that defines a calculator: another version is another calculator."""
-    found = importlib.util.find_spec(source.partition(":")[0])
-    return sha256(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else ""
+    identity = digest([sha256(path), head, software.packages("mace")])
+    return Subject(name or spec, "mace", str(path), identity, head, "torch", (), device)
 
 
 # ------------------------------------------------------------------ evaluators
@@ -166,12 +135,14 @@ def _mark_not_finite(found: Evaluated, frames: Sequence[Atoms], stress: bool) ->
 class AseEvaluator:
     """One structure after the other through an ASE calculator. Whatever it raises is the structure's reason.
 
-    After a failure the calculator is made anew: some are broken then (tblite ends the process).
+    After a failure the calculator is made anew: some are broken then (tblite ends the process). Charge and spin are in
+    the info of its atoms under both spellings, where the structure says them.
     """
 
     def __init__(self, source: str):
         self.source = source
         self.calculator = create(source)
+        self.state: dict[str, float] = {}
 
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
         found = empty(frames, [unusable(atoms) for atoms in frames])
@@ -181,6 +152,8 @@ class AseEvaluator:
             atoms = frame.copy()
             atoms.calc = self.calculator
             try:
+                atoms.info |= charge.as_calculators_read(frame)
+                self._start(charge.special(frame))
                 found.energy[i] = atoms.get_potential_energy()
                 found.forces[i] = np.array(atoms.get_forces(), dtype=float)
                 if stress and atoms.pbc.all():
@@ -190,6 +163,12 @@ class AseEvaluator:
                 self.calculator = create(self.source)
                 found.reasons[i] = f"{type(error).__name__}: {str(error).strip()[:200]}"
         return _mark_not_finite(found, frames, stress)
+
+    def _start(self, state: dict[str, float]) -> None:
+        """Forget the last structure where charge or spin changes: ASE keeps results of the same positions."""
+        if state != self.state:
+            self.calculator.reset()
+            self.state = state
 
 
 class TorchEvaluator:
@@ -277,7 +256,8 @@ def fastest(subject: Subject, frames: Sequence[Atoms], elements: Sequence[int], 
     obstacle = symmetrix_backend.obstacle(subject.source, "float64", subject.device)
     if obstacle is not None:
         return subject, f"torch: symmetrix does not apply ({obstacle})"
-    fast = replace(subject, backend="symmetrix", elements=tuple(sorted(set(elements))))
+    identity = digest([subject.identity, software.packages("symmetrix")])
+    fast = replace(subject, backend="symmetrix", elements=tuple(sorted(set(elements))), identity=identity)
     from retemper.frames import structure_hash
 
     key = digest([fast.identity, fast.elements, [structure_hash(atoms) for atoms in frames], TOLERANCE])

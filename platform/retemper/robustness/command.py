@@ -14,8 +14,9 @@ from retemper.errors import RetemperError
 from retemper.files import project_root, read_json
 from retemper.frames import read_frames
 from retemper.robustness import calculators, metrics, project, suite
-from retemper.robustness.calculators import PREFIX, Subject
+from retemper.robustness.calculators import Subject
 from retemper.robustness.context import Context
+from retemper.robustness.specification import PREFIX
 from retemper.settings import Settings, load_settings
 
 MODELS = Path(".cache/models")  # weights of registered models

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+from retemper import charge
 from retemper.robustness.calculators import Evaluator
 
 FRICTION = 0.01  # 1/fs
@@ -90,9 +91,9 @@ def trajectory(
     Returns
     -------
     dict
-        numbers [n], pbc [3], time [frames] fs, positions [frames, n, 3] A (float32), cells [frames, 3, 3] A,
-        potential and kinetic [frames] eV, target [frames] K of the thermostat, stopped: why it ended early ("" at
-        the end), planned: fs.
+        numbers [n], pbc [3], info (charge and spin), time [frames] fs, positions [frames, n, 3] A (float32),
+        cells [frames, 3, 3] A, potential and kinetic [frames] eV, target [frames] K of the thermostat,
+        stopped: why it ended early ("" at the end), planned: fs.
     """
     rng = np.random.default_rng(seed)
     atoms = start.copy()
@@ -132,6 +133,7 @@ def trajectory(
     return {
         "numbers": atoms.numbers.copy(),
         "pbc": atoms.pbc.copy(),
+        "info": charge.info_of(atoms),
         "time": np.array(log.time),
         "positions": np.array(log.positions),
         "cells": np.array(log.cells),
@@ -170,7 +172,7 @@ def _rescale(
 
 def frame(run: dict[str, Any], index: int) -> Atoms:
     """A stored frame as structure, with its time (fs) and temperature (K) in ``info``."""
-    atoms = Atoms(run["numbers"], run["positions"][index], cell=run["cells"][index], pbc=run["pbc"])
+    atoms = Atoms(run["numbers"], run["positions"][index], cell=run["cells"][index], pbc=run["pbc"], info=run["info"])
     atoms.info["time_fs"] = float(run["time"][index])
     atoms.info["temperature"] = float(temperatures(run)[index])
     return atoms

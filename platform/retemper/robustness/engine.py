@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import launch
+from retemper import charge, launch
 from retemper.errors import RetemperError
 from retemper.files import atomic_write
 from retemper.robustness import dynamics, relaxation
@@ -77,7 +77,7 @@ def _feed(total: Any, value: Any) -> None:
                 "positions": value.positions,
                 "cell": value.cell.array,
                 "pbc": value.pbc,
-                "info": {k: v for k, v in value.info.items() if k in ("charge", "spin")},
+                "info": charge.special(value),
             },
         )
     elif isinstance(value, np.ndarray):

@@ -17,9 +17,10 @@ from retemper.files import atomic_folder, read_json, write_json
 from retemper.frames import ENERGY, is_isolated_atom, read_frames
 from retemper.results import FOUNDATION
 from retemper.robustness import calculators, metrics, suite
-from retemper.robustness.calculators import PREFIX, Subject
+from retemper.robustness.calculators import Subject
 from retemper.robustness.context import Context
 from retemper.robustness.engine import CACHE
+from retemper.robustness.specification import PREFIX
 from retemper.settings import Settings
 
 SETS = ("train", "valid", "test")

@@ -9,7 +9,7 @@ from ase import Atoms
 from pydantic import Field
 
 from retemper.active.explored import Context, Explored, descend
-from retemper.active.state import state_of
+from retemper.charge import in_words, state_of
 from retemper.errors import RetemperError
 from retemper.robustness import relaxation
 from retemper.robustness.calculators import Evaluator
@@ -39,8 +39,7 @@ def explore(context: Context, options: Options) -> Explored:
             raise RetemperError(
                 "The explorer rss makes neutral structures of unknown spin.",
                 expected="data without charges and multiplicities above 1",
-                got=", ".join(f"{name} {start.info[name]}" for name in ("charge", "spin") if name in start.info)
-                + f" of {start.get_chemical_formula()}",
+                got=f"{in_words(start)} of {start.get_chemical_formula()}",
                 fix="take rss out of acquire.explorers; the others keep the charge and spin of their start",
             )
     periodic = options.periodic

@@ -7,7 +7,8 @@ from typing import Any
 
 from ase import Atoms
 
-from retemper.active.state import State
+from retemper import software
+from retemper.charge import State
 from retemper.settings import Section
 
 
@@ -21,6 +22,13 @@ class Options(Section):
 def level(options: Options) -> str:
     """What the labels are called."""
     return options.level_of_theory
+
+
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """The program, and the defaults of the species of `atoms`."""
+    wanted = {f"{z:02d}_{symbol}_default" for z, symbol in zip(atoms.numbers, atoms.symbols, strict=True)}
+    folder = Path(options.species_dir)
+    return {**software.program(options.command), "files": software.files([str(folder / name) for name in wanted])}
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from ase import Atoms
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from retemper.active.state import State
+from retemper.charge import State
 from retemper.errors import RetemperError
 from retemper.settings import Section
 
@@ -32,9 +32,16 @@ def level(options: Options) -> str:
     return options.level_of_theory
 
 
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """Packages and sources of the calculator, and the files that its keywords name."""
+    from retemper.robustness.specification import ingredients
+
+    return ingredients(options.calculator)
+
+
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """The calculator; structures with charge and spin are refused unless it reads them."""
-    from retemper.robustness.calculators import create
+    from retemper.robustness.specification import create
 
     if not options.reads_info and (state.charge or (state.given and state.multiplicity > 2)):
         raise RetemperError(

@@ -7,7 +7,8 @@ from typing import Any
 
 from ase import Atoms
 
-from retemper.active.state import State
+from retemper import software
+from retemper.charge import State
 from retemper.settings import Section
 
 
@@ -20,6 +21,11 @@ class Options(Section):
 def level(options: Options) -> str:
     """What the labels are called."""
     return options.level_of_theory
+
+
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """The program, and files of basis sets and potentials that are named by their path."""
+    return {**software.program(options.command), "files": software.files(options.parameters)}
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 from ase import Atoms
 from pydantic import model_validator
 
-from retemper.active.state import State
+from retemper import software
+from retemper.charge import State
 from retemper.settings import Section
 
 START = "starting_magnetization"
@@ -36,6 +37,13 @@ class Options(Section):
 def level(options: Options) -> str:
     """What the labels are called."""
     return options.level_of_theory
+
+
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """The program, and the pseudopotentials of the elements of `atoms`."""
+    names = [file for symbol, file in options.pseudopotentials.items() if symbol in atoms.symbols]
+    paths = [str(Path(options.pseudo_dir) / name) for name in names]
+    return {**software.program(options.command), "files": software.files(paths)}
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:

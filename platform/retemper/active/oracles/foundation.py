@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from ase import Atoms
 
-from retemper.active.state import State
+from retemper import software
+from retemper.charge import CHARGE, SPIN, State
 from retemper.errors import RetemperError
 from retemper.settings import Section
 
@@ -26,20 +27,27 @@ def level(options: Options) -> str:
     return find(options.name).level_of_theory
 
 
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """The weights, and the version of MACE."""
+    from retemper.foundations import find, weights
+
+    return {"weights": software.content(weights(find(options.name))), **software.packages("mace")}
+
+
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """MACE's own calculator; structures with charge and spin are refused unless the model embeds them."""
     from retemper import launch
     from retemper.foundations import find, weights
-    from retemper.inference import load, pick_head
+    from retemper.inference import pick_head, reads
 
     launch.import_mace()
     from mace.calculators import MACECalculator
 
     entry = find(options.name)
     path = weights(entry)
-    wanted = {"total_charge"} if state.charge else set()
-    wanted |= {"total_spin"} if state.given and state.multiplicity > 1 else set()
-    if wanted and not wanted.issubset(getattr(load(path), "embedding_specs", None) or {}):
+    wanted = {CHARGE} if state.charge else set()
+    wanted |= {SPIN} if state.given and state.multiplicity > 1 else set()
+    if not wanted.issubset(reads(path)):
         raise RetemperError(
             f"The foundation {options.name} does not know the charge or spin of a structure.",
             got=f"charge {state.charge}, multiplicity {state.multiplicity}",

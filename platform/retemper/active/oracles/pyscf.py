@@ -10,7 +10,8 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from pydantic import Field
 
-from retemper.active.state import State
+from retemper import software
+from retemper.charge import State
 from retemper.errors import RetemperError
 from retemper.settings import Section
 
@@ -27,6 +28,11 @@ class Options(Section):
 def level(options: Options) -> str:
     """Functional and basis set."""
     return f"{options.xc}/{options.basis}"
+
+
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """The version of PySCF, and a file of basis functions where one is named."""
+    return {**software.packages("pyscf"), "files": software.files(options.basis)}
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 
 from ase import Atoms
 
-from retemper.active.state import State
+from retemper import software
+from retemper.charge import State
 from retemper.errors import RetemperError
 from retemper.settings import Section
 
@@ -21,6 +22,23 @@ class Options(Section):
 def level(options: Options) -> str:
     """What the labels are called."""
     return options.level_of_theory
+
+
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """The program, and the pseudopotentials (POTCAR) that ASE finds for `atoms`."""
+    return {**software.program(options.command), "files": software.files(_pseudopotentials(options, atoms))}
+
+
+def _pseudopotentials(options: Options, atoms: Atoms) -> list[str]:
+    """Their paths; none where ASE finds none: then the label says why."""
+    from ase.calculators.vasp import Vasp
+
+    try:
+        maker = Vasp(command=options.command, **options.parameters)
+        maker.initialize(atoms)
+    except Exception:  # of any kind; it comes again where the label is computed, and is its reason there
+        return []
+    return [str(path) for path in maker.ppp_list]
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from ase import Atoms
 from pydantic import Field
 
-from retemper.active.state import State
+from retemper import software
+from retemper.charge import State
 from retemper.errors import RetemperError
 from retemper.geometry import heights
 from retemper.settings import Section
@@ -23,6 +24,11 @@ class Options(Section):
 def level(options: Options) -> str:
     """What the labels are called."""
     return options.method
+
+
+def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+    """The version of tblite."""
+    return software.packages("tblite")
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:

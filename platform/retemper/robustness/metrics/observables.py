@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import molecule
 
+from retemper import charge
 from retemper.frames import read_frames
 from retemper.robustness.context import Context, NotApplicableError, starts
 from retemper.robustness.engine import Failure, Task
@@ -75,11 +76,11 @@ def _figures(folder: Path | None, name: str) -> list[Atoms]:
 def _cohesion(context: Context) -> list[list[Atoms]]:
     """Frames of several molecules or ions, each followed by its parts; neutral, non-periodic frames only.
 
-    Of a frame with a charge nobody says which part has it.
+    Of a frame with a charge or a spin nobody says which part has it.
     """
     if context.oracle is None:
         return []
-    frames = [a for a in context.of_known_elements(context.frames) if not a.pbc.any() and not a.info.get("charge")]
+    frames = [a for a in context.of_known_elements(context.frames) if not a.pbc.any() and not charge.special(a)]
     sets = [[atoms, *fragments(atoms)] for atoms in starts(frames, SIZES[context.level]["frames"], context.seed)]
     return [group for group in sets if len(group) > 2]
 

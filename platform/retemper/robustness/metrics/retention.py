@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper import charge
 from retemper.frames import FORCES
 from retemper.robustness.calculators import Subject
 from retemper.robustness.context import Context, NotApplicableError
@@ -146,7 +147,7 @@ def _chunks(frames: Sequence[Atoms]) -> list[Sequence[Atoms]]:
 
 
 def _bare(atoms: Atoms) -> Atoms:
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc, info=charge.info_of(atoms))
 
 
 def _rmse(sums: np.ndarray, sizes: np.ndarray) -> float:

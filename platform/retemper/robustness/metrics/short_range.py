@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
+from retemper import charge
 from retemper.robustness.context import Context, starts
 from retemper.robustness.engine import Failure, Task
 from retemper.robustness.generate import compositions, nearest_ratio, packing
@@ -66,8 +67,8 @@ def compressed(atoms: Atoms) -> list[Atoms]:
     """Copies with all distances times `SCALES`."""
     made = []
     for scale in SCALES:
-        copy = Atoms(atoms.numbers, atoms.positions * scale, cell=atoms.cell.array * scale, pbc=atoms.pbc)
-        made.append(copy)
+        cell, state = atoms.cell.array * scale, charge.info_of(atoms)
+        made.append(Atoms(atoms.numbers, atoms.positions * scale, cell=cell, pbc=atoms.pbc, info=state))
     return made
 
 

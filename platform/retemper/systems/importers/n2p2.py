@@ -19,6 +19,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from retemper.charge import CHARGE
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES
 from retemper.settings import Section
@@ -91,7 +92,7 @@ def _atoms(source: Path, block: list[Line], length: float, energy: float) -> Ato
     made.info[ENERGY] = totals["energy"] * energy
     made.arrays[FORCES] = table[:, 3:] * (energy / length)
     if totals.get("charge"):
-        made.info["charge"] = totals["charge"]
+        made.info[CHARGE] = totals["charge"]
     if comment:
         made.info["comment"] = comment
     return made

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper.charge import CHARGE as TOTAL
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES
 from retemper.settings import Section
@@ -68,7 +69,7 @@ def _molecule(name: str, molecule: Any, subset: str, charge: int, most: int | No
     forces = molecule["dft_total_gradient"][:most].astype(float) * (-energy / length)
     for x, e, f in zip(positions, energies, forces, strict=True):
         atoms = Atoms(numbers=numbers, positions=x)
-        atoms.info.update({ENERGY: float(e), "group": f"spice:{name}", "config_type": subset, "charge": charge})
+        atoms.info.update({ENERGY: float(e), "group": f"spice:{name}", "config_type": subset, TOTAL: charge})
         atoms.arrays[FORCES] = f
         yield atoms
 
