@@ -48,7 +48,8 @@ def test_log_ratio_has_the_delta_methods_error() -> None:
 def test_one_group_that_makes_the_error_is_no_six() -> None:
     even, odd = np.ones((6, 1)), np.array([[1000.0], [1.0], [1.0], [1.0], [1.0], [1.0]])
     assert statistics.log_ratio(even, even * 1.1, 0.5).freedom == pytest.approx(5.0)
-    assert statistics.log_ratio(odd, odd * 1.1, 0.5).freedom == 1.0
+    assert statistics.log_ratio(odd, odd * 1.1, 0.5).freedom == 2.0
+    assert statistics.log_ratio(odd[:2], odd[:2] * 1.1, 0.5).freedom == 1.0
 
 
 def test_a_single_group_says_nothing() -> None:

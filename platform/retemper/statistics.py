@@ -29,6 +29,7 @@ import numpy as np
 
 Array = np.ndarray
 FEWEST_GROUPS = 5  # below, nothing is said to be shown
+LEAST_FREEDOM = 2  # however the weight lies; fewer degrees would make intervals that say nothing, and hold no better
 BINS = 800  # of the logarithm of a variance, when variances are added
 
 
@@ -120,7 +121,8 @@ def jackknife(sums: Array, statistic: Callable[[Array], Array], weights: Array |
         without = np.asarray(statistic(total[None] - sums), dtype=float)
         error = math.sqrt((n - 1) / n * float(((without - value) ** 2).sum()))
     share = np.full(n, 1.0 / n) if weights is None or not weights.sum() else weights / weights.sum()
-    return Estimate(value, error if math.isfinite(error) else math.inf, max(1.0, 1.0 / float((share**2).sum()) - 1), n)
+    freedom = max(float(min(n - 1, LEAST_FREEDOM)), 1.0 / float((share**2).sum()) - 1)
+    return Estimate(value, error if math.isfinite(error) else math.inf, freedom, n)
 
 
 def log_error(counts: Array, parts: Array, power: float) -> Estimate:
