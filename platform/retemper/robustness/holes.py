@@ -98,7 +98,14 @@ def measure(context: Context, results: Sequence[Any], criteria: Sequence[str]) -
         share, lower, upper, _ = counted(own)
         count = {key: lost[pressure][key] for key in ("not_converged", "not_computed")}
         holes = sum(unit.value > 0 for unit in own)
-        details[f"{pressure:g} GPa"] = {"n": len(own), "holes": holes, **count, "share": share, "low": lower, "high": upper}
+        details[f"{pressure:g} GPa"] = {
+            "n": len(own),
+            "holes": holes,
+            **count,
+            "share": share,
+            "low": lower,
+            "high": upper,
+        }
     columns = ("formula", "pressure", "energy_per_atom", "volume_per_atom", "ratio", "steps", "converged", "criteria")
     return Found(
         value,

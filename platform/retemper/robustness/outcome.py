@@ -52,7 +52,6 @@ class Found:
     def as_dict(self, info: Info) -> dict[str, Any]:
         """Plain data: value, interval, unit, score, n, groups, what a perfect score would show, reason, details."""
         measured = self.value is not None and math.isfinite(self.value)
-        share = bool(self.units) and {unit.value for unit in self.units} <= {0.0, units.SHARE}
         return {
             "value": self.value if measured else None,
             "low": _finite(self.low),
@@ -62,7 +61,7 @@ class Found:
             "n": self.n,
             "groups": self.groups,
             "grouped_by": self.grouped_by,
-            "can_show": units.can_show(self.units, info.direction) if share else None,
+            "can_show": units.can_show(self.units, info.direction) if units.is_share(self.units) else None,
             "power": self.power,
             "reason": self.reason,
             "details": plain(self.details),

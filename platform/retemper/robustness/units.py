@@ -14,6 +14,7 @@ import numpy as np
 
 from retemper.errors import RetemperError
 from retemper.robustness import stats
+from retemper.statistics import Interval, group_sums, jackknife
 
 UNITS = "units.csv"
 COLUMNS = ("metric", "group", "unit", "value", "weight")
@@ -30,17 +31,6 @@ class Unit:
     weight: float = 1.0
 
 
-@dataclass(frozen=True)
-class Paired:
-    """Difference of two models over the same units, with a two-sided interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int  # units that both have
-    groups: int
-
-
 def counted(units: Sequence[Unit]) -> tuple[float, float, float, int]:
     """A share (%) with its interval over groups, and the number of groups."""
     value, low, high = stats.share([unit.value > 0 for unit in units], [unit.group for unit in units])
@@ -53,47 +43,45 @@ def can_show(units: Sequence[Unit], better: str) -> float:
     return 100 * low if better == "higher" else 100 * (1 - low)
 
 
-def paired(ours: Sequence[Unit], theirs: Sequence[Unit], power: float = 1.0, confidence: float = 0.95) -> Paired:
-    """The metric of `ours` minus that of `theirs` on the units that both have; interval over groups.
+def paired(ours: Sequence[Unit], theirs: Sequence[Unit], power: float = 1.0, confidence: float = 0.975) -> Interval:
+    """The metric of `ours` minus that of `theirs` on the units that both have, over groups.
 
-    Delete-one-group jackknife with Student's t (B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993,
-    ch. 11). For shares the interval is not narrower than that of the units that changed sides (`_changed`): where no
-    unit differs, few groups do not show that none ever will.
+    For shares the interval is not narrower than that of the units that changed sides (`_changed`): where no unit
+    differs, few groups do not show that none ever will. In 2,000 trials each with 6 and 10 groups, the intervals of
+    two equal models of shares of 5 to 30 % hold 0 in 96 to 100 %.
+
+    Parameters
+    ----------
+    power
+        Of the metric.
+    confidence
+        Of each bound.
 
     Raises
     ------
     RetemperError
-        Fewer than two groups in common.
+        No unit in common.
     """
-    from scipy import stats as distributions
-
     first, second = ({(unit.group, unit.name): unit for unit in side} for side in (ours, theirs))
     keys = [key for key in first if key in second]
-    groups = np.array([group for group, _ in keys])
-    names = list(dict.fromkeys(groups.tolist()))
-    if len(names) < 2:
-        raise RetemperError(
-            "Two models cannot be compared unit by unit.",
-            expected="at least two groups of units that both were measured on",
-            got=f"{len(keys)} units in {len(names)} group(s)",
-            fix="measure both at the same level, of the same structures",
-        )
-    table = np.array([[u.value for u in (first[key], second[key])] + [first[key].weight, second[key].weight] for key in keys])
-    sums = np.array([table[groups == name].sum(axis=0) for name in names])
+    if not keys:
+        raise RetemperError("Two models have no structure in common.", fix="measure both with the same settings")
+    groups = [group for group, _ in keys]
+    table = np.array([[side[key].value for side in (first, second)] + [first[key].weight] for key in keys])
 
     def difference(total: np.ndarray) -> np.ndarray:
-        return np.asarray((total[..., 0] / total[..., 2]) ** power - (total[..., 1] / total[..., 3]) ** power)
+        return np.asarray((total[:, 0] / total[:, 2]) ** power - (total[:, 1] / total[:, 2]) ** power)
 
-    k = len(names)
-    value = float(difference(sums.sum(axis=0)))
-    left_out = difference(sums.sum(axis=0) - sums)
-    error = float(np.sqrt((k - 1) / k * ((left_out - left_out.mean()) ** 2).sum()))
-    half = float(distributions.t.ppf(0.5 + confidence / 2, k - 1)) * error
-    low, high = value - half, value + half
-    if set(table[:, :2].ravel().tolist()) <= {0.0, SHARE} and (table[:, 2:] == 1).all():
-        least, most = _changed(table[:, 0] > 0, table[:, 1] > 0, groups.tolist(), confidence)
-        low, high = min(low, least), max(high, most)
-    return Paired(value, low, high, len(keys), k)
+    found = jackknife(group_sums(groups, table), difference).interval(confidence)
+    if is_share(ours) and is_share(theirs):
+        low, high = _changed(table[:, 0] > 0, table[:, 1] > 0, groups, 2 * confidence - 1)
+        return Interval(found.value, min(found.low, low), max(found.high, high), found.groups)
+    return found
+
+
+def is_share(units: Sequence[Unit]) -> bool:
+    """Whether a metric counts how many of its units meet something."""
+    return bool(units) and {unit.value for unit in units} <= {0.0, SHARE} and {unit.weight for unit in units} == {1.0}
 
 
 def _changed(ours: np.ndarray, theirs: np.ndarray, groups: Sequence[str], confidence: float) -> tuple[float, float]:
