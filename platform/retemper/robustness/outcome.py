@@ -47,7 +47,6 @@ class Found:
     failed: list[Atoms] = field(default_factory=list)  # structures to look at; info says what failed
     plots: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)  # table: x, y, lines by, style
     units: Sequence[Unit] = ()  # what two models are compared by, where the metric counts units
-    power: float = 1.0  # the metric is (sum of values / sum of weights) ** power of them
 
     def as_dict(self, info: Info) -> dict[str, Any]:
         """Plain data: value, interval, unit, score, n, groups, what a perfect score would show, reason, details."""
@@ -62,7 +61,6 @@ class Found:
             "groups": self.groups,
             "grouped_by": self.grouped_by,
             "can_show": units.can_show(self.units, info.direction) if units.is_share(self.units) else None,
-            "power": self.power,
             "reason": self.reason,
             "details": plain(self.details),
         }
@@ -99,21 +97,17 @@ def write(
     """
     measured = {n: {**found.as_dict(info), "identity": identity.get(n, {})} for n, (info, found) in results.items()}
     content = {**about, "metrics": measured}
-    _csv(folder / units.UNITS, units.COLUMNS, units.rows({name: found.units for name, (_, found) in results.items()}))
+    units.write(folder / units.UNITS, {name: found.units for name, (_, found) in results.items()})
     for name, (_, found) in results.items():
         for table, (columns, rows) in found.tables.items():
-            _csv(folder / f"{name}-{table}.csv", columns, [[_cell(value) for value in row] for row in rows])
+            with atomic_write(folder / f"{name}-{table}.csv") as temporary, temporary.open("w", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(columns)
+                writer.writerows([_cell(value) for value in row] for row in rows)
         if found.failed:
             write_frames(folder / "failed" / f"{name}.extxyz", found.failed)
     write_json(folder / "metrics.json", content)
     return content
-
-
-def _csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
 
 
 def _cell(value: Any) -> Any:

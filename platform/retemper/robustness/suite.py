@@ -53,8 +53,8 @@ def evaluate(
     Returns
     -------
     dict
-        The content of metrics.json: ``metrics`` by name with value, low, high, unit, score, n, groups, reason, identity,
-        details.
+        The content of metrics.json: ``metrics`` by name with value, low, high, unit, score, n, groups,
+        reason, identity, details.
     """
     began = time.monotonic()
     subject, decision = fastest(context.subject, referees(context), context.elements, cache)

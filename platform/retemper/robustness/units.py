@@ -1,11 +1,12 @@
 """What a metric measured on each unit (structure, curve, replica), and two models compared unit by unit.
 
-A metric that counts units is (sum of values / sum of weights) ** power over them. Units of one group are alike (all
+A metric of units is (sum of values / sum of weights) ** power over them. Units of one group are alike (all
 relaxations of one composition), so what could have come out otherwise is the choice of groups.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from retemper.errors import RetemperError
+from retemper.files import atomic_write
 from retemper.robustness import stats
 from retemper.statistics import Interval, group_sums, jackknife
 
 UNITS = "units.csv"
-COLUMNS = ("metric", "group", "unit", "value", "weight")
+COLUMNS = ("metric", "group", "unit", "value", "weight", "power")
 SHARE = 100.0  # a unit of a share has the value 0 or this
 
 
@@ -29,6 +31,7 @@ class Unit:
     name: str  # of the same unit for every model
     value: float
     weight: float = 1.0
+    power: float = 1.0  # the same for all units of a metric
 
 
 def counted(units: Sequence[Unit]) -> tuple[float, float, float, int]:
@@ -43,7 +46,7 @@ def can_show(units: Sequence[Unit], better: str) -> float:
     return 100 * low if better == "higher" else 100 * (1 - low)
 
 
-def paired(ours: Sequence[Unit], theirs: Sequence[Unit], power: float = 1.0, confidence: float = 0.975) -> Interval:
+def paired(ours: Sequence[Unit], theirs: Sequence[Unit], confidence: float = 0.975) -> Interval:
     """The metric of `ours` minus that of `theirs` on the units that both have, over groups.
 
     For shares the interval is not narrower than that of the units that changed sides (`_changed`): where no unit
@@ -52,8 +55,6 @@ def paired(ours: Sequence[Unit], theirs: Sequence[Unit], power: float = 1.0, con
 
     Parameters
     ----------
-    power
-        Of the metric.
     confidence
         Of each bound.
 
@@ -66,7 +67,7 @@ def paired(ours: Sequence[Unit], theirs: Sequence[Unit], power: float = 1.0, con
     keys = [key for key in first if key in second]
     if not keys:
         raise RetemperError("Two models have no structure in common.", fix="measure both with the same settings")
-    groups = [group for group, _ in keys]
+    groups, power = [group for group, _ in keys], ours[0].power
     table = np.array([[side[key].value for side in (first, second)] + [first[key].weight] for key in keys])
 
     def difference(total: np.ndarray) -> np.ndarray:
@@ -96,13 +97,15 @@ def _changed(ours: np.ndarray, theirs: np.ndarray, groups: Sequence[str], confid
     return 100 * (a - b - float(low)), 100 * (a - b + float(high))
 
 
-def rows(units: Mapping[str, Sequence[Unit]]) -> list[tuple[str, str, str, str, str]]:
-    """Lines of `UNITS` by metric."""
-    return [
-        (metric, unit.group, unit.name, f"{unit.value:.9g}", f"{unit.weight:.9g}")
-        for metric, found in units.items()
-        for unit in found
-    ]
+def write(path: Path, found: Mapping[str, Sequence[Unit]]) -> None:
+    """Write units by metric as a table of `COLUMNS`."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for metric, units in found.items():
+            for unit in units:
+                numbers = (f"{number:.9g}" for number in (unit.value, unit.weight, unit.power))
+                writer.writerow([metric, unit.group, unit.name, *numbers])
 
 
 def read(path: Path) -> dict[str, list[Unit]]:
@@ -112,6 +115,6 @@ def read(path: Path) -> dict[str, list[Unit]]:
     found: dict[str, list[Unit]] = {}
     if path.is_file():
         for row in read_table(path):
-            unit = Unit(row["group"], row["unit"], float(row["value"]), float(row["weight"]))
+            unit = Unit(row["group"], row["unit"], *(float(row[key]) for key in COLUMNS[3:]))
             found.setdefault(row["metric"], []).append(unit)
     return found

@@ -122,7 +122,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
 
 
 def estimate(pairs: Sequence[Pair]) -> Estimate:
-    """Mean distance over `pairs`; its variance is that from leaving out replicas plus that from groups of the reference.
+    """Mean distance over `pairs`; the variances from leaving out replicas and groups of the reference add up.
 
     Degrees of freedom after F. E. Satterthwaite, Biometrics Bulletin 2, 110 (1946).
     """

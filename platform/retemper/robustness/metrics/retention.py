@@ -91,7 +91,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     own, base = sums[0], sums[-1]
     groups = np.array([group_of(atoms) for atoms in frames])[fine]
     places = np.flatnonzero(fine)
-    units = [Unit(groups[i], f"frame {places[i]}", float(own[i]), float(base[i])) for i in range(len(own))]
+    units = [Unit(groups[i], f"frame {places[i]}", float(own[i]), float(base[i]), 0.5) for i in range(len(own))]
     value, low, high, number = _ratio(groups, own, base)
     kinds = np.array([str(atoms.info.get("config_type", "Default")) for atoms in frames])
     rows: list[list[Any]] = []
@@ -143,7 +143,6 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         failed=failed,
         plots={"types": ("config_type", "ratio", "head", "points")},
         units=units,
-        power=0.5,
     )
 
 

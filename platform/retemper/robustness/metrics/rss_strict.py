@@ -1,4 +1,4 @@
-"""Holes found by random structure search, by the paper's criteria or a smallest distance below 0.6 of the radii's sum."""
+"""Holes found by random structure search, by the paper's criteria or a ratio of distance to radii below 0.6."""
 
 from __future__ import annotations
 
