@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from retemper.promotion.compare import Interval
 from retemper.promotion.measures import Measured
 from retemper.robustness import identity, units
-from retemper.statistics import FEWEST_GROUPS, Interval, two_sided
+from retemper.statistics import FEWEST_GROUPS, two_sided
 
 PREFIX = "robustness."
 
@@ -20,9 +21,12 @@ def otherwise(ours: Measured, theirs: Measured, metric: str) -> str:
 
 
 def paired(ours: Measured, theirs: Measured, metric: str, confidence: float) -> Interval | None:
-    """ours - theirs over groups of the same structures, each bound with `confidence`; `None` where they are not kept."""
+    """ours - theirs over groups of the same structures, bounds with `confidence`; `None` where they are not kept."""
     own, other = (one.units.get(metric.removeprefix(PREFIX), []) for one in (ours, theirs))
-    return units.paired(own, other, confidence) if own and other else None
+    if not own or not other:
+        return None
+    found = units.paired(own, other, confidence)
+    return Interval(found.value, found.low, found.high, found.groups)
 
 
 def cells(first: Measured, second: Measured, metric: str) -> list[str]:
