@@ -9,8 +9,8 @@ import numpy as np
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 _Z = 1.959963984540054  # standard normal quantile of CONFIDENCE
-_SHARES = (np.arange(500) + 0.5) / 500  # grids of the beta-binomial likelihood
-_CORRELATIONS = np.linspace(0.005, 0.995, 50)
+_SHARES = (np.arange(400) + 0.5) / 400  # grids of the beta-binomial likelihood
+_CORRELATIONS = np.linspace(0.01, 0.99, 30)
 
 
 def wilson(hits: int, n: int) -> tuple[float, float, float]:
