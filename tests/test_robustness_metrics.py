@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from scipy.stats import wasserstein_distance
 
 from retemper.frames import ENERGY, FORCES, read_frames
 from retemper.robustness import calculators, engine, holes, metrics, radial, simulate, sources, suite, units
@@ -103,14 +104,12 @@ def test_curve_of_a_lennard_jones_pair() -> None:
 def test_rss_passes_a_sound_calculator_and_finds_a_hole(here: Context, tmp_path: Path) -> None:
     sound = found("rss", here, tmp_path)
     assert sound.value == 0.0 and sound.n == 24 and sound.groups == 3
-    assert (
-        sound.high is not None and 25 < sound.high < 50
-    )  # 24 structures of 3 compositions: not the 14 of 24 compositions
+    assert sound.high is not None and 25 < sound.high < 50  # of 24 independent ones it would be 14
     broken = found("rss", here, tmp_path, subject=planted(hole=300.0))
-    assert broken.value is not None and broken.value > 30
+    assert broken.value is not None and broken.value > 20
     assert all(atoms.info["criteria"] for atoms in broken.failed)
-    found_apart = units.paired(broken.units, sound.units)
-    assert found_apart.low > 0 and found_apart.groups == 3
+    apart = units.paired(broken.units, sound.units)
+    assert apart.value == pytest.approx(broken.value) and apart.groups == 3
 
 
 def test_rss_is_the_papers_and_rss_strict_counts_the_ratio_as_well(here: Context, tmp_path: Path) -> None:
@@ -120,7 +119,7 @@ def test_rss_is_the_papers_and_rss_strict_counts_the_ratio_as_well(here: Context
     plain, strict = (metrics.load(name).measure(context, results) for name in ("rss", "rss_strict"))
     assert metrics.load("rss").INFO.title != metrics.load("rss_strict").INFO.title
     for result in (plain, strict):
-        columns, rows = result.tables["structures"]
+        _, rows = result.tables["structures"]
         flags = [set(str(row[-1]).split()) for row in rows]
         counts = holes.PAPER if result is plain else holes.STRICT
         assert sum(unit.value > 0 for unit in result.units) == sum(bool(own & set(counts)) for own in flags)
@@ -223,26 +222,28 @@ def test_rdf_of_the_oracles_own_model_is_at_the_noise_floor(here: Context, tmp_p
 
 
 def test_interval_of_a_distance_holds_the_truth() -> None:
-    """Distances shifted by 0.3 A are 0.3 A apart; replicas and groups of the reference scatter by 0.1 A as wholes."""
+    """Two normal distributions 0.3 A apart; replicas and groups of the reference scatter by 0.1 A as wholes."""
     rng = np.random.default_rng(0)
     rdf = metrics.load("rdf")
     r = radial.middles(8.0, 160)
 
     def sums(centre: float) -> tuple[np.ndarray, int]:
         places = centre + 0.1 * rng.normal() + 0.2 * rng.normal(size=200)
-        return np.histogram(places, 160, (0, 8), weights=places**2)[0], 20
+        return np.histogram(places, 160, (0, 8))[0], 20
 
+    far = [rng.normal(centre, np.hypot(0.1, 0.2), 1_000_000) for centre in (4.3, 4.0)]
+    truth = wasserstein_distance(*far, *(places**-2.0 for places in far))  # as radial distributions, over r^2
     held = 0
     for _ in range(60):
         ours = {f"replica {k}": sums(4.3) for k in range(4)}
         pair = rdf.Pair("O-O", ours, {str(k): sums(4.0) for k in range(6)}, r, 0.0)
         interval = rdf.estimate([pair]).interval(0.975)
-        held += interval.low <= 0.3 <= interval.high
+        held += interval.low <= truth <= interval.high
     assert held >= 52  # binomial(60, 0.95) falls below 52 once in a hundred times
 
 
 def test_a_complex_that_falls_apart_is_far_from_one_that_stays(here: Context, tmp_path: Path) -> None:
-    """Na-Cl at 2.8 A in the reference. Gone beyond reach it costs 8 - 2.8 A, gone in half of the frames half of that."""
+    """Na-Cl at 2.8 A in the reference. Gone beyond reach it costs 8 - 2.8 A, in half of the frames half."""
     rdf = metrics.load("rdf")
     frames = [Atoms("NaCl", [[0, 0, 0], [2.8, 0, 0]], info={"group": str(k // 5)}) for k in range(20)]
     context = replace(here, elements=(11, 17), frames=frames, reference=frames)
@@ -300,7 +301,7 @@ def test_free_atoms_are_said_but_are_no_law(here: Context, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("offset", [0.0, -50.0, -2000.0])
 def test_physics_in_single_precision_is_within_rounding(here: Context, tmp_path: Path, offset: float) -> None:
-    """The same laws with 24 bits, and with energies of free atoms of thousands of eV; a force without energy is found."""
+    """The same laws with 24 bits, and with free atoms of thousands of eV; broken laws are still found."""
     single = {"single": 1.0, "offset": offset}
     result = found("physics", here, tmp_path, subject=planted(**single))
     assert result.value == 100.0, result.details
@@ -455,8 +456,7 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         self.read.add(name)
-        value = getattr(self.here, name)
-        return value
+        return getattr(self.here, name)
 
 
 # What a metric reads that is not named: it stands in the structures of its tasks, or in details alone.
@@ -464,9 +464,9 @@ ELSEWHERE = {"subject", "frames", "of_known_elements", "other_heads", "symbols"}
 DETAILS = {"physics": {"free_atoms"}, "short_range": {"oracle"}, "rdf": {"oracle"}}
 
 
-@pytest.mark.parametrize("name", sorted(set(metrics.names()) - {"cost"}))
+@pytest.mark.parametrize("name", sorted(set(metrics.names()) - {"cost", "observables"}))
 def test_metrics_name_what_decides_them(name: str, here: Context, tmp_path: Path) -> None:
-    full = replace(here, oracle=planted(), foundation=planted(depth=0.44), retention=labelled(planted()))
+    full = replace(here, foundation=planted(depth=0.44), retention=labelled(planted()), reference=crystals() * 5)
     watched: Any = Watched(full)
     module = metrics.load(name)
     results = engine.run(module.plan(watched), workers=1, cache=tmp_path)

@@ -100,7 +100,7 @@ def of(values: list[list[float]]) -> list[Unit]:
 
 
 def test_paired_units_cancel_what_makes_a_composition_hard() -> None:
-    """Six compositions of 0 to 100 % holes: two models that differ in one structure each are told from the mean alone."""
+    """Six compositions of 0 to 62 % holes: the difference is known better than the two shares."""
     hard = [[100.0 * (k < g) for k in range(8)] for g in range(6)]
     better = [[0.0 if k == 0 else value for k, value in enumerate(group)] for group in hard]
     found = units.paired(of(better), of(hard))

@@ -107,5 +107,5 @@ def _groups(found: dict[str, Any]) -> str:
         return ""
     text = f" in {found['groups']} {found['grouped_by']}"
     if found["can_show"] is not None:
-        text += f"; a perfect score would show {'≥' if found['can_show'] > 50 else '≤'} {found['can_show']:.0f} %"
+        text += f"; a perfect score would show no {'more' if found['can_show'] > 50 else 'less'} than {found['can_show']:.0f} %"
     return text
