@@ -180,9 +180,9 @@ def test_robustness_of_another_level_is_not_compared() -> None:
     candidate = model([50.0], numbers={"robustness.md": Number(99.0, 97.0, 100.0, "%")})
     gate = Gate(metric="robustness.md", relative_to="champion", better="higher")
     assert judged(candidate, gate, champion).passed
-    identity = {**champion.identity, "robustness": "thorough: H O"}
+    identity = {**champion.identity, "robustness.md.level": "thorough"}
     outcome = judged(candidate, gate, dataclasses.replace(champion, identity=identity))
-    assert not outcome.passed and "measured otherwise (thorough: H O" in outcome.reason
+    assert not outcome.passed and "measured otherwise: level (thorough" in outcome.reason
 
 
 def test_the_seed_that_stands_for_a_strategy_and_the_ranks() -> None:

@@ -12,12 +12,13 @@ from retemper.robustness import identity, units
 from retemper.robustness.units import Unit
 from retemper.statistics import FEWEST_GROUPS
 
+COLUMNS = ["strategy", "metric", "value", "low", "high", "groups", "unit", "score"]
+
 
 def rows(results: Results) -> list[dict[str, Any]]:
     """A row for each strategy and metric that was measured: mean over seeds, low, high, groups, unit, score."""
     return [
-        {"strategy": name, "metric": metric, "value": found["mean"]}
-        | {key: found[key] for key in ("low", "high", "groups", "unit", "score")}
+        {"strategy": name, "metric": metric, "value": found["mean"]} | {key: found.get(key) for key in COLUMNS[3:]}
         for name, measured in results.robustness.items()
         for metric, found in measured["summary"].items()
         if found["mean"] is not None
@@ -48,8 +49,9 @@ def section(results: Results) -> Section:
     reference = [k for k, name in enumerate(names) if name == FOUNDATION]
     note = (
         f"Level {', '.join(levels)}. Means over the seeds that were measured, with 95 % intervals over what is "
-        "independent (in brackets: how many groups) that span those of the seeds. ★ best score of the strategies. `retemper metrics` says "
-        "what each metric is; tables, plots and the structures that failed: `runs/robustness/<strategy>/seed-<k>/`."
+        "independent (in brackets: how many groups) that span those of the seeds. ★ best score of the strategies. "
+        "`retemper metrics` says what each metric is; tables, plots and the structures that failed: "
+        "`runs/robustness/<strategy>/seed-<k>/`."
     )
     reasons = {
         f"{metric}: {found['reason']}"
@@ -69,7 +71,8 @@ def _cell(found: dict[str, Any] | None, best: bool) -> Cell:
         return Cell("–")
     small = None
     if found["low"] is not None:
-        small = f"{number(found['low'], found['mean'])} – {number(found['high'], found['mean'])} ({found['groups']})"
+        bounds = (number(found[side], found["mean"]) for side in ("low", "high"))
+        small = f"{' – '.join(bounds)} ({found.get('groups', '?')})"
     return Cell(number(found["mean"]), small, "best" if best else "")
 
 

@@ -51,10 +51,11 @@ class Found:
     def as_dict(self, info: Info) -> dict[str, Any]:
         """Plain data: value, interval, unit, score, n, groups, what a perfect score would show, reason, details."""
         measured = self.value is not None and math.isfinite(self.value)
+        bounded = None not in (_finite(self.low), _finite(self.high))
         return {
             "value": self.value if measured else None,
-            "low": _finite(self.low),
-            "high": _finite(self.high),
+            "low": self.low if bounded else None,
+            "high": self.high if bounded else None,
             "unit": info.unit,
             "score": score(self.value, info.good, info.bad) if measured and self.value is not None else None,
             "n": self.n,

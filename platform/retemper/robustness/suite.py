@@ -107,5 +107,6 @@ def _groups(found: dict[str, Any]) -> str:
         return ""
     text = f" in {found['groups']} {found['grouped_by']}"
     if found["can_show"] is not None:
-        text += f"; a perfect score would show no {'more' if found['can_show'] > 50 else 'less'} than {found['can_show']:.0f} %"
+        side = "more" if found["can_show"] > 50 else "less"
+        text += f"; a perfect score would show no {side} than {found['can_show']:.0f} %"
     return text
