@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from retemper.promotion.compare import Interval
 from retemper.promotion.measures import Measured
 from retemper.robustness import identity, units
-from retemper.statistics import FEWEST_GROUPS, two_sided
+from retemper.statistics import FEWEST_GROUPS, Interval, two_sided
 
 PREFIX = "robustness."
 
@@ -23,10 +22,7 @@ def otherwise(ours: Measured, theirs: Measured, metric: str) -> str:
 def paired(ours: Measured, theirs: Measured, metric: str, confidence: float) -> Interval | None:
     """ours - theirs over groups of the same structures, bounds with `confidence`; `None` where they are not kept."""
     own, other = (one.units.get(metric.removeprefix(PREFIX), []) for one in (ours, theirs))
-    if not own or not other:
-        return None
-    found = units.paired(own, other, confidence)
-    return Interval(found.value, found.low, found.high, found.groups)
+    return units.paired(own, other, confidence) if own and other else None
 
 
 def cells(first: Measured, second: Measured, metric: str) -> list[str]:
