@@ -1,51 +1,58 @@
 """Does a strategy make holes that the foundation does not have? Random structure search, paired by structure.
 
-    python -m benchmarks.holes          # in a project whose robustness stage measured rss
+    python -m benchmarks.holes                        # in a project whose robustness stage measured rss
+    python -m benchmarks.holes --metric rss_strict
 
 Every model begins with the same structures. For each strategy and pressure: the share of structures in a hole, mean
-over its measured seeds, minus the foundation's, with a 95 % interval (bootstrap over structures), in points.
+over its measured seeds, minus the foundation's, with a 95 % interval over compositions, in points.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 
 from retemper.errors import RetemperError
 from retemper.files import project_root
-from retemper.results import FOUNDATION, read_table
-from retemper.robustness.metrics.rss import PRESSURES
+from retemper.results import FOUNDATION
+from retemper.robustness import units
+from retemper.robustness.holes import PRESSURES
+from retemper.robustness.units import Unit
 
-RESAMPLES = 4000
 
-
-def holes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each structure [n] met a criterion, mean over the seeds of a model; and its pressure [n]."""
-    seeds = [read_table(path) for path in sorted(folder.glob("seed-*/rss-structures.csv"))]
-    if len({len(rows) for rows in seeds}) != 1:
+def holes(folder: Path, metric: str) -> list[Unit]:
+    """Every structure with the mean over the seeds of a model of whether it met a criterion."""
+    seeds = [units.read(path).get(metric, []) for path in sorted(folder.glob(f"seed-*/{units.UNITS}"))]
+    found = [{(unit.group, unit.name): unit.value for unit in seed} for seed in seeds]
+    if not found or not all(found):
         raise RetemperError(
             f"{folder} has no structures to compare.",
-            expected="rss measured for every seed, of the same structures",
-            fix="rss among robustness.metrics, then `dvc repro`; structures that could not be computed are not paired",
+            expected=f"{metric} measured for every seed",
+            fix=f"{metric} among robustness.metrics, then `dvc repro`",
         )
-    met = np.mean([[bool(row["criteria"]) for row in rows] for rows in seeds], axis=0)
-    return met, np.array([float(row["pressure"]) for row in seeds[0]])
+    common = [key for key in found[0] if all(key in seed for seed in found)]
+    return [Unit(group, name, float(np.mean([seed[group, name] for seed in found]))) for group, name in common]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--metric", choices=("rss", "rss_strict"), default="rss")
+    metric = parser.parse_args().metric
     root = project_root() / "runs/robustness"
-    reference, pressures = holes(root / FOUNDATION)
-    rng = np.random.default_rng(0)
+    reference = holes(root / FOUNDATION, metric)
     print("| strategy | " + " | ".join(f"{p:g} GPa" for p in PRESSURES) + " |\n|" + "---|" * (len(PRESSURES) + 1))
+    groups = 0
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name != FOUNDATION):
-        more, cells = holes(folder)[0] - reference, []
+        own, cells = holes(folder, metric), []
         for pressure in PRESSURES:
-            own = 100 * more[pressures == pressure]
-            drawn = own[rng.integers(0, len(own), (RESAMPLES, len(own)))].mean(axis=1)
-            low, high = np.percentile(drawn, [2.5, 97.5])
-            cells.append(f"{own.mean():+.1f} [{low:+.1f}, {high:+.1f}]")
+            sides = [[u for u in side if u.name.startswith(f"{pressure:g} GPa")] for side in (own, reference)]
+            found = units.paired(*sides)
+            groups = found.groups
+            cells.append(f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]")
         print(f"| {folder.name} | {' | '.join(cells)} |")
+    print(f"\n95 % intervals over {groups} compositions")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,9 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
-from retemper.robustness import calculators, engine, suite
+from retemper.robustness import calculators, engine, holes, suite
 from retemper.robustness.context import Context
 from retemper.robustness.generate import compositions, nearest_ratio, random_structures
-from retemper.robustness.metrics import rss
 from retemper.robustness.points import single_points
 from retemper.robustness.relaxation import search
 from retemper.robustness.stats import wilson
@@ -87,7 +86,7 @@ def main() -> None:
         ]
         judged: list[tuple[Atoms, list[str]]] = []
         for result in engine.run(tasks):
-            for found, flags in zip(engine.require(result), rss.judge(result), strict=True):
+            for found, flags in zip(engine.require(result), holes.judge(result), strict=True):
                 if not found["reason"]:
                     judged.append((Atoms(found["numbers"], found["positions"], cell=found["cell"], pbc=True), flags))
         checks = [

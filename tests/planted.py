@@ -31,6 +31,10 @@ class Pairwise(Calculator):
         eV: energy of an atom falls by this times the square of its neighbours beyond 8 within 1.3 radii.
     limit
         Raise when two atoms are closer than this (A).
+    single
+        Give numbers in single precision.
+    offset
+        eV: energy of a free atom.
     """
 
     implemented_properties = ["energy", "forces", "stress"]
@@ -43,8 +47,11 @@ class Pairwise(Calculator):
         field: float = 0.0,
         crowd: float = 0.0,
         limit: float = 0.0,
+        single: float = 0.0,
+        offset: float = 0.0,
     ):
         super().__init__()
+        self.single, self.offset = single, offset
         self.depth, self.hole, self.swirl, self.field, self.crowd, self.limit = depth, hole, swirl, field, crowd, limit
 
     def calculate(
@@ -89,6 +96,9 @@ class Pairwise(Calculator):
         relative = atoms.positions - atoms.positions.mean(axis=0)
         forces += self.swirl * np.cross([0.0, 0.0, 1.0], relative)
         energy -= self.field * relative[0, 0]
+        energy += self.offset * len(atoms)
+        if self.single:
+            energy, forces = float(np.float32(energy)), forces.astype(np.float32)
         self.results = {"energy": float(energy), "forces": forces}
         if atoms.pbc.all():
             virial = pull.T @ vector

@@ -236,6 +236,7 @@ def write_robustness(root: Path, name: str, values: Mapping[str, float | None], 
     found: dict[str, Any] = {}
     for metric, value in values.items():
         part: dict[str, Any] = {"value": value, "unit": "%", "n": 20, "details": {}, "reason": None}
+        part |= {"groups": 10, "grouped_by": "compositions", "can_show": None}
         part |= {"low": None, "high": None, "score": None}
         if value is None:
             part["reason"] = "no oracle"

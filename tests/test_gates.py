@@ -17,6 +17,7 @@ from retemper.promotion import compare, gates, verdict
 from retemper.promotion.gates import References
 from retemper.promotion.history import Model
 from retemper.promotion.measures import Errors, Measured, Number
+from retemper.robustness.units import Unit, counted
 from retemper.settings import Gate, Promotion, parse
 
 FRAMES = 60  # of a test set; 20 atoms each
@@ -180,9 +181,30 @@ def test_robustness_of_another_level_is_not_compared() -> None:
     candidate = model([50.0], numbers={"robustness.md": Number(99.0, 97.0, 100.0, "%")})
     gate = Gate(metric="robustness.md", relative_to="champion", better="higher")
     assert judged(candidate, gate, champion).passed
-    identity = {**champion.identity, "robustness": "thorough: H O"}
+    identity = {**champion.identity, "robustness.md.level": "thorough"}
     outcome = judged(candidate, gate, dataclasses.replace(champion, identity=identity))
-    assert not outcome.passed and "measured otherwise (thorough: H O" in outcome.reason
+    assert not outcome.passed and "measured otherwise: level (thorough" in outcome.reason
+
+
+def test_robustness_is_compared_by_the_same_structures() -> None:
+    """A third of the structures of ten compositions are holes; a candidate with a few less is told by the same ones."""
+    holes = [[k < g % 4 for k in range(6)] for g in range(10)]
+    fewer = [[hole and k > 0 for k, hole in enumerate(group)] for group in holes]
+
+    def measured(name: str, met: list[list[bool]], groups: int = 10) -> Measured:
+        units = [
+            Unit(str(g % groups), f"{g} {k}", 100.0 * hole) for g, own in enumerate(met) for k, hole in enumerate(own)
+        ]
+        numbers = {"robustness.rss": Number(*counted(units)[:3], "%")}
+        return dataclasses.replace(model([50.0], strategy=name, numbers=numbers), units={"rss": units})
+
+    gate = Gate(metric="robustness.rss", relative_to="champion")
+    champion, better = measured("lora", holes), measured("naive", fewer)
+    assert judged(better, gate, champion).passed
+    alone = [dataclasses.replace(one, units={}) for one in (better, champion)]
+    assert not judged(alone[0], gate, alone[1]).passed  # intervals that overlap
+    few = judged(measured("naive", fewer, 3), gate, measured("lora", holes, 3))
+    assert not few.passed and "3 groups" in few.reason
 
 
 def test_the_seed_that_stands_for_a_strategy_and_the_ranks() -> None:

@@ -69,7 +69,7 @@ def test_robustness_is_a_table(project: tuple[Path, Settings]) -> None:
     made = section.blocks[0]
     assert isinstance(made, Table) and made.columns == [("Strategy", ""), ("md", "%"), ("observables", "%")]
     cells = {row[0].text: row[1] for row in made.rows}
-    assert (cells["replay"].text, cells["replay"].small, cells["replay"].mark) == ("95.0", "90.0 – 100.0", "best")
+    assert (cells["replay"].text, cells["replay"].small, cells["replay"].mark) == ("95.0", "90.0 – 100.0 (10)", "best")
     assert cells["naive"].mark == cells["foundation"].mark == ""
     assert any("observables: no oracle" in block.text for block in section.blocks[1:] if isinstance(block, Paragraph))
 

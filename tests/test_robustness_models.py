@@ -89,22 +89,23 @@ def test_another_architecture_stays_with_torch(tiny_model: Path, tmp_path: Path)
 
 
 def test_the_target_head_is_taken_and_a_wrong_one_is_found(tiny_multihead: Path, tmp_path: Path) -> None:
-    """The heads' free atoms differ by some 0.5 eV: with the wrong head the physics check on free atoms fails."""
+    """The heads' free atoms differ by some 0.5 eV: physics says how far off each head's are."""
     right = calculators.describe(str(tiny_multihead))
     assert right.head == "Default" and [other.head for other in project.heads_of(right)] == ["pt_head"]
     wrong = calculators.describe(str(tiny_multihead), head="pt_head")
     assert right.identity != wrong.identity
     free = dict(zip((1, 8), right.open()([Atoms("H"), Atoms("O")]).energy.tolist(), strict=True))
     module = metrics.load("physics")
-    holds = []
+    off = []
     for subject in (right, wrong):
         here = Context(subject, (1, 8), free_atoms=free)
         tasks = module.plan(here)
         results = [engine.Failure("left out")] * (len(tasks) - 1) + engine.run(tasks[-1:], workers=1, cache=tmp_path)
-        holds.append(module.measure(here, results).details["checks"]["free atom"])
-    assert holds[0]["holds"] == 2 and holds[1]["holds"] == 0
+        off.append(module.measure(here, results).details["free_atoms"])
+    assert off[0] == pytest.approx({"H": 0.0, "O": 0.0}, abs=1e-6)
     other = predict(tiny_multihead, [Atoms("H"), Atoms("O")], head="pt_head", backend="torch").energy
-    assert holds[1]["worst"] == pytest.approx(np.abs(other - list(free.values())).max(), abs=1e-6)
+    assert list(off[1].values()) == pytest.approx(other - list(free.values()), abs=1e-6)
+    assert min(abs(value) for value in off[1].values()) > 0.1
 
 
 def test_an_unknown_head_lists_the_heads(tiny_multihead: Path) -> None:

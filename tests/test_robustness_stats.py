@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats as reference
 
-from retemper.robustness import stats
+from retemper.robustness import stats, units
+from retemper.robustness.units import Unit
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 20), (10, 20), (20, 20), (117, 400)])
@@ -59,3 +62,69 @@ def test_score() -> None:
     assert stats.score(99.0, 0.0, 40.0) == 0.0
     assert stats.score(101.0, 100.0, 50.0) == 1.0
     assert stats.score(float("nan"), 0.0, 1.0) is None
+
+
+# ------------------------------------------------------------------ units in groups
+
+
+def test_a_share_of_single_units_is_wilsons() -> None:
+    met = [True] * 3 + [False] * 17
+    assert stats.share(met, range(20)) == pytest.approx(stats.wilson(3, 20), abs=1e-9)
+    assert stats.share([True] * 4, "abcd")[1] == pytest.approx(0.51, abs=0.005)
+
+
+@pytest.mark.parametrize(("groups", "size"), [(6, 8), (12, 4)])
+@pytest.mark.parametrize(("share", "correlation"), [(0.02, 0.3), (0.1, 0.6), (0.5, 0.6), (0.3, 0.0)])
+def test_intervals_of_shares_hold_the_truth_in_groups(groups: int, size: int, share: float, correlation: float) -> None:
+    """Beta-binomial groups of a known share; Wilson's interval over all units, as it was, holds it far less often."""
+    rng = np.random.default_rng(0)
+    names = np.repeat(np.arange(groups), size)
+    held = wilson = 0
+    for _ in range(60):
+        chance = np.full(groups, share)
+        if correlation:
+            spread = 1 / correlation - 1
+            chance = rng.beta(share * spread, (1 - share) * spread, groups)
+        met = rng.random(groups * size) < chance[names]
+        _, low, high = stats.share(met, names.tolist())
+        held += low <= share <= high
+        _, low, high = stats.wilson(int(met.sum()), len(met))
+        wilson += low <= share <= high
+    assert held >= 51  # binomial(60, 0.93) falls below 51 less than twice in a hundred times
+    if correlation == 0.6 and size == 8:
+        assert wilson < 48
+
+
+def of(values: list[list[float]]) -> list[Unit]:
+    return [Unit(str(g), str(k), value) for g, group in enumerate(values) for k, value in enumerate(group)]
+
+
+def test_paired_units_cancel_what_makes_a_composition_hard() -> None:
+    """Six compositions of 0 to 62 % holes: the difference is known better than the two shares."""
+    hard = [[100.0 * (k < g) for k in range(8)] for g in range(6)]
+    better = [[0.0 if k == 0 else value for k, value in enumerate(group)] for group in hard]
+    found = units.paired(of(better), of(hard))
+    assert found.value == pytest.approx(-100 * 5 / 48) and found.groups == 6
+    lone = [units.counted(of(side)) for side in (better, hard)]
+    assert found.high - found.low < lone[1][2] - lone[0][1]
+
+
+def test_no_difference_in_few_compositions_does_not_show_that_there_is_none() -> None:
+    same = of([[0.0] * 8] * 6)
+    found = units.paired(same, same)
+    assert found.value == 0.0 and found.low < -10 and found.high > 10
+
+
+def test_ratios_are_compared_by_their_sums() -> None:
+    """RMSE ratios 2 and 1 of the same weights: their difference is 1 whatever the groups."""
+    ours = [Unit(str(k // 2), str(k), 4.0 * (1 + k), 1.0 + k, 0.5) for k in range(10)]
+    theirs = [Unit(str(k // 2), str(k), 1.0 + k, 1.0 + k, 0.5) for k in range(10)]
+    found = units.paired(ours, theirs)
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_units_are_kept_as_they_are(tmp_path: Path) -> None:
+    own = {"rss": of([[100.0, 0.0]]), "retention": [Unit("water", "frame 3", 1.25e-3, 0.5, 0.5)]}
+    units.write(tmp_path / "units.csv", own)
+    assert units.read(tmp_path / "units.csv") == own
+    assert units.read(tmp_path / "nothing.csv") == {}

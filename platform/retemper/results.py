@@ -219,9 +219,9 @@ def evaluation_metrics(results: Results, name: str, seed: int) -> dict[str, floa
             flat[key + ("" if bound == "value" else f".{bound}")] = number
     robust = results.robustness.get(name, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
     for metric, measured in robust.items():
-        for part in ("value", "low", "high", "score"):
+        for part in ("value", "low", "high", "score", "groups"):
             suffix = "" if part == "value" else f".{part}"
-            flat[f"robustness.{metric}{suffix}"] = measured[part]
+            flat[f"robustness.{metric}{suffix}"] = measured.get(part)
     return {key: float(value) for key, value in flat.items() if value is not None}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from retemper.promotion import compare
+from retemper.promotion import compare, robust
 from retemper.promotion.measures import Errors, Measured, Number
 from retemper.settings import Gate
 from retemper.statistics import FEWEST_GROUPS, Interval
@@ -242,16 +242,19 @@ def _recipes(
 def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Made) -> Outcome:
     """A metric without errors by frame: difference of two independent intervals."""
     ours, theirs = candidate.number(gate.metric), reference.number(gate.metric)
-    how = (candidate.identity.get("robustness"), reference.identity.get("robustness"))
-    if gate.metric.startswith("robustness.") and None not in (ours.value, theirs.value) and how[0] != how[1]:
-        return outcome(False, f"{reference.name} was measured otherwise ({how[1]}; here {how[0]})", None)
+    differs = robust.otherwise(candidate, reference, gate.metric)
+    if None not in (ours.value, theirs.value) and differs:
+        return outcome(False, f"{reference.name} was measured otherwise: {differs}", None)
     for measured, number in ((candidate, ours), (reference, theirs)):
         if number.value is None or number.low is None or number.high is None:
             why = number.reason if number.value is None else "no interval"
             return outcome(False, f"missing: {gate.metric} of {measured.name}: {why}", None)
     sign = 1.0 if gate.better == "lower" else -1.0
     a, b = ((n.value or 0.0, n.low or 0.0, n.high or 0.0) for n in (ours, theirs))
-    found = compare.difference(a, b, confidence, (ours.level, theirs.level), ours.groups or 0)
+    paired = robust.paired(candidate, reference, gate.metric, confidence)
+    if paired is not None and paired.groups < FEWEST_GROUPS:
+        return outcome(False, f"only {paired.groups} groups of structures: too few to compare", None)
+    found = paired or compare.difference(a, b, confidence, (ours.level, theirs.level), ours.groups or 0)
     worst = found.high if sign > 0 else -found.low
     good = worst <= gate.margin
     text = f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}] {ours.unit}".rstrip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from retemper.errors import RetemperError
 from retemper.files import read_json, write_json
 from retemper.promotion.history import Model
 from retemper.results import FORGETTING, FOUNDATION, QUANTITIES, Results, finite, read_table
+from retemper.robustness import units
+from retemper.robustness.units import Unit
 
 MEASURES, FRAMES = "measures.json", "frames.csv"
 UNITS = {"energy": "meV/atom", "force": "meV/Å", "stress": "meV/Å³"}
@@ -72,6 +74,7 @@ class Measured:
     identity: dict[str, str]  # of the sets it was measured on (see `evaluate.identity`), and how robustness was
     numbers: dict[str, Number]
     frames: dict[int, dict[str, Errors]]  # seeds of its strategy -> set -> errors
+    units: dict[str, list[Unit]] = field(default_factory=dict)  # robustness metric -> structures, curves, replicas
 
     @property
     def name(self) -> str:
@@ -116,9 +119,10 @@ def collect(results: Results, strategy: str, seed: int) -> Measured:
     robust = results.robustness.get(strategy, {}).get("seeds", {})
     numbers |= robustness(robust, seed)
     if str(seed) in robust:
-        identity = {**identity, "robustness": robustness_identity(robust[str(seed)])}
+        identity = {**identity, **robustness_identity(robust[str(seed)])}
     frames = read_frames_csv(results.root / "runs/evaluate" / strategy / FRAMES)
-    return Measured(strategy, seed, weights, identity, numbers, frames)
+    structures = units.read(results.root / "runs/robustness" / strategy / f"seed-{seed}" / units.UNITS)
+    return Measured(strategy, seed, weights, identity, numbers, frames, structures)
 
 
 def from_reports(parts: Mapping[str, Any], level: float) -> dict[str, Number]:
@@ -147,15 +151,19 @@ def robustness(seeds: Mapping[str, Any], seed: int) -> dict[str, Number]:
     return {f"robustness.{name}": Number(None, reason=reason) for name in names}
 
 
-def robustness_identity(measured: Mapping[str, Any]) -> str:
-    """What must be equal for two models' robustness to be compared: effort and elements."""
-    return f"{measured.get('level')}: {' '.join(measured.get('elements', ()))}"
+def robustness_identity(measured: Mapping[str, Any]) -> dict[str, str]:
+    """What must be equal for two models' robustness to be compared, flat: ``robustness.rss.level`` and so on."""
+    return {
+        f"robustness.{name}.{part}": value
+        for name, found in measured["metrics"].items()
+        for part, value in found.get("identity", {}).items()
+    }
 
 
 def _number(found: Mapping[str, Any]) -> Number:
-    """A metric of the robustness suite: value, low, high, unit, reason."""
+    """A metric of the robustness suite: value, low, high, unit, reason, groups."""
     value, low, high = (finite(found[key]) for key in ("value", "low", "high"))
-    return Number(value, low, high, found["unit"], found["reason"])
+    return Number(value, low, high, found["unit"], found["reason"], groups=found.get("groups") or None)
 
 
 def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:
@@ -188,8 +196,9 @@ def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:
 
 def save(measured: Measured, frames_csv: Path | None, folder: Path) -> None:
     """Write ``measures.json`` and a copy of ``frames.csv`` into `folder`."""
-    content = {key: value for key, value in asdict(measured).items() if key != "frames"}
+    content = {key: value for key, value in asdict(measured).items() if key not in ("frames", "units")}
     write_json(folder / MEASURES, content)
+    units.write(folder / units.UNITS, measured.units)
     if frames_csv is not None and frames_csv.is_file():
         (folder / FRAMES).write_bytes(frames_csv.read_bytes())
 
@@ -198,4 +207,6 @@ def read(folder: Path) -> Measured:
     """What `save` wrote."""
     content: dict[str, Any] = read_json(folder / MEASURES)
     numbers = {name: Number(**number) for name, number in content.pop("numbers").items()}
-    return Measured(**content, numbers=numbers, frames=read_frames_csv(folder / FRAMES))
+    return Measured(
+        **content, numbers=numbers, frames=read_frames_csv(folder / FRAMES), units=units.read(folder / units.UNITS)
+    )

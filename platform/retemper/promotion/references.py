@@ -80,5 +80,5 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
             for part, entry in content.items()
         }
     }
-    kept_identity = {name: value for name, value in before.identity.items() if name == "robustness"}
-    return Measured(before.strategy, before.seed, before.sha256, {**identity, **kept_identity}, numbers, frames)
+    identity |= {name: value for name, value in before.identity.items() if name.startswith("robustness.")}
+    return Measured(before.strategy, before.seed, before.sha256, identity, numbers, frames, before.units)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retemper.errors import RetemperError
 from retemper.mlflow_store import store_errors
-from retemper.promotion import aliases, compare, history, kept, revisions
+from retemper.promotion import aliases, compare, history, kept, revisions, robust
 from retemper.promotion.aliases import CHAMPION
 from retemper.promotion.gates import FRAMES_OF
 from retemper.promotion.load import existing_store, resolve
@@ -138,6 +138,8 @@ def compare_versions(root: Path, first: str, second: str) -> str:
 
 def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
     """Ratio, interval and verdict of a metric with errors by frame; empty cells for others."""
+    if metric.startswith(robust.PREFIX):
+        return robust.cells(a, b, metric)
     part, _, quantity = metric.partition(".")
     kind = FRAMES_OF.get(part)
     ours, theirs = a.own(part), b.own(part)

@@ -42,7 +42,7 @@ def write(root: str | Path, settings: Settings) -> Path:
         (folder / "report.md").write_text(to_markdown(made), encoding="utf-8")
         (folder / "table.csv").write_text(table_csv(comparison), encoding="utf-8")
         (folder / "pareto.csv").write_text(pareto_csv(comparison), encoding="utf-8")
-        table = _csv(robustness.rows(results), ["strategy", "metric", "value", "low", "high", "unit", "score"])
+        table = _csv(robustness.rows(results), robustness.COLUMNS)
         (folder / "robustness.csv").write_text(table, encoding="utf-8")
         (folder / "curves.csv").write_text(curves_csv(results), encoding="utf-8")
         flat = {f"{row['strategy']}.robustness.{row['metric']}": row["value"] for row in robustness.rows(results)}

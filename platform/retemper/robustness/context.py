@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -52,12 +53,26 @@ class Context:
         return [a for a in frames if known is None or set(a.numbers.tolist()) <= set(known)]
 
 
+def group_of(atoms: Atoms) -> str:
+    """What a frame belongs to, with frames that are alike: the info key ``group``, else its composition."""
+    return str(atoms.info.get("group", atoms.get_chemical_formula()))
+
+
 def starts(frames: Sequence[Atoms], number: int, seed: int = 0) -> list[Atoms]:
-    """`number` of `frames`, one of each composition in turn; deterministic, repeated when there are fewer."""
-    groups: dict[tuple[str, bool], list[Atoms]] = {}
-    for atoms in frames:
-        groups.setdefault((atoms.get_chemical_formula(), bool(atoms.pbc.any())), []).append(atoms)
+    """`number` of `frames`, one of each composition in turn, and of each group within these.
+
+    Deterministic; repeated when there are fewer.
+    """
     rng = np.random.default_rng(seed)
-    queues = [[group[i] for i in rng.permutation(len(group))] for group in groups.values()]
-    order = [queue[k] for k in range(max(map(len, queues), default=0)) for queue in queues if k < len(queue)]
+    order = [frames[i] for i in rng.permutation(len(frames))]
+    for name in (group_of, lambda atoms: (atoms.get_chemical_formula(), bool(atoms.pbc.any()))):
+        order = _in_turn(order, name)
     return [order[i % len(order)] for i in range(number)] if order else []
+
+
+def _in_turn(frames: Sequence[Atoms], name: Callable[[Atoms], Hashable]) -> list[Atoms]:
+    """`frames`, one of each name in turn."""
+    queues: dict[Hashable, list[Atoms]] = {}
+    for atoms in frames:
+        queues.setdefault(name(atoms), []).append(atoms)
+    return [atoms for together in zip_longest(*queues.values()) for atoms in together if atoms is not None]

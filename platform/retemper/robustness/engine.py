@@ -1,7 +1,7 @@
 """Runs tasks over processes, keeps what they computed, and resumes after a kill.
 
 A task is a function of an evaluator and plain arguments. Its result is stored under the hash
-of the model, the function's own source and the arguments: analysis with another threshold
+of the model, the code of the function's module and the arguments: analysis with another threshold
 finds it there, and so does a run that goes on after a kill. Processes are joblib's; with its
 Ray backend registered (`ray.util.joblib.register_ray`) the same tasks go to a Ray cluster.
 """
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from ase import Atoms
 from retemper import charge, launch
 from retemper.errors import RetemperError
 from retemper.files import atomic_write
-from retemper.robustness import dynamics, relaxation
+from retemper.robustness import sources
 from retemper.robustness.calculators import Evaluator, Subject
 
 CACHE = Path(".cache/robustness")
@@ -48,10 +47,10 @@ class Task:
         """Hash of all that decides the result."""
         total = hashlib.sha256()
         owner = inspect.getmodule(self.function)
-        code = [inspect.getsource(self.function), *(_source(module) for module in (dynamics, relaxation))]
-        for part in (self.subject.identity, self.subject.backend, owner.__name__ if owner else "", *code):
+        code = sources.fingerprint(owner.__name__) if owner else ""
+        for part in (self.subject.identity, self.subject.backend, self.function.__qualname__, code):
             total.update(part.encode() + b"\0")
-        _feed(total, self.arguments)
+        feed(total, self.arguments)
         return total.hexdigest()[:24]
 
 
@@ -62,15 +61,10 @@ class Failure:
     reason: str
 
 
-@lru_cache
-def _source(module: ModuleType) -> str:
-    return inspect.getsource(module)
-
-
-def _feed(total: Any, value: Any) -> None:
+def feed(total: Any, value: Any) -> None:
     """Add `value` to a hash, canonically."""
     if isinstance(value, Atoms):
-        _feed(
+        feed(
             total,
             {
                 "numbers": value.numbers,
@@ -85,11 +79,11 @@ def _feed(total: Any, value: Any) -> None:
     elif isinstance(value, dict):
         for key in sorted(value):
             total.update(f"{key}:".encode())
-            _feed(total, value[key])
+            feed(total, value[key])
     elif isinstance(value, (list, tuple)):
         total.update(f"[{len(value)}".encode())
         for part in value:
-            _feed(total, part)
+            feed(total, part)
     else:
         total.update(repr(value).encode() + b",")
 

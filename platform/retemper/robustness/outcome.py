@@ -13,7 +13,9 @@ from ase import Atoms
 
 from retemper.files import atomic_write, write_json
 from retemper.frames import write_frames
+from retemper.robustness import units
 from retemper.robustness.stats import score
+from retemper.robustness.units import Unit
 
 
 @dataclass(frozen=True)
@@ -36,23 +38,30 @@ class Found:
     value: float | None  # None: not measured, and `reason` says why
     low: float | None = None  # 95 % interval
     high: float | None = None
-    n: int = 0  # what the interval counts: structures, replicas, pairs
+    n: int = 0  # what was counted: structures, replicas, pairs
+    groups: int = 0  # how many of these are independent: the interval is over them
+    grouped_by: str = ""  # what such a group is, in the plural
     details: dict[str, Any] = field(default_factory=dict)  # plain data
     reason: str | None = None
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(default_factory=dict)  # columns, rows
     failed: list[Atoms] = field(default_factory=list)  # structures to look at; info says what failed
     plots: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)  # table: x, y, lines by, style
+    units: Sequence[Unit] = ()  # what two models are compared by, where the metric counts units
 
     def as_dict(self, info: Info) -> dict[str, Any]:
-        """Plain data: value, interval, unit, score, n, reason, details."""
+        """Plain data: value, interval, unit, score, n, groups, what a perfect score would show, reason, details."""
         measured = self.value is not None and math.isfinite(self.value)
+        bounded = None not in (_finite(self.low), _finite(self.high))
         return {
             "value": self.value if measured else None,
-            "low": _finite(self.low),
-            "high": _finite(self.high),
+            "low": self.low if bounded else None,
+            "high": self.high if bounded else None,
             "unit": info.unit,
             "score": score(self.value, info.good, info.bad) if measured and self.value is not None else None,
             "n": self.n,
+            "groups": self.groups,
+            "grouped_by": self.grouped_by,
+            "can_show": units.can_show(self.units, info.direction) if units.is_share(self.units) else None,
             "reason": self.reason,
             "details": plain(self.details),
         }
@@ -80,9 +89,16 @@ def plain(value: Any) -> Any:
     return value
 
 
-def write(folder: Path, results: dict[str, tuple[Info, Found]], about: dict[str, Any]) -> dict[str, Any]:
-    """Write metrics.json, one CSV file a table and the failing structures below `folder`; returns metrics.json."""
-    content = {**about, "metrics": {name: found.as_dict(info) for name, (info, found) in results.items()}}
+def write(
+    folder: Path, results: dict[str, tuple[Info, Found]], about: dict[str, Any], identity: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    """Write metrics.json, one CSV file a table, the units and the failing structures below `folder`.
+
+    `identity` says by metric what decides it beside the model. Returns metrics.json.
+    """
+    measured = {n: {**found.as_dict(info), "identity": identity.get(n, {})} for n, (info, found) in results.items()}
+    content = {**about, "metrics": measured}
+    units.write(folder / units.UNITS, {name: found.units for name, (_, found) in results.items()})
     for name, (_, found) in results.items():
         for table, (columns, rows) in found.tables.items():
             with atomic_write(folder / f"{name}-{table}.csv") as temporary, temporary.open("w", newline="") as file:

@@ -155,5 +155,8 @@ def summary(seeds: dict[str, Any]) -> dict[str, Any]:
             "score": float(np.mean([part["score"] for part in parts if part["score"] is not None])),
             "unit": parts[0]["unit"],
             "n": sum(part["n"] for part in parts),
+            "groups": min(part["groups"] for part in parts),  # the same ones for every seed
+            "grouped_by": parts[0]["grouped_by"],
+            "can_show": parts[0]["can_show"],
         }
     return found

@@ -152,3 +152,26 @@ def earth_movers(first: np.ndarray, second: np.ndarray, r: np.ndarray) -> float:
     from scipy.stats import wasserstein_distance
 
     return float(wasserstein_distance(r, r, first, second))
+
+
+def moved(first: np.ndarray, second: np.ndarray, r: np.ndarray) -> float:
+    """Earth mover's distance (A) between the radial distributions of numbers of distances a frame.
+
+    What both have within reach is compared as distributions (numbers over r^2, normalised). What one has more of was
+    nearer than the end of the grid here and is farther there: it is moved to the end, the outermost first, which is
+    the least transport. So a pair that one side never has costs the transport of all its distances.
+
+    Parameters
+    ----------
+    first, second
+        [bins] mean numbers of distances a frame; not both zero.
+    r
+        [bins] centres of the bins, A.
+    """
+    more, fewer = (first, second) if first.sum() > second.sum() else (second, first)
+    total = float(more.sum())
+    inner = np.diff(np.minimum(np.cumsum(more), fewer.sum()), prepend=0.0)
+    end = float(r[-1] + r[0])
+    lost = float(((more - inner) * (end - r)).sum()) / total
+    kept = float(inner.sum()) / total
+    return lost + (kept * earth_movers(inner / r**2, fewer / r**2, r) if kept else 0.0)

@@ -19,14 +19,17 @@ LIGHT, HEAVY = 0.5, 1.0  # fs: time step with and without hydrogen
 
 
 def ensemble_tasks(context: Context) -> list[Task]:
-    """NVT replicas, ramps, and NPT for periodic structures: each label begins with the ensemble and a comma."""
-    size = SIZES[context.level]
-    frames = starts(context.of_known_elements(context.frames), size["replicas"], context.seed)
+    """NVT replicas, ramps, and NPT for periodic structures: each label begins with the ensemble and a comma.
+
+    Every replica has a start of its own as long as there are enough: two that begin alike are hardly two.
+    """
+    number = SIZES[context.level]["replicas"]
+    frames = starts(context.of_known_elements(context.frames), 3 * number, context.seed)
     tasks = nvt_tasks(context, context.subject)
-    for k, atoms in enumerate(frames):
+    for k, atoms in enumerate(frames[number : 2 * number]):
         ramp = {"ensemble": "nvt", "temperature": RAMP[0], "final": RAMP[1]}
         tasks.append(_task("ramp", context, context.subject, atoms, k, ramp))
-    for k, atoms in enumerate(frames):
+    for k, atoms in enumerate(frames[2 * number :]):
         if atoms.pbc.all():
             npt = {"ensemble": "npt", "temperature": context.temperature, "pressure": 1e-4}
             tasks.append(_task("npt", context, context.subject, atoms, k, npt))
@@ -35,7 +38,8 @@ def ensemble_tasks(context: Context) -> list[Task]:
 
 def nvt_tasks(context: Context, subject: Subject) -> list[Task]:
     """Replicas at constant temperature, with the model or with the oracle."""
-    frames = starts(context.of_known_elements(context.frames), SIZES[context.level]["replicas"], context.seed)
+    number = SIZES[context.level]["replicas"]
+    frames = starts(context.of_known_elements(context.frames), 3 * number, context.seed)[:number]
     nvt = {"ensemble": "nvt", "temperature": context.temperature}
     return [_task("nvt", context, subject, atoms, k, nvt) for k, atoms in enumerate(frames)]
 

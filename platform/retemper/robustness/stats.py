@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 _Z = 1.959963984540054  # standard normal quantile of CONFIDENCE
+_SHARES = (np.arange(400) + 0.5) / 400  # grids of the beta-binomial likelihood
+_CORRELATIONS = np.linspace(0.01, 0.99, 30)
 
 
 def wilson(hits: int, n: int) -> tuple[float, float, float]:
@@ -24,6 +26,52 @@ def wilson(hits: int, n: int) -> tuple[float, float, float]:
     low = 0.0 if hits == 0 else float(centre - half)
     high = 1.0 if hits == n else float(centre + half)
     return share, low, high
+
+
+def share(
+    met: Sequence[bool] | np.ndarray, groups: Sequence[Hashable], confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """Share of units that meet something, where units of one group are alike: (share, low, high).
+
+    Each group draws its own chance from a beta distribution about the share (beta-binomial model: D. A. Williams,
+    Biometrics 31, 949, 1975). The correlation within groups is unknown and averaged over, uniform between 0 and 1,
+    with Jeffreys' prior for the share (L. D. Brown, T. T. Cai, A. DasGupta, Statist. Sci. 16, 101, 2001). So a
+    share of 0 or 100 % in few groups says little, however many units they have. Groups of one unit have no
+    correlation: Wilson's interval. 95 % intervals hold the truth in 93 to 100 % of trials with 6 and 10 groups of
+    8 and 24 units, correlations of 0 to 0.6, shares of 2 to 50 %; Wilson's over all units in 24 to 96 %.
+
+    Parameters
+    ----------
+    met
+        [n]
+    groups
+        [n] the group of each.
+    confidence
+        Of the two-sided interval.
+    """
+    from scipy import stats
+    from scipy.special import betaln
+
+    hits = np.asarray(met, dtype=float)
+    names = {group: k for k, group in enumerate(dict.fromkeys(groups))}
+    places = [names[group] for group in groups]
+    if len(names) == len(hits):
+        n = len(hits)
+        if n == 0:
+            return float("nan"), 0.0, 1.0
+        interval = stats.binomtest(int(hits.sum()), n).proportion_ci(confidence, method="wilson")
+        return float(hits.mean()), float(interval.low), float(interval.high)
+    table = np.stack([np.bincount(places, hits), np.bincount(places)], axis=1)
+    spread = (1 / _CORRELATIONS - 1)[:, None]
+    first, second = _SHARES * spread, (1 - _SHARES) * spread
+    likelihood = np.zeros(first.shape) - 0.5 * np.log(_SHARES * (1 - _SHARES))
+    for (own, size), times in zip(*np.unique(table, axis=0, return_counts=True), strict=True):
+        likelihood += times * (betaln(own + first, size - own + second) - betaln(first, second))
+    chance = np.exp(likelihood - likelihood.max()).sum(axis=0).cumsum()
+    tail = (1 - confidence) / 2
+    low, high = np.interp([tail, 1 - tail], chance / chance[-1], _SHARES + 0.5 / len(_SHARES))
+    value = float(hits.mean())
+    return value, 0.0 if value == 0 else float(min(low, value)), 1.0 if value == 1 else float(max(high, value))
 
 
 def bootstrap(

@@ -16,6 +16,7 @@ from retemper.robustness import engine, metrics, outcome
 from retemper.robustness.calculators import fastest
 from retemper.robustness.context import Context, NotApplicableError, starts
 from retemper.robustness.generate import compositions, packing
+from retemper.robustness.identity import identity
 from retemper.robustness.outcome import Found, Info, not_measured
 
 REFEREES = 20  # structures that symmetrix is compared with torch on
@@ -52,7 +53,8 @@ def evaluate(
     Returns
     -------
     dict
-        The content of metrics.json: ``metrics`` by name with value, low, high, unit, score, n, reason, details.
+        The content of metrics.json: ``metrics`` by name with value, low, high, unit, score, n, groups,
+        reason, identity, details.
     """
     began = time.monotonic()
     subject, decision = fastest(context.subject, referees(context), context.elements, cache)
@@ -72,10 +74,11 @@ def evaluate(
         own = list(itertools.islice(computed, len(plan)))
         results[name] = modules[name].INFO, modules[name].measure(context, own)
     results = {name: results[name] for name in names}
+    identities = {name: identity(modules[name], context, plan) for name, plan in plans.items()}
     seconds = time.monotonic() - began
     head = {"name": subject.name, "head": subject.head, "level": context.level, "elements": context.symbols}
     content = outcome.write(
-        folder, results, {**(about or {}), **head, "backend": decision, "seconds": round(seconds, 1)}
+        folder, results, {**(about or {}), **head, "backend": decision, "seconds": round(seconds, 1)}, identities
     )
     from retemper.robustness.figures import draw
 
@@ -93,6 +96,17 @@ def table(content: dict[str, Any]) -> str:
         interval = "" if found["low"] is None else f"[{found['low']:.3g}, {found['high']:.3g}]"
         lines.append(
             f"{name:12s} {found['value']:10.4g} {found['unit']:10s} {interval:20s} "
-            f"score {found['score']:.2f}   n {found['n']}"
+            f"score {found['score']:.2f}   n {found['n']}{_groups(found)}"
         )
     return "\n".join(lines)
+
+
+def _groups(found: dict[str, Any]) -> str:
+    """How many of n are independent, and what a perfect score on so few would still leave open."""
+    if not found["groups"]:
+        return ""
+    text = f" in {found['groups']} {found['grouped_by']}"
+    if found["can_show"] is not None:
+        side = "more" if found["can_show"] > 50 else "less"
+        text += f"; a perfect score would show no {side} than {found['can_show']:.0f} %"
+    return text

@@ -31,6 +31,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "thorough": {"seconds": 20.0},
 }
 FEWEST = 5
+USES = ("level", "seed", "machine")
 
 
 def timing(evaluator: Evaluator, atoms: Atoms, seconds: float) -> dict[str, Any]:
@@ -80,4 +81,4 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         "memory_mb": result["memory"],
         "backend": context.subject.backend,
     }
-    return Found(value, low, high, len(each), details)
+    return Found(value, low, high, len(each), len(each), "steps", details)

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper.frames import structure_hash
 from retemper.robustness import dynamics
 from retemper.robustness.context import Context, NotApplicableError, starts
 from retemper.robustness.engine import Failure, Task
 from retemper.robustness.outcome import Found, Info, not_measured
 from retemper.robustness.simulate import ensemble_tasks
 from retemper.robustness.soundness import first_failure
-from retemper.robustness.stats import survival, wilson
+from retemper.robustness.stats import survival
+from retemper.robustness.units import SHARE, Unit, counted
 
 INFO = Info(
     title="Molecular dynamics: share of replicas that reach the end",
@@ -25,6 +27,7 @@ INFO = Info(
     cost="replicas of the target system: NVT, a ramp from 50 to 800 K, NPT where there is a cell",
     reference="arXiv:2606.12704 (ice, NPT and ramp); mlipaudit (explosion, lost hydrogen)",
 )
+USES = ("level", "temperature", "seed")
 
 
 def plan(context: Context) -> list[Task]:
@@ -36,12 +39,13 @@ def plan(context: Context) -> list[Task]:
 
 
 def measure(context: Context, results: Sequence[Any]) -> Found:
-    """Share of replicas that survive, Wilson interval; Kaplan-Meier curve by ensemble."""
+    """Share of replicas that survive, over starting structures; Kaplan-Meier curve by ensemble."""
     rows: list[list[Any]] = []
     failed: list[Atoms] = []
     times: dict[str, list[float]] = {}
     broke: dict[str, list[bool]] = {}
     done: list[float] = []
+    units: list[Unit] = []
     not_computed = []
     for task, result in zip(plan(context), results, strict=True):
         kind = task.label.split(",")[0]
@@ -53,6 +57,9 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         times.setdefault(kind, []).append(end)
         broke.setdefault(kind, []).append(bool(why))
         done.append(end / result["planned"])
+        start = task.arguments["start"]
+        group = str(start.info.get("group", structure_hash(start)))
+        units.append(Unit(group, f"{kind}, seed {task.arguments['seed']}", 0.0 if why else SHARE))
         formula = task.arguments["start"].get_chemical_formula()
         rows.append([kind, formula, task.arguments["seed"], end, result["planned"], why])
         if why:
@@ -63,9 +70,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
                     failed.append(atoms)
     if not done:
         return not_measured(f"no replica could be computed: {not_computed[0]}")
-    n = len(done)
-    alive = n - sum(map(sum, broke.values()))
-    value, low, high = wilson(alive, n)
+    value, low, high, groups = counted(units)
     curve = [[kind, *row] for kind in times for row in survival(times[kind], broke[kind])]
     details = {
         "mean_completed": 100 * float(np.mean(done)),
@@ -78,4 +83,16 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         "replicas": (("ensemble", "formula", "seed", "time_fs", "planned_fs", "failure"), rows),
         "survival": (("ensemble", "time_fs", "alive", "low", "high"), curve),
     }
-    return Found(100 * value, 100 * low, 100 * high, n, details, tables=tables, failed=failed, plots=plots)
+    return Found(
+        value,
+        low,
+        high,
+        len(done),
+        groups,
+        "groups of starting structures",
+        details,
+        tables=tables,
+        failed=failed,
+        plots=plots,
+        units=units,
+    )

@@ -18,7 +18,7 @@ from retemper.robustness.outcome import Found, Info, not_measured
 from retemper.robustness.paths import barrier, fragments
 from retemper.robustness.points import single_points
 from retemper.robustness.relaxation import search
-from retemper.robustness.stats import RESAMPLES
+from retemper.statistics import Estimate, jackknife, two_sided
 
 INFO = Info(
     title="Observables: mean error of interaction energies, lattice energies, densities and barriers",
@@ -35,6 +35,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "standard": {"dimers": 66, "ices": 13, "relax": 100, "frames": 10, "images": 7, "steps": 150},
     "thorough": {"dimers": 66, "ices": 13, "relax": 500, "frames": 40, "images": 11, "steps": 500},
 }
+USES = ("level", "seed", "oracle", "figures")
 KCAL = units.kcal / units.mol  # eV
 S66, ICE, PATH = "s66.extxyz", "dmc_ice13.extxyz", "path.extxyz"
 CASES = {  # what each needs
@@ -160,30 +161,52 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     kinds: dict[str, np.ndarray] = {}
     for kind in dict.fromkeys(row[0] for row in rows):
         kinds[kind] = np.array([row[2:] for row in rows if row[0] == kind], dtype=float)
-    value = float(np.mean([_relative(pairs) for pairs in kinds.values()]))
-    rng = np.random.default_rng(0)
-    samples = [
-        np.mean([_relative(pairs[rng.integers(0, len(pairs), len(pairs))]) for pairs in kinds.values()])
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(samples, [2.5, 97.5])
+    found = mean_of([_relative(pairs) for pairs in kinds.values()])
+    interval = found.interval(two_sided(0.95))
     cases = {
         kind: {
             "n": len(pairs),
             "mae": float(np.abs(pairs[:, 0] - pairs[:, 1]).mean()),
             "mean_reference": float(pairs[:, 1].mean()),
+            "relative_error": _relative(pairs).value,
         }
         for kind, pairs in kinds.items()
     }
     details = {"cases": cases, "not_computed": failures}
     tables = {"values": (("case", "name", "model", "reference"), rows)}
     plots = {"values": ("reference", "model", "case", "points")}
-    return Found(value, float(low), float(high), len(rows), details, tables=tables, plots=plots)
+    return Found(
+        found.value,
+        max(0.0, interval.low),
+        interval.high,
+        len(rows),
+        found.groups,
+        "structures",
+        details,
+        tables=tables,
+        plots=plots,
+    )
 
 
-def _relative(pairs: np.ndarray) -> float:
-    """Mean absolute error over the mean size of the references, %."""
-    return 100 * float(np.abs(pairs[:, 0] - pairs[:, 1]).mean() / np.abs(pairs[:, 1]).mean())
+def mean_of(cases: Sequence[Estimate]) -> Estimate:
+    """Mean over the cases; a case of one structure has no error of its own and takes part without one.
+
+    Degrees of freedom after F. E. Satterthwaite, Biometrics Bulletin 2, 110 (1946).
+    """
+    value = float(np.mean([case.value for case in cases]))
+    known = [case for case in cases if np.isfinite(case.error)]
+    parts = np.array([(case.error / len(cases)) ** 2 for case in known])
+    groups = sum(case.groups for case in known)
+    if not parts.sum():
+        return Estimate(value, 0.0 if groups else np.inf, 1.0, groups)
+    freedom = parts.sum() ** 2 / (parts**2 / np.array([case.freedom for case in known])).sum()
+    return Estimate(value, float(np.sqrt(parts.sum())), float(freedom), groups)
+
+
+def _relative(pairs: np.ndarray) -> Estimate:
+    """Mean absolute error over the mean size of the references, %; over structures."""
+    table = np.stack([np.abs(pairs[:, 0] - pairs[:, 1]), np.abs(pairs[:, 1])], axis=1)
+    return jackknife(table, lambda sums: np.asarray(100 * sums[:, 0] / sums[:, 1]))
 
 
 def _next(queue: list[Any], failures: list[str]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from ase.data import chemical_symbols
 from retemper.robustness.context import Context, NotApplicableError
 from retemper.robustness.engine import Failure, Task
 from retemper.robustness.outcome import Found, Info, not_measured
-from retemper.robustness.radial import earth_movers, histograms, middles
+from retemper.robustness.radial import histograms, middles, moved
 from retemper.robustness.simulate import nvt_tasks
 from retemper.robustness.stats import blocks
+from retemper.statistics import Estimate, jackknife, two_sided
 
 INFO = Info(
     title="Radial distributions: mean earth mover's distance to the reference over the pairs of elements",
@@ -35,6 +37,9 @@ WIDTH = 0.05  # A, of a bin
 REACH = 8.0  # A; less in a periodic cell with a smaller half height
 EQUILIBRATION = 0.2  # share of a trajectory that is left out
 FEWEST = 5  # frames on either side
+BLOCKS = 10  # of a series of reference frames that name no groups
+REPLICA = "replica "
+USES = ("level", "temperature", "seed", "reference")
 
 
 def plan(context: Context) -> list[Task]:
@@ -49,22 +54,30 @@ def plan(context: Context) -> list[Task]:
     return tasks + nvt_tasks(context, context.oracle)
 
 
+Sums = tuple[np.ndarray, int]  # [bins] numbers of distances over some frames, and how many frames
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Distances between two elements in one composition."""
+
+    name: str
+    ours: dict[str, Sums]  # by replica
+    theirs: dict[str, Sums]  # by group of the reference
+    r: np.ndarray  # [bins] A
+    noise_floor: float  # A; between two samples of the reference
+
+
 def measure(context: Context, results: Sequence[Any]) -> Found:
-    """Mean earth mover's distance with its block-bootstrap interval; distances and noise floors by pair."""
+    """Mean earth mover's distance with its interval over replicas and groups of the reference; noise floor by pair."""
     n = len(nvt_tasks(context, context.subject))
     failures = [r.reason for r in results if isinstance(r, Failure)]
-    own = _by_formula([_frames(r) for r in results[:n] if not isinstance(r, Failure)])
-    if context.reference:
-        reference = _by_formula([context.reference])
-    else:
-        reference = _by_formula([_frames(r) for r in results[n:] if not isinstance(r, Failure)])
+    own = _by_formula(_frames(results[:n]))
+    reference = _by_formula(context.reference or _frames(results[n:]))
     if not own:
         return not_measured(f"no replica could be computed: {failures[0]}")
-    size = SIZES[context.level]["resamples"]
     rng = np.random.default_rng([context.seed, 3])
-    distances: dict[str, list[float]] = {}
-    floors: dict[str, list[float]] = {}
-    draws: list[np.ndarray] = []
+    pairs: list[Pair] = []
     lacking: list[str] = []
     curves: list[list[Any]] = []
     for formula, frames in own.items():
@@ -72,65 +85,125 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         if len(others) < FEWEST or len(frames) < FEWEST:
             lacking.append(f"{formula}: {len(frames)} frames of the model, {len(others)} of the reference")
             continue
-        reach = min(_reach(frames), _reach(others))
-        r = middles(reach, int(reach / WIDTH))
-        pairs = {}
-        for a, b in itertools.combinations_with_replacement(sorted(set(frames[0].numbers.tolist())), 2):
-            ours, theirs = (_counts(side, a, b, reach, len(r)) / r**2 for side in (frames, others))
-            if ours.sum() and theirs.sum():  # a single atom of an element has no pair of its own
-                pairs[f"{chemical_symbols[a]}-{chemical_symbols[b]}"] = (ours, theirs)
-        drawn, floor = np.zeros((size, len(pairs))), np.zeros((size, len(pairs)))
-        for k in range(size):
-            one, two, three = (_resampled(n, rng) for n in (len(frames), len(others), len(others)))
-            for p, (ours, theirs) in enumerate(pairs.values()):
-                drawn[k, p] = _distance(ours[one], theirs[two], r)
-                floor[k, p] = _distance(theirs[two], theirs[three[: len(one)]], r)
-        draws.append(drawn)
-        for p, (name, (ours, theirs)) in enumerate(pairs.items()):
-            distances.setdefault(name, []).append(_distance(ours, theirs, r))
-            floors.setdefault(name, []).append(float(floor[:, p].mean()))
-            width = r[1] - r[0]
-            for label, side in (("model", ours), ("reference", theirs)):
-                density = side.sum(0) / (side.sum() * width)
-                curves += [[f"{formula} {name} {label}", x, y] for x, y in zip(r, density, strict=True)]
-    if not distances:
+        for pair in _pairs(frames, others, SIZES[context.level]["resamples"], rng):
+            pairs.append(pair)
+            for label, side in (("model", pair.ours), ("reference", pair.theirs)):
+                density = _mean(list(side.values())) / pair.r**2
+                density = density / max(density.sum() * (pair.r[1] - pair.r[0]), np.finfo(float).tiny)
+                curves += [[f"{formula} {pair.name} {label}", x, y] for x, y in zip(pair.r, density, strict=True)]
+    if not pairs:
         return not_measured(f"the reference has too few frames of these compositions: {'; '.join(lacking)}")
-    value = float(np.mean([d for pair in distances.values() for d in pair]))
-    low, high = interval(value, np.concatenate(draws, axis=1).mean(axis=1))
-    floor_mean = float(np.mean([f for pair in floors.values() for f in pair]))
-    by_pair = {
-        name: {"distance": float(np.mean(found)), "noise_floor": float(np.mean(floors[name]))}
-        for name, found in distances.items()
-    }
+    found = estimate(pairs)
+    interval = found.interval(two_sided(0.95))
+    floor = float(np.mean([pair.noise_floor for pair in pairs]))
+    by_pair = {}
+    for name in dict.fromkeys(pair.name for pair in pairs):
+        alike = [pair for pair in pairs if pair.name == name]
+        noise = float(np.mean([pair.noise_floor for pair in alike]))
+        by_pair[name] = {"distance": estimate(alike).value, "noise_floor": noise}
     details = {
         "pairs": by_pair,
-        "noise_floor": floor_mean,
-        "above_floor": value > floor_mean,
+        "noise_floor": floor,
+        "above_floor": found.value > floor,
         "lacking": lacking,
         "not_computed": failures,
     }
     return Found(
-        value,
-        low,
-        high,
+        found.value,
+        max(0.0, interval.low),
+        interval.high,
         sum(map(len, own.values())),
+        found.groups,
+        "replicas",
         details,
         tables={"curves": (("curve", "r", "density"), curves)},
         plots={"curves": ("r", "density", "curve", "line")},
     )
 
 
-def _frames(run: dict[str, Any]) -> list[Atoms]:
-    """Frames of a trajectory after equilibration, up to where it stopped."""
-    n = len(run["time"]) - bool(run["stopped"])
-    keep = range(int(EQUILIBRATION * n), n)
-    return [Atoms(run["numbers"], run["positions"][k], cell=run["cells"][k], pbc=run["pbc"]) for k in keep]
+def estimate(pairs: Sequence[Pair]) -> Estimate:
+    """Mean distance over `pairs`; the variances from leaving out replicas and groups of the reference add up.
+
+    Degrees of freedom after F. E. Satterthwaite, Biometrics Bulletin 2, 110 (1946).
+    """
+    replicas = sorted({name for pair in pairs for name in pair.ours})
+    groups = sorted({name for pair in pairs for name in pair.theirs})
+
+    def of_replicas(chosen: np.ndarray) -> np.ndarray:
+        return np.array([_average(pairs, [replicas[k] for k in np.flatnonzero(row)], groups) for row in chosen])
+
+    def of_groups(chosen: np.ndarray) -> np.ndarray:
+        return np.array([_average(pairs, replicas, [groups[k] for k in np.flatnonzero(row)]) for row in chosen])
+
+    ours, theirs = jackknife(np.eye(len(replicas)), of_replicas), jackknife(np.eye(len(groups)), of_groups)
+    parts = np.array([ours.error, theirs.error]) ** 2
+    total = float(parts.sum())
+    if not 0 < total < np.inf:
+        return Estimate(ours.value, float(np.sqrt(total)), 1.0, len(replicas))
+    freedom = total**2 / float((parts**2 / np.array([ours.freedom, theirs.freedom])).sum())
+    return Estimate(ours.value, float(np.sqrt(total)), freedom, len(replicas))
 
 
-def _by_formula(groups: Sequence[Sequence[Atoms]]) -> dict[str, list[Atoms]]:
+def _average(pairs: Sequence[Pair], replicas: Sequence[str], groups: Sequence[str]) -> float:
+    """Mean distance over the pairs that some of `replicas` and some of `groups` have."""
+    values = []
+    for pair in pairs:
+        ours = [pair.ours[name] for name in replicas if name in pair.ours]
+        theirs = [pair.theirs[name] for name in groups if name in pair.theirs]
+        if ours and theirs:
+            values.append(moved(_mean(ours), _mean(theirs), pair.r))
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _mean(sums: Sequence[Sums]) -> np.ndarray:
+    """[bins] numbers of distances a frame."""
+    return np.asarray(sum(counts for counts, _ in sums) / sum(frames for _, frames in sums))
+
+
+def _pairs(frames: Sequence[Atoms], others: Sequence[Atoms], size: int, rng: np.random.Generator) -> list[Pair]:
+    """All pairs of elements of one composition; a single atom of an element has no pair of its own."""
+    reach = min(_reach(frames), _reach(others))
+    r = middles(reach, int(reach / WIDTH))
+    found = []
+    for a, b in itertools.combinations_with_replacement(sorted(set(frames[0].numbers.tolist())), 2):
+        ours, theirs = (_counts(side, a, b, reach, len(r)) for side in (frames, others))
+        if not ours.sum() and not theirs.sum():
+            continue
+        noise = []
+        for _ in range(size):
+            one, two = (theirs[_resampled(len(theirs), rng)] for _ in range(2))
+            noise.append(moved(one[: len(ours)].mean(axis=0), two.mean(axis=0), r))
+        name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
+        found.append(Pair(name, _sums(ours, frames), _sums(theirs, others), r, float(np.mean(noise))))
+    return found
+
+
+def _sums(counts: np.ndarray, frames: Sequence[Atoms]) -> dict[str, Sums]:
+    """Counts [frames, bins] by what is independent: replicas, groups, or else `BLOCKS` blocks of the series."""
+    names = np.array([str(atoms.info.get("group", "")) for atoms in frames])
+    if len(set(names)) < 2 and not names[0].startswith(REPLICA):
+        names = np.array([f"block {k * BLOCKS // len(frames)}" for k in range(len(frames))])
+    return {name: (counts[names == name].sum(axis=0), int((names == name).sum())) for name in dict.fromkeys(names)}
+
+
+def _frames(runs: Sequence[Any]) -> list[Atoms]:
+    """Frames of trajectories after equilibration, up to where they stopped; their group is the replica."""
+    found = []
+    for number, run in enumerate(runs):
+        if isinstance(run, Failure):
+            continue
+        n = len(run["time"]) - bool(run["stopped"])
+        for k in range(int(EQUILIBRATION * n), n):
+            atoms = Atoms(run["numbers"], run["positions"][k], cell=run["cells"][k], pbc=run["pbc"])
+            atoms.info["group"] = f"{REPLICA}{number}"
+            found.append(atoms)
+    return found
+
+
+def _by_formula(frames: Sequence[Atoms]) -> dict[str, list[Atoms]]:
     """Frames by composition and periodicity, atoms ordered by element."""
     found: dict[str, list[Atoms]] = {}
-    for atoms in itertools.chain.from_iterable(groups):
+    for atoms in frames:
         order = np.argsort(atoms.numbers, kind="stable")
         name = atoms.get_chemical_formula() + (" periodic" if atoms.pbc.any() else "")
         found.setdefault(name, []).append(atoms[order])
@@ -156,19 +229,3 @@ def _counts(frames: Sequence[Atoms], a: int, b: int, reach: float, bins: int) ->
 def _resampled(n: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of a block-bootstrap sample of `n` frames."""
     return blocks(n, round(n ** (1 / 3)) + 1, rng)
-
-
-def _distance(first: np.ndarray, second: np.ndarray, r: np.ndarray) -> float:
-    """Earth mover's distance between two sets of frames [frames, bins]."""
-    one, two = first.sum(axis=0), second.sum(axis=0)
-    return earth_movers(one, two, r) if one.sum() and two.sum() else 0.0
-
-
-def interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a distance from resamples: their spread about their own mean, laid around `value`.
-
-    A distance is never negative, so the noise that resampling adds makes all resamples larger than the
-    value; their percentiles would lie above it.
-    """
-    low, high = np.percentile(drawn - drawn.mean(), [2.5, 97.5])
-    return max(0.0, value + float(low)), value + float(high)

@@ -11,11 +11,12 @@ from ase import Atoms
 from retemper import charge
 from retemper.frames import FORCES
 from retemper.robustness.calculators import Subject
-from retemper.robustness.context import Context, NotApplicableError
+from retemper.robustness.context import Context, NotApplicableError, group_of
 from retemper.robustness.engine import Failure, Task
 from retemper.robustness.outcome import Found, Info, not_measured
 from retemper.robustness.points import single_points
-from retemper.robustness.stats import RESAMPLES
+from retemper.robustness.units import Unit
+from retemper.statistics import exp, group_sums, log_ratio, two_sided
 
 INFO = Info(
     title="Retention: force RMSE on pretraining structures over the foundation's own",
@@ -33,6 +34,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 CHUNK = 30  # frames a task
 WORST = 5  # frames kept to look at
+USES = ("level", "retention", "foundation")
 
 
 def _frames(context: Context) -> list[Atoms]:
@@ -71,7 +73,7 @@ def plan(context: Context) -> list[Task]:
 
 
 def measure(context: Context, results: Sequence[Any]) -> Found:
-    """Ratio with its bootstrap interval over frames (paired); by configuration type, element and head."""
+    """Ratio with its interval over groups of frames (paired); by configuration type, element and head."""
     frames = _frames(context)
     chunks = len(_chunks(frames))
     square = []
@@ -88,11 +90,10 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     sums = np.array([[s.sum() for s in model] for model in square])[:, fine]
     sizes = np.array([3 * len(atoms) for atoms in frames])[fine]
     own, base = sums[0], sums[-1]
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(own), (RESAMPLES, len(own)))
-    samples = np.sqrt(own[drawn].sum(axis=1) / base[drawn].sum(axis=1))
-    low, high = np.percentile(samples, [2.5, 97.5])
-    value = float(np.sqrt(own.sum() / base.sum()))
+    groups = np.array([group_of(atoms) for atoms in frames])[fine]
+    places = np.flatnonzero(fine)
+    units = [Unit(groups[i], f"frame {places[i]}", float(own[i]), float(base[i]), 0.5) for i in range(len(own))]
+    value, low, high, number = _ratio(groups, own, base)
     kinds = np.array([str(atoms.info.get("config_type", "Default")) for atoms in frames])
     rows: list[list[Any]] = []
     by_element: dict[str, Any] = {}
@@ -104,7 +105,8 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
             use = kinds[fine] == kind
             if use.any():
                 mine, theirs = _rmse(sums[k][use], sizes[use]), _rmse(base[use], sizes[use])
-                rows.append([kind, name, int(use.sum()), mine, theirs, mine / theirs])
+                ratio, least, most, of_kind = _ratio(groups[use], sums[k][use], base[use])
+                rows.append([kind, name, int(use.sum()), of_kind, mine, theirs, ratio, least, most])
     for symbol in sorted({s for atoms in frames for s in atoms.symbols}):
         pairs = [
             (square[0][i][mask].sum(), square[-1][i][mask].sum(), 3 * mask.sum())
@@ -124,22 +126,32 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         "force_rmse": _rmse(own, sizes),
         "foundation_force_rmse": _rmse(base, sizes),
         "heads": heads,
-        "by_config_type": {row[0]: row[5] for row in rows if row[1] == (context.subject.head or context.subject.name)},
+        "by_config_type": {row[0]: row[6] for row in rows if row[1] == (context.subject.head or context.subject.name)},
         "by_element": by_element,
         "not_computed": int((~fine).sum()),
         "left_out": len(context.retention) - len(context.of_known_elements(context.retention)),
     }
-    columns = ("config_type", "head", "frames", "force_rmse", "foundation", "ratio")
+    columns = ("config_type", "head", "frames", "groups", "force_rmse", "foundation", "ratio", "low", "high")
     return Found(
         value,
-        float(low),
-        float(high),
+        low,
+        high,
         len(own),
+        number,
+        "groups of structures",
         details,
         tables={"types": (columns, rows)},
         failed=failed,
         plots={"types": ("config_type", "ratio", "head", "points")},
+        units=units,
     )
+
+
+def _ratio(groups: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float, int]:
+    """RMSE over RMSE from squares by frame, its 95 % interval over groups, and their number."""
+    sums = group_sums(groups.tolist(), np.stack([ours, theirs], axis=1))
+    found = log_ratio(sums[:, :1], sums[:, 1:], 0.5).interval(two_sided(0.95), exp)
+    return found.value, found.low, found.high, found.groups
 
 
 def _chunks(frames: Sequence[Atoms]) -> list[Sequence[Atoms]]:

@@ -1,126 +1,28 @@
-"""Holes found by random structure search: relax, rattle, relax again, at low and high pressure."""
+"""Holes found by random structure search, by the paper's four criteria."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from ase import Atoms
-
+from retemper.robustness import holes
 from retemper.robustness.context import Context
-from retemper.robustness.engine import Failure, Task
-from retemper.robustness.generate import compositions, nearest_ratio, random_structures
-from retemper.robustness.outcome import Found, Info, not_measured
-from retemper.robustness.relaxation import search
-from retemper.robustness.stats import wilson
+from retemper.robustness.outcome import Found, Info
 
 INFO = Info(
-    title="Random structure search: share of structures that fall into a hole",
+    title="Random structure search: share of structures that fall into a hole by the paper's four criteria",
     unit="%",
     direction="lower",
     good=2.0,
     bad=40.0,
     cost="relaxations with cells of 4 to 10 atoms, twice or more at 0.1 and 50 GPa",
-    reference="arXiv:2606.12704, its four criteria; or smallest distance below 0.6 of the covalent radii's sum",
+    reference="arXiv:2606.12704: smallest distance, volume, energy, density",
 )
-SIZES: dict[str, dict[str, Any]] = {
-    "quick": {"compositions": 6, "each": 4, "rounds": 2, "steps": 60, "fmax": 0.1},
-    "standard": {"compositions": 10, "each": 12, "rounds": 2, "steps": 200, "fmax": 0.05},
-    "thorough": {"compositions": 10, "each": 50, "rounds": 3, "steps": 500, "fmax": 0.05},
-}
-PRESSURES = (0.1, 50.0)  # GPa
-RATTLE = 0.1  # A
-CLOSE = 0.5  # smallest d / (r_cov,i + r_cov,j)
-RATIO = 0.6  # the same, stricter: see benchmarks/rss_referee.py
-VOLUME = 0.30  # of the composition's median volume per atom
-DENSE = 0.50  # of the same, with an energy below the median
-MADS, FLOOR = 10.0, 5.0  # median absolute deviations; at least eV/atom
-COLLAPSED = ("cell collapsed", "energy, forces or stress are not finite", "positions or cell")
-
-
-def plan(context: Context) -> list[Task]:
-    """A task for each composition and pressure."""
-    size = SIZES[context.level]
-    protocol = {key: size[key] for key in ("rounds", "steps", "fmax")} | {"rattle": RATTLE, "seed": context.seed}
-    tasks = []
-    for composition in compositions(context.elements, size["compositions"], context.seed):
-        structures = random_structures(composition, size["each"], context.seed)
-        weight = 300.0 * size["rounds"] * sum(map(len, structures))
-        for pressure in PRESSURES:
-            label = f"structure search, {structures[0].symbols}, {pressure:g} GPa"
-            arguments = {"starts": structures, "pressure": pressure, **protocol}
-            tasks.append(Task(search, context.subject, arguments, label, weight))
-    return tasks
+SIZES = holes.SIZES
+USES = ("level", "elements", "seed")
+plan = holes.plan
 
 
 def measure(context: Context, results: Sequence[Any]) -> Found:
-    """Share of structures with a hole, Wilson interval; by criterion and pressure in the details."""
-    rows: list[list[Any]] = []
-    failed: list[Atoms] = []
-    reasons: Counter[str] = Counter()
-    tally = {pressure: {"n": 0, "holes": 0, "not_converged": 0, "not_computed": 0} for pressure in PRESSURES}
-    criteria: Counter[str] = Counter()
-    for k, result in enumerate(results):
-        pressure = PRESSURES[k % len(PRESSURES)]
-        count = tally[pressure]
-        if isinstance(result, Failure):
-            count["not_computed"] += SIZES[context.level]["each"]
-            reasons[result.reason] += SIZES[context.level]["each"]
-            continue
-        for found, flags in zip(result, judge(result), strict=True):
-            atoms = Atoms(found["numbers"], found["positions"], cell=found["cell"], pbc=True)
-            name = atoms.get_chemical_formula()
-            if found["reason"] and not found["reason"].startswith(COLLAPSED):
-                count["not_computed"] += 1
-                reasons[found["reason"]] += 1
-                continue
-            count["n"] += 1
-            count["holes"] += bool(flags)
-            count["not_converged"] += not found["converged"] and not flags
-            criteria.update(flags)
-            volume = atoms.get_volume() / len(atoms)
-            energy = found["energy"] / len(atoms)
-            ratio = nearest_ratio(atoms) if not found["reason"] else float("nan")
-            rows.append([name, pressure, energy, volume, ratio, found["steps"], found["converged"], " ".join(flags)])
-            if flags:
-                atoms.info |= {"config_type": f"rss-{pressure:g}GPa", "criteria": " ".join(flags), "ratio": ratio}
-                failed.append(atoms)
-    n = sum(count["n"] for count in tally.values())
-    if n == 0:
-        return not_measured(f"no structure could be computed: {reasons.most_common(1)[0][0]}", reasons=dict(reasons))
-    value, low, high = wilson(sum(count["holes"] for count in tally.values()), n)
-    details: dict[str, Any] = {"criteria": dict(criteria), "reasons": dict(reasons)}
-    for pressure, count in tally.items():
-        share, lower, upper = wilson(count["holes"], count["n"])
-        details[f"{pressure:g} GPa"] = {**count, "share": 100 * share, "low": 100 * lower, "high": 100 * upper}
-    columns = ("formula", "pressure", "energy_per_atom", "volume_per_atom", "ratio", "steps", "converged", "criteria")
-    plots = {"structures": ("volume_per_atom", "energy_per_atom", "formula", "points")}
-    tables = {"structures": (columns, rows)}
-    return Found(100 * value, 100 * low, 100 * high, n, details, tables=tables, failed=failed, plots=plots)
-
-
-def judge(found: Sequence[dict[str, Any]], ratio: float = RATIO) -> list[list[str]]:
-    """Criteria that each relaxed structure of one composition and pressure meets; none is sound."""
-    energy = np.array([f["energy"] / len(f["numbers"]) for f in found])
-    volume = np.array([abs(np.linalg.det(f["cell"])) / len(f["numbers"]) for f in found])
-    fine = np.array([not f["reason"] for f in found])
-    median_energy = float(np.median(energy[fine])) if fine.any() else np.nan
-    median_volume = float(np.median(volume[fine])) if fine.any() else np.nan
-    deviation = float(np.median(np.abs(energy[fine] - median_energy))) if fine.any() else np.nan
-    flags = []
-    for k, f in enumerate(found):
-        if f["reason"]:
-            flags.append(["collapsed"] if f["reason"].startswith(COLLAPSED) else [])
-            continue
-        nearest = nearest_ratio(Atoms(f["numbers"], f["positions"], cell=f["cell"], pbc=True))
-        own = {
-            "close": nearest < CLOSE,
-            "ratio": nearest < ratio,
-            "volume": volume[k] < VOLUME * median_volume,
-            "energy": energy[k] < median_energy - max(MADS * deviation, FLOOR),
-            "dense": volume[k] < DENSE * median_volume and energy[k] < median_energy,
-        }
-        flags.append([name for name, met in own.items() if met])
-    return flags
+    """Share of structures with a hole, over compositions; by criterion and pressure in the details."""
+    return holes.measure(context, results, holes.PAPER)

@@ -17,7 +17,7 @@ from retemper.robustness.engine import Failure, Task
 from retemper.robustness.generate import compositions, nearest_ratio, packing
 from retemper.robustness.outcome import Found, Info, not_measured
 from retemper.robustness.points import single_points
-from retemper.robustness.stats import wilson
+from retemper.robustness.units import SHARE, Unit, counted
 
 INFO = Info(
     title="Short range: share of dimer and compression curves with a repulsive wall",
@@ -36,6 +36,7 @@ SIZES: dict[str, dict[str, Any]] = {
 INNER, WALL, OUTER = 0.4, 0.5, 6.0  # dimers from INNER times the sum of covalent radii to OUTER A; judged from WALL on
 NEEDED = 2.0  # times the sum of covalent radii: a dimer is judged when it could be computed from WALL to here
 POINTS = 60
+USES = ("level", "elements", "seed")
 SCALES = np.linspace(1.0, 0.52, 25)  # of all distances, in a compression
 DIP = 0.02  # eV (dimers) and eV/atom (compression): a smaller fall towards the inside does not count
 RISE = 1.0  # eV (dimers), eV/atom / 4 (compression) that the wall must reach above the minimum
@@ -114,7 +115,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     rows: list[list[Any]] = []
     points: list[list[Any]] = []
     failed: list[Atoms] = []
-    verdicts: list[bool] = []
+    units: list[Unit] = []
     details: dict[str, Any] = {"pairs": {}, "not_computed": []}
     for k, (a, b) in enumerate(pairs):
         name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
@@ -128,7 +129,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         energy = result["energy"]
         force = np.array([f[1, 0] for f in result["forces"]])  # positive: pushes apart
         curve = judge(r[fine], energy[fine], force[fine], WALL * radii, RISE, DIP)
-        verdicts.append(curve.sound)
+        units.append(Unit(_chemistry(dimers(a, b)[0]), f"dimer {name}", SHARE * curve.sound))
         own: dict[str, Any] = {
             "sound": curve.sound,
             "force_flips": curve.flips,
@@ -143,7 +144,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         if not curve.sound:
             place = np.flatnonzero(fine)[max(0, curve.deepest)]
             failed.append(_marked(dimers(a, b)[place], f"dimer {name}"))
-    n_pairs, good_pairs = len(verdicts), sum(verdicts)
+    n_pairs, good_pairs = len(units), sum(unit.value > 0 for unit in units)
     for k, atoms in enumerate(bodies):
         result = results[len(pairs) + k]
         name = f"{atoms.get_chemical_formula()} #{k}"
@@ -157,18 +158,19 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         scale = SCALES[:n][::-1]
         force = -np.gradient(per_atom[::-1], scale)
         curve = judge(scale, per_atom[::-1], force, inside, RISE / 4, DIP)
-        verdicts.append(curve.sound)
+        units.append(Unit(_chemistry(atoms), f"compression {name}", SHARE * curve.sound))
         rows.append([name, "compression", curve.sound, "", max(0, curve.minima - 1), ""])
         points += [[name, s, e, ""] for s, e in zip(SCALES[:n], per_atom, strict=True)]
         if not curve.sound:
             failed.append(_marked(compressed(atoms)[n - 1 - max(0, curve.deepest)], f"compression {name}"))
-    if not verdicts:
+    if not units:
         first = details["not_computed"][0] if details["not_computed"] else "no elements"
         return not_measured(f"no curve could be computed: {first}", **details)
-    value, low, high = wilson(sum(verdicts), len(verdicts))
+    value, low, high, groups = counted(units)
+    good = sum(unit.value > 0 for unit in units)
     details |= {
         "dimers_sound": f"{good_pairs} of {n_pairs}",
-        "compressions_sound": f"{sum(verdicts) - good_pairs} of {len(verdicts) - n_pairs}",
+        "compressions_sound": f"{good - good_pairs} of {len(units) - n_pairs}",
         "force_flips": sum(own["force_flips"] for own in details["pairs"].values()),
         "extra_minima": sum(own["extra_minima"] for own in details["pairs"].values()),
     }
@@ -177,7 +179,24 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         "curves": (("curve", "kind", "sound", "force_flips", "extra_minima", "conservation"), rows),
         "points": (("curve", "r_or_scale", "energy", "force"), points),
     }
-    return Found(100 * value, 100 * low, 100 * high, len(verdicts), details, tables=tables, failed=failed, plots=plots)
+    return Found(
+        value,
+        low,
+        high,
+        len(units),
+        groups,
+        "sets of elements",
+        details,
+        tables=tables,
+        failed=failed,
+        plots=plots,
+        units=units,
+    )
+
+
+def _chemistry(atoms: Atoms) -> str:
+    """The elements of a structure: curves of the same elements show the same wall."""
+    return "-".join(sorted(set(atoms.symbols)))
 
 
 def judge(x: np.ndarray, energy: np.ndarray, force: np.ndarray, inside: float, rise: float, dip: float) -> Curve:
