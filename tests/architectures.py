@@ -44,7 +44,8 @@ def build_mh1(path: Path) -> Path:
 
 
 def build_omol(path: Path) -> Path:
-    """A model of the type of OMOL-0."""
-    return build_tiny(
-        path, ["omol"], embedding_specs=EMBEDDING, use_embedding_readout=True, use_last_readout_only=True, **nonlinear()
-    )
+    """A model of the type of OMOL-0, with fewer channels than elements: so TorchScript returns a view of the embedding."""
+    from e3nn import o3
+
+    charged = {"embedding_specs": EMBEDDING, "use_embedding_readout": True, "use_last_readout_only": True}
+    return build_tiny(path, ["omol"], **nonlinear(), **charged, hidden_irreps=o3.Irreps("4x0e + 4x1o"))

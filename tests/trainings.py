@@ -1,6 +1,6 @@
 """Small trainings for the tests of the trainer: sets, plans, runs, weights.
 
-Training data are frames of the embedded GFN2-xTB droplets; the foundation is a tiny untrained MACE.
+Training data are frames of the embedded GFN2-xTB droplets or molecules; the foundation is a tiny untrained MACE.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.build import molecule
-from conftest import ROOT
+from conftest import ROOT, TINY_ELEMENTS
 
 from retemper import strategies
 from retemper.files import sha256
@@ -18,11 +19,25 @@ from retemper.finetune.plan import Plan, head_data, versions
 from retemper.frames import is_isolated_atom, read_frames, write_frames
 
 
-def make_files(folder: Path, tiny_model: Path, head: str | None = None) -> dict[str, Any]:
-    """Target and replay sets with their reference energies; `head` is the model's to start from."""
+def droplets() -> list[Atoms]:
+    """22 of the embedded droplets, of 26 to 44 atoms."""
+    return [a for a in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if not is_isolated_atom(a)][::9][:22]
+
+
+def molecules() -> list[Atoms]:
+    """22 of the embedded molecules, of 5 to 9 atoms, with elements of the tiny models."""
+    frames = read_frames(ROOT / "data/raw/molecules.extxyz.xz")
+    small = [a for a in frames if 1 < len(a) < 10 and set(a.numbers) <= set(TINY_ELEMENTS)]
+    return small[:: len(small) // 22][:22]
+
+
+def make_files(
+    folder: Path, tiny_model: Path, head: str | None = None, frames: list[Atoms] | None = None
+) -> dict[str, Any]:
+    """Target (`frames`) and replay sets with their reference energies; `head` is the model's to start from."""
     from retemper.inference import atomic_energies, predict
 
-    frames = [a for a in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if not is_isolated_atom(a)][::9][:22]
+    frames = droplets() if frames is None else frames
     write_frames(folder / "train.extxyz", frames[:14])
     write_frames(folder / "valid.extxyz", frames[14:22])
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from retemper.errors import RetemperError
@@ -103,7 +104,7 @@ def builder(found: dict[str, Any]) -> Callable[..., torch.nn.Module]:
 
     def build(args: Any, model_config: dict[str, Any], _: Any, heads: list[str]) -> torch.nn.Module:
         own = {name: model_config[name] for name in ("atomic_energies", "avg_num_neighbors", "atomic_numbers")}
-        scales = {"atomic_inter_scale": args.std, "atomic_inter_shift": args.mean}
+        scales = {"atomic_inter_scale": np.atleast_1d(args.std), "atomic_inter_shift": np.atleast_1d(args.mean)}
         model: torch.nn.Module = ScaleShiftMACE(**{**found, **own, **scales, "heads": heads})
         return model
 
