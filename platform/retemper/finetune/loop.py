@@ -21,7 +21,9 @@ from mace.tools.train import evaluate, train_one_epoch
 from retemper.errors import RetemperError
 from retemper.finetune import checkpoint
 from retemper.finetune.batches import PairedLoader
+from retemper.finetune.loss import WholeSet
 from retemper.finetune.plan import REPLAY
+from retemper.metric_names import renamed
 
 Progress = Callable[[dict[str, float]], None]
 Probe = Callable[[torch.nn.Module], dict[str, float]]
@@ -95,19 +97,18 @@ def run(
         averaged = ema.average_parameters() if ema is not None else contextlib.nullcontext()
         with averaged:
             for head, loader in valid_loaders.items():
-                loss, metrics = evaluate(
-                    model=model, loss_fn=loss_fn, data_loader=loader, output_args=output_args, device=device
+                whole = WholeSet(loss_fn)
+                _, metrics = evaluate(
+                    model=model, loss_fn=whole, data_loader=loader, output_args=output_args, device=device
                 )
-                name = "replay" if head == REPLAY else "target"
-                # MACE divides the sum of batch means by the number of frames; undo that, or
-                # the two heads would be weighed by how their sets divide into batches
-                row[f"{name}_loss"] = float(loss) * len(loader.dataset) / len(loader)
-                row[f"{name}_energy_rmse"] = float(metrics["rmse_e_per_atom"]) * 1e3
-                row[f"{name}_force_rmse"] = float(metrics["rmse_f"]) * 1e3
+                name = "valid_replay" if head == REPLAY else "valid"
+                row[f"{name}.loss"] = whole.value()
+                row[f"{name}.energy_rmse"] = float(metrics["rmse_e_per_atom"]) * 1e3
+                row[f"{name}.force_rmse"] = float(metrics["rmse_f"]) * 1e3
             if probe is not None:
                 row |= probe(model)
         # the replay loss comes out of ReplayLoss already multiplied by its weight
-        row["valid_loss"] = row["target_loss"] + row.get("replay_loss", 0.0)
+        row["valid_loss"] = row["valid.loss"] + row.get("valid_replay.loss", 0.0)
         return row
 
     history = _History(folder / "history.csv", upto=started_from)
@@ -191,7 +192,7 @@ class _History:
         self.rows: list[dict[str, Any]] = []
         if path.exists():
             with path.open() as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < upto]
+                self.rows = [renamed(row) for row in csv.DictReader(file) if int(row["epoch"]) < upto]
 
     def append(self, row: dict[str, float]) -> None:
         self.rows.append(row)
