@@ -52,7 +52,9 @@ def test_strategy_runs_as_asked(kind: str, name: str, sets: dict[str, Any], tmp_
     after = weights(tmp_path)
     assert not any("lora" in key for key in after)
     if kind == "omol":
-        embedding = {key: value for key, value in after.items() if key.startswith(architecture.EMBEDDED) and "weight" in key}
+        embedding = {
+            key: value for key, value in after.items() if key.startswith(architecture.EMBEDDED) and "weight" in key
+        }
         assert len(embedding) == 4
         moved = [not torch.equal(value, weights_of(files["model"])[key]) for key, value in embedding.items()]
         if "freeze" in name:
@@ -64,7 +66,9 @@ def test_strategy_runs_as_asked(kind: str, name: str, sets: dict[str, Any], tmp_
     frames = read_frames(files["folder"] / "valid.extxyz")[:2]
     own = inference.predict(tmp_path / "model.model", frames, backend="torch")
     with inference.default_dtype("float64"):
-        calculator = MACECalculator(str(tmp_path / "model.model"), device="cpu", default_dtype="float64", head="Default")
+        calculator = MACECalculator(
+            str(tmp_path / "model.model"), device="cpu", default_dtype="float64", head="Default"
+        )
     for atoms, energy, forces in zip(frames, own.energy, own.forces, strict=True):
         assert calculator.get_potential_energy(atoms) == pytest.approx(energy, abs=1e-8)
         np.testing.assert_allclose(calculator.get_forces(atoms), forces, atol=1e-8)

@@ -17,7 +17,9 @@ from retemper.settings import Settings, parse, read_yaml
 @pytest.mark.parametrize("where", ["gates", "objective"])
 def test_an_unknown_metric_is_refused_when_the_settings_are_read(where: str) -> None:
     content: dict[str, Any] = dict(read_yaml(ROOT / "params.yaml"))
-    wrong = {"gates": [{"metric": "target.force_rms", "max": 1}]} if where == "gates" else {"objective": "target.forces"}
+    wrong = (
+        {"gates": [{"metric": "target.force_rms", "max": 1}]} if where == "gates" else {"objective": "target.forces"}
+    )
     content["promotion"] = {**content["promotion"], **wrong}
     with pytest.raises(RetemperError, match=r"target\.force_"):
         parse(Settings, content, "params.yaml")

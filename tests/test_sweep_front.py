@@ -78,7 +78,12 @@ def test_what_did_not_finish_is_not_chosen() -> None:
 
 
 def test_the_signal_is_the_rule_of_family_and_sees_the_replay_head() -> None:
-    row = {"valid.force_rmse": 18.4, "valid_retention.force_rmse": 20.0, "valid_replay.force_rmse": 23.9, "valid.loss": 0.1}
+    row = {
+        "valid.force_rmse": 18.4,
+        "valid_retention.force_rmse": 20.0,
+        "valid_replay.force_rmse": 23.9,
+        "valid.loss": 0.1,
+    }
     assert objectives.signal(row, BOTH) == pytest.approx(score(GENTLE.values, BOTH, "family"))
     assert objectives.signal({**row, "valid_replay.force_rmse": 217.6}, BOTH) > objectives.signal(row, BOTH) + 2
     assert objectives.signal(row, ["target"]) == pytest.approx(math.log(18.4))

@@ -63,7 +63,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     random = architecture.config(_foundation(plan, torch.device("cpu"))) if strategy.start == "random" else None
     flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
     flags |= disk.flags(plan, folder.parent)
-    _write_config(folder / "mace.yaml", flags, strategy, architecture.unflagged(random) if random else [])
+    _write_config(folder / "mace.yaml", flags, plan, strategy, architecture.unflagged(random) if random else [])
     result: dict[str, Any] = {}
 
     def in_place_of_mace_train(**given: Any) -> None:
@@ -246,14 +246,23 @@ def arguments(flags: dict[str, Any]) -> argparse.Namespace:
     return arguments
 
 
-def _write_config(path: Path, flags: dict[str, Any], strategy: Strategy, unflagged: list[str]) -> None:
+def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strategy, unflagged: list[str]) -> None:
     """Settings for ``mace_run_train --config``, to run the same without us; `unflagged` has no setting there."""
     note = "# mace_run_train --config mace.yaml\n"
     for what in unflagged:
-        note += f"# {what}: MACE has no setting for it, and builds another architecture (retemper.finetune.architecture)\n"
+        note += (
+            f"# {what}: MACE has no setting for it, and builds another architecture (retemper.finetune.architecture)\n"
+        )
     if strategy.replay is None and strategy.start == "foundation":
         note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"
-    if strategy.replay is not None:
+    if strategy.freeze is not None:
+        note += "# freeze: where the model embeds charge or spin, MACE goes on training that; here it is frozen\n"
+    if strategy.replay is not None and plan.replay is not None:
+        own, mace_own = (n // plan.batch_size for n in (plan.target.n_train, plan.target.n_train + plan.replay.n_train))
+        note += (
+            f"# an epoch has {mace_own} steps of {plan.batch_size} frames of both heads here, where it had {own} steps of\n"
+            f"# {plan.batch_size} target frames and {strategy.replay.batch_size} replay frames each (retemper.finetune.batches)\n"
+        )
         note += (
             f"# replay weight {strategy.replay.weight:g}: MACE has no working setting for it (retemper.finetune.loss)\n"
         )

@@ -94,8 +94,8 @@ def _share(results: Results, name: str) -> Value | None:
     return Value(statistics.fmean(shares)) if shares else None
 
 
-def _seconds(results: Results, name: str) -> Value | None:
-    times = [t.outcome["seconds"] for t in results.trainings.get(name, {}).values() if "seconds" in t.outcome]
+def _cpu_seconds(results: Results, name: str) -> Value | None:
+    times = [t.outcome["cpu_seconds"] for t in results.trainings.get(name, {}).values() if "cpu_seconds" in t.outcome]
     if not times:
         return None
     return Value(statistics.fmean(times), statistics.stdev(times) if len(times) > 1 else None)
@@ -130,7 +130,7 @@ COLUMNS = (
         over_foundation=True,
     ),
     Column("trainable_share", "Trained", "%", False, _share, 100.0),
-    Column("training_seconds", "Time", "s", False, _seconds),
+    Column("training_cpu_seconds", "CPU time", "s", False, _cpu_seconds),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from retemper.finetune import course
 from retemper.report.comparison import Comparison, Value, number
 from retemper.results import FOUNDATION, Results
 
@@ -14,6 +15,7 @@ def findings(results: Results, comparison: Comparison) -> list[str]:
         *_accuracy(results, comparison),
         *_forgetting(comparison),
         *_front(comparison),
+        *_courses(results),
         *_caution(results),
     ]
 
@@ -102,6 +104,18 @@ def _front(comparison: Comparison) -> list[str]:
     if beaten:
         text += f"; for {names_of(beaten)} another choice is at least as good in both and better in one"
     return [text + ". The front is drawn through means: neighbours that are not distinguished may change places."]
+
+
+def _courses(results: Results) -> list[str]:
+    """Trainings that had not converged, and replay heads that lost accuracy."""
+    lines = []
+    for name, seeds in results.trainings.items():
+        said: dict[str, list[int]] = {}
+        for seed, training in seeds.items():
+            for text in course.comments(training.history, training.outcome):
+                said.setdefault(text, []).append(seed)
+        lines += [f"**{name}**, seed {', '.join(map(str, which))}: {text}." for text, which in said.items()]
+    return lines
 
 
 def _caution(results: Results) -> list[str]:

@@ -57,7 +57,7 @@ def headline(results: Results, comparison: Comparison) -> Section:
         "takes no part in this. Retention is the error on held-out structures of the foundation's pretraining "
         "distribution; forgetting is that force error over the foundation's own. A model with a replay head has two "
         "answers: the target head is the one to use for the target system. Trained: share of the weights that were "
-        "free to move. Time: training of one seed."
+        "free to move. CPU time: of the process that trained one seed."
     )
     reference = [index for index, name in enumerate(comparison.rows) if name == FOUNDATION]
     return Section("Comparison", "Comparison", [Table(columns, rows, reference=reference), Paragraph(notes, "note")])
