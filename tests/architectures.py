@@ -44,7 +44,7 @@ def build_mh1(path: Path) -> Path:
 
 
 def build_omol(path: Path) -> Path:
-    """A model of the type of OMOL-0, with fewer channels than elements: so TorchScript returns a view of the embedding."""
+    """A model of the type of OMOL-0, with fewer channels than elements: TorchScript then returns a view."""
     from e3nn import o3
 
     charged = {"embedding_specs": EMBEDDING, "use_embedding_readout": True, "use_last_readout_only": True}

@@ -1,4 +1,4 @@
-"""What the course of a training says of its result, in words: whether it had converged, and what the replay head lost."""
+"""What the course of a training says of its result: whether it had converged, and what the replay head lost."""
 
 from __future__ import annotations
 

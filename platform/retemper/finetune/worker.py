@@ -250,9 +250,7 @@ def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strat
     """Settings for ``mace_run_train --config``, to run the same without us; `unflagged` has no setting there."""
     note = "# mace_run_train --config mace.yaml\n"
     for what in unflagged:
-        note += (
-            f"# {what}: MACE has no setting for it, and builds another architecture (retemper.finetune.architecture)\n"
-        )
+        note += f"# {what}: MACE has no setting for it and builds another model (retemper.finetune.architecture)\n"
     if strategy.replay is None and strategy.start == "foundation":
         note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"
     if strategy.freeze is not None:
@@ -260,8 +258,9 @@ def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strat
     if strategy.replay is not None and plan.replay is not None:
         own, mace_own = (n // plan.batch_size for n in (plan.target.n_train, plan.target.n_train + plan.replay.n_train))
         note += (
-            f"# an epoch has {mace_own} steps of {plan.batch_size} frames of both heads here, where it had {own} steps of\n"
-            f"# {plan.batch_size} target frames and {strategy.replay.batch_size} replay frames each (retemper.finetune.batches)\n"
+            f"# with this file an epoch of MACE has {mace_own} steps of {plan.batch_size} frames of either head; the epochs\n"
+            f"# of this run had {own} of {plan.batch_size} target and {strategy.replay.batch_size} replay frames "
+            "(retemper.finetune.batches)\n"
         )
         note += (
             f"# replay weight {strategy.replay.weight:g}: MACE has no working setting for it (retemper.finetune.loss)\n"
