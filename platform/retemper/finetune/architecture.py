@@ -120,7 +120,7 @@ def freeze_embeddings(model: torch.nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def addition(model: torch.nn.Module) -> Iterator[None]:
+def addition(model: Any) -> Iterator[None]:
     """Within the block a model that embeds charge and spin adds them to the embedding of the elements.
 
     MACE adds in place, into what TorchScript returned. Where that is a view, torch 2.13 refuses: from the second
