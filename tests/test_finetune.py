@@ -60,7 +60,7 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
         assert summary["trainable"] < summary["parameters"] / 2
     if name != "scratch":
         assert proof["ran"]["start_gap"] < 1e-9
-    assert summary["converged"] is False and 0 < summary["cpu_seconds"]  # the second of two epochs is the best
+    assert summary["converged"] is False and summary["cpu_seconds"] > 0  # the second of two epochs is the best
     if "replay" in name:  # 14 target frames alone make 3 steps of 4, with 12 replay frames 6
         assert "has 6 steps" in (text := (tmp_path / "mace.yaml").read_text()) and "had 3 of 4 target" in text
 
