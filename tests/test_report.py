@@ -80,15 +80,15 @@ def test_robustness_is_a_table(project: tuple[Path, Settings]) -> None:
 def test_what_is_distinguished_is_what_the_paired_comparison_says(project: tuple[Path, Settings]) -> None:
     """Lora is behind naive by a few per cent on the same frames; both intervals alone are wider than that."""
     found = table.compare(read_results(*project))
-    naive, lora = (found.value(name, "target_force_rmse") for name in ("naive", "lora"))
+    naive, lora = (found.value(name, "target.force_rmse") for name in ("naive", "lora"))
     assert naive is not None and lora is not None and naive.high is not None and lora.low is not None
     assert lora.low < naive.high
-    recipes = found.recipes["target_force_rmse"]
+    recipes = found.recipes["target.force_rmse"]
     scatter = compare.scatter({name: seeds for name, seeds in recipes.items() if name != "foundation"}, "force_rmse")
     ratio = compare.over_seeds(recipes["lora"], recipes["naive"], "force_rmse", 0.975, scatter, ["lora", "naive"])
-    assert found.worse("lora", "naive", "target_force_rmse") is (ratio.low > 1.0)
-    assert ("lora" in found.tied["target_force_rmse"]) is (ratio.low <= 1.0)
-    assert "scratch" not in found.tied["target_force_rmse"] and found.worse("foundation", "naive", "target_force_rmse")
+    assert found.worse("lora", "naive", "target.force_rmse") is (ratio.low > 1.0)
+    assert ("lora" in found.tied["target.force_rmse"]) is (ratio.low <= 1.0)
+    assert "scratch" not in found.tied["target.force_rmse"] and found.worse("foundation", "naive", "target.force_rmse")
 
 
 def test_front_is_the_one_optuna_finds() -> None:

@@ -53,7 +53,7 @@ def test_what_a_sweep_leaves(swept: tuple[Path, str]) -> None:
         best = min(history, key=lambda line: line["valid_loss"])
         assert float(row["target"]) == pytest.approx(best["valid.force_rmse"], rel=1e-6)
         # the probe of the averaged weights in training, and the saved model on its own, agree
-        assert float(row["retention"]) == pytest.approx(best["retention_force_rmse"], rel=1e-6)
+        assert float(row["retention"]) == pytest.approx(best["valid_retention.force_rmse"], rel=1e-6)
     points = {row["trial"]: (float(row["target"]), float(row["retention"])) for row in complete}
     assert {row["trial"] for row in table(folder / "front.csv")} == set(pareto_front(points))
     with sqlite3.connect(folder / "study.db") as database:

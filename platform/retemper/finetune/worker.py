@@ -258,7 +258,7 @@ def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strat
     if strategy.replay is not None and plan.replay is not None:
         own, mace_own = (n // plan.batch_size for n in (plan.target.n_train, plan.target.n_train + plan.replay.n_train))
         note += (
-            f"# with this file an epoch of MACE has {mace_own} steps of {plan.batch_size} frames of either head; those\n"
+            f"# with this file an epoch of MACE has {mace_own} steps of {plan.batch_size} frames of a head; those\n"
             f"# of this run had {own} of {plan.batch_size} target and {strategy.replay.batch_size} replay frames "
             "(retemper.finetune.batches)\n"
         )
