@@ -41,7 +41,8 @@ def main() -> None:
         last = read_history(folder / "history.csv")[-1]
         best = objectives.measured(plan, folder, str(retention) if retention else None)
         print(
-            f"| {rate:g} | {last['target_force_rmse']:.1f} | {last['replay_force_rmse']:.1f} | {best['target']:.1f} | "
+            f"| {rate:g} | {last['valid.force_rmse']:.1f} | {last['valid_replay.force_rmse']:.1f} "
+            f"| {best['target']:.1f} | "
             f"{best['replay_head']:.1f} | {best.get('retention', float('nan')):.1f} |"
         )
 

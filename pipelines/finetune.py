@@ -10,7 +10,8 @@ import sys
 from retemper import launch, tracking
 from retemper.cli import stage
 from retemper.files import project_root, read_json
-from retemper.finetune import build, collect, seeds
+from retemper.finetune import build, collect, course, seeds
+from retemper.results import read_history
 from retemper.settings import load_settings
 from retemper.strategies import Strategy
 from retemper.sweep import output
@@ -65,6 +66,9 @@ def main(strategy: str) -> None:
             f"{strategy} seed {plan.seed}: best epoch {summary['best_epoch'] + 1}, {summary['trainable']} of "
             f"{summary['parameters']} parameters trained, asked = ran in {len(proof['asked'])} points"
         )
+        history = read_history(root / f"runs/finetune/{strategy}/seed-{plan.seed}/history.csv")
+        for text in course.comments(history, summary):
+            print(f"{strategy} seed {plan.seed}: {text}")
 
 
 if __name__ == "__main__":

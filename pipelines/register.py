@@ -22,7 +22,7 @@ def main(strategy: str) -> None:
     print(
         f"{strategy}: " + ", ".join(f"seed {seed} is {record['model']}/{number}" for seed, number in versions.items())
     )
-    print(f"best: {record['model']}/{best['version']}, target force RMSE {best['target_force_rmse']:.1f} meV/A")
+    print(f"best: {record['model']}/{best['version']}, target force RMSE {best['target.force_rmse']:.1f} meV/A")
 
 
 if __name__ == "__main__":

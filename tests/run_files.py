@@ -75,9 +75,13 @@ def history(epochs: int, scale: float = 1.0, replay: bool = False) -> list[dict[
     for epoch in range(epochs):
         level = scale * (1.0 + 9.0 * math.exp(-epoch / 4.0))
         row = {"epoch": epoch, "train_loss": 0.01 * level, "lr": 0.001, "seconds": 2.0, "valid_loss": 0.011 * level}
-        row |= {"target_loss": 0.011 * level, "target_energy_rmse": 2.0 * level, "target_force_rmse": 20.0 * level}
+        row |= {"valid.loss": 0.011 * level, "valid.energy_rmse": 2.0 * level, "valid.force_rmse": 20.0 * level}
         if replay:
-            row |= {"replay_loss": 0.02, "replay_energy_rmse": 11.0, "replay_force_rmse": 45.0 + epoch}
+            row |= {
+                "valid_replay.loss": 0.02,
+                "valid_replay.energy_rmse": 11.0,
+                "valid_replay.force_rmse": 45.0 + epoch,
+            }
         rows.append(row)
     return rows
 

@@ -19,6 +19,7 @@ from trainings import make_plan, run, weights, weights_of
 from retemper import strategies
 from retemper.errors import RetemperError
 from retemper.finetune.plan import head_data
+from retemper.frames import read_frames, write_frames
 
 ALL = [
     "scratch",
@@ -59,6 +60,9 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
         assert summary["trainable"] < summary["parameters"] / 2
     if name != "scratch":
         assert proof["ran"]["start_gap"] < 1e-9
+    assert summary["converged"] is False and summary["cpu_seconds"] > 0  # the second of two epochs is the best
+    if "replay" in name:  # 14 target frames alone make 3 steps of 4, with 12 replay frames 6
+        assert "has 6 steps" in (text := (tmp_path / "mace.yaml").read_text()) and "had 3 of 4 target" in text
 
 
 @pytest.mark.parametrize("labels", ["original", "foundation"])
@@ -112,7 +116,7 @@ def test_losses_agree_with_mace_run_train(name: str, files: dict[str, Any], tmp_
     """
     folder = files["folder"]
     target = head_data(folder / "replay-train.extxyz", folder / "replay-valid.extxyz", "target", files["replay_e0s"])
-    plan = dataclasses.replace(make_plan(files, name, epochs=3), target=target)
+    plan = dataclasses.replace(make_plan(files, name, epochs=3), target=target, valid_batch_size=6)
     _, rows = run(plan, tmp_path / "ours")
     config = (tmp_path / "ours/mace.yaml").read_text().replace(str(tmp_path / "ours/mace"), str(tmp_path / "mace"))
     (tmp_path / "mace.yaml").write_text(config)
@@ -122,11 +126,11 @@ def test_losses_agree_with_mace_run_train(name: str, files: dict[str, Any], tmp_
     )  # fmt: skip
     results = next((tmp_path / "mace/results").glob("*_train.txt")).read_text().splitlines()
     theirs = [e for e in map(json.loads, results) if e["mode"] == "eval" and e["epoch"] is not None]
-    batches, frames = 2, 6  # MACE reports the sum of batch means divided by the number of frames
+    batches, frames = 1, 6  # MACE reports the sum of batch means divided by the number of frames
     assert len(theirs) == 3
     for ours, entry in zip(rows, theirs, strict=True):
-        assert ours["target_force_rmse"] == pytest.approx(1e3 * entry["rmse_f"], rel=1e-6)
-        assert ours["target_loss"] == pytest.approx(entry["loss"] * frames / batches, rel=1e-6)
+        assert ours["valid.force_rmse"] == pytest.approx(1e3 * entry["rmse_f"], rel=1e-6)
+        assert ours["valid.loss"] == pytest.approx(entry["loss"] * frames / batches, rel=1e-6)
 
 
 def test_mace_would_lose_the_reference_energies(
@@ -175,3 +179,24 @@ def test_mace_still_has_the_places_we_use() -> None:
     assert needed <= set(inspect.signature(mace.tools.train).parameters)
     assert {"logger", "ema", "max_grad_norm"} <= set(inspect.signature(train_one_epoch).parameters)
     assert {"data_loader", "output_args"} <= set(inspect.signature(evaluate).parameters)
+
+
+def test_every_validation_frame_weighs_the_same(files: dict[str, Any], tmp_path: Path) -> None:
+    """17 frames, the last with labels far off, in batches of 16, 5 and 17: one loss; the mean of means gave it 17/2."""
+    import torch
+
+    frames = [atoms for _ in range(2) for atoms in read_frames(files["folder"] / "valid.extxyz")]
+    last = frames[0].copy()
+    last.info["REF_energy"] = frames[0].info["REF_energy"] + 50.0
+    last.arrays["REF_forces"] = frames[0].arrays["REF_forces"] + 5.0
+    write_frames(tmp_path / "valid.extxyz", [*frames, last])
+    plan = make_plan(files, "naive", epochs=1)
+    target = head_data(Path(plan.target.train), tmp_path / "valid.extxyz", "target", files["target_e0s"])
+    losses, models = {}, {}
+    for size in (17, 16, 5):
+        one = dataclasses.replace(plan, target=target, valid_batch_size=size)
+        _, rows = run(one, tmp_path / str(size))
+        losses[size] = [rows[0][name] for name in ("valid.loss", "valid.energy_rmse", "valid.force_rmse")]
+        models[size] = weights(tmp_path / str(size))["node_embedding.linear.weight"]
+    assert losses[16] == pytest.approx(losses[17], rel=1e-9) and losses[5] == pytest.approx(losses[17], rel=1e-9)
+    assert torch.equal(models[16], models[17])

@@ -90,7 +90,7 @@ def test_a_metric_without_an_interval_is_not_shown() -> None:
 @pytest.mark.parametrize(
     "limit", [{"max": 1.0}, {"min": 1.0}, {"relative_to": "champion"}, {"relative_to": "foundation"}]
 )
-@pytest.mark.parametrize("metric", ["robustness.nve", "retention.force_rmse", "target.force_mse"])
+@pytest.mark.parametrize("metric", ["robustness.cost", "retention.force_rmse", "target.stress_rmse"])
 def test_a_missing_metric_fails(metric: str, limit: dict[str, Any]) -> None:
     candidate, champion = model([50.0, 50.0]), model([90.0, 90.0], strategy="lora")
     references = References(champion, champion)

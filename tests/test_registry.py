@@ -55,7 +55,7 @@ def test_record_says_what_was_registered(project: tuple[Path, Settings, dict[str
     assert record["model"] == "salt"
     assert record["versions"] == {"1": "1", "2": "2"}
     assert record["best"]["seed"] == 2
-    assert record["best"]["target_force_rmse"] == pytest.approx(20.0)
+    assert record["best"]["target.force_rmse"] == pytest.approx(20.0)
     assert record["best"]["forgetting_ratio"] == pytest.approx(10.0)
     assert records["replay"]["best"]["forgetting_ratio_replay_head"] == pytest.approx(1.1)
 
@@ -65,7 +65,7 @@ def test_version_carries_numbers_and_lineage(project: tuple[Path, Settings, dict
     client: Any = connect(root)
     version = client.get_model_version("salt", "3")
     assert version.tags["strategy"] == "replay" and version.tags["seed"] == "1"
-    assert float(version.tags["target_force_rmse"]) == pytest.approx(21.0)
+    assert float(version.tags["target.force_rmse"]) == pytest.approx(21.0)
     assert float(version.tags["forgetting_ratio"]) == pytest.approx(1.6)
     assert version.tags["sha256"] == sha256(root / "runs/finetune/replay/seed-1/model.model")
     for fact in (
@@ -100,7 +100,7 @@ def test_registering_again_changes_nothing_but_new_numbers(
     assert again["versions"] == records["naive"]["versions"]
     assert again["best"]["seed"] == 1
     version = client.get_model_version("salt", "2")
-    assert float(version.tags["target_force_rmse"]) == pytest.approx(30.0)
+    assert float(version.tags["target.force_rmse"]) == pytest.approx(30.0)
     assert "| Target, force RMSE (meV/Å) | 30 |" in version.description
     assert str(client.get_model_version_by_alias("salt", "candidate").version) == "3"  # mean: naive 27, replay 23
     write_evaluation(root, "naive", {1: 24.0, 2: 20.0}, {1: 400.0, 2: 500.0}, 50.0)

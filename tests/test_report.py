@@ -80,15 +80,15 @@ def test_robustness_is_a_table(project: tuple[Path, Settings]) -> None:
 def test_what_is_distinguished_is_what_the_paired_comparison_says(project: tuple[Path, Settings]) -> None:
     """Lora is behind naive by a few per cent on the same frames; both intervals alone are wider than that."""
     found = table.compare(read_results(*project))
-    naive, lora = (found.value(name, "target_force_rmse") for name in ("naive", "lora"))
+    naive, lora = (found.value(name, "target.force_rmse") for name in ("naive", "lora"))
     assert naive is not None and lora is not None and naive.high is not None and lora.low is not None
     assert lora.low < naive.high
-    recipes = found.recipes["target_force_rmse"]
+    recipes = found.recipes["target.force_rmse"]
     scatter = compare.scatter({name: seeds for name, seeds in recipes.items() if name != "foundation"}, "force_rmse")
     ratio = compare.over_seeds(recipes["lora"], recipes["naive"], "force_rmse", 0.975, scatter, ["lora", "naive"])
-    assert found.worse("lora", "naive", "target_force_rmse") is (ratio.low > 1.0)
-    assert ("lora" in found.tied["target_force_rmse"]) is (ratio.low <= 1.0)
-    assert "scratch" not in found.tied["target_force_rmse"] and found.worse("foundation", "naive", "target_force_rmse")
+    assert found.worse("lora", "naive", "target.force_rmse") is (ratio.low > 1.0)
+    assert ("lora" in found.tied["target.force_rmse"]) is (ratio.low <= 1.0)
+    assert "scratch" not in found.tied["target.force_rmse"] and found.worse("foundation", "naive", "target.force_rmse")
 
 
 def test_front_is_the_one_optuna_finds() -> None:
@@ -107,10 +107,10 @@ def test_front_is_the_one_optuna_finds() -> None:
 def test_marks_and_front(project: tuple[Path, Settings]) -> None:
     found = table.compare(read_results(*project))
     assert list(found.rows) == ["foundation", *STRATEGIES]
-    assert found.best["target_force_rmse"] == "naive"
-    assert found.tied["target_force_rmse"] == ["lora"]
-    assert found.best["retention_force_rmse"] == "replay"  # the foundation takes no part
-    assert found.tied["retention_force_rmse"] == []
+    assert found.best["target.force_rmse"] == "naive"
+    assert found.tied["target.force_rmse"] == ["lora"]
+    assert found.best["retention.force_rmse"] == "replay"  # the foundation takes no part
+    assert found.tied["retention.force_rmse"] == []
     assert found.front == ["foundation", "naive", "lora", "replay"]
     assert "trainable_share" not in found.best
 
@@ -242,7 +242,7 @@ def test_data_for_other_programs(project: tuple[Path, Settings]) -> None:
     root, settings = project
     folder = report.write(root, settings)
     rows = pd.read_csv(folder / "table.csv").set_index("strategy")
-    assert rows.loc["naive", "target_force_rmse"] == pytest.approx(30.5)
+    assert rows.loc["naive", "target.force_rmse"] == pytest.approx(30.5)
     assert rows.loc["lora", "trainable_share"] == pytest.approx(0.05)
     assert rows.loc["replay", "forgetting_ratio_replay_head"] == pytest.approx(31.25 / 30.0)
     assert rows["forgetting_ratio_replay_head"].isna()["naive"]
@@ -251,9 +251,9 @@ def test_data_for_other_programs(project: tuple[Path, Settings]) -> None:
     curves = pd.read_csv(folder / "curves.csv")
     assert len(curves) == 4 * 2 * 5
     one = curves[(curves.strategy == "naive") & (curves.seed == 2)]
-    assert one.target_force_rmse.tolist() == pytest.approx([row["target_force_rmse"] for row in history(5, 1.1)])
+    assert one["valid.force_rmse"].tolist() == pytest.approx([row["valid.force_rmse"] for row in history(5, 1.1)])
     metrics = read_json(folder / "metrics.json")
-    assert metrics["naive.target_force_rmse"] == pytest.approx(30.5)
+    assert metrics["naive.target.force_rmse"] == pytest.approx(30.5)
     assert all(isinstance(value, float) for value in metrics.values())
 
 
@@ -270,7 +270,7 @@ def test_dvc_reads_the_metrics(project: tuple[Path, Settings]) -> None:
         )
         assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)[""]["data"]["runs/report/metrics.json"]["data"]
-    assert shown["lora.target_force_rmse"] == pytest.approx(31.5)
+    assert shown["lora.target.force_rmse"] == pytest.approx(31.5)
 
 
 def test_missing_stages_are_named(tmp_path: Path, tiny_model: Path) -> None:

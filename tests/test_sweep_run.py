@@ -51,9 +51,9 @@ def test_what_a_sweep_leaves(swept: tuple[Path, str]) -> None:
         assert row["epochs"] == str(EPOCHS)
         history = read_history(root / f".cache/training/{row['training']}/history.csv")
         best = min(history, key=lambda line: line["valid_loss"])
-        assert float(row["target"]) == pytest.approx(best["target_force_rmse"], rel=1e-6)
+        assert float(row["target"]) == pytest.approx(best["valid.force_rmse"], rel=1e-6)
         # the probe of the averaged weights in training, and the saved model on its own, agree
-        assert float(row["retention"]) == pytest.approx(best["retention_force_rmse"], rel=1e-6)
+        assert float(row["retention"]) == pytest.approx(best["valid_retention.force_rmse"], rel=1e-6)
     points = {row["trial"]: (float(row["target"]), float(row["retention"])) for row in complete}
     assert {row["trial"] for row in table(folder / "front.csv")} == set(pareto_front(points))
     with sqlite3.connect(folder / "study.db") as database:
@@ -97,7 +97,7 @@ def test_runs_in_mlflow(swept: tuple[Path, str]) -> None:
         run = nested[int(row["trial"])]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.info.status == {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}[row["state"]]
-        steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "target_force_rmse")]
+        steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "valid.force_rmse")]
         assert steps == list(range(int(row["epochs"])))
         if row["state"] == "complete":
             assert run.data.metrics["sweep.retention"] == pytest.approx(float(row["retention"]), rel=1e-6)

@@ -65,8 +65,8 @@ def test_training_is_logged_with_its_data(project: tuple[Path, Settings]) -> Non
         "replay.labels": "foundation",
         "replay.weight": "1.0",
     }
-    assert [m.value for m in client.get_metric_history(run_id, "target_force_rmse")] == pytest.approx(
-        [row["target_force_rmse"] for row in history(3)]
+    assert [m.value for m in client.get_metric_history(run_id, "valid.force_rmse")] == pytest.approx(
+        [row["valid.force_rmse"] for row in history(3)]
     )
     inputs = {entry.dataset.name: entry for entry in run.inputs.dataset_inputs}
     assert set(inputs) == {"train", "valid", "test", "pseudolabel", "pseudolabel-valid", "foundation"}
@@ -223,8 +223,8 @@ def test_trained_again_under_the_same_key(project: tuple[Path, Settings], tiny_m
     tracking.finish_training(first, root / "runs/finetune/naive/seed-1", "FINISHED")
     second = tracking.sync(root, settings)["naive"][1]
     assert second != first
-    values = [metric.value for metric in connect(root).get_metric_history(second, "target_force_rmse")]
-    assert values == pytest.approx([row["target_force_rmse"] for row in history(5, 1.05)])
+    values = [metric.value for metric in connect(root).get_metric_history(second, "valid.force_rmse")]
+    assert values == pytest.approx([row["valid.force_rmse"] for row in history(5, 1.05)])
     assert start(root, key="key-naive-1") == second
 
 

@@ -1,6 +1,6 @@
 """Small trainings for the tests of the trainer: sets, plans, runs, weights.
 
-Training data are frames of the embedded GFN2-xTB droplets; the foundation is a tiny untrained MACE.
+Training data are frames of the embedded GFN2-xTB droplets or molecules; the foundation is a tiny untrained MACE.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.build import molecule
-from conftest import ROOT
+from conftest import ROOT, TINY_ELEMENTS
 
 from retemper import strategies
 from retemper.files import sha256
@@ -18,11 +19,25 @@ from retemper.finetune.plan import Plan, head_data, versions
 from retemper.frames import is_isolated_atom, read_frames, write_frames
 
 
-def make_files(folder: Path, tiny_model: Path) -> dict[str, Any]:
-    """Target and replay sets with their reference energies."""
+def droplets() -> list[Atoms]:
+    """22 of the embedded droplets, of 26 to 44 atoms."""
+    return [a for a in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if not is_isolated_atom(a)][::9][:22]
+
+
+def molecules() -> list[Atoms]:
+    """22 of the embedded molecules, of 5 to 9 atoms, with elements of the tiny models."""
+    frames = read_frames(ROOT / "data/raw/molecules.extxyz.xz")
+    small = [a for a in frames if 1 < len(a) < 10 and set(a.numbers) <= set(TINY_ELEMENTS)]
+    return small[:: len(small) // 22][:22]
+
+
+def make_files(
+    folder: Path, tiny_model: Path, head: str | None = None, frames: list[Atoms] | None = None
+) -> dict[str, Any]:
+    """Target (`frames`) and replay sets with their reference energies; `head` is the model's to start from."""
     from retemper.inference import atomic_energies, predict
 
-    frames = [a for a in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if not is_isolated_atom(a)][::9][:22]
+    frames = droplets() if frames is None else frames
     write_frames(folder / "train.extxyz", frames[:14])
     write_frames(folder / "valid.extxyz", frames[14:22])
     rng = np.random.default_rng(0)
@@ -31,21 +46,21 @@ def make_files(folder: Path, tiny_model: Path) -> dict[str, Any]:
         atoms = molecule(["CH3OH", "NH3", "CH4", "C2H6", "H2O", "CH3Cl"][k % 6])
         atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
         replay.append(atoms)
-    labels = predict(tiny_model, replay, backend="torch")
+    labels = predict(tiny_model, replay, head=head, backend="torch")
     for atoms, energy, forces in zip(replay, labels.energy, labels.forces, strict=True):
         atoms.info["REF_energy"], atoms.arrays["REF_forces"] = float(energy), forces
     write_frames(folder / "replay-train.extxyz", replay[:12])
     write_frames(folder / "replay-valid.extxyz", replay[12:])
-    e0s = atomic_energies(tiny_model)
+    e0s = atomic_energies(tiny_model, head)
     zs = sorted(e0s)
     counts = np.array([[np.sum(a.numbers == z) for z in zs] for a in frames[:14]], float)
-    gap = (
-        np.array([a.info["REF_energy"] for a in frames[:14]]) - predict(tiny_model, frames[:14], backend="torch").energy
-    )
+    own = predict(tiny_model, frames[:14], head=head, backend="torch").energy
+    gap = np.array([a.info["REF_energy"] for a in frames[:14]]) - own
     shift = np.linalg.lstsq(counts, gap, rcond=None)[0]
     return {
         "folder": folder,
         "model": tiny_model,
+        "head": head,
         "replay_e0s": e0s,
         "target_e0s": {z: e0s[z] + d for z, d in zip(zs, shift, strict=True)},
     }
@@ -63,7 +78,7 @@ def make_plan(files: dict[str, Any], name: str, epochs: int = 2, dtype: str = "f
         seed=3,
         foundation=str(model),
         foundation_sha256=sha256(model),
-        foundation_head=None,
+        foundation_head=files["head"],
         elements=sorted(files["target_e0s"]),
         target=head_data(folder / "train.extxyz", folder / "valid.extxyz", "target", files["target_e0s"]),
         replay=replay,

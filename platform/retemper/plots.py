@@ -262,8 +262,8 @@ def learning_curve_png(history: Sequence[dict[str, float]], path: Path, title: s
     left, right = made.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     for axes, columns, unit in (
-        (left, ("train_loss", "valid_loss", "target_loss", "replay_loss"), "loss"),
-        (right, ("target_force_rmse", "replay_force_rmse"), "force RMSE, validation (meV/Å)"),
+        (left, ("train_loss", "valid_loss", "valid.loss", "valid_replay.loss"), "loss"),
+        (right, ("valid.force_rmse", "valid_replay.force_rmse"), "force RMSE, validation (meV/Å)"),
     ):
         for column in columns:
             if any(row.get(column, 0.0) > 0.0 for row in history):

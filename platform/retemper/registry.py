@@ -108,12 +108,12 @@ def numbers(results: Results, strategy: str, seed: int) -> dict[str, Any]:
     for part in ("target", "retention"):
         for quantity in ("energy_rmse", "force_rmse"):
             measured = seed_value(evaluation, seed, part, quantity)
-            found[f"{part}_{quantity}"] = measured["value"] if measured else None
+            found[f"{part}.{quantity}"] = measured["value"] if measured else None
     for part, name in FORGETTING.items():
         ratio = seed_value(evaluation, seed, part, "forgetting_ratio")
         found[name] = ratio["value"] if ratio else None
     robust = results.robustness.get(strategy, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
-    found |= {f"robustness_{metric}": measured["value"] for metric, measured in robust.items()}
+    found |= {f"robustness.{metric}": measured["value"] for metric, measured in robust.items()}
     found["sha256"] = results.trainings[strategy][seed].outcome["sha256"]
     return {name: value for name, value in found.items() if value is not None}
 

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from retemper import metric_names
 from retemper.errors import RetemperError
 from retemper.files import read_json
 from retemper.settings import Settings
 
 FOUNDATION = "foundation"
-PARTS = ("target", "retention", "retention_replay_head")
+PARTS = metric_names.TEST
 Name = TypeVar("Name", str, int)
 FORGETTING = {"retention": "forgetting_ratio", "retention_replay_head": "forgetting_ratio_replay_head"}  # by set
-QUANTITIES = ("energy_mae", "energy_rmse", "force_mae", "force_rmse", "stress_mae", "stress_rmse")
+QUANTITIES = tuple(metric_names.ERRORS)
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,14 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of a ``history.csv``, empty cells left out."""
+    """Rows of a ``history.csv``, empty cells left out, columns under today's names."""
     try:
-        return [{name: float(value) for name, value in row.items() if name and value} for row in read_table(path)]
+        rows = [{name: float(value) for name, value in row.items() if name and value} for row in read_table(path)]
     except ValueError as error:
         raise RetemperError(
             f"{path} is broken: {error}.", expected="numbers", fix="delete the folder and run again"
         ) from error
+    return [metric_names.renamed(row) for row in rows]
 
 
 # ------------------------------------------------------------------ numbers out of metrics.json

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from retemper import metric_names
 from retemper.errors import RetemperError, unknown
 
 
@@ -190,6 +191,8 @@ class Gate(Section):
         ["frames", "seeds"], min_length=1
     )  # what could have come out otherwise
 
+    _known_metric = field_validator("metric")(metric_names.check)
+
     @model_validator(mode="after")
     def _one_limit(self) -> Gate:
         if sum(limit is not None for limit in (self.max, self.min, self.relative_to)) != 1:
@@ -198,6 +201,9 @@ class Gate(Section):
             raise ValueError(f"margin and better belong to relative gates; the one on {self.metric} has max or min")
         if self.relative_to is not None and self.by != "bound":
             raise ValueError(f"by belongs to gates with max or min; the one on {self.metric} compares")
+        quantity = metric_names.measured_names()[self.metric]
+        if quantity is not None and self.better != quantity.better:
+            raise ValueError(f"{self.metric} is better when {quantity.better}")
         return self
 
 
@@ -205,6 +211,8 @@ class Promotion(Section):
     objective: str = "target.force_rmse"  # among models that pass, the one where this is lowest is promoted
     gates: list[Gate] = []  # all must hold; without gates nothing is promoted
     hook: str | None = None  # command that is told of every move of champion and challenger: JSON on its input
+
+    _known_metric = field_validator("objective")(metric_names.check)
 
 
 class Settings(Section):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from retemper import lineage
 from retemper.files import digest, project_root, sha256
+from retemper.finetune import course
 from retemper.mlflow_store import (
     connect,
     dataset_inputs,
@@ -252,6 +253,7 @@ def _index_training(client: MlflowClient, run_id: str, training: Training, statu
         "best_epoch": training.outcome.get("best_epoch"),
         "best_valid_loss": training.outcome.get("valid_loss"),
         "training_seconds": training.outcome.get("seconds"),
+        "training_cpu_seconds": training.outcome.get("cpu_seconds"),
         "trainable_share": training.trainable_share,
     }
     metrics += [Metric(n, float(v), clock, 0) for n, v in final.items() if v is not None and n not in have]
@@ -271,6 +273,8 @@ def _index_training(client: MlflowClient, run_id: str, training: Training, statu
             for path in files:
                 client.log_artifact(run_id, str(path))
     tags = {"retemper.files": identity, "retemper.proven": str(training.proven).lower()}
+    if "best_epoch" in training.outcome:
+        tags["retemper.converged"] = str(course.converged(training.outcome)).lower()
     if status == "FINISHED" and training.model.is_file():
         tags["retemper.model_sha256"] = training.outcome.get("sha256") or sha256(training.model)
     client.log_batch(run_id, tags=[RunTag(n, v) for n, v in tags.items() if run.data.tags.get(n) != v])

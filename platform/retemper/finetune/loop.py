@@ -19,9 +19,11 @@ import torch
 from mace.tools.train import evaluate, train_one_epoch
 
 from retemper.errors import RetemperError
-from retemper.finetune import checkpoint
+from retemper.finetune import checkpoint, course
 from retemper.finetune.batches import PairedLoader
+from retemper.finetune.loss import WholeSet
 from retemper.finetune.plan import REPLAY
+from retemper.metric_names import renamed
 
 Progress = Callable[[dict[str, float]], None]
 Probe = Callable[[torch.nn.Module], dict[str, float]]
@@ -70,7 +72,8 @@ def run(
     -------
     dict
         ``best_epoch`` (-1: before training), ``best_loss``, ``epochs`` (run in all),
-        ``seconds``, ``started_from`` (epoch at which this process took up the run).
+        ``seconds`` (by the clock), ``cpu_seconds`` (of this process), ``converged`` (the best epoch is not the
+        last), ``started_from`` (epoch at which this process took up the run).
 
     Raises
     ------
@@ -79,6 +82,7 @@ def run(
     """
     losses = _Losses()
     state = {"epoch": 0, "best_epoch": -1, "best_loss": math.inf, "stale": 0, "seconds": 0.0, "valid_loss": math.inf}
+    state["cpu_seconds"] = 0.0
     saved = checkpoint.load(folder / "state.pt", device)
     if saved is not None:
         state.update(saved["state"])
@@ -95,25 +99,24 @@ def run(
         averaged = ema.average_parameters() if ema is not None else contextlib.nullcontext()
         with averaged:
             for head, loader in valid_loaders.items():
-                loss, metrics = evaluate(
-                    model=model, loss_fn=loss_fn, data_loader=loader, output_args=output_args, device=device
+                whole = WholeSet(loss_fn)
+                _, metrics = evaluate(
+                    model=model, loss_fn=whole, data_loader=loader, output_args=output_args, device=device
                 )
-                name = "replay" if head == REPLAY else "target"
-                # MACE divides the sum of batch means by the number of frames; undo that, or
-                # the two heads would be weighed by how their sets divide into batches
-                row[f"{name}_loss"] = float(loss) * len(loader.dataset) / len(loader)
-                row[f"{name}_energy_rmse"] = float(metrics["rmse_e_per_atom"]) * 1e3
-                row[f"{name}_force_rmse"] = float(metrics["rmse_f"]) * 1e3
+                name = "valid_replay" if head == REPLAY else "valid"
+                row[f"{name}.loss"] = whole.value()
+                row[f"{name}.energy_rmse"] = float(metrics["rmse_e_per_atom"]) * 1e3
+                row[f"{name}.force_rmse"] = float(metrics["rmse_f"]) * 1e3
             if probe is not None:
                 row |= probe(model)
         # the replay loss comes out of ReplayLoss already multiplied by its weight
-        row["valid_loss"] = row["target_loss"] + row.get("replay_loss", 0.0)
+        row["valid_loss"] = row["valid.loss"] + row.get("valid_replay.loss", 0.0)
         return row
 
     history = _History(folder / "history.csv", upto=started_from)
     while state["epoch"] < max_num_epochs and state["stale"] < patience:
         epoch = int(state["epoch"])
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         if epoch > 0:
             lr_scheduler.step(metrics=state["valid_loss"])
         losses.values.clear()
@@ -132,6 +135,7 @@ def run(
         )
         row = {"epoch": epoch, "train_loss": losses.mean(), "lr": _largest_lr(optimizer), **validate()}
         row["seconds"] = time.perf_counter() - start
+        row["cpu_seconds"] = time.process_time() - start_cpu
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["valid_loss"])):
             raise RetemperError(
                 f"Training diverged in epoch {epoch}: loss {row['train_loss']} in training, "
@@ -139,7 +143,9 @@ def run(
                 expected="a finite loss",
                 fix="lower training.lr, lower training.clip_grad, or look for outliers in the training data",
             )
-        state.update(epoch=epoch + 1, valid_loss=row["valid_loss"], seconds=state["seconds"] + row["seconds"])
+        state.update(epoch=epoch + 1, valid_loss=row["valid_loss"])
+        for clock in ("seconds", "cpu_seconds"):
+            state[clock] += row[clock]
         if row["valid_loss"] < state["best_loss"]:
             state.update(best_loss=row["valid_loss"], best_epoch=epoch, stale=0)
             with ema.average_parameters() if ema is not None else contextlib.nullcontext():
@@ -159,13 +165,15 @@ def run(
             },
         )
         progress(row)
-    return {
+    outcome = {
         "best_epoch": int(state["best_epoch"]),
         "best_loss": float(state["best_loss"]),
         "epochs": int(state["epoch"]),
         "seconds": float(state["seconds"]),
+        "cpu_seconds": float(state["cpu_seconds"]),
         "started_from": started_from,
     }
+    return {**outcome, "converged": course.converged(outcome)}
 
 
 def _largest_lr(optimizer: torch.optim.Optimizer) -> float:
@@ -191,7 +199,7 @@ class _History:
         self.rows: list[dict[str, Any]] = []
         if path.exists():
             with path.open() as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < upto]
+                self.rows = [renamed(row) for row in csv.DictReader(file) if int(row["epoch"]) < upto]
 
     def append(self, row: dict[str, float]) -> None:
         self.rows.append(row)

@@ -83,3 +83,33 @@ def _select(ref: Any, pred: dict[str, torch.Tensor], graphs: torch.Tensor) -> tu
     if pred.get("stress") is not None:
         selected["stress"] = pred["stress"][graphs]
     return part, selected
+
+
+class WholeSet(torch.nn.Module):
+    """Stands in for a loss while a set is evaluated batch by batch, and gives the loss of the set as one batch.
+
+    A mean of batch means gives the frames of a small last batch more weight than the others.
+    """
+
+    def __init__(self, loss: torch.nn.Module):
+        super().__init__()
+        self.own = loss
+        self.parts: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
+
+    def forward(self, ref: Any, pred: dict[str, torch.Tensor], ddp: bool | None = None) -> torch.Tensor:
+        """Keep a batch; the value (0) means nothing."""
+        names = ("energy", "forces", "stress", "energy_weight", "forces_weight", "stress_weight", "head")
+        kept = {name: ref[name].detach() for name in names} | {"counts": ref["ptr"][1:] - ref["ptr"][:-1]}
+        of_model = {name: pred[name].detach() for name in names[:3] if pred.get(name) is not None}
+        self.parts.append((kept, of_model))
+        return pred["energy"].new_zeros(())
+
+    def value(self) -> float:
+        """Loss of all frames kept so far: every frame weighs the same, however the set was divided."""
+        ref, pred = (
+            {name: torch.cat([part[name] for part in side]) for name in side[0]}
+            for side in zip(*self.parts, strict=True)
+        )
+        counts = ref.pop("counts")
+        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return float(self.own(ref=_Part(**ref, ptr=ptr), pred=pred))

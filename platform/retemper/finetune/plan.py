@@ -112,7 +112,7 @@ def versions() -> dict[str, str]:
 def mace_flags(plan: Plan, work: Path, name: str, architecture: dict[str, Any] | None) -> dict[str, Any]:
     """MACE's settings for a plan, by the full names of its command line flags.
 
-    `architecture` describes the foundation (see `worker.architecture`) and is used when
+    `architecture` describes the foundation (see `architecture.flags`) and is used when
     the weights start at random.
     """
     strategy = Strategy.model_validate(plan.strategy)

@@ -104,11 +104,11 @@ class Printer:
 
     def __call__(self, seed: int, row: dict[str, float]) -> None:
         left = (self.epochs - 1 - row["epoch"]) * row["seconds"]
-        replay = f"  replay F {row['replay_force_rmse']:7.1f}" if "replay_force_rmse" in row else ""
+        replay = f"  replay F {row['valid_replay.force_rmse']:7.1f}" if "valid_replay.force_rmse" in row else ""
         print(
             f"{self.strategy:>18s} seed {seed}  epoch {int(row['epoch']) + 1:3d}/{self.epochs}"
-            f"  loss {row['valid_loss']:9.5f}  E {row['target_energy_rmse']:7.2f} meV/atom"
-            f"  F {row['target_force_rmse']:7.1f} meV/A{replay}  {row['seconds']:5.1f} s  left {left:4.0f} s",
+            f"  loss {row['valid_loss']:9.5f}  E {row['valid.energy_rmse']:7.2f} meV/atom"
+            f"  F {row['valid.force_rmse']:7.1f} meV/A{replay}  {row['seconds']:5.1f} s  left {left:4.0f} s",
             flush=True,
             file=sys.stdout,
         )

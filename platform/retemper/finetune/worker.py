@@ -21,12 +21,11 @@ import torch
 import yaml
 from filelock import FileLock
 from mace.cli import run_train
-from mace.modules.lora import merge_lora_weights
-from mace.tools import build_default_arg_parser
+from mace.tools import build_default_arg_parser, model_script_utils
 
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
-from retemper.finetune import checkpoint, contraction, disk, loop, proof
+from retemper.finetune import adapters, architecture, checkpoint, contraction, disk, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
@@ -61,9 +60,10 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     if summary_file.exists() and (folder / "model.model").exists():
         return dict(read_json(summary_file))
     strategy = Strategy.model_validate(plan.strategy)
-    flags = mace_flags(plan, folder / "mace", "model", architecture(plan) if strategy.start == "random" else None)
+    random = architecture.config(_foundation(plan, torch.device("cpu"))) if strategy.start == "random" else None
+    flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
     flags |= disk.flags(plan, folder.parent)
-    _write_config(folder / "mace.yaml", flags, strategy)
+    _write_config(folder / "mace.yaml", flags, plan, strategy, architecture.unflagged(random) if random else [])
     result: dict[str, Any] = {}
 
     def in_place_of_mace_train(**given: Any) -> None:
@@ -73,6 +73,9 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     with (
         _quiet(folder / "training.log"),
         in_place_of(mace.tools, "train", in_place_of_mace_train),
+        in_place_of(model_script_utils, "_build_model", architecture.builder(random))
+        if random
+        else contextlib.nullcontext(),
         contextlib.suppress(_Done),
     ):
         run_train.run(arguments(flags))
@@ -94,6 +97,8 @@ def _train(
     """Everything between MACE's set-up and the saved model."""
     model, optimizer, device = given["model"], given["optimizer"], given["device"]
     _set_reference_energies(model, plan)
+    if strategy.freeze is not None:
+        architecture.freeze_embeddings(model)
     frames = _frames(given["train_loader"].dataset, given["valid_loaders"], list(model.heads))
     for head, data in ((TARGET, plan.target), (REPLAY, plan.replay)):
         if data is not None:
@@ -107,8 +112,9 @@ def _train(
         loader = PairedLoader(
             frames[TARGET][0], frames[REPLAY][0], plan.batch_size, strategy.replay.batch_size, plan.seed
         )  # fmt: skip
-    with contraction.sparse(model):
-        gap = _gap_to_foundation(plan, model, next(iter(given["valid_loaders"][TARGET])), device)
+    with contraction.sparse(model), architecture.addition(model):
+        batch = next(iter(given["valid_loaders"][TARGET])).to(device)
+        gap = _gap_to_foundation(plan, _forces(model, batch))
     want = proof.asked(plan)
     got = proof.ran(
         model=model,
@@ -134,7 +140,7 @@ def _train(
             fix="this is a bug or a changed MACE release: report it with effective.json",
         )
     before = proof.fingerprint(model)
-    with contraction.sparse(model):
+    with contraction.sparse(model), architecture.addition(model):
         outcome = loop.run(
             model=model,
             loss_fn=loss_fn,
@@ -159,7 +165,8 @@ def _train(
     best = torch.load(folder / "best.pt", map_location=device, weights_only=False)
     model.load_state_dict(best["model"])
     if strategy.lora is not None:
-        merge_lora_weights(model)
+        with architecture.addition(model):
+            got["merge_gap"] = _merged(model, batch)
     for parameter in model.parameters():
         parameter.requires_grad = True
     checkpoint.write(folder / "model.model", model.to("cpu"))
@@ -180,35 +187,6 @@ def _set_reference_energies(model: Any, plan: Plan) -> None:
     energies.copy_(torch.tensor(values, dtype=energies.dtype, device=energies.device).reshape(energies.shape))
 
 
-def architecture(plan: Plan) -> dict[str, Any]:
-    """MACE's flags for an untrained model of the foundation's architecture."""
-    from mace.tools.scripts_utils import extract_config_mace_model
-
-    config = extract_config_mace_model(_foundation(plan, torch.device("cpu")))
-    if "error" in config:
-        raise RetemperError(
-            f"The foundation's architecture cannot be copied: {config['error']}.", fix="leave out scratch"
-        )
-    return {
-        "model": "ScaleShiftMACE",
-        "r_max": float(config["r_max"]),
-        "num_radial_basis": int(config["num_bessel"]),
-        "num_cutoff_basis": int(config["num_polynomial_cutoff"]),
-        "max_ell": int(config["max_ell"]),
-        "interaction": config["interaction_cls"].__name__,
-        "interaction_first": config["interaction_cls_first"].__name__,
-        "num_interactions": int(config["num_interactions"]),
-        "hidden_irreps": str(config["hidden_irreps"]),
-        "MLP_irreps": str(config["MLP_irreps"]),
-        "correlation": int(config["correlation"]),
-        "radial_type": str(config["radial_type"]),
-        "radial_MLP": str(list(config["radial_MLP"])),
-        "distance_transform": str(config["distance_transform"]),
-        "pair_repulsion": bool(config["pair_repulsion"]),
-        "scaling": "rms_forces_scaling",
-    }
-
-
 def _foundation(plan: Plan, device: torch.device) -> torch.nn.Module:
     if sha256(plan.foundation) != plan.foundation_sha256:
         raise RetemperError(f"{plan.foundation} changed since the run was planned.", expected=plan.foundation_sha256)
@@ -216,8 +194,8 @@ def _foundation(plan: Plan, device: torch.device) -> torch.nn.Module:
     return model
 
 
-def _gap_to_foundation(plan: Plan, model: Any, batch: Any, device: torch.device) -> float:
-    """Largest force difference (eV/A) between the model before training and the foundation, on one batch."""
+def _gap_to_foundation(plan: Plan, forces: np.ndarray) -> float:
+    """Largest difference (eV/A) of a model's `forces` on the first validation batch to the foundation's."""
     from retemper.inference import predict
 
     path = plan.target.valid
@@ -226,9 +204,30 @@ def _gap_to_foundation(plan: Plan, model: Any, batch: Any, device: torch.device)
     reference = predict(
         Path(plan.foundation), frames, head=plan.foundation_head, dtype=plan.dtype, device=plan.device, backend="torch"
     )
-    output = model(batch.to(device).to_dict(), training=False, compute_force=True, compute_stress=False)
-    forces = output["forces"].detach().cpu().double().numpy()
     return float(np.abs(forces - np.concatenate(reference.forces)).max())
+
+
+def _forces(model: Any, batch: Any) -> np.ndarray:
+    """Forces [n_atoms, 3] (eV/A) of a batch."""
+    output = model(batch.to_dict(), training=False, compute_force=True, compute_stress=False)
+    forces: np.ndarray = output["forces"].detach().cpu().double().numpy()
+    return forces
+
+
+def _merged(model: Any, batch: Any) -> float:
+    """Merge the adapters; the largest change of a force on a batch (eV/A), which only rounding may cause."""
+    before = _forces(model, batch)
+    adapters.merge(model)
+    after = _forces(model, batch)
+    gap = float(np.abs(after - before).max())
+    if not np.allclose(after, before, rtol=1e-4, atol=1e-3):
+        raise RetemperError(
+            "The model with merged adapters is not the one that was trained.",
+            expected="forces that agree to 0.001 eV/A",
+            got=f"{gap:.3g} eV/A",
+            fix="report this with the foundation's architecture",
+        )
+    return gap
 
 
 def _frames(dataset: Any, valid_loaders: dict[str, Any], heads: list[str]) -> dict[str, tuple[Any, Any]]:
@@ -247,12 +246,22 @@ def arguments(flags: dict[str, Any]) -> argparse.Namespace:
     return arguments
 
 
-def _write_config(path: Path, flags: dict[str, Any], strategy: Strategy) -> None:
-    """Settings for ``mace_run_train --config``, to run the same without us."""
+def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strategy, unflagged: list[str]) -> None:
+    """Settings for ``mace_run_train --config``, to run the same without us; `unflagged` has no setting there."""
     note = "# mace_run_train --config mace.yaml\n"
+    for what in unflagged:
+        note += f"# {what}: MACE has no setting for it and builds another model (retemper.finetune.architecture)\n"
     if strategy.replay is None and strategy.start == "foundation":
         note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"
-    if strategy.replay is not None:
+    if strategy.freeze is not None:
+        note += "# freeze: where the model embeds charge or spin, MACE goes on training that; here it is frozen\n"
+    if strategy.replay is not None and plan.replay is not None:
+        own, mace_own = (n // plan.batch_size for n in (plan.target.n_train, plan.target.n_train + plan.replay.n_train))
+        note += (
+            f"# with this file an epoch of MACE has {mace_own} steps of {plan.batch_size} frames of a head; those\n"
+            f"# of this run had {own} of {plan.batch_size} target and {strategy.replay.batch_size} replay frames "
+            "(retemper.finetune.batches)\n"
+        )
         note += (
             f"# replay weight {strategy.replay.weight:g}: MACE has no working setting for it (retemper.finetune.loss)\n"
         )

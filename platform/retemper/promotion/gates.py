@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from retemper import metric_names
 from retemper.promotion import compare, robust
 from retemper.promotion.measures import Errors, Measured, Number
 from retemper.settings import Gate
@@ -19,7 +20,7 @@ SAME_AS = {
 }
 CHAMPION = "@champion"  # its recipe, whatever its strategy's name; no strategy has an @
 # Which hash of `evaluate.identity` names the frames of a set.
-FRAMES_OF = {"target": "target", "retention": "retention", "retention_replay_head": "retention"}
+FRAMES_OF = {part: "target" if part == "target" else "retention" for part in metric_names.TEST}
 
 
 @dataclass(frozen=True)

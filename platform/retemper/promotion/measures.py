@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from retemper import metric_names
 from retemper.errors import RetemperError
 from retemper.files import read_json, write_json
 from retemper.promotion.history import Model
@@ -23,7 +24,6 @@ from retemper.robustness import units
 from retemper.robustness.units import Unit
 
 MEASURES, FRAMES = "measures.json", "frames.csv"
-UNITS = {"energy": "meV/atom", "force": "meV/Å", "stress": "meV/Å³"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def from_reports(parts: Mapping[str, Any], level: float) -> dict[str, Number]:
 
     for part, report in parts.items():
         for quantity in QUANTITIES:
-            take(f"{part}.{quantity}", report, quantity, UNITS[quantity.split("_")[0]])
+            take(f"{part}.{quantity}", report, quantity, metric_names.ERRORS[quantity].unit)
         if part in FORGETTING:
             take(FORGETTING[part], report, "forgetting_ratio", "")
     return numbers

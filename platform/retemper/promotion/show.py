@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retemper import metric_names
 from retemper.errors import RetemperError
 from retemper.mlflow_store import store_errors
 from retemper.promotion import aliases, compare, history, kept, revisions, robust
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 HEADLINES = (
-    ("target_force_rmse", "target F"),
-    ("target_energy_rmse", "target E"),
-    ("retention_force_rmse", "retention F"),
+    ("target.force_rmse", "target F"),
+    ("target.energy_rmse", "target E"),
+    ("retention.force_rmse", "retention F"),
     ("forgetting_ratio", "forgetting"),
 )
 SHORTEST_HASH = 6  # digits
@@ -53,7 +54,7 @@ def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) ->
     rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "rank", "aliases"]]
     for version in reversed(aliases.versions(client, name)):
         tags = version.tags
-        figures = [f"{float(tags[key]):.4g}" if key in tags else "–" for key, _ in HEADLINES]
+        figures = [f"{float(value):.4g}" if (value := metric_names.tag(tags, key)) else "–" for key, _ in HEADLINES]
         row = [f"{name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
         verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
         rows.append([*row, *verdict, ", ".join(sorted(held.get(str(version.version), [])))])

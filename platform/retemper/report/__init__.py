@@ -136,11 +136,11 @@ def pareto_csv(comparison: Comparison) -> str:
     """Target against retention force RMSE (meV/A), one row a point."""
     rows: list[dict[str, Any]] = []
     for name in comparison.rows:
-        x, y = comparison.value(name, "target_force_rmse"), comparison.value(name, "retention_force_rmse")
+        x, y = comparison.value(name, "target.force_rmse"), comparison.value(name, "retention.force_rmse")
         if x is not None and y is not None:
-            point = {"target_force_rmse": x.mean, "retention_force_rmse": y.mean}
+            point = {"target.force_rmse": x.mean, "retention.force_rmse": y.mean}
             rows.append({"strategy": name, **point, "pareto_front": int(name in comparison.front)})
-    return _csv(rows, ["strategy", "target_force_rmse", "retention_force_rmse", "pareto_front"])
+    return _csv(rows, ["strategy", "target.force_rmse", "retention.force_rmse", "pareto_front"])
 
 
 def curves_csv(results: Results) -> str:
@@ -156,7 +156,7 @@ def curves_csv(results: Results) -> str:
 
 
 def flat_metrics(comparison: Comparison) -> dict[str, float]:
-    """``{"lora.target_force_rmse": ...}`` for `dvc metrics show`: means over seeds."""
+    """``{"lora.target.force_rmse": ...}`` for `dvc metrics show`: means over seeds."""
     flat = {}
     for name, values in comparison.rows.items():
         for column in comparison.columns:

@@ -94,8 +94,8 @@ def _share(results: Results, name: str) -> Value | None:
     return Value(statistics.fmean(shares)) if shares else None
 
 
-def _seconds(results: Results, name: str) -> Value | None:
-    times = [t.outcome["seconds"] for t in results.trainings.get(name, {}).values() if "seconds" in t.outcome]
+def _cpu_seconds(results: Results, name: str) -> Value | None:
+    times = [t.outcome["cpu_seconds"] for t in results.trainings.get(name, {}).values() if "cpu_seconds" in t.outcome]
     if not times:
         return None
     return Value(statistics.fmean(times), statistics.stdev(times) if len(times) > 1 else None)
@@ -108,9 +108,9 @@ TARGET_ENERGY, TARGET_FORCES, RETENTION, REPLAY_HEAD = (
     ("retention_replay_head", "force_rmse"),
 )
 COLUMNS = (
-    Column("target_energy_rmse", "Target energy", "meV/atom", True, _measured(*TARGET_ENERGY), errors=TARGET_ENERGY),
-    Column("target_force_rmse", "Target forces", "meV/Å", True, _measured(*TARGET_FORCES), errors=TARGET_FORCES),
-    Column("retention_force_rmse", "Retention forces", "meV/Å", True, _measured(*RETENTION), errors=RETENTION),
+    Column("target.energy_rmse", "Target energy", "meV/atom", True, _measured(*TARGET_ENERGY), errors=TARGET_ENERGY),
+    Column("target.force_rmse", "Target forces", "meV/Å", True, _measured(*TARGET_FORCES), errors=TARGET_FORCES),
+    Column("retention.force_rmse", "Retention forces", "meV/Å", True, _measured(*RETENTION), errors=RETENTION),
     Column(
         "forgetting_ratio",
         "Forgetting",
@@ -130,7 +130,7 @@ COLUMNS = (
         over_foundation=True,
     ),
     Column("trainable_share", "Trained", "%", False, _share, 100.0),
-    Column("training_seconds", "Time", "s", False, _seconds),
+    Column("training_cpu_seconds", "CPU time", "s", False, _cpu_seconds),
 )
 
 
@@ -156,7 +156,7 @@ def compare(results: Results) -> Comparison:
     points = {
         name: (x.mean, y.mean)
         for name, row in rows.items()
-        if (x := row["target_force_rmse"]) is not None and (y := row["retention_force_rmse"]) is not None
+        if (x := row["target.force_rmse"]) is not None and (y := row["retention.force_rmse"]) is not None
     }
     found = Comparison(COLUMNS, rows, best, {}, pareto_front(points), every)
     for key, first in best.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from retemper.finetune import course
 from retemper.report.comparison import Comparison, Value, number
 from retemper.results import FOUNDATION, Results
 
@@ -14,6 +15,7 @@ def findings(results: Results, comparison: Comparison) -> list[str]:
         *_accuracy(results, comparison),
         *_forgetting(comparison),
         *_front(comparison),
+        *_courses(results),
         *_caution(results),
     ]
 
@@ -32,20 +34,20 @@ def _range(value: Value, unit: str) -> str:
 
 
 def _accuracy(results: Results, comparison: Comparison) -> list[str]:
-    best = comparison.best.get("target_force_rmse")
+    best = comparison.best.get("target.force_rmse")
     if best is None:
         return []
-    value = comparison.value(best, "target_force_rmse")
+    value = comparison.value(best, "target.force_rmse")
     assert value is not None
     lines = [f"**{best}** has the lowest force RMSE on the target test set: {_range(value, 'meV/Å')}."]
-    tied = comparison.tied["target_force_rmse"]
+    tied = comparison.tied["target.force_rmse"]
     if tied:
         lines[0] += f" This test set and these seeds do not distinguish {names_of(tied)} from it."
-    own = comparison.value(FOUNDATION, "target_force_rmse")
+    own = comparison.value(FOUNDATION, "target.force_rmse")
     if own is not None:
         if not (
-            comparison.worse(FOUNDATION, best, "target_force_rmse")
-            or comparison.worse(best, FOUNDATION, "target_force_rmse")
+            comparison.worse(FOUNDATION, best, "target.force_rmse")
+            or comparison.worse(best, FOUNDATION, "target.force_rmse")
         ):
             lines.append(f"The untouched foundation has {_range(own, 'meV/Å')}: no strategy is shown to be better.")
         else:
@@ -54,13 +56,13 @@ def _accuracy(results: Results, comparison: Comparison) -> list[str]:
             lines.append(
                 f"The untouched foundation has {_range(own, 'meV/Å')}; **{best}** has {number(factor)} times {word}."
             )
-        worse = [name for name in comparison.strategies if comparison.worse(name, FOUNDATION, "target_force_rmse")]
+        worse = [name for name in comparison.strategies if comparison.worse(name, FOUNDATION, "target.force_rmse")]
         if worse:
             lines.append(f"{names_of(worse)} did worse on the target than the foundation that was left as it is.")
-    scratch = comparison.value("scratch", "target_force_rmse")
+    scratch = comparison.value("scratch", "target.force_rmse")
     if scratch is not None and best != "scratch":
         told = f"{number(scratch.mean / value.mean)} times that of **{best}**"
-        if not comparison.worse("scratch", best, "target_force_rmse"):
+        if not comparison.worse("scratch", best, "target.force_rmse"):
             told = f"not distinguishable from **{best}**"
         lines.append(f"Training from random weights (**scratch**) gives {_range(scratch, 'meV/Å')}, {told}.")
     return lines
@@ -95,13 +97,25 @@ def _front(comparison: Comparison) -> list[str]:
     if len(comparison.front) < 1 or len(comparison.rows) < 2:
         return []
     beaten = [
-        name for name in comparison.rows if name not in comparison.front and comparison.value(name, "target_force_rmse")
+        name for name in comparison.rows if name not in comparison.front and comparison.value(name, "target.force_rmse")
     ]
     verb = "is" if len(comparison.front) == 1 else "are"
     text = f"{names_of(comparison.front)} {verb} on the Pareto front of target and retention force RMSE"
     if beaten:
         text += f"; for {names_of(beaten)} another choice is at least as good in both and better in one"
     return [text + ". The front is drawn through means: neighbours that are not distinguished may change places."]
+
+
+def _courses(results: Results) -> list[str]:
+    """Trainings that had not converged, and replay heads that lost accuracy."""
+    lines = []
+    for name, seeds in results.trainings.items():
+        said: dict[str, list[int]] = {}
+        for seed, training in seeds.items():
+            for text in course.comments(training.history, training.outcome):
+                said.setdefault(text, []).append(seed)
+        lines += [f"**{name}**, seed {', '.join(map(str, which))}: {text}." for text, which in said.items()]
+    return lines
 
 
 def _caution(results: Results) -> list[str]:

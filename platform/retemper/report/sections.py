@@ -57,7 +57,7 @@ def headline(results: Results, comparison: Comparison) -> Section:
         "takes no part in this. Retention is the error on held-out structures of the foundation's pretraining "
         "distribution; forgetting is that force error over the foundation's own. A model with a replay head has two "
         "answers: the target head is the one to use for the target system. Trained: share of the weights that were "
-        "free to move. Time: training of one seed."
+        "free to move. CPU time: of the process that trained one seed."
     )
     reference = [index for index, name in enumerate(comparison.rows) if name == FOUNDATION]
     return Section("Comparison", "Comparison", [Table(columns, rows, reference=reference), Paragraph(notes, "note")])
@@ -68,13 +68,13 @@ def pareto(results: Results, comparison: Comparison) -> Section:
     title = "Accuracy against retention"
     points = []
     for name in comparison.rows:
-        x = comparison.value(name, "target_force_rmse")
-        y = comparison.value(name, "retention_force_rmse")
+        x = comparison.value(name, "target.force_rmse")
+        y = comparison.value(name, "retention.force_rmse")
         if x is None or y is None:
             continue
         ratio, own = (
             comparison.value(name, "forgetting_ratio_replay_head"),
-            comparison.value(FOUNDATION, "retention_force_rmse"),
+            comparison.value(FOUNDATION, "retention.force_rmse"),
         )
         replay = ratio.mean * own.mean if ratio and own else None
         points.append(plots.Point(name, x.mean, y.mean, _bounds(x), _bounds(y), name in comparison.front, replay))
@@ -101,9 +101,9 @@ def curves(results: Results) -> Section:
     histories = {name: [t.history for t in seeds.values()] for name, seeds in results.trainings.items()}
     drawn = []
     for column, title, caption in (
-        ("target_force_rmse", "target force RMSE (meV/Å)", "Target. Line: mean over seeds; band: lowest to highest."),
-        ("target_energy_rmse", "target energy RMSE (meV/atom)", "Target."),
-        ("replay_force_rmse", "replay force RMSE (meV/Å)", "Replay structures with the replay head."),
+        ("valid.force_rmse", "target force RMSE (meV/Å)", "Target. Line: mean over seeds; band: lowest to highest."),
+        ("valid.energy_rmse", "target energy RMSE (meV/atom)", "Target."),
+        ("valid_replay.force_rmse", "replay force RMSE (meV/Å)", "Replay structures with the replay head."),
     ):
         plot = plots.curves_svg(histories, column, title, results.settings.strategies)
         if plot is not None:

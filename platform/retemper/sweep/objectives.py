@@ -60,7 +60,7 @@ def probe(path: str, device: str, dtype: str) -> Callable[[Any], dict[str, float
                 difference = forces - np.concatenate([frames[i].arrays[FORCES] for i in indices])
                 square += float((difference**2).sum())
                 count += difference.size
-        return {"retention_force_rmse": 1e3 * math.sqrt(square / count)}
+        return {"valid_retention.force_rmse": 1e3 * math.sqrt(square / count)}
 
     return measure
 
@@ -102,12 +102,12 @@ def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequen
     history = read_history(folder / "history.csv")
     best = min(history, key=lambda row: row["valid_loss"])
     values = {
-        "target": best["target_force_rmse"],
-        "target_energy": best["target_energy_rmse"],
-        "target-loss": best["target_loss"],
+        "target": best["valid.force_rmse"],
+        "target_energy": best["valid.energy_rmse"],
+        "target-loss": best["valid.loss"],
     }
-    if "replay_force_rmse" in best:
-        values["replay_head"] = best["replay_force_rmse"]
+    if "valid_replay.force_rmse" in best:
+        values["replay_head"] = best["valid_replay.force_rmse"]
     if retention is not None:
         frames = _frames(retention)
         predicted = predict(
@@ -127,11 +127,11 @@ def signal(row: dict[str, float], objectives: Sequence[str]) -> float:
     retention the worse of the two heads counts, so that a setting that destroys the replay head is
     stopped however good it is on the target. Holes are measured at the end alone and take no part.
     """
-    columns = {"target": "target_force_rmse", "target-loss": "target_loss"}
+    columns = {"target": "valid.force_rmse", "target-loss": "valid.loss"}
     total = 0.0
     for name in objectives:
         if name == RETENTION:
-            value = max(row["retention_force_rmse"], row.get("replay_force_rmse", 0.0))
+            value = max(row["valid_retention.force_rmse"], row.get("valid_replay.force_rmse", 0.0))
         elif name == HOLES:
             continue
         else:

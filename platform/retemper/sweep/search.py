@@ -132,7 +132,7 @@ def halving(study: optuna.Study, epochs: int, objectives: Sequence[str], trainin
         path = training / one.training / "history.csv"
         if one.state in ("complete", "pruned") and one.training and path.is_file():
             for row in read_history(path)[: one.epochs]:
-                if "retention_force_rmse" in row or "retention" not in objectives:
+                if "valid_retention.force_rmse" in row or "retention" not in objectives:
                     earlier: Any = SimpleNamespace(trial_id=f"earlier-{one.number}")
                     bracket.on_result(earlier, int(row["epoch"]) + 1, -signal(row, objectives))
     return scheduler

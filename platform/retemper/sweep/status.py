@@ -78,8 +78,12 @@ def _choice(trials: Sequence[Trial], about: dict[str, Any], scope: str) -> Trial
 
 def _importance(trials: Sequence[Trial], space: Space, objectives: Sequence[str]) -> list[str]:
     shares = studies.importance(trials, space, objectives)
+    complete = sum(one.state == "complete" for one in trials)
+    if not shares:
+        return [f"importance: {complete} complete trials are too few to say"]
     return [
-        f"importance for {name}: " + ", ".join(f"{path} {100 * share:.0f} %" for path, share in found.items())
+        f"importance for {name}, from {complete} trials: "
+        + ", ".join(f"{path} {100 * share:.0f} %" for path, share in found.items())
         for name, found in shares.items()
     ]
 

@@ -171,16 +171,21 @@ def distribution(one: Any) -> Any:
     return optuna.distributions.FloatDistribution(one.low, one.high, log=one.log)
 
 
+def least_trials(parameters: int) -> int:
+    """Complete trials from which the shares of so many parameters are worth a look; a rule of thumb."""
+    return max(10, 4 * parameters)
+
+
 def importance(study_trials: Sequence[Trial], space: Space, objectives: Sequence[str]) -> dict[str, dict[str, float]]:
     """Share of the variance of each objective's logarithm (of holes: itself) that each parameter explains (fANOVA).
 
     Hutter, Hoos and Leyton-Brown, ICML 2014. Parameters that are not in every complete trial are left
-    out; with fewer than four complete trials nothing can be said and the result is empty.
+    out; with fewer complete trials than `least_trials` nothing can be said and the result is empty.
     """
     complete = [one for one in study_trials if one.state == "complete"]
-    if len(complete) < 4:
-        return {}
     shared = [path for path in space.ranges if all(path in one.params for one in complete)]
+    if len(complete) < least_trials(len(shared)):
+        return {}
     result: dict[str, dict[str, float]] = {}
     for name in objectives:
         study = optuna.create_study()

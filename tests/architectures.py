@@ -1,0 +1,51 @@
+"""Small untrained models of the architectures of released foundations that differ from the plain MACE.
+
+MH-1: several heads, readouts with biases, non-linear interaction blocks, an element-agnostic product, edge irreps.
+OMOL: besides that the total charge and spin, embedded and with an energy of their own.
+Sizes are tiny; what is built of what follows the released models (mace-mh-1, mace-omol-0).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from conftest import build_tiny
+
+EMBEDDING = {  # as MACE's `embedding_specs` of mace-omol-0, with smaller embeddings
+    "total_spin": {"type": "categorical", "per": "graph", "num_classes": 11, "emb_dim": 4},
+    "total_charge": {"type": "categorical", "per": "graph", "num_classes": 21, "emb_dim": 4, "offset": 10},
+}
+MH1_HEADS = ["omat_pbe", "matpes_r2scan", "spice_wB97M"]
+
+
+def nonlinear() -> dict[str, Any]:
+    """What both have in common, as arguments of MACE's model class."""
+    from mace import modules
+    from e3nn import o3  # isort: skip  (after mace: see its weights_only handling)
+
+    block = modules.interaction_classes["RealAgnosticResidualNonLinearInteractionBlock"]
+    return {
+        "interaction_cls": block,
+        "interaction_cls_first": block,
+        "readout_cls": modules.blocks.NonLinearBiasReadoutBlock,
+        "edge_irreps": o3.Irreps("4x0e + 4x1o"),
+        "use_reduced_cg": True,
+        "use_agnostic_product": True,
+        "apply_cutoff": False,
+        "distance_transform": "Agnesi",
+        "radial_MLP": [16, 16],
+    }
+
+
+def build_mh1(path: Path) -> Path:
+    """A model of the type of MH-1, with three heads."""
+    return build_tiny(path, MH1_HEADS, pair_repulsion=True, **nonlinear())
+
+
+def build_omol(path: Path) -> Path:
+    """A model of the type of OMOL-0, with fewer channels than elements: TorchScript then returns a view."""
+    from e3nn import o3
+
+    charged = {"embedding_specs": EMBEDDING, "use_embedding_readout": True, "use_last_readout_only": True}
+    return build_tiny(path, ["omol"], **nonlinear(), **charged, hidden_irreps=o3.Irreps("4x0e + 4x1o"))
