@@ -34,6 +34,7 @@ class Dataset(Section):
     files: list[str]  # anything ASE reads
     test_files: list[str] = []  # the test set, where it is given, e.g. at other temperatures; `test` is not used then
     level_of_theory: str  # what made the labels, e.g. "GFN2-xTB" or "PBE+D3"
+    levels: dict[str, str] = {}  # of files at another level: their frames are left out, and counted
     keys: Keys = Keys()
     energy_unit: str = "eV"  # eV, meV, Hartree, Ry, kcal/mol, kJ/mol
     length_unit: str = "Angstrom"  # Angstrom, Bohr, nm: unit of the labels; positions are always as ASE reads them
@@ -61,6 +62,7 @@ class E0s(Section):
     method: Literal["isolated", "foundation", "reestimate", "average"] = "reestimate"
     max_error: float = Field(0.5, gt=0)  # eV/atom that the foundation may be off after the shift
     force: bool = False  # go on above max_error or with a rank-deficient fit
+    mixed: Literal["refuse", "warn"] = "refuse"  # labels with offsets that structures do not explain: one_level.py
 
 
 class Replay(Section):
