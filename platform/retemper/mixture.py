@@ -27,13 +27,13 @@ import numpy as np
 Array = np.ndarray
 Kind = Literal["second mode", "file", "step", "odd structures", "odd frames"]
 FEWEST = 30  # frames that a test needs
-MOST = 10_000  # frames that are tested, spread evenly over larger sets
+MOST = 5_000  # frames that are tested, spread evenly over larger sets
 LEAST_OFFSET = 0.01  # eV/atom: smaller ones are left to the model
 SEPARATION = 5.0  # scatters between two modes; below, heavy tails look alike
 STEP = 3.0  # scatters between files, and between the parts of a file
 GAIN = 30.0  # of the Bayesian information criterion, by a second mode
 COARSE = 8.0, 0.05  # the same, and eV/atom, where composition and charge alone explain
-FEWEST_ODD = 5  # frames of a second mode; fewer are odd frames, not a level of theory
+FEWEST_ODD = 4  # frames of a second mode; fewer are odd frames, not a level of theory
 FEWEST_PART = 10  # frames of a file, or of a part of it, that are compared with others
 ODD = 10.0  # scatters from where a frame is called odd
 
@@ -89,8 +89,8 @@ class Finding:
     def sentence(self) -> str:
         """In words."""
         return (
-            f"{self.kind}: {len(self.frames)} of {self.of} frames lie {1000 * self.offset:+.3g} meV/atom from the others, "
-            f"{self.separation:.1f} times the scatter ({self.where})"
+            f"{self.kind}: {len(self.frames)} of {self.of} frames lie {1000 * self.offset:+.3g} meV/atom from the "
+            f"others, {self.separation:.1f} times the scatter ({self.where})"
         )
 
 
@@ -190,26 +190,36 @@ def _second_mode(rest: Array, errors: Errors) -> list[Finding]:
 def _modes(rest: Array, errors: Errors, structure: bool, separation: float, least: float) -> list[Finding]:
     """What explains the errors is fitted anew with the two modes in place, until these stay."""
     gain, centres, width, second = two_modes(rest)
-    scale = np.sqrt(errors.atoms / np.median(errors.atoms))
     for _ in range(5):
         if gain < 0:
             return []
-        before, moved = second, (centres[1] - centres[0]) * second
-        rest = unexplained(replace(errors, per_atom=errors.per_atom - moved / scale), structure) + moved
+        before = second
+        rest = _refitted(errors, np.flatnonzero(second), float(centres[1] - centres[0]), structure)
         gain, centres, width, second = two_modes(rest)
         if (before == second).all():
             break
     offset = float(centres[1] - centres[0])
-    if gain < GAIN or abs(offset) < max(least, separation * width):
-        return []
     few = np.flatnonzero(second)
-    if len(few) < max(FEWEST_ODD, 0.01 * len(rest)):
+    if gain < GAIN or len(few) < max(FEWEST_ODD, 0.01 * len(rest)):
         return []
-    if np.median(errors.forces[few]) > 3 * np.median(errors.forces):  # structures that the model does not know
+    if abs(offset) < max(least, separation * width * float(np.median(_unknown(errors)[few]))):
         return []
     alike = _alike(few, errors)
     kind: Kind = "second mode" if alike >= max(FEWEST_ODD, len(few) / 2) else "odd structures"
     return [Finding(kind, few, len(rest), offset, abs(offset) / width, _where(few, errors))]
+
+
+def _refitted(errors: Errors, frames: Array, offset: float, structure: bool = True) -> Array:
+    """Unexplained errors [n] with the offset of some `frames` left out of what is explained."""
+    moved = np.zeros(len(errors))
+    moved[frames] = offset
+    scale = np.sqrt(errors.atoms / np.median(errors.atoms))
+    return unexplained(replace(errors, per_atom=errors.per_atom - moved / scale), structure) + moved
+
+
+def _unknown(errors: Errors) -> Array:
+    """How much less than the others the model knows each frame [n], by its forces; at least 1."""
+    return np.maximum(1.0, errors.forces / max(float(np.median(errors.forces)), 1e-9))
 
 
 def _alike(frames: Array, errors: Errors) -> int:
@@ -293,6 +303,9 @@ def _steps(rest: Array, errors: Errors) -> list[Finding]:
         difference = total[cut - 1] / cut - (total[-1] - total[cut - 1]) / (n - cut)
         best = int(cut[np.argmax(np.abs(difference) * np.sqrt(cut * (n - cut)))])
         offset, width = _apart(rest[own[best:]], rest[own[:best]])
+        if abs(offset) > STEP / 2 * width:  # what explains the errors was fitted to the step as well
+            fitted = _refitted(errors, own[best:], offset)
+            offset, width = _apart(fitted[own[best:]], fitted[own[:best]])
         if abs(offset) > max(LEAST_OFFSET, STEP * width):
             where = f"from {errors.sources[own[best]]} on"
             found.append(Finding("step", own[best:], n, offset, abs(offset) / width, where))
@@ -306,9 +319,8 @@ def _apart(first: Array, second: Array) -> tuple[float, float]:
 
 def _odd(rest: Array, errors: Errors) -> list[Finding]:
     """Frames far off, compared with how well the model knows them by their forces."""
-    known = np.maximum(1.0, errors.forces / max(float(np.median(errors.forces)), 1e-9))
     width = max(scatter(rest), 1e-9)
-    odd = np.flatnonzero(np.abs(rest) > known * max(LEAST_OFFSET, ODD * width))
+    odd = np.flatnonzero(np.abs(rest) > _unknown(errors) * max(LEAST_OFFSET, ODD * width))
     if not len(odd):
         return []
     offset = float(np.median(rest[odd]))
