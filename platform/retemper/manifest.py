@@ -116,7 +116,14 @@ class _Labels:
 
 def reason_kind(reason: str) -> str:
     """A reason without its numbers and names, for counting."""
-    for name in ("duplicate", "conflict", "gap", "beyond dataset.max_train", "another level of theory", "the structure it descends"):
+    for name in (
+        "duplicate",
+        "conflict",
+        "gap",
+        "beyond dataset.max_train",
+        "another level of theory",
+        "the structure it descends",
+    ):
         if reason.startswith(name):
             return name
     setting = re.search(r"dataset\.(\w+)", reason)
@@ -148,10 +155,11 @@ def summary(manifest: dict[str, Any]) -> str:
     if manifest["rejected"]:
         lines.append("rejected: " + ", ".join(f"{kind} {number}" for kind, number in manifest["rejected"].items()))
     for entry in manifest["rounds"]:
-        why = "".join(f", {number} {kind}" for kind, number in entry["reasons"].items())
+        why = "".join(f", {kind} {number}" for kind, number in entry["reasons"].items())
+        used = entry["train"] + entry["valid"]
         lines.append(
-            f"round {entry['round']}: {entry['train'] + entry['valid']} of {entry['read']} labels used, {entry['train']} "
-            f"for training, {entry['valid']} for validation; {entry['rejected']} rejected{why}"
+            f"round {entry['round']}: {used} of {entry['read']} labels used, {entry['train']} for training, "
+            f"{entry['valid']} for validation; {entry['rejected']} rejected{why}"
         )
     lines += [f"warning: {text}" for text in manifest["warnings"]]
     return "\n".join(lines)

@@ -35,6 +35,7 @@ GAIN = 30.0  # of the Bayesian information criterion, by a second mode
 COARSE = 8.0, 0.05  # the same, and eV/atom, where composition and charge alone explain
 FEWEST_ODD = 4  # frames of a second mode; fewer are odd frames, not a level of theory
 FEWEST_PART = 10  # frames of a file, or of a part of it, that are compared with others
+APART = 0.05  # eV/atom: offset of new labels that are taken for wrong
 ODD = 10.0  # scatters from where a frame is called odd
 
 
@@ -175,6 +176,26 @@ def examine(errors: Errors, rest: Array | None = None) -> list[Finding]:
         if found := test(rest, errors):
             return found
     return []
+
+
+def common_offset(errors: Errors, new: Array) -> tuple[float, float] | None:
+    """Median offset and scatter (eV/atom) of `new` frames that lie together and apart from all others; else `None`.
+
+    What a model does not know it misses now up, now down: new structures scatter as far as they lie off. The offset is
+    sought in the errors themselves and in what composition and structure leave of them.
+    """
+    others = np.setdiff1d(np.arange(len(errors)), new)
+    if not len(new) or len(others) < FEWEST_PART:
+        return None
+    for values in (errors.per_atom, unexplained(errors)):
+        offset = float(np.median(values[new]) - np.median(values[others]))
+        width = max(scatter(values[new]), scatter(values[others]))
+        if (
+            abs(offset) > max(APART, SEPARATION * width)
+            and (np.sign(values[new] - np.median(values[others])) == np.sign(offset)).all()
+        ):
+            return offset, width
+    return None
 
 
 def _second_mode(rest: Array, errors: Errors) -> list[Finding]:
