@@ -127,6 +127,21 @@ def test_leave_one_out_is_what_it_says() -> None:
         assert fast[k] == pytest.approx(y[k] - design[k] @ fit, abs=1e-6)
 
 
+def test_six_new_labels_of_another_zero_lie_apart(molecules: Errors) -> None:
+    """By 0.5 eV/atom, of one molecule or of six; right ones of a molecule that no other frame has do not."""
+    trained = mixture.unexplained(molecules, structure=False)  # as from a model with E0s of the labels' level
+    errors = replace(molecules, per_atom=trained)
+    rows = [row.tobytes() for row in molecules.shares.round(6)]
+    for composition in list(dict.fromkeys(rows))[:10]:
+        new = np.array([k for k, row in enumerate(rows) if row == composition])[:6]
+        assert mixture.common_offset(errors, new) is None
+        apart = mixture.common_offset(shifted(errors, new, per_atom=0.5), new)
+        assert apart is not None and apart[0] == pytest.approx(0.5, abs=0.15)
+    mixed = np.arange(0, len(rows), 60)
+    assert mixture.common_offset(errors, mixed) is None
+    assert mixture.common_offset(shifted(errors, mixed, per_atom=-0.5), mixed) is not None
+
+
 # ------------------------------------------------------------------ the stage
 
 
