@@ -123,6 +123,7 @@ class Robustness(Section):
     elements: list[str] | None = None  # to test; null: those of the data set
     reference: str | None = None  # trajectory for radial distributions; null: the frames of the data set
     oracle: str | None = None  # reference method, ase:package.module:Class(keyword=value)
+    oracle_level: str | None = None  # its level of theory; null: as xTB's calculators say themselves, else not known
     figures: str | None = None  # folder with reference figures: s66.extxyz, dmc_ice13.extxyz, path.extxyz
     temperature: float = Field(300.0, gt=0)  # K, of dynamics
     seed: int = 0  # of structures, velocities and noise: the same for every model

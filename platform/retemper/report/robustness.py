@@ -56,6 +56,13 @@ def section(results: Results) -> Section:
     }
     blocks: list[Block] = [Table(columns, table, reference=reference), Paragraph(note, "note")]
     blocks += [Paragraph(f"Not measured: {reason}", "note") for reason in sorted(reasons)]
+    against = {
+        f"{metric}: {found['against']}"
+        for measured in results.robustness.values()
+        for metric, found in measured["summary"].items()
+        if found.get("against")
+    }
+    blocks += [Paragraph(words, "note") for words in sorted(against)]
     return Section("Robustness", title, blocks)
 
 
@@ -65,4 +72,6 @@ def _cell(found: dict[str, Any] | None, best: bool) -> Cell:
     small = None
     if found["low"] is not None:
         small = f"{number(found['low'], found['mean'])} – {number(found['high'], found['mean'])}"
+    if found.get("against"):
+        small = f"{small or ''} ({found['against']})".strip()
     return Cell(number(found["mean"]), small, "best" if best else "")

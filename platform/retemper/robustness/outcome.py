@@ -39,6 +39,7 @@ class Found:
     n: int = 0  # what the interval counts: structures, replicas, pairs
     details: dict[str, Any] = field(default_factory=dict)  # plain data
     reason: str | None = None
+    against: str | None = None  # where its reference is at another level of theory than the data
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(default_factory=dict)  # columns, rows
     failed: list[Atoms] = field(default_factory=list)  # structures to look at; info says what failed
     plots: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)  # table: x, y, lines by, style
@@ -54,6 +55,7 @@ class Found:
             "score": score(self.value, info.good, info.bad) if measured and self.value is not None else None,
             "n": self.n,
             "reason": self.reason,
+            "against": self.against,
             "details": plain(self.details),
         }
 

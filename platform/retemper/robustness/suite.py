@@ -70,7 +70,10 @@ def evaluate(
     computed = iter(engine.run(tasks, workers=workers, cache=cache, ray=ray))
     for name, plan in plans.items():
         own = list(itertools.islice(computed, len(plan)))
-        results[name] = modules[name].INFO, modules[name].measure(context, own)
+        found = modules[name].measure(context, own)
+        if context.oracle is not None and any(task.subject == context.oracle for task in plan):
+            found = replace(found, against=context.against)
+        results[name] = modules[name].INFO, found
     results = {name: results[name] for name in names}
     seconds = time.monotonic() - began
     head = {"name": subject.name, "head": subject.head, "level": context.level, "elements": context.symbols}
@@ -93,6 +96,6 @@ def table(content: dict[str, Any]) -> str:
         interval = "" if found["low"] is None else f"[{found['low']:.3g}, {found['high']:.3g}]"
         lines.append(
             f"{name:12s} {found['value']:10.4g} {found['unit']:10s} {interval:20s} "
-            f"score {found['score']:.2f}   n {found['n']}"
+            f"score {found['score']:.2f}   n {found['n']}" + (f"   {found['against']}" if found.get("against") else "")
         )
     return "\n".join(lines)
