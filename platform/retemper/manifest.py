@@ -135,6 +135,22 @@ def reasons(rejected: Iterable[Atoms]) -> dict[str, int]:
     return dict(Counter(reason_kind(frame.info["reason"]) for frame in rejected).most_common())
 
 
+def labels_used(manifest: dict[str, Any]) -> str:
+    """How many labels that were read are in no set, and why; of each round as well."""
+
+    def listed(kinds: Mapping[str, int]) -> str:
+        return f" ({', '.join(f'{kind} {number}' for kind, number in kinds.items())})" if kinds else ""
+
+    rejected = manifest["rejected"]
+    parts = [f"{sum(rejected.values())} of {manifest['read']} structures not used{listed(rejected)}"]
+    parts += [
+        f"round {entry['round']}: {entry['train'] + entry['valid']} of {entry['read']} labels used"
+        + listed(entry.get("reasons", {}))
+        for entry in manifest.get("rounds", [])
+    ]
+    return "; ".join(parts)
+
+
 def summary(manifest: dict[str, Any]) -> str:
     """A short table of the manifest for the terminal."""
     lines = [
@@ -154,12 +170,7 @@ def summary(manifest: dict[str, Any]) -> str:
         )
     if manifest["rejected"]:
         lines.append("rejected: " + ", ".join(f"{kind} {number}" for kind, number in manifest["rejected"].items()))
-    for entry in manifest["rounds"]:
-        why = "".join(f", {kind} {number}" for kind, number in entry["reasons"].items())
-        used = entry["train"] + entry["valid"]
-        lines.append(
-            f"round {entry['round']}: {used} of {entry['read']} labels used, {entry['train']} for training, "
-            f"{entry['valid']} for validation; {entry['rejected']} rejected{why}"
-        )
+    if manifest["rounds"]:
+        lines.append(labels_used(manifest))
     lines += [f"warning: {text}" for text in manifest["warnings"]]
     return "\n".join(lines)

@@ -136,7 +136,7 @@ def _columns(errors: Errors, structure: bool) -> Array:
     every = np.hstack([errors.shares, state / errors.atoms[:, None], features])
     every = every - every.mean(axis=0)
     width = every.std(axis=0)
-    every = every[:, width > 1e-8] / width[width > 1e-8]
+    every = np.asarray(every[:, width > 1e-8] / width[width > 1e-8])
     if not every.shape[1]:
         return every
     left, singular, _ = np.linalg.svd(every, full_matrices=False)

@@ -170,7 +170,7 @@ def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
         "failed": len(about["failed"]),
         "identity": about.get("identity"),
         "used": 0 if joined is None else joined["train"] + joined["valid"],
-        "unused": {} if joined is None else joined["reasons"],
+        "unused": {} if joined is None else joined.get("reasons", {}),
         "train": counts.get("train", 0),
         "valid": counts.get("valid", 0),
         "test": (results.dataset or {}).get("sets", {}).get("test", {}).get("hash"),
