@@ -129,7 +129,10 @@ def unexplained(errors: Errors, structure: bool = True) -> Array:
 
 
 def _columns(errors: Errors, structure: bool) -> Array:
-    """Principal components [n, k] of all that may explain an error, each quantity with unit variance."""
+    """Principal components [n, k] of all that may explain an error, each quantity with unit variance.
+
+    At most a third as many as frames: more would explain anything.
+    """
     names = sorted(set(errors.states))
     state = np.array([[name == other for other in names] for name in errors.states], dtype=float)
     features = errors.features.astype(float) if structure else np.empty((len(errors), 0))
@@ -140,7 +143,7 @@ def _columns(errors: Errors, structure: bool) -> Array:
     if not every.shape[1]:
         return every
     left, singular, _ = np.linalg.svd(every, full_matrices=False)
-    kept = singular > 1e-6 * singular[0]
+    kept = (singular > 1e-6 * singular[0]) & (np.arange(len(singular)) < len(every) / 3)
     return np.asarray(left[:, kept] * singular[kept])
 
 
