@@ -135,25 +135,98 @@ def test_a_path_ends_where_the_model_is_lost_even_if_that_frame_is_turned_away(
     assert found[0].info["expected_error"] == pytest.approx(largest[0] / unit, rel=0.05)
 
 
-def test_a_round_waits_for_labels_and_goes_on(tmp_path: Path, tiny_model: Path) -> None:
+def by_hand(root: Path, model: Path, **acquired: Any) -> tuple[Settings, list[Atoms]]:
+    """A round that waits for labels by hand, and what was given out: five new structures, two of the training set."""
     oracle = {"name": "manual", "options": {"level_of_theory": "GFN2-xTB"}}
-    settings = project(tmp_path, tiny_model, oracle)
-    with pytest.raises(RetemperError, match="5 structures of round 1 wait"):
-        acquire(settings, tmp_path, 1)
-    given = read_frames(tmp_path / manual.FOLDER / "001/structures.extxyz")
+    settings = project(root, model, oracle, **acquired)
+    with pytest.raises(RetemperError, match="structures of round 1 wait"):
+        acquire(settings, root, 1)
+    return settings, read_frames(root / manual.FOLDER / "001/structures.extxyz")
+
+
+def answer(root: Path, given: list[Atoms], offset: float = 0.0, right: Any = ()) -> None:
+    """GFN2-xTB labels, but for an offset (eV/atom) of those that are not `right`."""
+    made = []
+    for atoms in given:
+        work = Atoms(atoms.numbers, atoms.positions)
+        work.calc = calculator()
+        off = 0.0 if atoms.positions.round(6).tobytes() in right else offset * len(atoms)
+        made.append(put(atoms.copy(), work.get_potential_energy() + off, work.get_forces(), None))
+    write_frames(root / manual.FOLDER / "001/labelled.extxyz", made)
+
+
+def places(frames: list[Atoms]) -> set[bytes]:
+    return {atoms.positions.round(6).tobytes() for atoms in frames}
+
+
+def test_a_round_waits_for_labels_and_goes_on(tmp_path: Path, tiny_model: Path) -> None:
+    settings, given = by_hand(tmp_path, tiny_model)
     with pytest.raises(RetemperError, match="wait for your labels"):  # the same structures, not others
         acquire(settings, tmp_path, 1)
     assert campaign.unfinished(tmp_path) == 1
     changed = settings.model_copy(update={"acquire": settings.acquire.model_copy(update={"labels": 7})})
     with pytest.raises(RetemperError, match="settings of `acquire` changed"):
         acquire(changed, tmp_path, 1)
-    for atoms in given:
-        atoms.calc = calculator()
-        put(atoms, atoms.get_potential_energy(), atoms.get_forces(), None)
-    write_frames(tmp_path / manual.FOLDER / "001/labelled.extxyz", given[:4])
+    known = places(read_frames(tmp_path / "runs/dataset/train.extxyz"))
+    new = [atoms for atoms in given if not places([atoms]) & known]
+    assert len(given) == 7 and len(new) == 5  # two of the training set are to be labelled again
+    assert all(not atoms.info for atoms in given)  # which nothing tells from the others
+    answer(tmp_path, new)
+    with pytest.raises(RetemperError, match="needed to verify the others"):
+        acquire(settings, tmp_path, 1, partial=True)
+    lost = new[0].positions
+    answer(tmp_path, [atoms for atoms in given if not np.allclose(atoms.positions, lost)])
     acquire(settings, tmp_path, 1, partial=True)
     assert len(rounds.frames(tmp_path, 1)) == 4
     assert rounds.frames(tmp_path, 1, "failed")[0].info["reason"] == "no label came back"
+
+
+def test_labels_of_another_zero_are_refused_and_a_corrected_file_is_taken(tmp_path: Path, tiny_model: Path) -> None:
+    settings, given = by_hand(tmp_path, tiny_model)
+    answer(tmp_path, given, offset=0.5)
+    with pytest.raises(RetemperError, match="2 of 2 structures whose labels are known") as error:
+        acquire(settings, tmp_path, 1)
+    assert str(error.value).count("energy +0.5 eV/atom") == 2
+    assert rounds.numbers(tmp_path) == []
+    answer(tmp_path, given)
+    acquire(settings, tmp_path, 1)
+    labelled = rounds.frames(tmp_path, 1)
+    assert len(labelled) == 5 and not places(labelled) & places(read_frames(tmp_path / "runs/dataset/train.extxyz"))
+
+
+def test_a_correction_replaces_labels_that_a_round_was_made_with(tmp_path: Path, tiny_model: Path) -> None:
+    """Also where the data set has the earlier ones already."""
+    settings, given = by_hand(tmp_path, tiny_model, verify=0)
+    answer(tmp_path, given, offset=0.5)
+    acquire(settings, tmp_path, 1)
+    poisoned, before = rounds.frames(tmp_path, 1), rounds.about(tmp_path, 1)
+    acquire(settings, tmp_path, 1)
+    assert rounds.about(tmp_path, 1) == before
+    write_json(tmp_path / campaign.HISTORY, {"rounds": [entry(1, 13, 90.0, identity=before["identity"])]})
+    for atoms in poisoned:
+        atoms.info["source"] = "data/rounds/001:0"
+    train = tmp_path / "runs/dataset/train.extxyz"
+    write_frames(train, [*read_frames(train), *poisoned])
+    answer(tmp_path, given)
+    assert manual.corrected(tmp_path, 1) and campaign.unfinished(tmp_path) == 1
+    acquire(settings, tmp_path, 1)
+    now, after = rounds.frames(tmp_path, 1), rounds.about(tmp_path, 1)
+    off = [(b.info[ENERGY] - a.info[ENERGY]) / len(a) for a, b in zip(now, poisoned, strict=True)]
+    assert off == pytest.approx([0.5] * len(given), abs=1e-6)
+    assert after["identity"] != before["identity"] and not manual.corrected(tmp_path, 1)
+    assert not campaign._noted(tmp_path, 1)  # its results are those of the labels before
+
+
+def test_new_labels_that_lie_apart_are_refused_though_the_known_ones_are_right(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    settings, given = by_hand(tmp_path, tiny_model)
+    known = places(read_frames(tmp_path / "runs/dataset/train.extxyz"))
+    answer(tmp_path, given, offset=3.0, right=known)  # much: the model is not trained
+    with pytest.raises(RetemperError, match="5 new labels lie"):
+        acquire(settings, tmp_path, 1)
+    answer(tmp_path, given)
+    acquire(settings, tmp_path, 1)
 
 
 def test_what_is_missing_is_said(tmp_path: Path, tiny_model: Path) -> None:
@@ -345,3 +418,22 @@ def test_an_entry_is_read_from_the_stages(tmp_path: Path, tiny_model: Path) -> N
     assert [o["passed"] for o in found["gates"]["outcomes"]] == [True, False]
     assert "1 of 2 gates hold" in campaign.message(settings, found)
     assert json.dumps(found)
+
+
+def test_what_was_not_used_is_said_wherever_labels_are_counted(tmp_path: Path, tiny_model: Path) -> None:
+    settings = run_files.write_project(tmp_path, tiny_model)
+    subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
+    run_files.write_preparation(tmp_path)
+    run_files.write_training(tmp_path, "naive", {1: tiny_model})
+    write_round(tmp_path, 1)
+    path = tmp_path / "runs/dataset/manifest.json"
+    joined = {"round": 1, "read": 4, "train": 0, "valid": 0, "rejected": 4, "reasons": {"dataset.energy_window": 4}}
+    write_json(path, {**read_json(path), "rounds": [joined]})
+    noted = campaign.entry(settings, tmp_path, 1)
+    words = "0 of 4 labels used (dataset.energy_window 4), 0 failed"
+    assert words in campaign.message(settings, noted) and words in campaign.sentence(noted)
+    write_json(tmp_path / campaign.HISTORY, {"rounds": [noted], "stopped": None})
+    assert "round 1: 0 of 4 labels used (dataset.energy_window 4)" in status.show(tmp_path)
+    joined |= {"train": 3, "valid": 1, "rejected": 0, "reasons": {}}
+    write_json(path, {**read_json(path), "rounds": [joined]})
+    assert campaign.sentence(campaign.entry(settings, tmp_path, 1)).startswith("4 labels, 0 failed")

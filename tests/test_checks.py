@@ -192,6 +192,15 @@ def test_mixed_levels_of_theory() -> None:
         level_tags(frames)
 
 
+def test_ten_of_five_hundred_with_another_zero_are_told() -> None:
+    frames, _ = formulas(500, noise=0.01)
+    assert energy_faults(frames, window=20.0)[1] == []
+    for frame in frames[7::50]:
+        frame.info[ENERGY] += 0.5 * len(frame)
+    _, warnings = energy_faults(frames, window=20.0)
+    assert "490 and 10 frames differ by 0.4" in warnings[0]
+
+
 def rotation(seed: int) -> np.ndarray:
     turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
     return turn * np.linalg.det(turn)

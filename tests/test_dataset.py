@@ -257,3 +257,26 @@ def test_published_sets_lose_next_to_nothing(name: str, tmp_path: Path, real_dat
     frames = manifest["read"] - manifest["sets"]["isolated"]["frames"]
     for part in ("valid", "test"):
         assert 0.06 <= manifest["sets"][part]["frames"] / frames <= 0.16
+
+
+def test_files_at_another_level_are_left_out_and_counted(tmp_path: Path, labelled: list[Atoms]) -> None:
+    """The file's labels are no part of any set, nor of any check; a level that no file has is refused."""
+    other = [frame.copy() for frame in labelled[:20]]
+    for frame in other:
+        frame.positions += 0.3 * np.random.default_rng(1).normal(size=frame.positions.shape)
+        frame.info["REF_energy"] += 3000.0
+    write(tmp_path / "other.extxyz", other, format="extxyz")
+    files = ["data.extxyz", "other.extxyz"]
+    settings = project(tmp_path, labelled, files=files, levels={"other.extxyz": "PBE"})
+    manifest = build(settings, tmp_path / "runs/dataset", tmp_path)
+    alone = build(project(tmp_path, labelled), tmp_path / "alone", tmp_path)
+    for name in ("train", "valid", "test", "isolated"):
+        assert manifest["sets"][name]["hash"] == alone["sets"][name]["hash"]
+    assert manifest["level_of_theory"]["left_out"] == 20
+    assert manifest["rejected"] == {"another level of theory": 20}
+    assert "(PBE)" in read(tmp_path / "runs/dataset", "rejected")[0].info["reason"]
+    with pytest.raises(RetemperError, match="No file is at"):
+        levels = dict.fromkeys(files, "PBE")
+        build(project(tmp_path, labelled, files=files, levels=levels), tmp_path / "none", tmp_path)
+    with pytest.raises(RetemperError, match="dataset.levels"):
+        build(project(tmp_path, labelled, levels={"othr.extxyz": "PBE"}), tmp_path / "none", tmp_path)

@@ -511,3 +511,25 @@ def test_the_fingerprint_is_of_statements(tmp_path: Path, monkeypatch: pytest.Mo
     assert sources.fingerprint("retemper.robustness.metrics.rss") != sources.fingerprint(
         "retemper.robustness.metrics.rss_strict"
     )
+
+
+def test_a_reference_at_another_level_is_said_beside_the_number(here: Context, tmp_path: Path) -> None:
+    """In metrics.json, in the table, and nowhere for metrics without the oracle or with one at the data's level."""
+    from retemper.robustness import project
+
+    assert project.oracle_level("ase:retemper.xtb:calculator(method='GFN1-xTB')", None) == "GFN1-xTB"
+    assert project.oracle_level("ase:retemper.xtb:calculator()", None) == "GFN2-xTB"
+    assert project.oracle_level("ase:planted:Pairwise()", None) is None
+    assert project.oracle_level("ase:planted:Pairwise()", "Morse") == "Morse"
+    told = {}
+    for level in ("Morse", "mor se", "PBE", None):
+        context = replace(here, oracle=planted(depth=0.8), oracle_level=level, target_level="Morse")
+        content = suite.evaluate(
+            context, ["short_range", "cost"], tmp_path / str(level), workers=1, cache=tmp_path / "c"
+        )
+        assert content["metrics"]["cost"]["against"] is None
+        told[level] = content["metrics"]["short_range"]["against"]
+        assert (told[level] or "score") in suite.table(content)
+    assert told["Morse"] is None and told["mor se"] is None
+    assert told["PBE"] == "against PBE, the data are at Morse"
+    assert "not known" in told[None]

@@ -17,6 +17,7 @@ from run_files import history, write_evaluation, write_preparation, write_projec
 
 from retemper import tracking
 from retemper.errors import RetemperError
+from retemper.files import write_json
 from retemper.lineage import file_md5
 from retemper.mlflow_store import connect
 from retemper.settings import Settings
@@ -48,6 +49,9 @@ def test_training_is_logged_with_its_data(project: tuple[Path, Settings]) -> Non
         "schema: '2.0'\nstages:\n  dataset:\n    cmd: x\n    outs:\n    - path: runs/dataset\n      hash: md5\n"
         "      md5: 0123456789abcdef0123456789abcdef.dir\n"
     )
+    joined = {"round": 1, "read": 6, "train": 0, "valid": 0, "reasons": {"dataset.energy_window": 6}}
+    manifest = {"read": 46, "rejected": {"duplicate": 1, "dataset.energy_window": 6}, "rounds": [joined]}
+    write_json(root / "runs/dataset/manifest.json", manifest)
     run_id = start(root)
     for row in history(3):
         tracking.log_epoch(run_id, int(row["epoch"]), row)
@@ -59,6 +63,10 @@ def test_training_is_logged_with_its_data(project: tuple[Path, Settings]) -> Non
     client: Any = connect(root)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
+    assert run.data.tags["dataset.labels"] == (
+        "7 of 46 structures not used (duplicate 1, dataset.energy_window 6); "
+        "round 1: 0 of 6 labels used (dataset.energy_window 6)"
+    )
     assert run.data.params == {
         "training.lr": "0.001",
         "training.ema_decay": "None",

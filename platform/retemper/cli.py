@@ -132,6 +132,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--retention", help="labelled pretraining structures; default: the foundation's")
     add("--foundation", help="what forgetting is measured against: an entry or a file; default: the project's")
     add("--oracle", help="reference method: ase:package.module:Class(keyword=value)")
+    add("--oracle-level", help="its level of theory, where the calculator does not say")
     add("--figures", help="folder with reference figures (s66.extxyz, dmc_ice13.extxyz, path.extxyz)")
     add("--temperature", type=float, default=300.0, help="K; default: 300")
     add("--seed", type=int, default=0)

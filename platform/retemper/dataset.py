@@ -16,7 +16,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from retemper import charge, checks, splits, subset
 from retemper.active import join
-from retemper.errors import RetemperError
+from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_folder, digest, require_space, write_json
 from retemper.foundations import find
 from retemper.frames import ENERGY, stream_frames, write_frames
@@ -73,6 +73,7 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
     files = [root / name for name in dataset.all_files]
     parts = _read(files, dataset, store)
     read = len(store)
+    parts, left = _leave_out(parts, dataset, store)
     warnings = [text for part in parts for text in part.warnings]
     atoms = np.array([is_free_atom(frame) for frame in store], dtype=bool)  # [read]
     labelled = np.concatenate([part.frames for part in parts])
@@ -101,7 +102,7 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
     sets, grouping, left_out = _split(frames, parts, store, dataset)
     sets["train"], beyond, taken = _subset(sets["train"], store, settings, root)
     warnings += grouping.warnings
-    rejected += left_out + beyond
+    rejected += left_out + beyond + left
     raw = {name: Picked(store, part) for name, part in sets.items()}
     joined = join.join(raw, dataset, root, allowed, settings.foundation)
     for name, more in (("train", joined.train), ("valid", joined.valid)):
@@ -122,7 +123,7 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
         "grouping": {"rule": grouping.rule, "groups": len(set(grouping.groups))},
         "subset": taken,
         "audited": audited,
-        "level_of_theory": {"declared": dataset.level_of_theory, "info_keys": tags},
+        "level_of_theory": {"declared": dataset.level_of_theory, "info_keys": tags, "left_out": len(left)},
         "units": {"energy": dataset.energy_unit, "length": dataset.length_unit, "evidence": evidence},
         "warnings": warnings,
     }
@@ -168,6 +169,29 @@ def _read(files: Sequence[Path], dataset: Dataset, store: Store) -> list[Part]:
                 rejected.append(index)
         parts.append(Part(name, np.array(frames), rejected, stress_warnings(name, ignored)))
     return parts
+
+
+def _leave_out(parts: Sequence[Part], dataset: Dataset, store: Store) -> tuple[list[Part], list[int]]:
+    """The files at the level of theory that is taken, and the frames of the others with their reason noted."""
+    for name in dataset.levels:
+        if name not in dataset.all_files:
+            raise unknown("file (dataset.levels)", name, dataset.all_files)
+    taken, left = [], []
+    for part in parts:
+        level = dataset.levels.get(part.name, dataset.level_of_theory)
+        if level == dataset.level_of_theory:
+            taken.append(part)
+        else:
+            own = [*part.frames.tolist(), *part.rejected]
+            left += _reject(store, dict.fromkeys(own, f"another level of theory ({level}), by dataset.levels"))
+    if not taken:
+        raise RetemperError(
+            "No file is at dataset.level_of_theory.",
+            expected=dataset.level_of_theory,
+            got=", ".join(sorted(set(dataset.levels.values()))),
+            fix="take one of the levels of dataset.levels as dataset.level_of_theory",
+        )
+    return taken, left
 
 
 def _judge_units(parts: Sequence[Part], store: Store, dataset: Dataset) -> tuple[list[str], dict[str, list[str]]]:

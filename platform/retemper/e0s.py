@@ -19,6 +19,7 @@ from retemper.e0_methods import METHODS, Problem, isolated_energies
 from retemper.errors import RetemperError
 from retemper.files import write_json
 from retemper.frames import ENERGY, in_blocks, read_frames, stream_frames
+from retemper.one_level import require_one_level
 from retemper.settings import Settings
 from retemper.stoichiometry import composition_matrix, fixed_ratios, null_basis
 
@@ -118,6 +119,8 @@ def diagnose(
     from retemper import inference
 
     dataset, out = Path(dataset), Path(out)
+    device, refuse = settings.finetune.device, settings.e0s.mixed == "refuse"
+    levels = require_one_level(dataset, model, out.parent, head=head, device=device, refuse=refuse)
     chosen = settings.e0s.method
     own = inference.atomic_energies(model, head)
     known = sorted(own)
@@ -169,6 +172,7 @@ def diagnose(
         "unit": "eV; errors meV/atom",
         "error_per_atom": candidates[chosen]["error_per_atom"],
         "candidates": candidates,
+        "levels": levels,
     }
     report(table(result))
     for stop in (open_question(result), too_far(result, settings.e0s.max_error)):

@@ -116,7 +116,14 @@ class _Labels:
 
 def reason_kind(reason: str) -> str:
     """A reason without its numbers and names, for counting."""
-    for name in ("duplicate", "conflict", "gap", "beyond dataset.max_train", "the structure it descends"):
+    for name in (
+        "duplicate",
+        "conflict",
+        "gap",
+        "beyond dataset.max_train",
+        "another level of theory",
+        "the structure it descends",
+    ):
         if reason.startswith(name):
             return name
     setting = re.search(r"dataset\.(\w+)", reason)
@@ -126,6 +133,22 @@ def reason_kind(reason: str) -> str:
 def reasons(rejected: Iterable[Atoms]) -> dict[str, int]:
     """How many frames were rejected for which kind of reason."""
     return dict(Counter(reason_kind(frame.info["reason"]) for frame in rejected).most_common())
+
+
+def labels_used(manifest: dict[str, Any]) -> str:
+    """How many labels that were read are in no set, and why; of each round as well."""
+
+    def listed(kinds: Mapping[str, int]) -> str:
+        return f" ({', '.join(f'{kind} {number}' for kind, number in kinds.items())})" if kinds else ""
+
+    rejected = manifest["rejected"]
+    parts = [f"{sum(rejected.values())} of {manifest['read']} structures not used{listed(rejected)}"]
+    parts += [
+        f"round {entry['round']}: {entry['train'] + entry['valid']} of {entry['read']} labels used"
+        + listed(entry.get("reasons", {}))
+        for entry in manifest.get("rounds", [])
+    ]
+    return "; ".join(parts)
 
 
 def summary(manifest: dict[str, Any]) -> str:
@@ -147,10 +170,7 @@ def summary(manifest: dict[str, Any]) -> str:
         )
     if manifest["rejected"]:
         lines.append("rejected: " + ", ".join(f"{kind} {number}" for kind, number in manifest["rejected"].items()))
-    for entry in manifest["rounds"]:
-        lines.append(
-            f"round {entry['round']}: {entry['train']} for training, {entry['valid']} for validation, "
-            f"{entry['rejected']} rejected"
-        )
+    if manifest["rounds"]:
+        lines.append(labels_used(manifest))
     lines += [f"warning: {text}" for text in manifest["warnings"]]
     return "\n".join(lines)

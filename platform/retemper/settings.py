@@ -35,6 +35,7 @@ class Dataset(Section):
     files: list[str]  # anything ASE reads
     test_files: list[str] = []  # the test set, where it is given, e.g. at other temperatures; `test` is not used then
     level_of_theory: str  # what made the labels, e.g. "GFN2-xTB" or "PBE+D3"
+    levels: dict[str, str] = {}  # of files at another level: their frames are left out, and counted
     keys: Keys = Keys()
     energy_unit: str = "eV"  # eV, meV, Hartree, Ry, kcal/mol, kJ/mol
     length_unit: str = "Angstrom"  # Angstrom, Bohr, nm: unit of the labels; positions are always as ASE reads them
@@ -62,6 +63,7 @@ class E0s(Section):
     method: Literal["isolated", "foundation", "reestimate", "average"] = "reestimate"
     max_error: float = Field(0.5, gt=0)  # eV/atom that the foundation may be off after the shift
     force: bool = False  # go on above max_error or with a rank-deficient fit
+    mixed: Literal["refuse", "warn"] = "refuse"  # labels with offsets that structures do not explain: one_level.py
 
 
 class Replay(Section):
@@ -122,6 +124,7 @@ class Robustness(Section):
     elements: list[str] | None = None  # to test; null: those of the data set
     reference: str | None = None  # trajectory for radial distributions; null: the frames of the data set
     oracle: str | None = None  # reference method, ase:package.module:Class(keyword=value)
+    oracle_level: str | None = None  # its level of theory; null: as xTB's calculators say themselves, else not known
     figures: str | None = None  # folder with reference figures: s66.extxyz, dmc_ice13.extxyz, path.extxyz
     temperature: float = Field(300.0, gt=0)  # K, of dynamics
     seed: int = 0  # of structures, velocities and noise: the same for every model

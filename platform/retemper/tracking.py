@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper import lineage
-from retemper.files import digest, project_root, sha256
+from retemper.files import digest, project_root, read_json, sha256
 from retemper.finetune import course
+from retemper.manifest import labels_used
 from retemper.mlflow_store import (
     connect,
     dataset_inputs,
@@ -337,4 +338,6 @@ def _describe(client: MlflowClient, run: Run, root: Path, settings: dict[str, An
     files = lineage.training_data(root, load_settings(root / "params.yaml"), labels)
     client.log_inputs(run.info.run_id, datasets=dataset_inputs(files))
     held = {f"dvc.{file.dvc_path}": file.dvc_md5 for file in files if file.dvc_path and file.dvc_md5}
-    client.log_batch(run.info.run_id, tags=[RunTag(name, value) for name, value in held.items()])
+    manifest = root / "runs/dataset/manifest.json"
+    used = {"dataset.labels": labels_used(read_json(manifest))[:5000]} if manifest.is_file() else {}
+    client.log_batch(run.info.run_id, tags=[RunTag(name, value) for name, value in (held | used).items()])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper import mixture
 from retemper.active import calibrate, choose, label, manual, rounds, source
 from retemper.active.calibrate import Calibration, Scale
 from retemper.active.source import Source
@@ -17,6 +18,7 @@ from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, sha256, write_json
 from retemper.frames import FORCES, read_frames, structure_hash, write_frames
 from retemper.lineage import git_commit, versions
+from retemper.one_level import errors_of
 from retemper.settings import Settings
 
 UNPHYSICAL = 200  # kept of a round
@@ -40,11 +42,19 @@ def acquire(settings: Settings, root: Path, number: int, *, labels: int | None =
         since the round began, or labels that are still to come (manual oracle).
     """
     out = root / rounds.FOLDER / rounds.name(number)
+    work = root / rounds.WORK / rounds.name(number)
     if (out / "round.json").is_file():
-        return out
+        if not manual.corrected(root, number):
+            return out
+        if not (work / "chosen").is_dir():
+            raise RetemperError(
+                f"The labels of round {number} were changed, but what it was made from is gone.",
+                expected=str(work.relative_to(root)),
+                fix=f"put the labels back, or remove {out.relative_to(root)} with its .dvc file to make the round anew",
+            )
+        print(f"round {number}: the labels were changed and are taken anew", flush=True)
     options = settings.acquire
     label.require_level(options.oracle, settings.dataset.level_of_theory)
-    work = root / rounds.WORK / rounds.name(number)
     if not (work / "plan.json").is_file():
         _begin(settings, root, number, work, labels or options.labels)
     plan = read_json(work / "plan.json")
@@ -58,7 +68,11 @@ def acquire(settings: Settings, root: Path, number: int, *, labels: int | None =
     chosen = read_frames(work / "chosen/chosen.extxyz")
     print(f"round {number}: {len(chosen)} structures for {options.oracle.name}", flush=True)
     if label.is_manual(options.oracle):
-        labelled, failed = manual.collect(chosen, settings, root, number, partial)
+        here = source.of_plan(settings, root, plan, work)
+        known = label.to_verify(here.train, plan["settings"]["verify"])
+        labelled, failed = manual.collect(chosen, settings, root, number, partial, known)
+        if options.verify:
+            require_alike(here, labelled)
     else:
         labelled, failed = label.label_all(chosen, options, root)
     if not labelled:
@@ -71,6 +85,20 @@ def acquire(settings: Settings, root: Path, number: int, *, labels: int | None =
     return out
 
 
+def require_alike(here: Source, labelled: Sequence[Atoms]) -> None:
+    """Raise where new labels lie apart from the model as those it was trained on do not."""
+    known = [*here.train, *here.valid]
+    errors = errors_of(here.lead, [*known, *labelled], head=here.head, device=here.device)
+    apart = mixture.common_offset(errors, np.arange(len(known), len(errors)))
+    if apart is not None:
+        raise RetemperError(
+            f"The {len(labelled)} new labels lie {apart[0]:+.3g} eV/atom from what model and data expect.",
+            expected=f"as near as the new labels lie to each other (scatter {apart[1]:.2g} eV/atom)",
+            fix="label with the method, zero of energy and units of the data, put the files in place of these, then "
+            "`retemper round --resume`; acquire.verify: 0 takes labels untested",
+        )
+
+
 def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in MUTABLE}
 
@@ -79,6 +107,9 @@ def _begin(settings: Settings, root: Path, number: int, work: Path, labels: int)
     """Fix what the round is made with: copies of the weights, the seed, the number of labels."""
     found = source.of_project(settings, root)
     options = settings.acquire
+    for before in work.parent.glob("[0-9]*"):
+        if before.name < work.name:
+            shutil.rmtree(before)
     checked = None
     if options.verify and not label.is_manual(options.oracle):
         checked = label.verify(found.train, options, root)
@@ -165,6 +196,7 @@ def _finish(
 ) -> None:
     """The round's folder, whole or not at all; what the model expected is compared with what the oracle found."""
     here = source.of_plan(settings, root, plan, work)
+    by_hand = label.is_manual(settings.acquire.oracle)
     estimate = choose.estimator(here, settings.acquire)
     about = read_json(work / "chosen/chosen.json")
     held_out = Scale(about["calibration"]["alpha"], about["calibration"].get("floor", 0.0))
@@ -187,8 +219,10 @@ def _finish(
             "failed": [_entry(atoms) for atoms in failed],
         }
         content["identity"] = digest([entry["label"] for entry in content["labelled"]])
+        content["returned"] = manual.returned(root, plan["round"]) if by_hand else None
         write_json(folder / "round.json", content)
-    shutil.rmtree(work)
+    if not by_hand:  # labels by hand may be corrected later
+        shutil.rmtree(work)
     label.clean(root)
 
 

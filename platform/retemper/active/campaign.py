@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retemper import versioning
-from retemper.active import rounds, stopping
+from retemper.active import manual, rounds, stopping
 from retemper.active.acquire import acquire
 from retemper.active.lock import alone
 from retemper.errors import RetemperError
@@ -98,8 +98,8 @@ def unfinished(root: Path) -> int | None:
         return min(begun)
     if there:
         path = f"{rounds.FOLDER}/{rounds.name(there[-1])}.dvc"
-        noted = [entry["round"] for entry in read_history(root)["rounds"]]
-        if there[-1] not in noted or versioning.git(root, "status", "--porcelain", "--", path, str(HISTORY)):
+        noted = _noted(root, there[-1]) and not manual.corrected(root, there[-1])
+        if not noted or versioning.git(root, "status", "--porcelain", "--", path, str(HISTORY)):
             return there[-1]
     return None
 
@@ -122,9 +122,10 @@ def _reason(settings: Settings, root: Path, most: int, budget: int | None) -> st
 def _round(settings: Settings, root: Path, number: int, labels: int, partial: bool) -> None:
     folder = acquire(settings, root, number, labels=labels, partial=partial)
     relative = folder.relative_to(root)
-    if not folder.with_name(f"{folder.name}.dvc").is_file():
+    noted = _noted(root, number)
+    if not noted or not folder.with_name(f"{folder.name}.dvc").is_file():
         versioning.dvc(root, "add", "--quiet", str(relative))
-    if number not in [entry["round"] for entry in read_history(root)["rounds"]]:
+    if not noted:
         versioning.dvc(root, "repro")
         _note(settings, root, number)
     entry = next(entry for entry in read_history(root)["rounds"] if entry["round"] == number)
@@ -132,9 +133,17 @@ def _round(settings: Settings, root: Path, number: int, labels: int, partial: bo
     print(sentence(entry), flush=True)
 
 
+def _noted(root: Path, number: int) -> bool:
+    """Whether the results of a round are in the history, with the labels that it has now."""
+    identity = rounds.about(root, number).get("identity")
+    entries = [entry for entry in read_history(root)["rounds"] if entry["round"] == number]
+    return any(entry.get("identity", identity) == identity for entry in entries)
+
+
 def _note(settings: Settings, root: Path, number: int) -> None:
     content = read_history(root)
-    write_json(root / HISTORY, {"rounds": [*content["rounds"], entry(settings, root, number)], "stopped": None})
+    before = [entry for entry in content["rounds"] if entry["round"] != number]  # with labels since corrected
+    write_json(root / HISTORY, {"rounds": [*before, entry(settings, root, number)], "stopped": None})
 
 
 def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
@@ -146,6 +155,7 @@ def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
     verdict = results.verdict or {"candidates": {}, "champion": None}
     about = rounds.about(root, number) if number else {"labelled": [], "failed": [], "selector": None}
     counts = results.counts()
+    joined = next((e for e in (results.dataset or {}).get("rounds", []) if e["round"] == number), None)
     judged = verdict["candidates"].get(strategy, {"gates": []})
     outcomes = [{"metric": g["metric"], "rule": g["rule"], "passed": g["passed"]} for g in judged["gates"]]
     # a model that is as good as its forerunner is not better than it: such gates do not tell when to stop
@@ -158,6 +168,9 @@ def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
         "round": number,
         "labelled": len(about["labelled"]),
         "failed": len(about["failed"]),
+        "identity": about.get("identity"),
+        "used": 0 if joined is None else joined["train"] + joined["valid"],
+        "unused": {} if joined is None else joined.get("reasons", {}),
         "train": counts.get("train", 0),
         "valid": counts.get("valid", 0),
         "test": (results.dataset or {}).get("sets", {}).get("test", {}).get("hash"),
@@ -174,10 +187,18 @@ def message(settings: Settings, entry: dict[str, Any]) -> str:
     return f"Round {entry['round']} of {settings.system}: {sentence(entry)}"
 
 
+def used(entry: dict[str, Any]) -> str:
+    """How many labels of a round are in the training and validation sets, and why others are not."""
+    if entry.get("used", entry["labelled"]) == entry["labelled"]:
+        return f"{entry['labelled']} labels"
+    why = ", ".join(f"{kind} {number}" for kind, number in entry["unused"].items()) or "the round is left out"
+    return f"{entry['used']} of {entry['labelled']} labels used ({why})"
+
+
 def sentence(entry: dict[str, Any]) -> str:
     """A round in words."""
     error = entry["force_rmse"]
-    text = f"{entry['labelled']} labels, {entry['failed']} failed, {entry['train']} for training; {entry['strategy']}"
+    text = f"{used(entry)}, {entry['failed']} failed, {entry['train']} for training; {entry['strategy']}"
     if error is not None:
         text += f" {error['mean']:.1f} meV/A"
     held = [outcome["passed"] for outcome in entry["gates"]["outcomes"]]

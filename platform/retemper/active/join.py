@@ -21,6 +21,7 @@ from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError, unknown
 from retemper.files import sha256
 from retemper.labels import Mapped, map_labels, reject
+from retemper.manifest import reasons
 from retemper.settings import Dataset, Keys
 from retemper.store import Chain
 
@@ -94,6 +95,7 @@ def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | No
                 "read": len(mapped.frames) + len(mapped.rejected),
                 **placed,
                 "rejected": len(found.rejected) - before,
+                "reasons": reasons(found.rejected[before:]),
             }
         )
     return found

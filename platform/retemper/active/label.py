@@ -180,6 +180,17 @@ def clean(root: Path) -> None:
     shutil.rmtree(root / CACHE / "work", ignore_errors=True)
 
 
+def to_verify(train: Sequence[Atoms], number: int) -> list[Atoms]:
+    """Structures of the training set that are labelled again: of its smaller half, spread over the sizes."""
+    small = sorted(range(len(train)), key=lambda k: (len(train[k]), k))
+    return [train[small[k]] for k in np.unique(np.linspace(0, len(small) // 2, number).astype(int))] if number else []
+
+
+def bare(atoms: Atoms) -> Atoms:
+    """The structure with charge and spin, and nothing else that is known of it."""
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc, info=info_of(atoms))
+
+
 def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> dict[str, Any]:
     """Let the oracle label structures of the data again; labels that differ are refused.
 
@@ -196,10 +207,8 @@ def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> dict[str, An
     RetemperError
         The oracle fails on a structure of the data, or gives it another label.
     """
-    small = sorted(range(len(train)), key=lambda k: (len(train[k]), k))
-    chosen = [train[small[k]] for k in np.unique(np.linspace(0, len(small) // 2, options.verify).astype(int))]
-    bare = [Atoms(a.numbers, a.positions, cell=a.cell.array, pbc=a.pbc, info=info_of(a)) for a in chosen]
-    labelled, failed = label_all(bare, options, root, CHECKED)
+    chosen = to_verify(train, options.verify)
+    labelled, failed = label_all([bare(atoms) for atoms in chosen], options, root, CHECKED)
     shutil.rmtree(root / CHECKED)
     if failed:
         raise RetemperError(

@@ -1,8 +1,12 @@
-"""Labels that people make: structures are written out, and taken back with labels later."""
+"""Labels that people make: structures are written out, and taken back with labels later.
+
+Among them are some of the training set, which nothing marks: their labels are known, and one that comes back otherwise
+refuses all. What comes back is tested against the model's errors as well. A corrected file replaces what came before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -10,11 +14,12 @@ import numpy as np
 from ase import Atoms
 
 from retemper import charge
-from retemper.active.label import put
+from retemper.active import rounds
+from retemper.active.label import ENERGY_OFF, FORCE_OFF, bare, put
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
-from retemper.files import digest
-from retemper.frames import ENERGY, FORCES, STRESS, read_frames, structure_hash, write_frames
+from retemper.files import digest, sha256
+from retemper.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
 from retemper.labels import map_labels, reject
 from retemper.settings import Settings
 
@@ -25,24 +30,35 @@ GIVEN, BACK = "structures.extxyz", "labelled"  # labelled.extxyz, or labelled.* 
 
 
 def collect(
-    chosen: Sequence[Atoms], settings: Settings, root: Path, number: int, partial: bool
+    chosen: Sequence[Atoms],
+    settings: Settings,
+    root: Path,
+    number: int,
+    partial: bool,
+    known: Sequence[Atoms] = (),
 ) -> tuple[list[Atoms], list[Atoms]]:
     """Labels that came back for `chosen`; the first call writes the structures and ends with a message.
 
     Labels of a round that was begun anew since, with other structures, are put aside.
 
+    Parameters
+    ----------
+    known
+        Labelled structures that are given out among the others.
+
     Raises
     ------
     RetemperError
-        Labels are still to come, belong to other structures, or contradict each other.
+        Labels are still to come, belong to other structures, contradict each other, or are not those of `known`.
     """
     folder = root / FOLDER / f"{number:03d}"
-    _give(folder, chosen)
+    given = _mingled(chosen, known)
+    _give(folder, given)
     files = sorted(path for path in folder.glob(f"{BACK}*") if path.is_file())
     keys = settings.dataset.keys
     if not files:
         raise RetemperError(
-            f"{len(chosen)} structures of round {number} wait for your labels in {(folder / GIVEN).relative_to(root)}.",
+            f"{len(given)} structures of round {number} wait for your labels in {(folder / GIVEN).relative_to(root)}.",
             expected=f"{(folder / BACK).relative_to(root)}.extxyz (or .xml, .out, ...: what ASE reads), with energies "
             f"under {keys.energy!r} and forces under {keys.forces!r}, in {settings.dataset.energy_unit}",
             fix="label them in any order; then `retemper round --resume`",
@@ -54,28 +70,83 @@ def collect(
             raise RetemperError(
                 f"{path} has a structure without a usable label.", got=mapped.rejected[0].info["reason"]
             )
-        _match(chosen, mapped.frames, labels, path)
-    missing = [k for k in range(len(chosen)) if k not in labels]
+        _match(given, mapped.frames, labels, path)
+    if settings.acquire.verify:
+        _require_reproduced(given, known, labels)
+    missing = [k for k in range(len(given)) if k not in labels]
     if missing and not partial:
         raise RetemperError(
-            f"{len(missing)} of {len(chosen)} structures have no label yet.",
+            f"{len(missing)} of {len(given)} structures have no label yet.",
             got=f"labels of {len(labels)}; the first without is number {missing[0]} of {GIVEN}",
             fix="add the others; or `retemper round --resume --partial`, which records them as failed",
         )
     labelled, failed = [], []
-    for k, atoms in enumerate(chosen):
+    back = {id(given[k]): label for k, label in labels.items()}
+    for atoms in chosen:
         made = atoms.copy()
-        made.info["label"] = digest([structure_hash(atoms), "manual", settings.dataset.level_of_theory])
-        if k in labels:
-            found = labels[k]
-            labelled.append(put(made, found.info[ENERGY], found.arrays[FORCES], found.info.get(STRESS)))
+        label = back.get(id(atoms))
+        made.info["label"] = digest(
+            [structure_hash(atoms), "manual", settings.dataset.level_of_theory, _content(label)]
+        )
+        if label is not None:
+            labelled.append(put(made, label.info[ENERGY], label.arrays[FORCES], label.info.get(STRESS)))
         else:
             failed.append(reject(made, "no label came back"))
     return labelled, failed
 
 
+def returned(root: Path, number: int) -> str | None:
+    """Hash of the files that hold labels of a round; `None` without any."""
+    files = sorted(path for path in (root / FOLDER / f"{number:03d}").glob(f"{BACK}*") if path.is_file())
+    return digest([[path.name, sha256(path)] for path in files]) if files else None
+
+
+def corrected(root: Path, number: int) -> bool:
+    """Whether the labels that a round was made with were changed since."""
+    now, before = returned(root, number), rounds.about(root, number).get("returned")
+    return now is not None and before is not None and now != before
+
+
+def _mingled(chosen: Sequence[Atoms], known: Sequence[Atoms]) -> list[Atoms]:
+    """Both in an order that tells nothing, the same for the same structures."""
+    return sorted([*chosen, *known], key=structure_hash) if known else list(chosen)
+
+
+def _content(label: Atoms | None) -> str | None:
+    return None if label is None else labels_hash([label])
+
+
+def _require_reproduced(given: Sequence[Atoms], known: Sequence[Atoms], labels: Mapping[int, Atoms]) -> None:
+    """Raise where a label of a known structure did not come back, or came back otherwise."""
+    places = [next(k for k, atoms in enumerate(given) if atoms is one) for one in known]
+    missing = [k for k in places if k not in labels]
+    if missing:
+        raise RetemperError(
+            f"Structure {missing[0]} of {GIVEN} has no label yet, and is needed to verify the others.",
+            expected=f"labels of structures {', '.join(map(str, places))} among the others",
+            fix="label it as the others are; acquire.verify: 0 takes labels unverified",
+        )
+    off = [(labels[k].info[ENERGY] - given[k].info[ENERGY]) / len(given[k]) for k in places]
+    force = [float(np.sqrt(((labels[k].arrays[FORCES] - given[k].arrays[FORCES]) ** 2).mean())) for k in places]
+    bad = [i for i, k in enumerate(places) if abs(off[i]) > ENERGY_OFF or force[i] > FORCE_OFF]
+    if bad:
+        listed = "; ".join(
+            f"structure {places[i]} of {GIVEN} ({given[places[i]].symbols}): energy {off[i]:+.4g} eV/atom, "
+            f"forces {force[i]:.3g} eV/A RMS"
+            for i in bad
+        )
+        raise RetemperError(
+            f"{len(bad)} of {len(places)} structures whose labels are known came back with others: no label of the "
+            "round is taken.",
+            expected=f"within {ENERGY_OFF:g} eV/atom and {FORCE_OFF:g} eV/A of the data's labels",
+            got=listed,
+            fix="label all with the method, basis, zero of energy and units of the data, put the files in place of "
+            "these, then `retemper round --resume`; acquire.verify: 0 takes labels unverified",
+        )
+
+
 def _give(folder: Path, chosen: Sequence[Atoms]) -> None:
-    """Write `chosen` out unless they are there; other structures go, with labels to a folder of their own."""
+    """Write `chosen` out, with charge and spin alone, unless they are there; others go, with labels to a folder."""
     path = folder / GIVEN
     if path.is_file():
         if [structure_hash(atoms) for atoms in read_frames(path)] == [structure_hash(atoms) for atoms in chosen]:
@@ -84,7 +155,7 @@ def _give(folder: Path, chosen: Sequence[Atoms]) -> None:
             aside = next(a for k in count(1) if not (a := folder.with_name(f"{folder.name}-before-{k}")).exists())
             folder.rename(aside)
             print(f"round {int(folder.name)} chose other structures than before; labels of those are in {aside}")
-    write_frames(path, chosen)
+    write_frames(path, [bare(atoms) for atoms in chosen])
 
 
 def _match(chosen: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, Atoms], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from retemper import inference
+from retemper.active import rounds
 from retemper.errors import RetemperError, unknown
 from retemper.files import read_json
 from retemper.frames import is_isolated_atom, labels_hash, read_frames
@@ -73,12 +74,18 @@ def of_plan(settings: Settings, root: Path, plan: dict[str, Any], work: Path) ->
     """The same for a round that has begun: its own copies of the weights."""
     models = {int(seed): work / f"seed-{seed}.model" for seed in plan["models"]}
     found = _source(settings, root, plan["strategy"], plan["champion"], models, plan["lead"])
+    own = f"{rounds.FOLDER}/{rounds.name(plan['round'])}:"  # where the round is made anew, its labels are there already
+    found = replace(found, train=_without(own, found.train), valid=_without(own, found.valid))
     if found.data != plan["data"]:
         raise RetemperError(
             f"runs/dataset changed since round {plan['round']} began.",
             fix=f"delete {work.relative_to(root)} to begin the round anew (labels are kept)",
         )
     return found
+
+
+def _without(origin: str, frames: Sequence[Atoms]) -> list[Atoms]:
+    return [atoms for atoms in frames if not str(atoms.info.get("source", "")).startswith(origin)]
 
 
 def _source(

@@ -22,9 +22,13 @@ def show(root: Path, against: Path | None = None) -> str:
     if begun is not None:
         lines.append(f"round {begun} has begun and is not finished: retemper round --resume")
     lines.append(
-        f"{'round':>5s} {'labels':>6s} {'failed':>6s} {'train':>6s}  {'force RMSE, meV/A':22s} {'gates':>6s}  strategy"
+        f"{'round':>5s} {'labels':>6s} {'used':>6s} {'failed':>6s} {'train':>6s}  "
+        f"{'force RMSE, meV/A':22s} {'gates':>6s}  strategy"
     )
     lines += [row(entry) for entry in history["rounds"]]
+    for entry in history["rounds"]:
+        if entry.get("used", entry["labelled"]) < entry["labelled"]:
+            lines.append(f"round {entry['round']}: {campaign.used(entry)}")
     for number in rounds.numbers(root):
         about = rounds.about(root, number)
         name = about["settings"]["uncertainty"]["name"]
@@ -63,10 +67,11 @@ def row(entry: dict[str, Any]) -> str:
     error = entry["force_rmse"]
     text = "–" if error is None else f"{error['mean']:.1f} [{error['low']:.1f}, {error['high']:.1f}]"
     held = [outcome["passed"] for outcome in entry["gates"]["outcomes"]]
+    taken = entry.get("used", entry["labelled"])
     gates = f"{sum(held)}/{len(held)}" if held else "–"
     return (
-        f"{entry['round']:5d} {entry['labelled']:6d} {entry['failed']:6d} {entry['train']:6d}  {text:22s} {gates:>6s}"
-        f"  {entry['strategy']}{' (champion)' if entry['champion'] else ''}"
+        f"{entry['round']:5d} {entry['labelled']:6d} {taken:6d} {entry['failed']:6d} "
+        f"{entry['train']:6d}  {text:22s} {gates:>6s}  {entry['strategy']}{' (champion)' if entry['champion'] else ''}"
     )
 
 

@@ -63,6 +63,13 @@ def section(results: Results) -> Section:
     blocks += [Paragraph(text, "note") for text in _limits(results)]
     blocks += _against_foundation(results, metrics)
     blocks += [Paragraph(f"Not measured: {reason}", "note") for reason in sorted(reasons)]
+    against = {
+        f"{metric}: {found['against']}"
+        for measured in results.robustness.values()
+        for metric, found in measured["summary"].items()
+        if found.get("against")
+    }
+    blocks += [Paragraph(words, "note") for words in sorted(against)]
     return Section("Robustness", title, blocks)
 
 
@@ -73,6 +80,8 @@ def _cell(found: dict[str, Any] | None, best: bool) -> Cell:
     if found["low"] is not None:
         bounds = (number(found[side], found["mean"]) for side in ("low", "high"))
         small = f"{' – '.join(bounds)} ({found.get('groups', '?')})"
+    if found.get("against"):
+        small = f"{small or ''} ({found['against']})".strip()
     return Cell(number(found["mean"]), small, "best" if best else "")
 
 

@@ -114,7 +114,8 @@ def _context(options: argparse.Namespace, root: Path | None, settings: Settings 
         path = foundations.weights(named, root) if named else options.foundation
         changes["foundation"] = calculators.describe(str(path), name="foundation", head=named.head if named else None)
     if options.oracle:
-        changes["oracle"] = project.oracle_subject(options.oracle)
+        level = project.oracle_level(options.oracle, options.oracle_level)
+        changes |= {"oracle": project.oracle_subject(options.oracle), "oracle_level": level}
     if options.figures:
         changes["figures"] = Path(options.figures)
     if options.elements:

@@ -33,6 +33,8 @@ class Context:
     retention: list[Atoms] = field(default_factory=list)  # labelled structures of the pretraining domain
     free_atoms: dict[int, float] = field(default_factory=dict)  # reference energies of isolated atoms, eV
     oracle: Subject | None = None  # the reference method
+    oracle_level: str | None = None  # its level of theory; None: not known
+    target_level: str | None = None  # that of the data set
     foundation: Subject | None = None  # measure of forgetting
     other_heads: tuple[Subject, ...] = ()  # the same model with its other heads
     figures: Path | None = None  # folder of reference figures (S66, ice)
@@ -46,6 +48,18 @@ class Context:
     @property
     def symbols(self) -> list[str]:
         return [chemical_symbols[z] for z in self.elements]
+
+    @property
+    def against(self) -> str | None:
+        """What a number against the oracle says little of, where it is not at the data's level; `None` where it is."""
+        if self.target_level is None or self.oracle is None:
+            return None
+        if self.oracle_level is None:
+            return (
+                f"against an oracle whose level is not known (robustness.oracle_level); the data: {self.target_level}"
+            )
+        same = ["".join(level.split()).casefold() for level in (self.oracle_level, self.target_level)]
+        return None if same[0] == same[1] else f"against {self.oracle_level}, the data are at {self.target_level}"
 
     def of_known_elements(self, frames: Sequence[Atoms]) -> list[Atoms]:
         """Those of `frames` whose elements the model knows."""

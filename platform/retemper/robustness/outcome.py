@@ -43,6 +43,7 @@ class Found:
     grouped_by: str = ""  # what such a group is, in the plural
     details: dict[str, Any] = field(default_factory=dict)  # plain data
     reason: str | None = None
+    against: str | None = None  # where its reference is at another level of theory than the data
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(default_factory=dict)  # columns, rows
     failed: list[Atoms] = field(default_factory=list)  # structures to look at; info says what failed
     plots: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)  # table: x, y, lines by, style
@@ -63,6 +64,7 @@ class Found:
             "grouped_by": self.grouped_by,
             "can_show": units.can_show(self.units, info.direction) if units.is_share(self.units) else None,
             "reason": self.reason,
+            "against": self.against,
             "details": plain(self.details),
         }
 

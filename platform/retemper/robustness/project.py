@@ -24,6 +24,7 @@ from retemper.robustness.specification import PREFIX
 from retemper.settings import Settings
 
 SETS = ("train", "valid", "test")
+SAYING = ("retemper.xtb", "tblite.ase")  # modules of calculators that name their method
 FOLDER = Path("runs/robustness")
 
 
@@ -63,6 +64,15 @@ def oracle_subject(spec: str | None) -> Subject | None:
     return calculators.describe(spec, name="oracle")
 
 
+def oracle_level(spec: str | None, declared: str | None) -> str | None:
+    """Level of theory of the oracle: as declared, or as tblite's calculators say; `None` where none does."""
+    if declared is not None or spec is None:
+        return declared
+    if not spec.startswith(tuple(f"{PREFIX}{module}:" for module in SAYING)):
+        return None
+    return str(calculators.create(spec.removeprefix(PREFIX)).parameters["method"])
+
+
 def heads_of(subject: Subject) -> tuple[Subject, ...]:
     """The same model with each of its other heads."""
     if subject.kind != "mace":
@@ -91,6 +101,8 @@ def context(settings: Settings, root: Path) -> Context:
         retention=molecules(read_frames(root / source)) if source else [],
         free_atoms={int(atoms.numbers[0]): float(atoms.info[ENERGY]) for atoms in free},
         oracle=oracle_subject(own.oracle),
+        oracle_level=oracle_level(own.oracle, own.oracle_level),
+        target_level=settings.dataset.level_of_theory,
         foundation=foundation,
         figures=root / own.figures if own.figures else None,
         temperature=own.temperature,
@@ -158,5 +170,6 @@ def summary(seeds: dict[str, Any]) -> dict[str, Any]:
             "groups": min(part["groups"] for part in parts),  # the same ones for every seed
             "grouped_by": parts[0]["grouped_by"],
             "can_show": parts[0]["can_show"],
+            "against": parts[0].get("against"),
         }
     return found

@@ -72,7 +72,10 @@ def evaluate(
     computed = iter(engine.run(tasks, workers=workers, cache=cache, ray=ray))
     for name, plan in plans.items():
         own = list(itertools.islice(computed, len(plan)))
-        results[name] = modules[name].INFO, modules[name].measure(context, own)
+        found = modules[name].measure(context, own)
+        if context.oracle is not None and any(task.subject == context.oracle for task in plan):
+            found = replace(found, against=context.against)
+        results[name] = modules[name].INFO, found
     results = {name: results[name] for name in names}
     identities = {name: identity(modules[name], context, plan) for name, plan in plans.items()}
     seconds = time.monotonic() - began
@@ -97,6 +100,7 @@ def table(content: dict[str, Any]) -> str:
         lines.append(
             f"{name:12s} {found['value']:10.4g} {found['unit']:10s} {interval:20s} "
             f"score {found['score']:.2f}   n {found['n']}{_groups(found)}"
+            + (f"   {found['against']}" if found.get("against") else "")
         )
     return "\n".join(lines)
 

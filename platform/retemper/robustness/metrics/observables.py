@@ -38,6 +38,10 @@ SIZES: dict[str, dict[str, Any]] = {
 USES = ("level", "seed", "oracle", "figures")
 KCAL = units.kcal / units.mol  # eV
 S66, ICE, PATH = "s66.extxyz", "dmc_ice13.extxyz", "path.extxyz"
+REFERENCES = {
+    "S66": "CCSD(T)/CBS",
+    "ice": "diffusion Monte Carlo",
+}  # levels, whatever that of the data; else the oracle's
 CASES = {  # what each needs
     "s66": f"binding energies, {S66} in the figures' folder",
     "ice": f"lattice energies and volumes, {ICE} in the figures' folder",
@@ -165,6 +169,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     interval = found.interval(two_sided(0.95))
     cases = {
         kind: {
+            "reference": REFERENCES.get(kind.split()[0], context.oracle_level or "the oracle"),
             "n": len(pairs),
             "mae": float(np.abs(pairs[:, 0] - pairs[:, 1]).mean()),
             "mean_reference": float(pairs[:, 1].mean()),

@@ -1,0 +1,358 @@
+"""Labels of more than one level of theory, or mended by hand: found in what a model's errors leave unexplained.
+
+The errors of a model's energies on labelled frames are no noise: they follow composition, charge and environment. What
+a robust ridge regression on these explains is no reason for suspicion. What is left has one mode, a few meV/atom wide,
+where all labels are of one kind. An offset that some frames have and others like them have not is a second mode, or a
+step in the order of a file, or differs from file to file.
+
+A level that goes along with composition or structure (every crystal by one functional, every molecule by another) is
+explained by them: no test of the labels can tell it from the model's own error.
+
+References
+----------
+Leave-one-out residuals of ridge regression: G. H. Golub, M. Heath, G. Wahba, Technometrics 21, 215 (1979), eq. 1.3.
+Weights: P. J. Huber, Ann. Math. Stat. 35, 73 (1964). Two normal distributions against one, and their separation:
+K. M. Ashman, C. M. Bird, S. E. Zepf, Astron. J. 108, 2348 (1994).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+Array = np.ndarray
+Kind = Literal["second mode", "file", "step", "odd structures", "odd frames"]
+FEWEST = 30  # frames that a test needs
+MOST = 5_000  # frames that are tested, spread evenly over larger sets
+LEAST_OFFSET = 0.01  # eV/atom: smaller ones are left to the model
+SEPARATION = 5.0  # scatters between two modes; below, heavy tails look alike
+STEP = 3.0  # scatters between files, and between the parts of a file
+GAIN = 30.0  # of the Bayesian information criterion, by a second mode
+COARSE = 8.0, 0.05  # the same, and eV/atom, where composition and charge alone explain
+FEWEST_ODD = 4  # frames of a second mode; fewer are odd frames, not a level of theory
+FEWEST_PART = 10  # frames of a file, or of a part of it, that are compared with others
+APART = 0.05  # eV/atom: offset of new labels that are taken for wrong
+ODD = 10.0  # scatters from where a frame is called odd
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Energies of labelled frames against a model's; n frames of more than one atom."""
+
+    per_atom: Array  # [n] eV/atom, label minus prediction
+    shares: Array  # [n, n_elements] share of each element
+    atoms: Array  # [n] number of atoms
+    features: Array  # [n, n_features] mean descriptors
+    states: Sequence[str]  # n: charge and spin, in words
+    forces: Array  # [n] eV/A, RMS error of the forces
+    sources: Sequence[str]  # n: file:index
+
+    def __len__(self) -> int:
+        return len(self.per_atom)
+
+    @property
+    def files(self) -> Array:
+        """[n] names of the files."""
+        return np.array([source.rpartition(":")[0] for source in self.sources], dtype=object)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Frames whose labels have an offset that nothing explains."""
+
+    kind: Kind
+    frames: Array  # indices
+    of: int  # frames that they were compared with, themselves included
+    offset: float  # eV/atom
+    separation: float  # in scatters
+    where: str  # in words
+
+    @property
+    def stops(self) -> bool:
+        """Whether this is a mixture; what may be the model's fault is only told."""
+        return not self.kind.startswith("odd")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "kind": self.kind,
+            "frames": len(self.frames),
+            "of": self.of,
+            "offset": self.offset,
+            "separation": self.separation,
+            "where": self.where,
+        }
+
+    def sentence(self) -> str:
+        """In words."""
+        return (
+            f"{self.kind}: {len(self.frames)} of {self.of} frames lie {1000 * self.offset:+.3g} meV/atom from the "
+            f"others, {self.separation:.1f} times the scatter ({self.where})"
+        )
+
+
+def scatter(values: Array) -> float:
+    """Standard deviation of normal `values`, from the median absolute deviation."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values)))) if len(values) else 0.0
+
+
+# ------------------------------------------------------------------ what composition and structure explain
+
+
+def unexplained(errors: Errors, structure: bool = True) -> Array:
+    """Errors [n], eV/atom, less what all other frames tell of them by composition, charge and, if asked, descriptors.
+
+    Ridge regression with Huber's weights; its strength is the one with the smallest scatter of the leave-one-out
+    residuals, which are returned about their median. An energy's error grows with the root of the number of atoms:
+    residuals per atom are scaled by the root of that number over its median, so that all frames have one scatter.
+    """
+    columns, y = _columns(errors, structure), errors.per_atom
+    scale = np.sqrt(errors.atoms / np.median(errors.atoms))
+
+    def rest(weights: Array, strength: float) -> Array:
+        left = scale * _left_out(columns, y, weights * scale**2, strength)
+        return np.asarray(left - np.median(left))
+
+    trials = len(y) * 10.0 ** np.arange(-7, 1)
+    weights: Array = np.ones(len(y))
+    strength, found = 0.0, y
+    for round_ in range(6):
+        if round_ < 2:
+            strength = float(min(trials, key=lambda s: scatter(rest(weights, s))))
+        found = rest(weights, strength)
+        weights = 1 / np.maximum(1.0, np.abs(found) / max(scatter(found), 1e-9) / 1.5)
+    return found
+
+
+def _columns(errors: Errors, structure: bool) -> Array:
+    """Principal components [n, k] of all that may explain an error, each quantity with unit variance.
+
+    At most a third as many as frames: more would explain anything.
+    """
+    names = sorted(set(errors.states))
+    state = np.array([[name == other for other in names] for name in errors.states], dtype=float)
+    features = errors.features.astype(float) if structure else np.empty((len(errors), 0))
+    every = np.hstack([errors.shares, state / errors.atoms[:, None], features])
+    every = every - every.mean(axis=0)
+    width = every.std(axis=0)
+    every = np.asarray(every[:, width > 1e-8] / width[width > 1e-8])
+    if not every.shape[1]:
+        return every
+    left, singular, _ = np.linalg.svd(every, full_matrices=False)
+    kept = (singular > 1e-6 * singular[0]) & (np.arange(len(singular)) < len(every) / 3)
+    return np.asarray(left[:, kept] * singular[kept])
+
+
+def _left_out(columns: Array, y: Array, weights: Array, strength: float) -> Array:
+    """Leave-one-out residuals [n] of weighted ridge regression with a free constant."""
+    total = weights.sum()
+    centred = columns - weights @ columns / total
+    rest = y - weights @ y / total
+    normal = (centred * weights[:, None]).T @ centred
+    normal.flat[:: len(normal) + 1] += strength
+    inverse = np.linalg.solve(normal, centred.T)
+    leverage = weights * (np.einsum("ij,ji->i", centred, inverse) + 1 / total)
+    return np.asarray((rest - centred @ (inverse @ (weights * rest))) / np.maximum(1 - leverage, 0.05))
+
+
+# ------------------------------------------------------------------ the tests
+
+
+def examine(errors: Errors, rest: Array | None = None) -> list[Finding]:
+    """What speaks against labels of one kind, in the plainest words; empty where nothing does.
+
+    Files that differ are named before a step in one, a step before a second mode, and that before odd frames.
+
+    Raises
+    ------
+    ValueError
+        Fewer than `FEWEST` frames.
+    """
+    if len(errors) < FEWEST:
+        raise ValueError(f"{len(errors)} frames are too few to be tested")
+    rest = unexplained(errors) if rest is None else rest
+    for test in (_of_files, _steps, _second_mode, _odd):
+        if found := test(rest, errors):
+            return found
+    return []
+
+
+def common_offset(errors: Errors, new: Array) -> tuple[float, float] | None:
+    """Median offset and scatter (eV/atom) of `new` frames that lie together and apart from all others; else `None`.
+
+    What a model does not know it misses now up, now down: new structures scatter as far as they lie off. The offset is
+    sought in the errors themselves and in what composition and structure leave of them.
+    """
+    others = np.setdiff1d(np.arange(len(errors)), new)
+    if not len(new) or len(others) < FEWEST_PART:
+        return None
+    for values in (errors.per_atom, unexplained(errors)):
+        offset = float(np.median(values[new]) - np.median(values[others]))
+        width = max(scatter(values[new]), scatter(values[others]))
+        if (
+            abs(offset) > max(APART, SEPARATION * width)
+            and (np.sign(values[new] - np.median(values[others])) == np.sign(offset)).all()
+        ):
+            return offset, width
+    return None
+
+
+def _second_mode(rest: Array, errors: Errors) -> list[Finding]:
+    """Two normal distributions of one width against one, with descriptors and without.
+
+    Descriptors explain more, but many of them can follow a large offset of many frames as well.
+    """
+    return _modes(rest, errors, True, SEPARATION, LEAST_OFFSET) or _modes(
+        unexplained(errors, structure=False), errors, False, *COARSE
+    )
+
+
+def _modes(rest: Array, errors: Errors, structure: bool, separation: float, least: float) -> list[Finding]:
+    """What explains the errors is fitted anew with the two modes in place, until these stay."""
+    gain, centres, width, second = two_modes(rest)
+    for _ in range(5):
+        if gain < 0:
+            return []
+        before = second
+        rest = _refitted(errors, np.flatnonzero(second), float(centres[1] - centres[0]), structure)
+        gain, centres, width, second = two_modes(rest)
+        if (before == second).all():
+            break
+    offset = float(centres[1] - centres[0])
+    few = np.flatnonzero(second)
+    if gain < GAIN or len(few) < max(FEWEST_ODD, 0.01 * len(rest)):
+        return []
+    if abs(offset) < max(least, separation * width * float(np.median(_unknown(errors)[few]))):
+        return []
+    alike = _alike(few, errors)
+    kind: Kind = "second mode" if alike >= max(FEWEST_ODD, len(few) / 2) else "odd structures"
+    return [Finding(kind, few, len(rest), offset, abs(offset) / width, _where(few, errors))]
+
+
+def _refitted(errors: Errors, frames: Array, offset: float, structure: bool = True) -> Array:
+    """Unexplained errors [n] with the offset of some `frames` left out of what is explained."""
+    moved = np.zeros(len(errors))
+    moved[frames] = offset
+    scale = np.sqrt(errors.atoms / np.median(errors.atoms))
+    return unexplained(replace(errors, per_atom=errors.per_atom - moved / scale), structure) + moved
+
+
+def _unknown(errors: Errors) -> Array:
+    """How much less than the others the model knows each frame [n], by its forces; at least 1."""
+    return np.maximum(1.0, errors.forces / max(float(np.median(errors.forces)), 1e-9))
+
+
+def _alike(frames: Array, errors: Errors) -> int:
+    """How many of `frames` have a composition that other frames have too."""
+    ratios = [row.tobytes() for row in errors.shares.round(6)]
+    others = Counter(ratios)
+    others.subtract(ratios[k] for k in frames)
+    return sum(others[ratios[k]] > 0 for k in frames)
+
+
+def two_modes(values: Array, rounds: int = 100) -> tuple[float, Array, float, Array]:
+    """Two normal distributions of one width, by expectation maximisation from several starts.
+
+    Returns
+    -------
+    gain
+        Of the Bayesian information criterion over one distribution; positive: two are better.
+    centres
+        [2] of the larger and the smaller one.
+    width
+        Standard deviation within.
+    second
+        [n] booleans: the frames of the smaller one.
+    """
+    n = len(values)
+    alone = -n * np.log(max(values.std(), 1e-12)) - n / 2
+    best: tuple[float, Array, float, Array] | None = None
+    for cut in np.quantile(values, [0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99]):
+        low = values <= cut
+        if not 0 < low.sum() < n:
+            continue
+        share = np.array([low.mean(), 1 - low.mean()])
+        centre = np.array([values[low].mean(), values[~low].mean()])
+        width = max(float(np.sqrt(((values[:, None] - centre) ** 2).min(axis=1).mean())), 1e-9)
+        for _ in range(rounds):
+            exponent = np.log(share) - 0.5 * ((values[:, None] - centre) / width) ** 2 - np.log(width)
+            top = exponent.max(axis=1, keepdims=True)
+            belongs = np.exp(exponent - top)
+            total = belongs.sum(axis=1, keepdims=True)
+            belongs /= total
+            share = belongs.mean(axis=0) + 1e-12
+            centre = (belongs * values[:, None]).sum(axis=0) / (n * share)
+            width = max(float(np.sqrt((belongs * (values[:, None] - centre) ** 2).sum() / n)), 1e-9)
+        likelihood = float((np.log(total) + top).sum())
+        if best is None or likelihood > best[0]:
+            best = likelihood, centre, width, belongs.argmax(axis=1)
+    if best is None:
+        return 0.0, np.zeros(2), 1.0, np.zeros(n, dtype=bool)
+    likelihood, centre, width, member = best
+    minor = int(np.bincount(member, minlength=2).argmin())
+    gain = 2 * (likelihood - alone) - 2 * np.log(n)  # two parameters more: a centre and a share
+    return float(gain), centre[[1 - minor, minor]], width, member == minor
+
+
+def _of_files(rest: Array, errors: Errors) -> list[Finding]:
+    """Files whose median differs from that of all others."""
+    names, found = errors.files, []
+    for name in dict.fromkeys(names):
+        own = names == name
+        if min(own.sum(), (~own).sum()) < FEWEST_PART:
+            continue
+        offset, width = _apart(rest[own], rest[~own])
+        if abs(offset) > max(LEAST_OFFSET, STEP * width):
+            number = len(rest)
+            found.append(Finding("file", np.flatnonzero(own), number, offset, abs(offset) / width, str(name)))
+    return found
+
+
+def _steps(rest: Array, errors: Errors) -> list[Finding]:
+    """Files in whose order the errors step up or down once."""
+    names, found = errors.files, []
+    place = np.array([int(source.rpartition(":")[2]) for source in errors.sources])
+    for name in dict.fromkeys(names):
+        own = np.flatnonzero(names == name)
+        own = own[np.argsort(place[own], kind="stable")]
+        n = len(own)
+        if n < 2 * FEWEST_PART:
+            continue
+        cut = np.arange(FEWEST_PART, n - FEWEST_PART + 1)
+        total = np.cumsum(rest[own])
+        difference = total[cut - 1] / cut - (total[-1] - total[cut - 1]) / (n - cut)
+        best = int(cut[np.argmax(np.abs(difference) * np.sqrt(cut * (n - cut)))])
+        offset, width = _apart(rest[own[best:]], rest[own[:best]])
+        if abs(offset) > STEP / 2 * width:  # what explains the errors was fitted to the step as well
+            fitted = _refitted(errors, own[best:], offset)
+            offset, width = _apart(fitted[own[best:]], fitted[own[:best]])
+        if abs(offset) > max(LEAST_OFFSET, STEP * width):
+            where = f"from {errors.sources[own[best]]} on"
+            found.append(Finding("step", own[best:], n, offset, abs(offset) / width, where))
+    return found
+
+
+def _apart(first: Array, second: Array) -> tuple[float, float]:
+    """Difference of two medians, and the larger of the scatters within."""
+    return float(np.median(first) - np.median(second)), max(scatter(first), scatter(second), 1e-9)
+
+
+def _odd(rest: Array, errors: Errors) -> list[Finding]:
+    """Frames far off, compared with how well the model knows them by their forces."""
+    width = max(scatter(rest), 1e-9)
+    odd = np.flatnonzero(np.abs(rest) > _unknown(errors) * max(LEAST_OFFSET, ODD * width))
+    if not len(odd):
+        return []
+    offset = float(np.median(rest[odd]))
+    return [Finding("odd frames", odd, len(rest), offset, abs(offset) / width, _where(odd, errors))]
+
+
+def _where(frames: Array, errors: Errors) -> str:
+    """Files of frames, with counts, and the first few."""
+    counts = Counter(errors.files[frames])
+    files = ", ".join(f"{number} in {name}" for name, number in counts.most_common(3))
+    return f"{files}; such as {', '.join(errors.sources[k] for k in frames[:4])}"
