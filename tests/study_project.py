@@ -80,7 +80,7 @@ def write_result(run: Run, force: float = 50.0, seconds: float = 10.0, **more: A
         "counts": {"rss": 48},
         "unmeasured": {},
         "e0s": {"error": 12.5, "rank": 3, "elements": 4, "open": ["Na", "Cl"]},
-        "structures": {"train": 8, "valid": 3, "test": 5, "isolated": 0, "rejected": 1},
+        "structures": {"train": 8, "valid": 3, "test": 5, "isolated": 0, "unused": 0, "rejected": 1},
         "elements": ["H", "O"],
         "training": {
             "key": "0" * 16,

@@ -177,8 +177,8 @@ def _finish(
             shutil.copy2(work / "chosen" / name, folder / name)
         if settings.finetune.start == "last-round":
             shutil.copy2(here.lead, folder / rounds.MODEL)
-            own = {structure_hash(atoms) for atoms in here.train}
-            write_json(folder / rounds.SEEN, sorted(own | rounds.seen(root)))
+            trained = {structure_hash(atoms): _bare(atoms) for atoms in [*rounds.seen(root), *here.train]}
+            write_frames(folder / rounds.SEEN, trained.values())
         content = {
             **plan,
             **about,
@@ -190,6 +190,12 @@ def _finish(
         write_json(folder / "round.json", content)
     shutil.rmtree(work)
     label.clean(root)
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    """A structure with its group and source, without labels."""
+    info = {key: atoms.info[key] for key in ("group", "source") if key in atoms.info}
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=info)
 
 
 def _entry(atoms: Atoms) -> dict[str, Any]:

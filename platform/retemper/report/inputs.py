@@ -56,6 +56,9 @@ def data(results: Results) -> Section:
         facts.append(
             f"Split by whole groups ({grouping['rule']}; {grouping['groups']} groups): near copies stay in one set."
         )
+    if manifest["unused"]:
+        reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest["unused"].items())
+        facts.append(f"Sound and not used: {reasons}. They are in `runs/dataset/unused.extxyz`.")
     if manifest["rejected"]:
         reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest["rejected"].items())
         facts.append(f"Rejected: {reasons}. The structures with their reasons are in `runs/dataset/rejected.extxyz`.")
