@@ -303,6 +303,17 @@ def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
             "open_ratios": ["H : O = 2 : 1"] if deficient else [],
             "condition_number": 12.5,
             "error_per_atom": error,
+            "new_compositions": 52.0,
+            "evidence": {
+                chemical_symbols[z]: {
+                    "rests_on": "frames and foundation" if chemical_symbols[z] in deficient else "frames",
+                    "clusters": 6.0,
+                    "standard_error": None if chemical_symbols[z] in deficient else 0.05,
+                    "off_free_atom": None,
+                }
+                for z in numbers
+            },
+            "left_out": {"of another charge than most": 1, "odd, and weigh less": 0},
             "candidates": candidates,
         },
     )

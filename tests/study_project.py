@@ -18,7 +18,7 @@ from retemper.study.spec import Study
 
 BASE: dict[str, Any] = {
     "dataset": {"valid": 0.2, "test": 0.3, "energy_window": 1e4},
-    "e0s": {"force": True},
+    "e0s": {"force": True, "max_error": 1000.0},
     "replay": {"number": 6, "valid": 3, "select": "random"},
     "finetune": {"epochs": 3, "batch_size": 4, "dtype": "float64"},
     "evaluate": {"confidence": 0.9},

@@ -31,7 +31,9 @@ def describe(
     """
     dataset = settings.dataset
     described = {name: describe_set(frames) for name, frames in sets.items()}
-    symbols = {symbol for name, one in described.items() if name not in ("rejected", "unused") for symbol in one["elements"]}
+    symbols = {
+        symbol for name, one in described.items() if name not in ("rejected", "unused") for symbol in one["elements"]
+    }
     return {
         "system": settings.system,
         "sets": described,
