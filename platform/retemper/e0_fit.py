@@ -182,7 +182,7 @@ def _weigh(counts: Array, target: Array) -> tuple[Array, float]:
 
 
 def _against_atoms(counts: Array, target: Array, held: Array, atoms: Array) -> Array:
-    """Frames [m] (booleans) among `held` whose direction is at odds with the free atoms; none where these are silent."""
+    """Frames [m] (booleans) among `held` that are at odds with the free atoms; none where these are silent."""
     none = np.zeros(len(counts), dtype=bool)
     known = ~np.isnan(atoms)
     if not held.any() or not known.any():

@@ -73,12 +73,12 @@ class Problem:
     @cached_property
     def clusters(self) -> np.ndarray:
         """[m] numbers of clusters: frames that share a composition or a group."""
-        return e0_fit.clusters(self.counts, self.groups)
+        return np.asarray(e0_fit.clusters(self.counts, self.groups))
 
     @cached_property
     def deciding(self) -> np.ndarray:
         """[m] booleans: frames of the commonest charge."""
-        return np.ones(len(self.counts), dtype=bool) if self.charge is None else e0_fit.commonest(self.charge)
+        return e0_fit.commonest(np.zeros(len(self.counts)) if self.charge is None else self.charge)
 
     @cached_property
     def fit(self) -> e0_fit.Fit:

@@ -222,7 +222,8 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
     Raises
     ------
     RetemperError
-        A retention structure that was trained on (or one within ``dataset.near_duplicate`` of it, or of its group), a model or label that is missing, an output
+        A retention structure that was trained on (or one within ``dataset.near_duplicate`` of it; of
+        replayed ones also one of their groups), a model or label that is missing, an output
         that is not finite.
     """
     here = context(settings, root)

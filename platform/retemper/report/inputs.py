@@ -161,8 +161,8 @@ def e0s(results: Results) -> Section:
     new = doctor["new_compositions"]
     blocks.append(
         Paragraph(
-            "With each atom of an element more or less an energy changes by that element's standard error; an atom that "
-            "leaves a structure is wrong by the last column."
+            "With each atom of an element more or less an energy is off by that element's standard error; an atom "
+            "that leaves a structure is wrong by the last column."
             + ("" if new is None else f" On compositions left out of the fit: {number(new)} meV/atom (RMSE)."),
             "note",
         )
