@@ -1,4 +1,4 @@
-"""What E0s rest on: which directions of the compositions are determined, by what, and how well; in words and numbers."""
+"""What E0s rest on: which directions of the compositions are determined, by what, and how well."""
 
 from __future__ import annotations
 

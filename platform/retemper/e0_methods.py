@@ -68,7 +68,7 @@ class Problem:
     @cached_property
     def atoms(self) -> np.ndarray:
         """[n] eV: what free atoms say of the correction of the foundation's E0s; NaN where there is none."""
-        return np.array([self.isolated.get(z, np.nan) for z in self.numbers]) - self.own
+        return np.asarray(np.array([self.isolated.get(z, np.nan) for z in self.numbers]) - self.own)
 
     @cached_property
     def clusters(self) -> np.ndarray:

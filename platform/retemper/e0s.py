@@ -222,9 +222,9 @@ def table(result: dict[str, Any]) -> str:
     lines.append(f"{'what they rest on':<46}{'compositions':>14}{'error, eV':>14}{'off atom, eV':>14}")
     for symbol, known in result["evidence"].items():
         error, off = known["standard_error"], known["off_free_atom"]
-        numbers = ("open" if error is None else f"{error:.3f}", "" if off is None else f"{off:.3f}")
+        last = ("open" if error is None else f"{error:.3f}", "" if off is None else f"{off:.3f}")
         start = f"  {symbol:<4}{known['rests_on']:<40}{known['clusters']:14.1f}"
-        lines.append((start + "".join(f"{text:>14}" for text in numbers)).rstrip())
+        lines.append((start + "".join(f"{text:>14}" for text in last)).rstrip())
     if result["new_compositions"] is not None:
         lines.append(f"compositions left out of the fit: {result['new_compositions']:.1f} meV/atom (RMSE)")
     lines.append(
