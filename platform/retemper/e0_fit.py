@@ -24,6 +24,7 @@ CONTRADICTS = 4.0  # standard deviations between free atoms and a direction that
 FEW, SHARE = 5, 0.1  # a direction is held by few: fewer clusters, and a smaller share of the frames
 TYPICAL = 0.05  # eV/atom; a foundation's error where no frame is left to tell it
 SEEN = 0.1  # length of a direction's components on elements with a free atom, from which these settle it
+ALIKE = 0.1  # part by which directions differ that are taken for one
 LEAST_SCALE = 1e-4  # eV/atom; no scatter is taken for smaller
 
 
@@ -134,10 +135,14 @@ def settle(found: Fit, atoms: Array, limit: float) -> tuple[Array, Array]:
 
 def left_open(found: Fit, has_atom: Array, limit: float) -> Array:
     """Directions [n, k] that frames do not see, know worse than `limit` or hold by few, and no free atom settles."""
-    weak = np.hstack([found.unseen, found.poor(limit)[0], found.few])
-    if not weak.shape[1]:
-        return weak
-    basis = orth(weak)
+    return unsettled(np.hstack([found.unseen, found.poor(limit)[0], found.few]), has_atom)
+
+
+def unsettled(directions: Array, has_atom: Array) -> Array:
+    """Orthonormal directions [n, k] among `directions` [n, any] that no free atom settles ([n] booleans)."""
+    if not directions.shape[1]:
+        return directions
+    basis = orth(directions, rcond=ALIKE)
     _, length, vectors = np.linalg.svd(basis[has_atom], full_matrices=True)
     return np.asarray(basis @ vectors[int((length > SEEN).sum()) :].T)
 
@@ -158,7 +163,7 @@ def few_held(counts: Array, cluster: Array) -> tuple[Array, Array]:
                 directions.append(orth(basis - unseen @ (unseen.T @ basis), rcond=1e-6))
                 held |= behind
     every = np.hstack(directions)
-    return held, orth(every, rcond=1e-6) if every.shape[1] else every
+    return held, orth(every, rcond=ALIKE) if every.shape[1] else every
 
 
 def _support(counts: Array, cluster: Array) -> tuple[Array, Array]:
