@@ -32,8 +32,7 @@ from retemper.frames import (
     write_frames,
 )
 from retemper.settings import Replay
-from retemper.splits import leaks
-from retemper.store import Chain
+from retemper.splits import leaks, uncharged
 
 NEAR = 1e-3  # A; the default of dataset.near_duplicate
 
@@ -140,7 +139,7 @@ def _candidates(
 
     known = set(inference.elements(model))
     own = len(target)
-    taken = {j - own for i, j in near_pairs(Chain([target, pool]), tolerance) if i < own <= j}
+    taken = {j - own for i, j in near_pairs([*uncharged(target), *uncharged(pool)], tolerance) if i < own <= j}
     left_out = dict.fromkeys(
         ("isolated atom", "repeated", "element unknown to the foundation", "in the target's data"), 0
     )
