@@ -18,6 +18,7 @@ from retemper.files import atomic_folder, digest, read_json, sha256, write_json
 from retemper.frames import FORCES, read_frames, structure_hash, write_frames
 from retemper.lineage import git_commit, versions
 from retemper.settings import Settings
+from retemper.splits import uncharged
 
 UNPHYSICAL = 200  # kept of a round
 MUTABLE = {"timeout", "retries", "workers", "ray", "verify", "stop"}  # settings that may change within a round
@@ -177,7 +178,7 @@ def _finish(
             shutil.copy2(work / "chosen" / name, folder / name)
         if settings.finetune.start == "last-round":
             shutil.copy2(here.lead, folder / rounds.MODEL)
-            trained = {structure_hash(atoms): _bare(atoms) for atoms in [*rounds.seen(root), *here.train]}
+            trained = {structure_hash(atoms): atoms for atoms in uncharged([*rounds.seen(root), *here.train])}
             write_frames(folder / rounds.SEEN, trained.values())
         content = {
             **plan,
@@ -190,12 +191,6 @@ def _finish(
         write_json(folder / "round.json", content)
     shutil.rmtree(work)
     label.clean(root)
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    """A structure with its group and source, without labels."""
-    info = {key: atoms.info[key] for key in ("group", "source") if key in atoms.info}
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=info)
 
 
 def _entry(atoms: Atoms) -> dict[str, Any]:
