@@ -73,7 +73,10 @@ def settings(file: Path) -> Settings:
     """One file, one epoch, from the disk whatever the size."""
     dataset = {"files": [str(file)], "level_of_theory": "Morse", "group": "group", "keys": {"stress": None}}
     content = {"system": "large", "foundation": "mini", "strategies": ["naive"], "seeds": [1], "dataset": dataset}
-    content |= {"e0s": {"force": True}, "finetune": {"epochs": 1, "batch_size": BATCH, "disk_above": 0}}
+    content |= {
+        "e0s": {"force": True, "max_error": 1000.0},
+        "finetune": {"epochs": 1, "batch_size": BATCH, "disk_above": 0},
+    }
     return Settings.model_validate(content)
 
 

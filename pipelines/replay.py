@@ -28,6 +28,7 @@ def main() -> None:
         target=target,
         root=root,
         device=settings.finetune.device,
+        tolerance=settings.dataset.near_duplicate,
     )
 
 

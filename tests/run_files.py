@@ -264,7 +264,7 @@ def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
     pseudolabel = {"foundation": "tiny", "dtype": "float64", "train": labelled, "valid": labelled}
     write_json(root / "runs/pseudolabel/manifest.json", pseudolabel)
     sets: dict[str, dict[str, Any]] = {}
-    for name, frames in {"train": 40, "valid": 6, "test": 8, "isolated": 0, "rejected": 3}.items():
+    for name, frames in {"train": 40, "valid": 6, "test": 8, "isolated": 0, "unused": 2, "rejected": 3}.items():
         sets[name] = {"frames": frames, "atoms": 7 * frames, "groups": frames // 2, "with_stress": 0}
         if frames:
             sets[name] |= {"energy_per_atom": {"min": -14.4, "max": -14.2}, "force": {"rms": 1.02, "max": 3.9}}
@@ -273,6 +273,7 @@ def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
         {
             "system": "salt",
             "sets": sets,
+            "unused": {"beyond dataset.max_train": 2},
             "rejected": {"duplicate": 2, "dataset.max_force": 1},
             "elements": ["H", "Na", "O"],
             "sources": [{"file": "data/raw/salt.extxyz", "sha256": "0" * 64, "bytes": 1000}],
@@ -307,6 +308,17 @@ def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
             "open_ratios": ["H : O = 2 : 1"] if deficient else [],
             "condition_number": 12.5,
             "error_per_atom": error,
+            "new_compositions": 52.0,
+            "evidence": {
+                chemical_symbols[z]: {
+                    "rests_on": "frames and foundation" if chemical_symbols[z] in deficient else "frames",
+                    "clusters": 6.0,
+                    "standard_error": None if chemical_symbols[z] in deficient else 0.05,
+                    "off_free_atom": None,
+                }
+                for z in numbers
+            },
+            "left_out": {"of another charge than most": 1, "odd, and weigh less": 0},
             "candidates": candidates,
         },
     )

@@ -18,7 +18,7 @@ from retemper.study.spec import Study
 
 BASE: dict[str, Any] = {
     "dataset": {"valid": 0.2, "test": 0.3, "energy_window": 1e4},
-    "e0s": {"force": True},
+    "e0s": {"force": True, "max_error": 1000.0},
     "replay": {"number": 6, "valid": 3, "select": "random"},
     "finetune": {"epochs": 3, "batch_size": 4, "dtype": "float64"},
     "evaluate": {"confidence": 0.9},
@@ -80,7 +80,7 @@ def write_result(run: Run, force: float = 50.0, seconds: float = 10.0, **more: A
         "counts": {"rss": 48},
         "unmeasured": {},
         "e0s": {"error": 12.5, "rank": 3, "elements": 4, "open": ["Na", "Cl"]},
-        "structures": {"train": 8, "valid": 3, "test": 5, "isolated": 0, "rejected": 1},
+        "structures": {"train": 8, "valid": 3, "test": 5, "isolated": 0, "unused": 0, "rejected": 1},
         "elements": ["H", "O"],
         "training": {
             "key": "0" * 16,

@@ -81,7 +81,7 @@ def write_round(root: Path, number: int, frames: list[Atoms], level: str = "Mors
 def sets(folder: Path) -> dict[str, list[Atoms]]:
     return {
         name: read_frames(folder / f"{name}.extxyz") if (folder / f"{name}.extxyz").stat().st_size else []
-        for name in ("train", "valid", "test", "rejected")
+        for name in ("train", "valid", "test", "unused", "rejected")
     }
 
 
@@ -89,7 +89,7 @@ def test_rounds_go_where_their_starts_are(tmp_path: Path) -> None:
     settings = project(tmp_path, max_train=12)
     before_manifest = build(settings, tmp_path / "before", tmp_path)
     before = sets(tmp_path / "before")
-    group = {name: str(part[0].info["group"]) for name, part in before.items() if name != "rejected"}
+    group = {name: str(part[0].info["group"]) for name, part in before.items() if name in ("train", "valid", "test")}
     frames = alcohols(9, 7)
     for k, atoms in enumerate(frames):
         atoms.info |= {"group": group[("train", "valid", "test")[k % 3]], "explorer": "md", "pick": k}

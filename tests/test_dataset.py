@@ -23,7 +23,7 @@ from retemper.frames import labels_hash, read_frames
 from retemper.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-SETS = ("train", "valid", "test", "isolated", "rejected")
+SETS = ("train", "valid", "test", "isolated", "unused", "rejected")
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +150,10 @@ def test_smaller_training_sets_are_nested(tmp_path: Path, labelled: list[Atoms])
         manifest = build(project(tmp_path, labelled, max_train=number), tmp_path / "out", tmp_path)
         train = read(tmp_path / "out", "train")
         sources.append({frame.info["source"] for frame in train})
-        left_out = [frame.info["reason"] for frame in read(tmp_path / "out", "rejected")]
+        left_out = [frame.info["reason"] for frame in read(tmp_path / "out", "unused")]
         if number:
             assert len(train) == number
-            assert left_out == ["beyond dataset.max_train"] * manifest["rejected"]["beyond dataset.max_train"]
+            assert left_out == ["beyond dataset.max_train"] * manifest["unused"]["beyond dataset.max_train"]
     assert sources[0] < sources[1] < sources[2]
 
 

@@ -245,7 +245,7 @@ def test_a_retention_structure_that_was_replayed_is_an_error(project: Project, t
     before = path.read_bytes()
     write_frames(path, [*structures(3, 400), project.retention[4]])
     try:
-        with pytest.raises(RetemperError, match=r"runs/replay/train.extxyz are in the retention set too"):
+        with pytest.raises(RetemperError, match=r"runs/replay/train.extxyz and the retention set share 1"):
             evaluate.run("naive", project.settings, project.root)
     finally:
         path.write_bytes(before)

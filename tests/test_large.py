@@ -23,7 +23,7 @@ def test_e0s_in_blocks(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.Mon
     write_frames(tmp_path / "valid.extxyz", frames[23:30])
     write_frames(tmp_path / "isolated.extxyz", [])
     content = {"system": "s", "foundation": "f", "strategies": ["naive"], "seeds": [1]}
-    content |= {"dataset": {"files": ["x"], "level_of_theory": "y"}, "e0s": {"method": "reestimate", "force": True}}
+    content |= {"dataset": {"files": ["x"], "level_of_theory": "y"}, "e0s": {"force": True, "max_error": 1000.0}}
     settings = Settings.model_validate(content)
     found = []
     for size in (20_000, 4):

@@ -137,7 +137,7 @@ def test_a_retention_structure_in_the_replay_set_is_an_error(
 ) -> None:
     write_frames(tmp_path / "pool.extxyz", pool)
     write_frames(tmp_path / "retention.extxyz", pool[1:49])
-    with pytest.raises(RetemperError, match="are in the retention set too, the first is frame 0"):
+    with pytest.raises(RetemperError, match="the replay set and the retention set share"):
         replay.make(
             Replay(number=10, valid=4, select="random"),
             foundation("pool.extxyz"),
@@ -155,3 +155,36 @@ def test_a_foundation_without_a_pool(tiny_model: Path, tmp_path: Path, capsys: p
     assert "has no pool" in capsys.readouterr().out
     assert (tmp_path / "replay/train.extxyz").read_bytes() == b""
     assert read_json(tmp_path / "replay/manifest.json")["train"]["n_frames"] == 0
+
+
+@pytest.mark.parametrize("moved", [5e-6, 2e-4])
+def test_moved_retention_structures_and_their_groups_are_leaks(pool: list[Atoms], moved: float) -> None:
+    """Near copies of twenty replay structures are found by distance; other frames of their groups by name."""
+    chosen, held_out = pool[1:29], [atoms.copy() for atoms in pool[1:21]]
+    for k, atoms in enumerate(held_out):
+        atoms.rattle(moved, seed=100 + k)
+        atoms.info["group"] = "elsewhere"
+    with pytest.raises(RetemperError, match="share 20 structure"):
+        replay.audit(chosen, held_out)
+    replay.audit(chosen, pool[33:49])
+    with pytest.raises(RetemperError, match="shared group"):
+        replay.audit(pool[1:3], pool[3:5])
+    replay.audit(pool[1:3], pool[3:5], groups=False)
+
+
+def test_charge_does_not_hide_a_leak(pool: list[Atoms]) -> None:
+    ion = pool[1].copy()
+    ion.info |= {"total_charge": 1.0, "total_spin": 2, "group": "ions"}
+    with pytest.raises(RetemperError, match="share 1 structure"):
+        replay.audit(pool[1:9], [ion])
+
+
+def test_near_copies_of_the_target_are_not_replayed(pool: list[Atoms], tiny_model: Path) -> None:
+    near = [atoms.copy() for atoms in pool[1:5]]
+    for k, atoms in enumerate(near):
+        atoms.rattle(1e-5, seed=200 + k)
+    choice = replay.choose(
+        pool, Replay(number=10, valid=4, select="random"), model=tiny_model, target=near, progress=False
+    )
+    assert choice.report["left_out"]["in the target's data"] == 4
+    assert not {1, 2, 3, 4} & {*choice.train.tolist(), *choice.valid.tolist()}

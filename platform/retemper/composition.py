@@ -26,11 +26,25 @@ def fractions(frames: Sequence[Atoms]) -> tuple[Array, Array]:
     return shares[which], species
 
 
-def robust_fit(frames: Sequence[Atoms], per_atom: Array, rounds: int = 20) -> tuple[Array, int]:
+def least_absolute(design: Array, values: Array, rounds: int = 20) -> Array:
+    """x [k] that minimises the sum of | design x - values |, of minimum norm.
+
+    Iteratively reweighted least squares: Schlossmacher, J. Am. Stat. Assoc. 68, 857 (1973).
+    """
+    weights: Array = np.ones(len(values))
+    fit: Array = np.zeros(design.shape[1])
+    scale = max(float(np.median(np.abs(values - np.median(values)))), 1e-9)
+    for _ in range(rounds):
+        fit = np.linalg.lstsq(design * weights[:, None], values * weights, rcond=1e-10)[0]
+        weights = 1 / np.sqrt(np.maximum(np.abs(values - design @ fit), 1e-6 * scale))
+        weights /= weights.max()
+    return fit
+
+
+def robust_fit(frames: Sequence[Atoms], per_atom: Array) -> tuple[Array, int]:
     """Residuals of energies per atom from a sum of one energy an element, by least absolute deviations.
 
-    Iteratively reweighted least squares (Schlossmacher, J. Am. Stat. Assoc. 68, 857 (1973))
-    on distinct compositions, minimum norm where compositions are linearly dependent: the
+    On distinct compositions, of minimum norm where compositions are linearly dependent: the
     residuals are unique all the same.
 
     Parameters
@@ -48,13 +62,5 @@ def robust_fit(frames: Sequence[Atoms], per_atom: Array, rounds: int = 20) -> tu
         Independent compositions.
     """
     shares, _ = fractions(frames)
-    weights: Array = np.ones(len(per_atom))
-    fit: Array = np.zeros(shares.shape[1])
-    offset = float(np.median(per_atom))
-    scale = max(float(np.median(np.abs(per_atom - offset))), 1e-9)
-    for _ in range(rounds):
-        fit = np.linalg.lstsq(shares * weights[:, None], (per_atom - offset) * weights, rcond=1e-10)[0]
-        rest = per_atom - offset - shares @ fit
-        weights = 1 / np.sqrt(np.maximum(np.abs(rest), 1e-6 * scale))
-        weights /= weights.max()
-    return per_atom - offset - shares @ fit, int(np.linalg.matrix_rank(shares, tol=1e-8))
+    centred = per_atom - float(np.median(per_atom))
+    return centred - shares @ least_absolute(shares, centred), int(np.linalg.matrix_rank(shares, tol=1e-8))

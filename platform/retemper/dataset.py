@@ -27,7 +27,7 @@ from retemper.settings import Dataset, Settings
 from retemper.store import Picked, Store
 from retemper.units import require_units
 
-SETS = ("train", "valid", "test", "isolated", "rejected")
+SETS = ("train", "valid", "test", "isolated", "unused", "rejected")
 ENOUGH = 20  # frames of one file whose units are judged on their own
 WITNESSES = 20_000  # frames of one file that its units are judged by, in stretches of
 STRETCH = 100
@@ -44,8 +44,9 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
     settings
         All settings; `dataset` and the foundation's name are used.
     out
-        Folder for ``train``, ``valid``, ``test``, ``isolated``, ``rejected`` (``.extxyz``, the last
-        with ``info["reason"]``; an empty set is an empty file) and ``manifest.json``. Written
+        Folder for ``train``, ``valid``, ``test``, ``isolated``, ``unused`` (sound frames beyond
+        ``dataset.max_train``, or set aside between sets) and ``rejected`` (``.extxyz``, the last two
+        with ``info["reason"]``; an empty set is an empty file), and ``manifest.json``. Written
         whole or not at all.
     root
         Project root: paths in the settings are relative to it.
@@ -102,7 +103,6 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
     sets, grouping, left_out = _split(frames, parts, store, dataset)
     sets["train"], beyond, taken = _subset(sets["train"], store, settings, root)
     warnings += grouping.warnings
-    rejected += left_out + beyond + left
     raw = {name: Picked(store, part) for name, part in sets.items()}
     joined = join.join(raw, dataset, root, allowed, settings.foundation)
     for name, more in (("train", joined.train), ("valid", joined.valid)):
@@ -112,7 +112,8 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
     audited = splits.require_no_leaks(
         {name: Picked(store, part) for name, part in sets.items()}, dataset.near_duplicate
     )
-    sets |= {"isolated": np.array(free, dtype=np.int64), "rejected": np.array(rejected, dtype=np.int64)}
+    others = {"isolated": free, "unused": left_out + beyond + left, "rejected": rejected}
+    sets |= {name: np.array(part, dtype=np.int64) for name, part in others.items()}
     _count(sets, read, store)
 
     written = {name: Picked(store, part) for name, part in sets.items()}
@@ -238,6 +239,13 @@ def _reject(store: Store, reasons: Mapping[int, str | None]) -> list[int]:
     return [index for index, reason in reasons.items() if reason is not None]
 
 
+def _set_aside(store: Store, frames: Array, reason: str) -> list[int]:
+    """Note why sound frames are not used; their indices."""
+    for index in frames.tolist():
+        store.note(index, "reason", reason)
+    return list(frames.tolist())
+
+
 def _limit_rejected(rejected: Sequence[int], store: Store, read: int, share: float) -> None:
     """Raise when the checks took more frames than `share`; duplicates come later and do not count."""
     if len(rejected) <= share * read:
@@ -299,7 +307,7 @@ def _split(
     places = np.array(splits.split(grouping, dataset.valid, test, dataset.seed))
     sets = {name: frames[places == name] for name in splits.SPLITS}
     sets["test"] = np.concatenate([sets["test"], *given])
-    left_out = _reject(store, dict.fromkeys(frames[places == "gap"].tolist(), splits.GAP))
+    left_out = _set_aside(store, frames[places == "gap"], splits.GAP)
     empty = [name for name, part in sets.items() if not len(part)]
     if empty:
         raise RetemperError(
@@ -322,7 +330,7 @@ def _subset(train: Array, store: Store, settings: Settings, root: Path) -> tuple
     taken["order_hash"] = digest([frames[k].info["source"] for k in order])
     chosen = np.zeros(len(train), dtype=bool)
     chosen[order] = True
-    beyond = _reject(store, dict.fromkeys(train[~chosen].tolist(), "beyond dataset.max_train"))
+    beyond = _set_aside(store, train[~chosen], "beyond dataset.max_train")
     return train[chosen], beyond, taken
 
 

@@ -10,9 +10,11 @@ others, or the model must learn thousands of eV. Four ways to get them:
     The foundation's own, unchanged.
 ``reestimate``
     The foundation's own plus the correction d that minimises || (E_ref - E_foundation) - N d ||
-    over the training frames (N: number of atoms of each element). Where the compositions of the
-    frames leave directions of d undetermined, these do not change any frame's energy; free
-    atoms, where there are some, settle them, without touching the fit to the frames.
+    over the training frames (N: number of atoms of each element), where odd frames weigh less and
+    frames of another charge than the rest nothing (`retemper.e0_fit`). Directions of d that the
+    frames leave undetermined do not change any frame's energy: free atoms, where there are some,
+    settle them. In directions that the frames know worse than ``e0s.max_uncertainty`` frames and
+    free atoms count by their variances.
 ``average``
     Least squares of E_ref = N E0 without the foundation. Only computed when asked for by name.
 
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from retemper import e0_fit
+from retemper.charge import charge_of
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY
 from retemper.stoichiometry import composition_matrix, null_basis
@@ -51,11 +56,50 @@ class Problem:
     predicted: np.ndarray  # [m] eV, the foundation's
     own: np.ndarray  # [n] eV, the foundation's E0s
     isolated: dict[int, float]  # eV, free atoms at the new level (elements of `numbers` only)
+    charge: np.ndarray | None = None  # [m] e; None: all neutral
+    groups: Sequence[str] | None = None  # [m] names; None: by composition alone
+    limit: float = 0.1  # eV; directions known to worse are settled with free atoms
 
     @property
     def has_atom(self) -> np.ndarray:
         """[n] booleans: is there a free atom of the element?"""
         return np.array([z in self.isolated for z in self.numbers])
+
+    @cached_property
+    def atoms(self) -> np.ndarray:
+        """[n] eV: what free atoms say of the correction of the foundation's E0s; NaN where there is none."""
+        return np.asarray(np.array([self.isolated.get(z, np.nan) for z in self.numbers]) - self.own)
+
+    @cached_property
+    def clusters(self) -> np.ndarray:
+        """[m] numbers of clusters: frames that share a composition or a group."""
+        return np.asarray(e0_fit.clusters(self.counts, self.groups))
+
+    @cached_property
+    def deciding(self) -> np.ndarray:
+        """[m] booleans: frames of the commonest charge."""
+        return e0_fit.commonest(np.zeros(len(self.counts)) if self.charge is None else self.charge)
+
+    @cached_property
+    def fit(self) -> e0_fit.Fit:
+        """The correction that the frames ask for."""
+        return e0_fit.fit(self.counts, self.energy - self.predicted, self.clusters, self.deciding, self.atoms)
+
+    def of(self, frames: np.ndarray) -> Problem:
+        """The problem of some of the frames ([m] booleans), with the elements that occur in them."""
+        columns = self.counts[frames].any(axis=0)
+        numbers = [z for z, there in zip(self.numbers, columns, strict=True) if there]
+        return Problem(
+            numbers,
+            self.counts[frames][:, columns],
+            self.energy[frames],
+            self.predicted[frames],
+            self.own[columns],
+            {z: e for z, e in self.isolated.items() if z in numbers},
+            None if self.charge is None else self.charge[frames],
+            None if self.groups is None else [str(g) for g in np.asarray(self.groups)[frames]],
+            self.limit,
+        )
 
 
 def least_norm(counts: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -67,23 +111,55 @@ def least_norm(counts: np.ndarray, target: np.ndarray) -> np.ndarray:
 def reestimate(problem: Problem) -> np.ndarray:
     """Model-aware E0s [n] in eV: frames first, free atoms for what the frames leave open.
 
-    With d0 the least-norm least-squares solution over the frames and V [n, k] an orthonormal basis
-    of the null space of N, every d0 + V c fits the frames equally well. c is the shortest one that
-    brings the E0s of elements with a free atom nearest to the free atoms' energies. With full rank
-    (k = 0) this is MACE's formula; without free atoms c = 0: the E0s nearest to the foundation's.
+    With full rank, frames that are not odd and standard errors below the limit this is MACE's formula. With d0 the
+    least-norm solution over the frames and V [n, k] an orthonormal basis of the null space of N, every d0 + V c fits
+    the frames equally well. c is the shortest one that brings the E0s of elements with a free atom nearest to the
+    free atoms' energies; without free atoms c = 0: the E0s nearest to the foundation's.
     """
-    energies: np.ndarray = problem.own + least_norm(problem.counts, problem.energy - problem.predicted)
-    basis = null_basis(problem.counts)
-    known = problem.has_atom
-    if basis.shape[1] and known.any():
-        atoms = np.array([problem.isolated[z] for z in problem.numbers if z in problem.isolated])
-        energies = energies + basis @ least_norm(basis[known], atoms - energies[known])
-    return energies
+    return np.asarray(problem.own + e0_fit.settle(problem.fit, problem.atoms, problem.limit)[0])
+
+
+def new_compositions(problem: Problem, folds: int = 5) -> float | None:
+    """RMSE in meV/atom on clusters of frames (compositions, groups) that re-estimation did not see, by `folds` folds.
+
+    Of frames whose elements occur in the rest and which have the commonest charge; `None` with fewer clusters than
+    `folds`.
+    """
+    numbers = np.unique(problem.clusters[problem.deciding])
+    if len(numbers) < folds:
+        return None
+    place = dict(zip(numbers.tolist(), np.random.default_rng(0).permutation(len(numbers)) % folds, strict=True))
+    fold = np.array([place.get(k, -1) for k in problem.clusters.tolist()])
+    errors = []
+    for k in range(folds):
+        rest = problem.of((fold >= 0) & (fold != k))
+        columns = np.isin(problem.numbers, rest.numbers)
+        apart = (fold == k) & ~problem.counts[:, ~columns].any(axis=1)
+        left = (problem.energy - problem.predicted)[apart] - problem.counts[apart][:, columns] @ (
+            reestimate(rest) - rest.own
+        )
+        errors.append(left / problem.counts[apart].sum(axis=1))
+    every = np.concatenate(errors)
+    return 1000.0 * float(np.sqrt(np.mean(every**2))) if len(every) else None
 
 
 def average(problem: Problem) -> np.ndarray:
     """E0s [n] in eV by least squares of the energies alone; they hold binding energies too."""
     return least_norm(problem.counts, problem.energy)
+
+
+def settled_average(problem: Problem) -> np.ndarray:
+    """`average` [n] in eV, where free atoms settle what the compositions leave open."""
+    energies, basis, known = average(problem), null_basis(problem.counts), problem.has_atom
+    atoms = np.array([problem.isolated[z] for z in problem.numbers if z in problem.isolated])
+    if not known.any():
+        return energies
+    return np.asarray(energies + basis @ least_norm(basis[known], atoms - energies[known]))
+
+
+def group_names(frames: Sequence[Atoms]) -> list[str]:
+    """[m] the group of each frame: ``info["group"]``, or the composition where it has none."""
+    return [str(atoms.info.get("group") or atoms.symbols.formula.format("hill")) for atoms in frames]
 
 
 def from_atoms(problem: Problem) -> np.ndarray:
@@ -128,8 +204,7 @@ def recovery(
     """How well re-estimation and averaging recover free-atom energies that they are not shown.
 
     Where the compositions have full rank all atoms are hidden at once. Otherwise no method could know them
-    all: each is hidden in turn while the others settle the open directions, for averaging as for re-estimation
-    (averaging with free atoms is `reestimate` with a foundation that predicts zero).
+    all: each is hidden in turn while the others settle the open directions, for averaging as for re-estimation.
 
     Parameters
     ----------
@@ -154,6 +229,7 @@ def recovery(
     energy = np.array([float(atoms.info[ENERGY]) for atoms in frames])
     predicted = inference.predict(model, frames, head=head, progress=True).energy
     counts = composition_matrix(frames, numbers)
+    charge, groups = np.array([charge_of(atoms) for atoms in frames]), group_names(frames)
     truth = {z: isolated[z] for z in numbers if z in isolated}
     rank = len(numbers) - null_basis(counts).shape[1]
     hidden = [set(truth)] if rank == len(numbers) else [{z} for z in truth]
@@ -161,8 +237,8 @@ def recovery(
     for atoms in hidden:
         shown = {z: e for z, e in truth.items() if z not in atoms}
         found = {
-            "reestimate": reestimate(Problem(numbers, counts, energy, predicted, own, shown)),
-            "average": reestimate(Problem(numbers, counts, energy, 0.0 * predicted, 0.0 * own, shown)),
+            "reestimate": reestimate(Problem(numbers, counts, energy, predicted, own, shown, charge, groups)),
+            "average": settled_average(Problem(numbers, counts, energy, predicted, own, shown)),
             "foundation": own,
         }
         for method, values in found.items():

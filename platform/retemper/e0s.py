@@ -7,6 +7,7 @@ Re-estimation then lets free atoms decide, and refuses when there are none: see 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,47 +16,17 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper.e0_methods import METHODS, Problem, isolated_energies
+from retemper.charge import charge_of
+from retemper.e0_evidence import evidence, left_out, separability
+from retemper.e0_methods import METHODS, Problem, group_names, isolated_energies, new_compositions
 from retemper.errors import RetemperError
 from retemper.files import write_json
 from retemper.frames import ENERGY, in_blocks, read_frames, stream_frames
 from retemper.one_level import require_one_level
 from retemper.settings import Settings
-from retemper.stoichiometry import composition_matrix, fixed_ratios, null_basis
+from retemper.stoichiometry import composition_matrix
 
 BLOCK = 20_000  # frames that are in memory at a time
-
-
-def separability(problem: Problem, method: str) -> dict[str, Any]:
-    """Rank of the training compositions, and what they cannot separate.
-
-    Returns
-    -------
-    dict
-        ``rank``, ``n_elements``, ``condition_number`` (largest over smallest non-zero singular value);
-        ``ratios``: the fixed ratios in words; and, after free atoms have settled what they can
-        (for `method` reestimate), ``deficient``: symbols of the elements that stay undetermined,
-        ``open_ratios`` in words, and ``add_atoms``: free atoms that would settle them.
-    """
-    singular = np.linalg.svd(problem.counts, compute_uv=False)
-    n = len(problem.numbers)
-    ratios, _, _ = fixed_ratios(problem.counts, problem.numbers)
-    counts = problem.counts
-    if method in ("isolated", "foundation"):
-        counts = np.eye(n, dtype=int)
-    elif method == "reestimate":
-        counts = np.vstack([counts, np.eye(n, dtype=int)[problem.has_atom]])
-    open_ratios, elements, atoms = fixed_ratios(counts, problem.numbers)
-    rank = n - null_basis(problem.counts).shape[1]
-    return {
-        "rank": rank,
-        "n_elements": n,
-        "condition_number": float(singular[0] / singular[rank - 1]),
-        "ratios": ratios,
-        "open_ratios": open_ratios,
-        "deficient": [chemical_symbols[z] for z in elements],
-        "add_atoms": [chemical_symbols[z] for z in atoms],
-    }
 
 
 def error_per_atom(shift: np.ndarray, counts: np.ndarray, error: np.ndarray) -> dict[str, float]:
@@ -108,13 +79,14 @@ def diagnose(
     dict
         What was written: ``method``, ``E0s`` {atomic number: eV} of every element of the foundation
         (those absent from the data: its own), ``elements_in_data``, the fields of `separability`,
-        ``error_per_atom`` (meV/atom, training and validation frames) and ``candidates`` by method.
+        ``error_per_atom`` (meV/atom, training and validation frames), ``new_compositions`` (meV/atom, RMSE on
+        compositions left out of the fit), `evidence` by element, `left_out` frames, and ``candidates`` by method.
 
     Raises
     ------
     RetemperError
         Elements that the foundation lacks, missing free atoms, E0s that the data do not determine, or an
-        error above ``e0s.max_error``. The last two only warn with ``e0s.force``.
+        error above ``e0s.max_error``. What is not determined is a warning with ``e0s.force``.
     """
     from retemper import inference
 
@@ -124,7 +96,8 @@ def diagnose(
     chosen = settings.e0s.method
     own = inference.atomic_energies(model, head)
     known = sorted(own)
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # of each block: counts, energies, predictions
+    rows: list[tuple[np.ndarray, ...]] = []  # of each block: counts, energies, predictions, charges
+    groups: list[str] = []
     number = {"train": 0, "valid": 0}
 
     def both() -> Iterator[Atoms]:
@@ -136,17 +109,20 @@ def diagnose(
     for frames in in_blocks(both(), BLOCK):
         found = inference.predict(model, frames, head=head, device=settings.finetune.device, progress=True)
         reference = np.array([float(atoms.info[ENERGY]) for atoms in frames])
-        rows.append((composition_matrix(frames, known), reference, found.energy))
+        charges = np.array([charge_of(atoms) for atoms in frames])
+        rows.append((composition_matrix(frames, known), reference, found.energy, charges))
+        groups += map(sys.intern, group_names(frames))
     atoms_file = dataset / "isolated.extxyz"
     none = atoms_file.is_file() and atoms_file.stat().st_size == 0
     free = [] if none else read_frames(atoms_file)
-    counts, energy, predicted = (np.concatenate([row[k] for row in rows]) for k in range(3))
+    counts, energy, predicted, charge = (np.concatenate([row[k] for row in rows]) for k in range(4))
     m = number["train"]
     present = np.asarray(counts.any(axis=0))
     numbers, counts = np.array(known)[present].tolist(), counts[:, present]
     isolated = {z: e for z, e in isolated_energies(free).items() if z in numbers}
     own_here = np.array([own[z] for z in numbers])
-    problem = Problem(numbers, counts[:m], energy[:m], predicted[:m], own_here, isolated)
+    limit = settings.e0s.max_uncertainty
+    problem = Problem(numbers, counts[:m], energy[:m], predicted[:m], own_here, isolated, charge[:m], groups[:m], limit)
 
     candidates: dict[str, Any] = {}
     for method in ("isolated", "foundation", "reestimate", *(["average"] if chosen == "average" else [])):
@@ -171,21 +147,26 @@ def diagnose(
         **separability(problem, chosen),
         "unit": "eV; errors meV/atom",
         "error_per_atom": candidates[chosen]["error_per_atom"],
+        "new_compositions": new_compositions(problem) if chosen == "reestimate" else None,
+        "evidence": evidence(problem, chosen, np.array(list(candidates[chosen]["E0s"].values()))),
+        "left_out": left_out(problem),
         "candidates": candidates,
         "levels": levels,
     }
     report(table(result))
-    for stop in (open_question(result), too_far(result, settings.e0s.max_error)):
-        if stop is not None and not settings.e0s.force:
-            raise stop
-        if stop is not None:
-            report(f"Warning (e0s.force is true, going on): {stop}")
+    undetermined, far = open_question(result, limit), too_far(result, settings.e0s.max_error)
+    if undetermined is not None and not settings.e0s.force:
+        raise undetermined
+    if undetermined is not None:
+        report(f"Warning (e0s.force is true, going on): {undetermined}")
+    if far is not None:
+        raise far
     write_json(out, result)
     return result
 
 
-def open_question(result: dict[str, Any]) -> RetemperError | None:
-    """The error for E0s that neither frames nor free atoms determine; None when all are determined."""
+def open_question(result: dict[str, Any], limit: float) -> RetemperError | None:
+    """The error for E0s that neither frames nor free atoms determine to `limit` (eV); None when all are determined."""
     if not result["deficient"]:
         return None
     atoms = ", ".join(result["add_atoms"])
@@ -198,9 +179,9 @@ def open_question(result: dict[str, Any]) -> RetemperError | None:
     return RetemperError(
         f"The data do not determine the E0s of {', '.join(result['deficient'])} (method {result['method']}): "
         + "; ".join(result["open_ratios"])
-        + ".\n  Energies of frames with these ratios do not depend on how the E0s are split, so training on them\n"
-        "  is unharmed; energies of anything else (other ratios, free atoms, reactions) would be arbitrary.",
-        expected=f"compositions of rank {result['n_elements']}",
+        + ".\n  Energies of frames such as these hardly depend on how the E0s are split, so training on them is\n"
+        "  unharmed; energies of anything else (other ratios, free atoms, reactions) would be arbitrary.",
+        expected=f"compositions of rank {result['n_elements']}, and E0s known to {limit:g} eV (e0s.max_uncertainty)",
         got=got,
         fix=f"{fix}, or frames with other ratios; e0s.force: true goes on with the smallest correction that fits",
     )
@@ -220,7 +201,7 @@ def too_far(result: dict[str, Any], max_error: float) -> RetemperError | None:
         f"With the E0s of method '{result['method']}' the foundation misses the data by {rmse:.2f} eV/atom (RMSE).\n"
         "  Fine-tuning would spend itself on this offset and forget what the foundation knows.",
         expected=f"at most {max_error:g} eV/atom (e0s.max_error)",
-        fix=f"{advice}; e0s.force: true goes on all the same",
+        fix=f"{advice}; a larger e0s.max_error accepts the offset",
     )
 
 
@@ -240,6 +221,19 @@ def table(result: dict[str, Any]) -> str:
         f"chosen: {result['method']}; compositions of rank {result['rank']} of {result['n_elements']}, "
         f"condition number {result['condition_number']:.3g}; "
         f"{result['frames']['train']} training and {result['frames']['valid']} validation frames"
+    )
+    lines += [f"left out: {number} frame(s) {why}" for why, number in result["left_out"].items() if number]
+    lines.append(f"{'what they rest on':<46}{'compositions':>14}{'error, eV':>14}{'off atom, eV':>14}")
+    for symbol, known in result["evidence"].items():
+        error, off = known["standard_error"], known["off_free_atom"]
+        last = ("open" if error is None else f"{error:.3f}", "" if off is None else f"{off:.3f}")
+        start = f"  {symbol:<4}{known['rests_on']:<40}{known['clusters']:14.1f}"
+        lines.append((start + "".join(f"{text:>14}" for text in last)).rstrip())
+    if result["new_compositions"] is not None:
+        lines.append(f"compositions left out of the fit: {result['new_compositions']:.1f} meV/atom (RMSE)")
+    lines.append(
+        "energies change by these errors with every atom of an element more or less at else equal composition; "
+        "free atoms are off by the last column"
     )
     if result["ratios"] and not result["deficient"] and result["method"] == "reestimate":
         lines.append(f"the frames alone leave open: {'; '.join(result['ratios'])}. Free atoms settle it.")

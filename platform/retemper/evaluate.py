@@ -222,7 +222,8 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
     Raises
     ------
     RetemperError
-        A retention structure that was trained on, a model or label that is missing, an output
+        A retention structure that was trained on (or one within ``dataset.near_duplicate`` of it; of
+        replayed ones also one of their groups), a model or label that is missing, an output
         that is not finite.
     """
     here = context(settings, root)
@@ -234,7 +235,8 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
         for seen in ("replay/train", "replay/valid", "dataset/train", "dataset/valid"):
             path = root / f"runs/{seen}.extxyz"
             if here.retention and path.is_file() and path.stat().st_size:
-                audit(read_frames(path), here.retention, f"runs/{seen}.extxyz")
+                near, alike = settings.dataset.near_duplicate, seen.startswith("replay")
+                audit(read_frames(path), here.retention, f"runs/{seen}.extxyz", tolerance=near, groups=alike)
         folder = root / "runs/finetune" / name
         for seed in sorted(read_json(folder / "summary.json")["seeds"], key=int):
             seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / "model.model")

@@ -31,10 +31,13 @@ def describe(
     """
     dataset = settings.dataset
     described = {name: describe_set(frames) for name, frames in sets.items()}
-    symbols = {symbol for name, one in described.items() if name != "rejected" for symbol in one["elements"]}
+    symbols = {
+        symbol for name, one in described.items() if name not in ("rejected", "unused") for symbol in one["elements"]
+    }
     return {
         "system": settings.system,
         "sets": described,
+        "unused": reasons(sets["unused"]),
         "rejected": reasons(sets["rejected"]),
         "elements": sorted(symbols),
         "sources": [
@@ -51,7 +54,7 @@ def describe(
 
 
 def describe_set(frames: Iterable[Atoms]) -> dict[str, Any]:
-    """Numbers of one set, in one pass; rejected frames may lack labels."""
+    """Numbers of one set, in one pass; rejected ones may lack labels."""
     identity = LabelsHash()
     formulas: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
@@ -130,9 +133,9 @@ def reason_kind(reason: str) -> str:
     return setting.group(0) if setting else reason
 
 
-def reasons(rejected: Iterable[Atoms]) -> dict[str, int]:
-    """How many frames were rejected for which kind of reason."""
-    return dict(Counter(reason_kind(frame.info["reason"]) for frame in rejected).most_common())
+def reasons(frames: Iterable[Atoms]) -> dict[str, int]:
+    """How many frames are not used for which kind of reason."""
+    return dict(Counter(reason_kind(frame.info["reason"]) for frame in frames).most_common())
 
 
 def labels_used(manifest: dict[str, Any]) -> str:
@@ -141,8 +144,8 @@ def labels_used(manifest: dict[str, Any]) -> str:
     def listed(kinds: Mapping[str, int]) -> str:
         return f" ({', '.join(f'{kind} {number}' for kind, number in kinds.items())})" if kinds else ""
 
-    rejected = manifest["rejected"]
-    parts = [f"{sum(rejected.values())} of {manifest['read']} structures not used{listed(rejected)}"]
+    idle = {**manifest["rejected"], **manifest["unused"]}
+    parts = [f"{sum(idle.values())} of {manifest['read']} structures not used{listed(idle)}"]
     parts += [
         f"round {entry['round']}: {entry['train'] + entry['valid']} of {entry['read']} labels used"
         + listed(entry.get("reasons", {}))
@@ -168,8 +171,9 @@ def summary(manifest: dict[str, Any]) -> str:
             f"{name:9s} {content['frames']:7d} {content['atoms']:8d} {content['groups']:7d} "
             f"{content['with_stress']:7d} {span:>21s} {sizes}".rstrip()
         )
-    if manifest["rejected"]:
-        lines.append("rejected: " + ", ".join(f"{kind} {number}" for kind, number in manifest["rejected"].items()))
+    for name in ("unused", "rejected"):
+        if manifest[name]:
+            lines.append(f"{name}: " + ", ".join(f"{kind} {number}" for kind, number in manifest[name].items()))
     if manifest["rounds"]:
         lines.append(labels_used(manifest))
     lines += [f"warning: {text}" for text in manifest["warnings"]]

@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from retemper import selection
+from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, sha256, write_json
 from retemper.foundations import Foundation
@@ -31,6 +32,9 @@ from retemper.frames import (
     write_frames,
 )
 from retemper.settings import Replay
+from retemper.splits import leaks, uncharged
+
+NEAR = 1e-3  # A; the default of dataset.near_duplicate
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,13 @@ def choose(
     head: str | None = None,
     device: str = "cpu",
     target: Sequence[Atoms] = (),
+    tolerance: float = NEAR,
     progress: bool = True,
 ) -> Choice:
     """Pick ``settings.number`` training and ``settings.valid`` validation structures.
 
     Isolated atoms, repeated structures, structures with elements that the model lacks, and
-    structures of `target` are left out of the candidates. A random share of the groups is kept
+    structures of `target` (within `tolerance`, A) are left out of the candidates. A random share of the groups is kept
     for validation, whose structures are drawn from it at random, so that they measure the pool
     as it is. Training structures come from the other groups:
 
@@ -75,7 +80,7 @@ def choose(
     RetemperError
         A pool frame without energy or forces, or too few candidates or groups.
     """
-    candidates, left_out = _candidates(pool, model, target)
+    candidates, left_out = _candidates(pool, model, target, tolerance)
     tiers: np.ndarray | None = None
     if settings.select == "elements":
         tiers = selection.element_match([pool[i] for i in candidates], elements(target))
@@ -126,11 +131,15 @@ def choose(
     return Choice(train, valid, report)
 
 
-def _candidates(pool: Sequence[Atoms], model: str | Path, target: Sequence[Atoms]) -> tuple[np.ndarray, dict[str, int]]:
+def _candidates(
+    pool: Sequence[Atoms], model: str | Path, target: Sequence[Atoms], tolerance: float
+) -> tuple[np.ndarray, dict[str, int]]:
     """Indices of the pool's frames that may be chosen, and how many are not and why."""
     from retemper import inference
 
-    known, taken = set(inference.elements(model)), {structure_hash(atoms) for atoms in target}
+    known = set(inference.elements(model))
+    own = len(target)
+    taken = {j - own for i, j in near_pairs([*uncharged(target), *uncharged(pool)], tolerance) if i < own <= j}
     left_out = dict.fromkeys(
         ("isolated atom", "repeated", "element unknown to the foundation", "in the target's data"), 0
     )
@@ -144,7 +153,7 @@ def _candidates(pool: Sequence[Atoms], model: str | Path, target: Sequence[Atoms
             left_out["repeated"] += 1
         elif not set(atoms.numbers.tolist()) <= known:
             left_out["element unknown to the foundation"] += 1
-        elif identity in taken:
+        elif i in taken:
             left_out["in the target's data"] += 1
         elif ENERGY not in atoms.info or FORCES not in atoms.arrays:
             raise RetemperError(
@@ -203,17 +212,26 @@ def describe(frames: Sequence[Atoms]) -> dict[str, Any]:
     }
 
 
-def audit(chosen: Sequence[Atoms], retention: Sequence[Atoms], what: str = "the replay set") -> None:
-    """Raise when a structure is both in `chosen` and in the retention set."""
-    from retemper.inference import name_of
+def audit(
+    chosen: Sequence[Atoms],
+    retention: Sequence[Atoms],
+    what: str = "the replay set",
+    *,
+    tolerance: float = NEAR,
+    groups: bool = True,
+) -> None:
+    """Raise when `chosen` and the retention set share a structure (within `tolerance`, A), or a group.
 
-    measured = {structure_hash(atoms) for atoms in retention}
-    leaked = [i for i, atoms in enumerate(chosen) if structure_hash(atoms) in measured]
+    `groups` is for sets of one origin: names of groups mean nothing between sets of different origin.
+    """
+    leaked = leaks(chosen, retention, tolerance, groups=groups)
     if leaked:
+        first = leaked[0]
         raise RetemperError(
-            f"{len(leaked)} structure(s) of {what} are in the retention set too, "
-            f"the first is {name_of(chosen[leaked[0]], leaked[0])}: forgetting would look smaller than it is.",
-            fix="take the held-out structures out of replay.pool, or set another evaluate.retention",
+            f"{what} and the retention set share {len(leaked)} structure(s) or group(s), the first: {first['kind']}, "
+            f"{first['a']} and {first['b']}. Forgetting would look smaller than it is.",
+            expected=f"no structure within {tolerance:g} A (dataset.near_duplicate) and no group in both",
+            fix="take the held-out structures and their groups out of replay.pool, or set another evaluate.retention",
         )
 
 
@@ -227,6 +245,7 @@ def make(
     target: Sequence[Atoms],
     root: Path,
     device: str = "cpu",
+    tolerance: float = NEAR,
 ) -> None:
     """Write ``train.extxyz``, ``valid.extxyz`` and ``manifest.json`` into the folder `out`.
 
@@ -245,13 +264,15 @@ def make(
             write_json(folder / "manifest.json", {"source": None, "train": describe([]), "valid": describe([])})
             return
         pool = read_frames(root / source)
-        choice = choose(pool, settings, model=model, head=foundation.head, device=device, target=target)
+        choice = choose(
+            pool, settings, model=model, head=foundation.head, device=device, target=target, tolerance=tolerance
+        )
         held_out = read_frames(retention) if retention is not None else []
         manifest: dict[str, Any] = {"source": source, "sha256": sha256(root / source), **choice.report}
         manifest["audited_against_retention"] = len(held_out)
         for name, indices in (("train", choice.train), ("valid", choice.valid)):
             frames = [pool[i] for i in indices]
-            audit(frames, held_out)
+            audit(frames, held_out, tolerance=tolerance)
             write_frames(folder / f"{name}.extxyz", frames)
             manifest[name] = describe(frames)
         write_json(folder / "manifest.json", manifest)

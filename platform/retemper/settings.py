@@ -62,7 +62,8 @@ class Dataset(Section):
 class E0s(Section):
     method: Literal["isolated", "foundation", "reestimate", "average"] = "reestimate"
     max_error: float = Field(0.5, gt=0)  # eV/atom that the foundation may be off after the shift
-    force: bool = False  # go on above max_error or with a rank-deficient fit
+    max_uncertainty: float = Field(0.1, gt=0)  # eV; what frames know to worse is for free atoms, or stays open
+    force: bool = False  # go on with E0s that neither frames nor free atoms determine; max_error holds all the same
     mixed: Literal["refuse", "warn"] = "refuse"  # labels with offsets that structures do not explain: one_level.py
 
 

@@ -113,8 +113,22 @@ def _van_der_corput(number: int) -> list[int]:
     return [k for k in (int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits)) if k < number]
 
 
+def uncharged(frames: Sequence[Atoms]) -> list[Atoms]:
+    """Structures without labels, charge and spin, with their group and source: an ion and its neutral twin are one."""
+    return [
+        Atoms(
+            frame.numbers,
+            frame.positions,
+            cell=frame.cell,
+            pbc=frame.pbc,
+            info={key: frame.info[key] for key in ("group", "source", "config_type") if key in frame.info},
+        )
+        for frame in frames
+    ]
+
+
 def leaks(a: Sequence[Atoms], b: Sequence[Atoms], tolerance: float, groups: bool = True) -> list[dict[str, str]]:
-    """What two sets of structures share that they must not share.
+    """What two sets of structures share that they must not share. Charge and spin do not count.
 
     Parameters
     ----------
@@ -132,7 +146,7 @@ def leaks(a: Sequence[Atoms], b: Sequence[Atoms], tolerance: float, groups: bool
         One entry a pair or group: ``kind`` (same structure, near duplicate, shared group),
         ``a`` and ``b`` (sources or indices, or the group).
     """
-    found = _shared({"a": a, "b": b}, tolerance, groups)
+    found = _shared({"a": uncharged(a), "b": uncharged(b)}, tolerance, groups)
     return [{key: leak[key] for key in ("kind", "a", "b")} for leak in found]
 
 

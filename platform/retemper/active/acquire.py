@@ -20,6 +20,7 @@ from retemper.frames import FORCES, read_frames, structure_hash, write_frames
 from retemper.lineage import git_commit, versions
 from retemper.one_level import errors_of
 from retemper.settings import Settings
+from retemper.splits import uncharged
 
 UNPHYSICAL = 200  # kept of a round
 MUTABLE = {"timeout", "retries", "workers", "ray", "verify", "stop"}  # settings that may change within a round
@@ -209,8 +210,8 @@ def _finish(
             shutil.copy2(work / "chosen" / name, folder / name)
         if settings.finetune.start == "last-round":
             shutil.copy2(here.lead, folder / rounds.MODEL)
-            own = {structure_hash(atoms) for atoms in here.train}
-            write_json(folder / rounds.SEEN, sorted(own | rounds.seen(root)))
+            trained = {structure_hash(atoms): atoms for atoms in uncharged([*rounds.seen(root), *here.train])}
+            write_frames(folder / rounds.SEEN, trained.values())
         content = {
             **plan,
             **about,

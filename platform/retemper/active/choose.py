@@ -117,7 +117,7 @@ def _subject(here: Source) -> calculators.Subject:
 def known_frames(root: Path) -> list[Atoms]:
     """All that has a label or could get none: the sets, test included, and the rounds with their failures."""
     found = []
-    for name in ("train", "valid", "test", "rejected"):
+    for name in ("train", "valid", "test", "unused", "rejected"):
         path = root / f"runs/dataset/{name}.extxyz"
         if path.is_file() and path.stat().st_size:
             found += read_frames(path)

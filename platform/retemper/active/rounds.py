@@ -2,7 +2,7 @@
 
 ``labelled.extxyz`` and ``failed.extxyz`` (with ``info["reason"]``), ``unphysical.extxyz`` (found but not sent to
 the oracle), ``round.json`` (models, settings, seeds, calibration, choices), calibration plots and, where the next
-round starts from it, ``model.model`` with ``seen.json``, the hashes of all structures that it was trained on. DVC
+round starts from it, ``model.model`` with ``seen.extxyz``, all structures that it was trained on. DVC
 tracks each folder.
 """
 
@@ -20,7 +20,7 @@ from retemper.frames import read_frames
 FOLDER = Path("data/rounds")
 WORK = Path(".cache/rounds")
 MODEL = "model.model"  # the weights that explored
-SEEN = "seen.json"
+SEEN = "seen.extxyz"  # without labels
 
 
 def name(number: int) -> str:
@@ -52,11 +52,11 @@ def last_model(root: Path) -> Path | None:
     return next((path for path in reversed(kept) if path.is_file()), None)
 
 
-def seen(root: Path) -> set[str]:
-    """Structures (by hash) that the weights of `last_model` were trained on, those of their start included."""
+def seen(root: Path) -> list[Atoms]:
+    """Structures that the weights of `last_model` were trained on, those of their start included."""
     model = last_model(root)
     path = None if model is None else model.with_name(SEEN)
-    return set(read_json(path)) if path is not None and path.is_file() else set()
+    return read_frames(path) if path is not None and path.is_file() else []
 
 
 def frames(root: Path, number: int, which: str = "labelled") -> list[Atoms]:

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from scipy.linalg import qr
 
 from retemper import foundations
+from retemper.e0_fit import clusters, few_held, unsettled
+from retemper.e0_methods import group_names
 from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_write, digest
 from retemper.foundations import Foundation
@@ -48,7 +51,7 @@ class Facts:
     rank: int
     ratios: tuple[str, ...]  # fixed ratios of elements, in words
     atoms: tuple[str, ...]  # free atoms that are there
-    needed: tuple[str, ...]  # free atoms that would settle what frames and free atoms leave open
+    needed: tuple[str, ...]  # free atoms that would settle what frames and free atoms leave open, or few frames hold
     warnings: tuple[str, ...]
     able: tuple[str, ...]  # foundations at hand that know all elements
     distances: dict[str, Distance]  # of those that have a pool and a retention set
@@ -116,6 +119,7 @@ def of(name: str, root: Path, level: str | None = None) -> Facts:
     ratios, _, _ = fixed_ratios(counts, numbers)
     known = np.eye(len(numbers), dtype=int)[[z in free for z in numbers]]
     _, _, needed = fixed_ratios(np.vstack([counts, known]), numbers)
+    needed = sorted({*needed, *_held_by_few(counts, group_names(sets["train"]), numbers, {*free, *needed})})
     return Facts(
         name=name,
         dataset=dataset,
@@ -132,6 +136,13 @@ def of(name: str, root: Path, level: str | None = None) -> Facts:
         distances={key: found for key in able if (found := distance(at_hand[key], every, root)) is not None},
         lacking={key: missing for key, missing in lacking.items() if missing},
     )
+
+
+def _held_by_few(counts: np.ndarray, groups: list[str], numbers: list[int], free: set[int]) -> list[int]:
+    """Elements whose free atoms would settle directions of the compositions that few frames hold."""
+    _, few = few_held(counts, clusters(counts, groups))
+    left = unsettled(few, np.array([z in free for z in numbers]))
+    return [numbers[k] for k in qr(left.T, pivoting=True, mode="r")[1][: left.shape[1]]] if left.shape[1] else []
 
 
 def _symbols(numbers: Any) -> tuple[str, ...]:

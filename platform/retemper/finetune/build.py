@@ -10,8 +10,9 @@ from retemper.active import rounds
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
-from retemper.frames import labels_hash, read_frames, stream_frames, structure_hash, write_frames
+from retemper.frames import labels_hash, read_frames, write_frames
 from retemper.settings import Settings
+from retemper.splits import leaks
 from retemper.strategies import Strategy, load
 
 
@@ -70,23 +71,24 @@ def _start(
     model = rounds.last_model(root) if settings.finetune.start == "last-round" else None
     if model is None or strategy.start == "random":
         return weights, sha, head
-    _require_unseen(root)
+    _require_unseen(root, settings.dataset.near_duplicate)
     from retemper.inference import heads, pick_head
 
     return model, sha256(model), pick_head(model) if len(heads(model)) > 1 else None
 
 
-def _require_unseen(root: Path) -> None:
+def _require_unseen(root: Path, tolerance: float) -> None:
     """Raise where structures that the last round's weights were trained on are now to judge what comes of them."""
     seen = rounds.seen(root)
     for name in ("valid", "test"):
         path = root / f"runs/dataset/{name}.extxyz"
         if not seen or not path.is_file() or not path.stat().st_size:
             continue
-        known = sum(structure_hash(atoms) in seen for atoms in stream_frames(path))
+        known = leaks(seen, read_frames(path), tolerance)
         if known:
             raise RetemperError(
-                f"The last round's weights were trained on {known} structures that are now in the {name} set.",
+                f"The last round's weights were trained on structures that are now in the {name} set, or on others of "
+                f"their groups: {len(known)}, the first {known[0]['kind']} {known[0]['b']}.",
                 expected=f"a {name} set that the weights have not seen (the split moves when raw data are added)",
                 fix="finetune.start: foundation; or put the raw data and the settings of the split back",
             )

@@ -56,6 +56,9 @@ def data(results: Results) -> Section:
         facts.append(
             f"Split by whole groups ({grouping['rule']}; {grouping['groups']} groups): near copies stay in one set."
         )
+    if manifest["unused"]:
+        reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest["unused"].items())
+        facts.append(f"Sound and not used: {reasons}. They are in `runs/dataset/unused.extxyz`.")
     if manifest["rejected"]:
         reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest["rejected"].items())
         facts.append(f"Rejected: {reasons}. The structures with their reasons are in `runs/dataset/rejected.extxyz`.")
@@ -127,7 +130,7 @@ def e0s(results: Results) -> Section:
     if error["rmse"] > limit:
         blocks.append(
             Paragraph(
-                f"The error after the shift is above the limit of {number(limit)} meV/atom, which was overridden.",
+                f"The error after the shift is above the limit of {number(limit)} meV/atom.",
                 "warning",
             )
         )
@@ -151,10 +154,41 @@ def e0s(results: Results) -> Section:
         ]
         rows.append(row)
     blocks.append(Table(titles, rows))
+    blocks += [
+        Paragraph(f"{count} training frame(s) {why}", "note") for why, count in doctor["left_out"].items() if count
+    ]
+    blocks.append(_evidence(doctor))
+    new = doctor["new_compositions"]
+    blocks.append(
+        Paragraph(
+            "With each atom of an element more or less an energy is off by that element's standard error; an atom "
+            "that leaves a structure is wrong by the last column."
+            + ("" if new is None else f" On compositions left out of the fit: {number(new)} meV/atom (RMSE)."),
+            "note",
+        )
+    )
     reasons = [f"{name}: {c['reason']}" for name, c in doctor["candidates"].items() if not c["available"]]
     if reasons:
         blocks.append(Paragraph("Not available: " + "; ".join(reasons), "note"))
     return Section("E0s", "Atomic reference energies (E0s)", blocks)
+
+
+def _evidence(doctor: dict[str, Any]) -> Table:
+    """What each element's E0 rests on."""
+    rows = []
+    for symbol, known in doctor["evidence"].items():
+        error, off = known["standard_error"], known["off_free_atom"]
+        rows.append(
+            [
+                Cell(symbol),
+                Cell(known["rests_on"]),
+                Cell(f"{known['clusters']:.1f}"),
+                Cell("open" if error is None else f"{error:.3f}"),
+                Cell("–" if off is None else f"{off:+.3f}"),
+            ]
+        )
+    titles = [("Element", ""), ("Rests on", ""), ("Compositions or groups", ""), ("Standard error", "eV")]
+    return Table([*titles, ("E0 minus free atom", "eV")], rows)
 
 
 def proof(results: Results) -> Section:
