@@ -8,6 +8,7 @@ Re-estimation then lets free atoms decide, and refuses when there are none: see 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from ase.data import chemical_symbols
 
 from retemper.e0_methods import METHODS, Problem, isolated_energies
 from retemper.errors import RetemperError
-from retemper.files import write_json
+from retemper.files import read_json, write_json
 from retemper.frames import ENERGY, in_blocks, read_frames, stream_frames
 from retemper.settings import Settings
 from retemper.stoichiometry import composition_matrix, fixed_ratios, null_basis
+from retemper.units import predictor, require_units
 
 BLOCK = 20_000  # frames that are in memory at a time
 
@@ -113,11 +115,14 @@ def diagnose(
     ------
     RetemperError
         Elements that the foundation lacks, missing free atoms, E0s that the data do not determine, or an
-        error above ``e0s.max_error``. The last two only warn with ``e0s.force``.
+        error above ``e0s.max_error``. The last two only warn with ``e0s.force``. Wrong units, where
+        the dataset stage could not test them without the foundation.
     """
     from retemper import inference
 
     dataset, out = Path(dataset), Path(out)
+    for text in judge_units(settings, dataset, model, head):
+        report(f"Warning: {text}")
     chosen = settings.e0s.method
     own = inference.atomic_energies(model, head)
     known = sorted(own)
@@ -178,6 +183,22 @@ def diagnose(
             report(f"Warning (e0s.force is true, going on): {stop}")
     write_json(out, result)
     return result
+
+
+def judge_units(settings: Settings, dataset: Path, model: Path, head: str | None) -> list[str]:
+    """Warnings on units that the dataset stage left untested, by what the foundation predicts; wrong ones raise.
+
+    The manifest of `dataset` says what is open. A fixed choice of the training frames is judged.
+    """
+    manifest = dataset / "manifest.json"
+    if not manifest.is_file() or not read_json(manifest)["units"]["untested"]:
+        return []
+    names = ("isolated", "train")
+    files = [path for path in (dataset / f"{name}.extxyz" for name in names) if path.stat().st_size]
+    frames = list(islice(chain.from_iterable(map(stream_frames, files)), BLOCK))
+    predict = predictor(model, head, settings.finetune.device)
+    units = settings.dataset.energy_unit, settings.dataset.length_unit
+    return require_units({"training set": frames}, *units, predict).warnings
 
 
 def open_question(result: dict[str, Any]) -> RetemperError | None:

@@ -1,5 +1,6 @@
 """Units of labels: conversion to eV and Angstrom, and the test whether declared units can be true."""
 
+from retemper.units.predicted import predictor
 from retemper.units.require import Judged, require_units
 from retemper.units.table import ENERGY_UNITS, LENGTH_UNITS, energy_factor, length_factor
 from retemper.units.verdict import Verdict, check_units
@@ -12,5 +13,6 @@ __all__ = [
     "check_units",
     "energy_factor",
     "length_factor",
+    "predictor",
     "require_units",
 ]

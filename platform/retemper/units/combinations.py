@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from retemper.units.table import ENERGY_UNITS, LENGTH_UNITS, energy_factor, length_factor
 
-RARE = {"meV": 2.0, "Ry": 1.0}  # chi squared against units that few codes write
+RARE = {"meV": 3.0, "Ry": 1.0}  # chi squared against units that few codes write
 PER_ATOM = 2.0  # against energies per atom
-MIXED, ODD_MIX = 3.0, 5.0  # against two units of energy; and where neither the energies nor the forces have eV
-UNNATURAL = 3.0  # against a length that no code writes with this energy
+MIXED, ODD_MIX = 3.0, 5.0  # against two units of energy; and where neither is eV, or one is Ry
+UNNATURAL = 6.0  # against a length that no code writes with this energy
 NATURAL = {("Hartree", "Bohr"), ("Ry", "Bohr"), ("kJ/mol", "nm")} | {(name, "Angstrom") for name in ENERGY_UNITS}
 
 
@@ -75,7 +75,8 @@ def combinations(energy_unit: str, length_unit: str) -> list[Combination]:
                     penalty = RARE.get(name, 0.0) + (PER_ATOM if per_atom else 0.0)
                     penalty += 0.0 if (force_name, length) in NATURAL else UNNATURAL
                     if force_name != name:
-                        penalty += (MIXED if "eV" in (name, force_name) else ODD_MIX) + RARE.get(force_name, 0.0)
+                        usual = "eV" in (name, force_name) and "Ry" not in (name, force_name)
+                        penalty += (MIXED if usual else ODD_MIX) + RARE.get(force_name, 0.0)
                     row = Combination(name, per_atom, force_name, length, log_energy, log_force, penalty)
                     if not row.as_declared:
                         rows.append(row)

@@ -11,8 +11,8 @@ from ase import Atoms, units
 from retemper.frames import STRESS
 from retemper.units.closepairs import CLOSE, close_pairs
 from retemper.units.predicted import Predicted, stress_slope
-from retemper.units.witness import Witness, weighted_median
 from retemper.units.table import STRESS_UNITS
+from retemper.units.witness import Witness, weighted_median
 
 ERROR, WARNING = 12.0, 6.0  # how much better in chi squared another unit must be
 RIVAL = 6.0  # how much worse every third unit must be before one is named
@@ -98,5 +98,3 @@ def stress_witness(frames: Sequence[Atoms]) -> Witness | None:
         return None
     text = f"a tenth of the frames has stress above {large:.2g} eV/A^3 ({large / units.GPa:.3g} GPa)"
     return Witness(math.log(large / 0.1), 0, 1, 1.3, 3.0, large > 10.0, text)
-
-

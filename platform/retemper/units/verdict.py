@@ -11,6 +11,7 @@ measurement rules out is said.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,8 +27,9 @@ from retemper.units.witness import Witness
 from retemper.units.witnesses import typical_spacing, witnesses
 
 ERROR, WARNING = 12.0, 6.0  # how much better in chi squared another combination must be
-RIVAL = 6.0  # how much worse every third combination must be before one is named
+RIVAL = 5.0  # how much worse every third combination must be before one is named
 UNEXPLAINED = 16.0  # chi squared of the best combination above which it is no explanation
+PURE, MIXED = 4.0, 1.0  # what custom counts against a rival of one unit for energies and forces, and of two
 APART = 1.2  # ln of the factor between two units above which the labels should tell them apart
 
 Found = tuple[list[Witness], list[Witness]]  # with energies taken as total ones, and as energies per atom
@@ -148,7 +150,7 @@ def _judge(
 ) -> Verdict:
     found = witnesses(frames, free, predicted)
     signs = _signs(found[0], frames)
-    verdict = _weigh(found, combinations(energy_unit, length_unit), signs)
+    verdict = _weigh(found, combinations(energy_unit, length_unit), signs, math.log(np.median(list(map(len, frames)))))
     evidence = list(dict.fromkeys(witness.text for witness in found[0]))
     verdict = replace(verdict, evidence=evidence)
     if verdict.message or not any(STRESS in frame.info for frame in frames):
@@ -181,8 +183,8 @@ def _signs(found: Sequence[Witness], frames: Sequence[Atoms]) -> list[tuple[int,
     return fitting
 
 
-def _weigh(found: Found, options: Sequence[Combination], signs: Sequence[tuple[int, int]]) -> Verdict:
-    """Compare all combinations of units."""
+def _weigh(found: Found, options: Sequence[Combination], signs: Sequence[tuple[int, int]], log_atoms: float) -> Verdict:
+    """Compare all combinations of units; `log_atoms` is ln of the usual number of atoms."""
     declared = options[0]
     chi2 = {c: _chi2(c, found) for c in options}
     ranked = sorted(options, key=lambda c: chi2[c])
@@ -192,10 +194,10 @@ def _weigh(found: Found, options: Sequence[Combination], signs: Sequence[tuple[i
     if gain < WARNING:
         best = declared
         if not flipped:
-            return Verdict(False, "", "", [], _open(found, options, chi2))
+            return Verdict(False, "", "", [], _open(options, chi2, log_atoms))
     hard = {c: _chi2(c, found, hard_only=True) for c in (declared, best)}
     misfit = gain > ERROR and hard[declared] - hard[best] > ERROR * 0.75
-    rivals = [c for c in ranked if chi2[c] - chi2[best] < RIVAL and not c.same(best)] if best is not declared else []
+    rivals = [] if best is declared else _rivals(best, ranked, found, chi2)
     explained = hard[best] < UNEXPLAINED
     sentences = []
     if flipped:
@@ -218,6 +220,25 @@ def _weigh(found: Found, options: Sequence[Combination], signs: Sequence[tuple[i
     return Verdict(misfit or flipped, " ".join(sentences), fix, [], [])
 
 
+def _rivals(
+    best: Combination, ranked: Sequence[Combination], found: Found, chi2: Mapping[Combination, float]
+) -> list[Combination]:
+    """Combinations that make other labels than `best` and fit nearly as well.
+
+    What codes usually write is a reason to prefer one unit to another of about the same size. Where
+    the unit of the forces is unusual already, or no measurement speaks of it, it counts for little.
+    """
+    hard = [witness for witness in found[best.per_atom] if witness.hard]
+    heard = (not best.log_energy or any(w.energy for w in hard)) and (not best.log_force or any(w.force for w in hard))
+    usual = best.log_force == 0 or best.energy == best.force_energy
+    spare = (math.inf if best.log_force == 0 else PURE if usual and not best.per_atom else MIXED) if heard else 0.0
+
+    def excess(c: Combination) -> float:
+        return chi2[c] - chi2[best] - max(0.0, c.penalty - best.penalty - spare)
+
+    return [c for c in ranked if excess(c) < RIVAL and not c.same(best)]
+
+
 def _wrong_sign(energy: int, force: int) -> str:
     return " and ".join(name for name, sign in (("energies", energy), ("forces", force)) if sign < 0)
 
@@ -230,11 +251,11 @@ def _chi2(combination: Combination, found: Found, hard_only: bool = False) -> fl
     return total
 
 
-def _open(found: Found, options: Sequence[Combination], chi2: Mapping[Combination, float]) -> list[str]:
+def _open(options: Sequence[Combination], chi2: Mapping[Combination, float], log_atoms: float) -> list[str]:
     """Units far from the declared ones that the labels would not have told from them."""
     declared = options[0]
     left = [c for c in options if not c.as_declared and chi2[c] - chi2[declared] < ERROR]
-    energies = dict.fromkeys(c.energies for c in left if abs(c.log_energy) > APART or c.per_atom)
+    energies = dict.fromkeys(c.energies for c in left if abs(c.log_energy + c.per_atom * log_atoms) > APART)
     forces = dict.fromkeys(c.forces for c in left if abs(c.log_force) > APART)
     words = []
     for label, unit, names in (("energies", declared.energies, energies), ("forces", declared.forces, forces)):

@@ -86,7 +86,7 @@ def _extent(frames: Sequence[Atoms]) -> tuple[Witness | None, Witness | None]:
     if min(as_total, as_per_atom) == 0 or len(frames) < MIN_FRAMES:
         return None, None
     ratio = as_total / as_per_atom
-    text = f"as energies {{}} they lie {{:.2g}} times nearer to a sum of one energy an element"
+    text = "as energies {} they lie {:.2g} times nearer to a sum of one energy an element"
     if ratio > EXTENT:
         return Witness(CERTAIN, 0, 0, 1, 1, True, text.format("per atom", ratio)), None
     if ratio < 1 / EXTENT:
