@@ -16,6 +16,7 @@ from retemper.units.witness import Witness, weighted_median
 
 ERROR, WARNING = 12.0, 6.0  # how much better in chi squared another unit must be
 RIVAL = 6.0  # how much worse every third unit must be before one is named
+APART = 1.2  # ln of the factor between two units above which the labels should tell them apart
 
 
 def judge_stress(
@@ -58,8 +59,10 @@ def judge_stress(
     best = STRESS_UNITS[ranked[0]]
     gain, hard_gain = (chi2(declared, among) - chi2(best, among) for among in (found, hard))
     if gain < WARNING:
-        tested = any(witness.energy == 0 and witness.force for witness in hard)
-        return False, "", "", evidence, [] if tested else ["stress: nothing ties its unit and sign to the energies"]
+        near = [name for name in ranked if chi2(STRESS_UNITS[name], hard) - chi2(declared, hard) < ERROR]
+        left = [name for name in near if abs(math.log(STRESS_UNITS[name] / declared)) > APART]
+        words = [f"stress: nothing tells energy_unit / length_unit^3 from {', '.join(left)}"] if left else []
+        return False, "", "", evidence, words
     rivals = [name for name in ranked[1:] if chi2(STRESS_UNITS[name], found) - chi2(best, found) < RIVAL]
     wrong = gain > ERROR and hard_gain > ERROR * 0.75
     fix = f"convert the stress in the file from {ranked[0]} to energy_unit / length_unit^3"

@@ -178,6 +178,7 @@ def _signs(found: Sequence[Witness], frames: Sequence[Atoms]) -> list[tuple[int,
     fitting = [option for option in options if against(option) == fewest]
     if (1, 1) in fitting:
         return [(1, 1)]
+    fitting = [option for option in fitting if option != (-1, -1)] or fitting
     if np.median([frame.info[ENERGY] for frame in frames]) < 0:
         fitting = [option for option in fitting if option[0] > 0] or fitting
     return fitting
@@ -202,8 +203,9 @@ def _weigh(found: Found, options: Sequence[Combination], signs: Sequence[tuple[i
     sentences = []
     if flipped:
         negative = " or ".join(_wrong_sign(*option) for option in signs)
+        gradients = ", they are gradients of the energy" if signs == [(1, -1)] else ""
         text = "; ".join(witness.text for witness in found[0] if witness.negative)
-        sentences.append(f"The sign of the {negative} is wrong ({text}).")
+        sentences.append(f"The {negative} have the wrong sign{gradients} ({text}).")
     if best is not declared:
         name = str(best) + "".join(f", or {rival}" for rival in rivals[:3]) + (", or others" if rivals[3:] else "")
         seems = f"They look like {name}." if explained else "No usual unit explains them."
