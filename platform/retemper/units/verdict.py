@@ -29,7 +29,8 @@ from retemper.units.witnesses import typical_spacing, witnesses
 ERROR, WARNING = 12.0, 6.0  # how much better in chi squared another combination must be
 RIVAL = 5.0  # how much worse every third combination must be before one is named
 UNEXPLAINED = 16.0  # chi squared of the best combination above which it is no explanation
-PURE, MIXED = 4.0, 1.0  # what custom counts against a rival of one unit for energies and forces, and of two
+PURE, MIXED = 4.0, 1.0  # what custom counts against a rival where the best is usual, and where it is not
+USUAL = 3.0  # penalty up to which a combination is usual
 APART = 1.2  # ln of the factor between two units above which the labels should tell them apart
 
 Found = tuple[list[Witness], list[Witness]]  # with energies taken as total ones, and as energies per atom
@@ -230,10 +231,10 @@ def _rivals(
     What codes usually write is a reason to prefer one unit to another of about the same size. Where
     the unit of the forces is unusual already, or no measurement speaks of it, it counts for little.
     """
-    hard = [witness for witness in found[best.per_atom] if witness.hard]
+    hard = [w for w in found[best.per_atom] if w.hard and math.isfinite(w.above) and math.isfinite(w.below)]
     heard = (not best.log_energy or any(w.energy for w in hard)) and (not best.log_force or any(w.force for w in hard))
-    usual = best.log_force == 0 or best.energy == best.force_energy
-    spare = (math.inf if best.log_force == 0 else PURE if usual and not best.per_atom else MIXED) if heard else 0.0
+    usual = best.energy == best.force_energy and best.penalty <= USUAL
+    spare = (math.inf if best.log_force == 0 else PURE if usual else MIXED) if heard else 0.0
 
     def excess(c: Combination) -> float:
         return chi2[c] - chi2[best] - max(0.0, c.penalty - best.penalty - spare)
