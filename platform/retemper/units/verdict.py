@@ -229,14 +229,17 @@ def _rivals(
     """Combinations that make other labels than `best` and fit nearly as well.
 
     What codes usually write is a reason to prefer one unit to another of about the same size. Where
-    the unit of the forces is unusual already, or no measurement speaks of it, it counts for little.
+    the unit of the forces is unusual already it counts for little. Of a label that no measurement
+    speaks of, neither that nor the kind of data decides.
     """
     hard = [w for w in found[best.per_atom] if w.hard and math.isfinite(w.above) and math.isfinite(w.below)]
     heard = (not best.log_energy or any(w.energy for w in hard)) and (not best.log_force or any(w.force for w in hard))
     usual = best.energy == best.force_energy and best.penalty <= USUAL
-    spare = (math.inf if best.log_force == 0 else PURE if usual else MIXED) if heard else 0.0
+    spare = math.inf if best.log_force == 0 else PURE if usual else MIXED
 
     def excess(c: Combination) -> float:
+        if not heard:
+            return _chi2(c, found, True) - c.penalty - _chi2(best, found, True) + best.penalty
         return chi2[c] - chi2[best] - max(0.0, c.penalty - best.penalty - spare)
 
     return [c for c in ranked if excess(c) < RIVAL and not c.same(best)]
