@@ -191,7 +191,7 @@ def judge_units(settings: Settings, dataset: Path, model: Path, head: str | None
     The manifest of `dataset` says what is open. A fixed choice of the training frames is judged.
     """
     manifest = dataset / "manifest.json"
-    if not manifest.is_file() or not read_json(manifest)["units"]["untested"]:
+    if not manifest.is_file() or not read_json(manifest)["units"].get("untested", True):
         return []
     names = ("isolated", "train")
     files = [path for path in (dataset / f"{name}.extxyz" for name in names) if path.stat().st_size]
