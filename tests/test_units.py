@@ -115,7 +115,9 @@ def cases() -> list[tuple[str, float, float, bool]]:
 def test_right_units_of_shipped_sets_pass_with_few_and_many_frames(name: str, mini: Predict) -> None:
     frames = shipped(name)
     some = [frames[k] for k in sorted(np.random.default_rng(3).permutation(len(frames))[:15])]
-    for part in (list(frames), some, some[:5], one_a_formula(frames), [f for f in frames if len(f) > 1]):
+    multi = [frame for frame in frames if len(frame) > 1]
+    ten = [multi[k] for k in np.random.default_rng(1).permutation(len(multi))[:10]]
+    for part in (list(frames), some, some[:5], ten, one_a_formula(frames), [f for f in frames if len(f) > 1]):
         for predict in (None, mini):
             verdict = check_units(part, "eV", "Angstrom", predict=predict)
             assert not verdict.message

@@ -81,9 +81,10 @@ def _extent(frames: Sequence[Atoms]) -> tuple[Witness | None, Witness | None]:
     atom. The numbers of atoms must differ for one to leave far more than the other.
     """
     labels, sizes = _energies(frames, False), np.array([len(frame) for frame in frames])
-    as_total = float(np.median(np.abs(robust_fit(frames, labels / sizes)[0] * sizes)))
+    rest, rank = robust_fit(frames, labels / sizes)
+    as_total = float(np.median(np.abs(rest * sizes)))
     as_per_atom = float(np.median(np.abs(robust_fit(frames, labels)[0])))
-    if min(as_total, as_per_atom) == 0 or len(frames) < MIN_FRAMES:
+    if min(as_total, as_per_atom) == 0 or len(frames) < MIN_FRAMES + 3 * rank:  # few frames fit anything
         return None, None
     ratio = as_total / as_per_atom
     text = "as energies {} they lie {:.2g} times nearer to a sum of one energy an element"
