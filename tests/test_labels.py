@@ -265,7 +265,7 @@ def test_a_factor_below_two_is_seen_between_close_frames(ethanol: list[Atoms]) -
 def test_units_are_named_as_those_of_the_file(ethanol: list[Atoms]) -> None:
     """eV labels that were declared, and so converted, as Hartree and Bohr."""
     with pytest.raises(RetemperError, match=r"f\.xyz: wrong units.*energies in eV and forces in eV/A") as error:
-        require_units(scaled(ethanol, HARTREE, HARTREE / BOHR), "Hartree", "Bohr", "f.xyz")
+        require_units({"f.xyz": scaled(ethanol, HARTREE, HARTREE / BOHR)}, "Hartree", "Bohr")
     assert "energy_unit: eV and dataset.length_unit: Angstrom" in str(error.value)
 
 

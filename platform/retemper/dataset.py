@@ -18,14 +18,14 @@ from retemper import charge, checks, splits, subset
 from retemper.active import join
 from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_folder, digest, require_space, write_json
-from retemper.foundations import find
+from retemper.foundations import find, weights
 from retemper.frames import ENERGY, stream_frames, write_frames
 from retemper.grouping import Grouping, group_frames, groups_of
 from retemper.labels import is_free_atom, stream_labels, stress_warnings
 from retemper.manifest import describe, reason_kind, summary
 from retemper.settings import Dataset, Settings
 from retemper.store import Picked, Store
-from retemper.units import require_units
+from retemper.units import Judged, predictor, require_units
 
 SETS = ("train", "valid", "test", "isolated", "unused", "rejected")
 ENOUGH = 20  # frames of one file whose units are judged on their own
@@ -81,8 +81,8 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
     rejected = [k for part in parts for k in part.rejected]
 
     checks.check_variation(Picked(store, labelled[~atoms[labelled]]))
-    units_warnings, evidence = _judge_units(parts, store, dataset)
-    warnings += units_warnings
+    judged = _judge_units(parts, store, settings, root)
+    warnings += judged.warnings
     allowed = known_elements(settings.foundation, root)
     if allowed is None:
         warnings.append(f"the catalogue does not list the elements of {settings.foundation}: not checked here")
@@ -125,7 +125,12 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
         "subset": taken,
         "audited": audited,
         "level_of_theory": {"declared": dataset.level_of_theory, "info_keys": tags, "left_out": len(left)},
-        "units": {"energy": dataset.energy_unit, "length": dataset.length_unit, "evidence": evidence},
+        "units": {
+            "energy": dataset.energy_unit,
+            "length": dataset.length_unit,
+            "evidence": judged.evidence,
+            "untested": judged.untested,
+        },
         "warnings": warnings,
     }
     require_space(out, BYTES_PER_ATOM * sum(one["atoms"] for one in manifest["sets"].values()))
@@ -195,27 +200,31 @@ def _leave_out(parts: Sequence[Part], dataset: Dataset, store: Store) -> tuple[l
     return taken, left
 
 
-def _judge_units(parts: Sequence[Part], store: Store, dataset: Dataset) -> tuple[list[str], dict[str, list[str]]]:
-    """Units of each file with enough frames, and of all small ones together."""
+def _judge_units(parts: Sequence[Part], store: Store, settings: Settings, root: Path) -> Judged:
+    """Units of each file with enough frames, and of all small ones together.
+
+    What the labels leave open is asked of an embedded foundation. A named one may not be on this
+    machine before the e0s stage fetches it: there `retemper.e0s` asks.
+    """
+    dataset = settings.dataset
     small: list[Atoms] = []
-    warnings: list[str] = []
-    evidence: dict[str, list[str]] = {}
-    judged = []
+    judged: dict[str, list[Atoms]] = {}
     for part in parts:
         own = part.frames
         if len(own) > WITNESSES:  # whole stretches, so that frames near each other in time are among them
             own = np.concatenate([some[:STRETCH] for some in np.array_split(own, WITNESSES // STRETCH)])
         sound = [frame for frame in Picked(store, own) if checks.can_be_measured(frame)]
         if len(sound) >= ENOUGH or len(parts) == 1:
-            judged.append((part.name, sound))
+            judged[part.name] = sound
         else:
             small += sound
     if small:
-        judged.append(("small files", small))
-    for name, sound in judged:
-        found, evidence[name] = require_units(sound, dataset.energy_unit, dataset.length_unit, name)
-        warnings += found
-    return warnings, evidence
+        judged["small files"] = small
+    entry = find(settings.foundation, root)
+    predict = None
+    if entry.file is not None and (root / entry.file).is_file():
+        predict = predictor(weights(entry, root), entry.head, settings.finetune.device)
+    return require_units(judged, dataset.energy_unit, dataset.length_unit, predict)
 
 
 def _check(frames: Array, atoms: Array, store: Store, dataset: Dataset, warnings: list[str]) -> tuple[Array, list[int]]:

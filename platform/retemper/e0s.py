@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from retemper.charge import charge_of
 from retemper.e0_evidence import evidence, left_out, separability
 from retemper.e0_methods import METHODS, Problem, group_names, isolated_energies, new_compositions
 from retemper.errors import RetemperError
-from retemper.files import write_json
+from retemper.files import read_json, write_json
 from retemper.frames import ENERGY, in_blocks, read_frames, stream_frames
 from retemper.one_level import require_one_level
 from retemper.settings import Settings
 from retemper.stoichiometry import composition_matrix
+from retemper.units import predictor, require_units
 
 BLOCK = 20_000  # frames that are in memory at a time
 
@@ -86,11 +88,14 @@ def diagnose(
     ------
     RetemperError
         Elements that the foundation lacks, missing free atoms, E0s that the data do not determine, or an
-        error above ``e0s.max_error``. What is not determined is a warning with ``e0s.force``.
+        error above ``e0s.max_error``. What is not determined is a warning with ``e0s.force``. Wrong units, where
+        the dataset stage could not test them without the foundation.
     """
     from retemper import inference
 
     dataset, out = Path(dataset), Path(out)
+    for text in judge_units(settings, dataset, model, head):
+        report(f"Warning: {text}")
     device, refuse = settings.finetune.device, settings.e0s.mixed == "refuse"
     levels = require_one_level(dataset, model, out.parent, head=head, device=device, refuse=refuse)
     chosen = settings.e0s.method
@@ -163,6 +168,22 @@ def diagnose(
         raise far
     write_json(out, result)
     return result
+
+
+def judge_units(settings: Settings, dataset: Path, model: Path, head: str | None) -> list[str]:
+    """Warnings on units that the dataset stage left untested, by what the foundation predicts; wrong ones raise.
+
+    The manifest of `dataset` says what is open. A fixed choice of the training frames is judged.
+    """
+    manifest = dataset / "manifest.json"
+    if not manifest.is_file() or not read_json(manifest)["units"].get("untested", True):
+        return []
+    names = ("isolated", "train")
+    files = [path for path in (dataset / f"{name}.extxyz" for name in names) if path.stat().st_size]
+    frames = list(islice(chain.from_iterable(map(stream_frames, files)), BLOCK))
+    predict = predictor(model, head, settings.finetune.device)
+    units = settings.dataset.energy_unit, settings.dataset.length_unit
+    return require_units({"training set": frames}, *units, predict).warnings
 
 
 def open_question(result: dict[str, Any], limit: float) -> RetemperError | None:

@@ -37,6 +37,8 @@ class ClosePairs:
         Sum of -(F_b - F_a) . dx, eV: the curvature of the energy along the movement.
     badger
         The same from Badger's rule for every bond, eV; NaN for pairs too far apart.
+    atoms
+        Number of atoms.
     """
 
     rms: Array
@@ -46,6 +48,7 @@ class ClosePairs:
     stress_work: Array
     restoring: Array
     badger: Array
+    atoms: Array
 
 
 def close_pairs(frames: Sequence[Atoms], nearest: int = 3, per_group: int = 120, max_frames: int = 1500) -> ClosePairs:
@@ -63,7 +66,7 @@ def close_pairs(frames: Sequence[Atoms], nearest: int = 3, per_group: int = 120,
         total += len(group)
         if total >= max_frames:
             break
-    return ClosePairs(*(np.concatenate(rows, axis=1) if rows else np.zeros((7, 0))))
+    return ClosePairs(*(np.concatenate(rows, axis=1) if rows else np.zeros((8, 0))))
 
 
 def _pairs_of(group: Sequence[Atoms], nearest: int) -> Array:
@@ -100,4 +103,5 @@ def _pairs_of(group: Sequence[Atoms], nearest: int) -> Array:
     badger = np.full(len(first), np.nan)
     for k in np.flatnonzero((rms < CLOSE) & (rms > 1e-3) & (strain < STRAINED))[:40]:
         badger[k] = badger_work(group[first[k]], movement[k])
-    return np.stack([rms, strain, energies[second] - energies[first], force_work, stress_work, restoring, badger])
+    change, atoms = energies[second] - energies[first], np.full(len(first), len(group[0]))
+    return np.stack([rms, strain, change, force_work, stress_work, restoring, badger, atoms])

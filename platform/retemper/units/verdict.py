@@ -2,28 +2,67 @@
 
 The test weighs every combination of units that occurs in practice against measurements on
 the labels themselves (`retemper.units.witnesses`): how energies and forces belong together, how
-stiff bonds are, how far down an energy can be. Each measurement is a logarithm with an
-uncertainty, so the combinations are compared by chi squared. A combination that is much
-better than the declared one is named.
+stiff bonds are, how far free atoms lie above, how far down an energy can be; and where these leave
+something open, against what a foundation predicts (`retemper.units.predicted`). Each measurement is
+a logarithm with an uncertainty, so the combinations are compared by chi squared. A combination
+that is much better than the declared one is named, if no other one is nearly as good; what no
+measurement rules out is said.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 from ase import Atoms
 
-from retemper.errors import RetemperError
-from retemper.units.table import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS, energy_factor, length_factor
-from retemper.units.witnesses import Witness, stress_witness, typical_spacing, witnesses
+from retemper.frames import ENERGY, STRESS
+from retemper.units.combinations import Combination, combinations
+from retemper.units.predicted import Predict, Predicted
+from retemper.units.stress import judge_stress
+from retemper.units.table import energy_factor, length_factor
+from retemper.units.witness import Witness
+from retemper.units.witnesses import typical_spacing, witnesses
 
-PER_ATOM = "eV per atom"
-RARE = {PER_ATOM: 2.0, "meV": 2.0, "Ry": 1.0}  # chi squared against units that few codes write
-MIN_FRAMES = 8  # fewer frames bear no witness
 ERROR, WARNING = 12.0, 6.0  # how much better in chi squared another combination must be
-NATURAL = {("Hartree", "Bohr"), ("Ry", "Bohr"), ("kJ/mol", "nm")} | {(name, "Angstrom") for name in ENERGY_UNITS}
+RIVAL = 5.0  # how much worse every third combination must be before one is named
+UNEXPLAINED = 16.0  # chi squared of the best combination above which it is no explanation
+PURE, MIXED = 4.0, 1.0  # what custom counts against a rival where the best is usual, and where it is not
+USUAL = 3.0  # penalty up to which a combination is usual
+APART = 1.2  # ln of the factor between two units above which the labels should tell them apart
+
+Found = tuple[list[Witness], list[Witness]]  # with energies taken as total ones, and as energies per atom
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What makes the labels right: their units and signs."""
+
+    units: Combination
+    energy_sign: int = 1
+    force_sign: int = 1
+
+    def fix(self, declared: Combination, in_file: bool) -> str:
+        """In words; with `in_file` without the settings, which hold for other files too."""
+        steps = []
+        if self.energy_sign < 0:
+            steps.append("multiply the energies by -1")
+        if self.force_sign < 0:
+            steps.append("multiply the forces by -1")
+        if self.units.per_atom:
+            steps.append("give total energies: multiply each by its number of atoms")
+        wrong_energy, wrong_force = self.units.log_energy != 0, self.units.log_force != 0
+        if wrong_energy and wrong_force and self.units.energy == self.units.force_energy and not in_file:
+            unit, length = self.units.energy, self.units.force_length
+            steps.append(f"set dataset.energy_unit: {unit} and dataset.length_unit: {length} in params.yaml")
+        else:
+            if wrong_energy:
+                steps.append(f"convert the energies in the file from {self.units.energy} to {declared.energy}")
+            if wrong_force:
+                steps.append(f"convert the forces in the file from {self.units.forces} to {declared.forces}")
+        return "; ".join(steps)
 
 
 @dataclass(frozen=True)
@@ -37,78 +76,44 @@ class Verdict:
     message
         The finding in words; empty when the declared units fit.
     fix
-        What to do about it.
+        What to do about it; that it cannot be told, where several units fit.
     evidence
         The measurements behind it, for the manifest.
+    untested
+        What no measurement rules out, in words; empty when units and signs were tested.
+    correction
+        What `fix` says about energies and forces; `None` where there is nothing to say.
     """
 
     wrong: bool
     message: str
     fix: str
     evidence: list[str]
+    untested: list[str]
+    correction: Correction | None = None
 
 
-@dataclass(frozen=True)
-class _Combination:
-    energy: str
-    force_energy: str
-    force_length: str
-    log_energy: float  # ln(eV in the unit / eV in the declared unit)
-    log_force: float
-    penalty: float  # for a combination that few codes write
-
-    def __str__(self) -> str:
-        length = {"Angstrom": "A"}.get(self.force_length, self.force_length)
-        return f"energies in {self.energy} and forces in {self.force_energy}/{length}"
-
-
-def _combinations(energy_unit: str, length_unit: str, atoms_per_frame: float) -> list[_Combination]:
-    """Every combination of units, the declared one first and without a penalty."""
-    energy, length = energy_factor(energy_unit), length_factor(length_unit)
-    declared_force = energy / length
-    energies = ENERGY_UNITS | {PER_ATOM: atoms_per_frame}
-    rows = []
-    for name, factor in energies.items():
-        for force_name in sorted({"eV", "Hartree", name} - {PER_ATOM}):
-            for length_name, length_value in LENGTH_UNITS.items():
-                force = ENERGY_UNITS[force_name] / length_value
-                declared = math.isclose(factor, energy) and math.isclose(force, declared_force) and name != PER_ATOM
-                penalty = 0.0 if (force_name, length_name) in NATURAL else 3.0
-                penalty += (3.0 if force_name != name else 0.0) + RARE.get(name, 0.0)
-                rows.append(
-                    _Combination(
-                        name,
-                        force_name,
-                        length_name,
-                        math.log(factor / energy),
-                        math.log(force / declared_force),
-                        0.0 if declared else penalty,
-                    )
-                )
-    as_declared = [c for c in rows if c.log_energy == 0 and c.log_force == 0 and c.energy != PER_ATOM]
-    if not as_declared:  # the declared pair is not one that the loops make, such as Ry with nm
-        as_declared = [_Combination(energy_unit, energy_unit, length_unit, 0.0, 0.0, 0.0)]
-    return as_declared[:1] + [c for c in rows if c is not as_declared[0]]
-
-
-def _chi2(combination: _Combination, found: Sequence[Witness], hard_only: bool = False) -> float:
-    total = combination.penalty
-    for witness in found:
-        if witness.hard or not hard_only:
-            total += witness.chi2(combination.log_energy, combination.log_force)
-    return total
-
-
-def check_units(frames: Sequence[Atoms], energy_unit: str, length_unit: str) -> Verdict:
+def check_units(
+    frames: Sequence[Atoms],
+    energy_unit: str,
+    length_unit: str,
+    free: Mapping[int, float] | None = None,
+    predict: Predict | None = None,
+) -> Verdict:
     """Test whether labels that were converted from the declared units can be eV and eV/A.
 
     Parameters
     ----------
     frames
         Structures of one origin with ``REF_energy``, ``REF_forces`` and perhaps ``REF_stress``,
-        converted from `energy_unit` and `length_unit`. Isolated atoms are left out here.
+        converted from `energy_unit` and `length_unit`.
     energy_unit, length_unit
         What the user declared; the answer is in terms of the numbers in the file.
+    free
+        Energies of free atoms {atomic number: eV}; without them those among `frames`.
+    predict
+        Predictions of a foundation for a sample of the frames, asked for when the labels alone leave
+        something open; see `retemper.units.predicted.predictor`.
 
     Returns
     -------
@@ -117,63 +122,153 @@ def check_units(frames: Sequence[Atoms], energy_unit: str, length_unit: str) -> 
         measurement that depends on units alone says so. A suspicion without such a
         measurement only has a message.
     """
+    free = free or free_atoms(frames)
     frames = [frame for frame in frames if len(frame) > 1]
-    if len(frames) < MIN_FRAMES:
-        return Verdict(False, "", "", [f"units not tested: fewer than {MIN_FRAMES} frames"])
+    if not frames:
+        return Verdict(False, "", "", [], [])
     spacing = _positions(frames)
     if spacing is not None:
         return spacing
-    found = witnesses(frames)
-    evidence = list(dict.fromkeys(witness.text for witness in found))
-    flipped = next((witness for witness in found if witness.negative), None)
-    if flipped is not None:
-        return Verdict(
-            True,
-            f"The forces have the wrong sign, they are gradients of the energy ({flipped.text}).",
-            "multiply the forces by -1",
-            evidence,
-        )
-    verdict = _weigh(found, frames, energy_unit, length_unit)
-    if verdict is None:
-        verdict = _stress(frames, energy_factor(energy_unit) / length_factor(length_unit) ** 3)
-    return Verdict(verdict.wrong, verdict.message, verdict.fix, evidence + verdict.evidence)
+    verdict = _judge(frames, energy_unit, length_unit, free, None)
+    if predict is not None and (verdict.message or verdict.untested):
+        predicted = predict(frames)
+        if predicted is not None:
+            verdict = _judge(frames, energy_unit, length_unit, free, predicted)
+    return verdict
 
 
-def _weigh(found: Sequence[Witness], frames: Sequence[Atoms], energy_unit: str, length_unit: str) -> Verdict | None:
-    """Compare all combinations of units; `None` when the declared one stands."""
-    sizes = sorted(len(frame) for frame in frames)
-    combinations = _combinations(energy_unit, length_unit, sizes[len(sizes) // 2])
-    declared = combinations[0]
-    ranked = sorted(combinations, key=lambda c: _chi2(c, found))
+def free_atoms(frames: Sequence[Atoms]) -> dict[int, float]:
+    """Energies of the free atoms among `frames`, {atomic number: eV}."""
+    return {int(f.numbers[0]): float(f.info[ENERGY]) for f in frames if len(f) == 1 and not f.pbc.any()}
+
+
+def _judge(
+    frames: Sequence[Atoms],
+    energy_unit: str,
+    length_unit: str,
+    free: Mapping[int, float],
+    predicted: Predicted | None,
+) -> Verdict:
+    found = witnesses(frames, free, predicted)
+    signs = _signs(found[0], frames)
+    verdict = _weigh(found, combinations(energy_unit, length_unit), signs, math.log(np.median(list(map(len, frames)))))
+    evidence = list(dict.fromkeys(witness.text for witness in found[0]))
+    verdict = replace(verdict, evidence=evidence)
+    if verdict.message or not any(STRESS in frame.info for frame in frames):
+        return verdict
+    unit = energy_factor(energy_unit) / length_factor(length_unit) ** 3
+    wrong, message, fix, text, untested = judge_stress(frames, unit, predicted)
+    return Verdict(wrong, message, fix, evidence + text, verdict.untested + untested)
+
+
+def _signs(found: Sequence[Witness], frames: Sequence[Atoms]) -> list[tuple[int, int]]:
+    """Signs of energies and forces that no measurement contradicts, the likeliest first.
+
+    Gradients in the place of forces are common, energies of the wrong sign (binding energies) are
+    not, and then the energies are positive.
+    """
+    signed = [witness for witness in found if witness.hard and (witness.energy or witness.force)]
+    options = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
+
+    def against(option: tuple[int, int]) -> int:
+        energy, force = option
+        expected = [energy ** int(abs(w.energy)) * force ** int(abs(w.force)) for w in signed]
+        return sum((sign < 0) != w.negative for sign, w in zip(expected, signed, strict=True))
+
+    fewest = min(map(against, options))
+    fitting = [option for option in options if against(option) == fewest]
+    if (1, 1) in fitting:
+        return [(1, 1)]
+    fitting = [option for option in fitting if option != (-1, -1)] or fitting
+    if np.median([frame.info[ENERGY] for frame in frames]) < 0:
+        fitting = [option for option in fitting if option[0] > 0] or fitting
+    return fitting
+
+
+def _weigh(found: Found, options: Sequence[Combination], signs: Sequence[tuple[int, int]], log_atoms: float) -> Verdict:
+    """Compare all combinations of units; `log_atoms` is ln of the usual number of atoms."""
+    declared = options[0]
+    chi2 = {c: _chi2(c, found) for c in options}
+    ranked = sorted(options, key=lambda c: chi2[c])
     best = ranked[0]
-    gain = _chi2(declared, found) - _chi2(best, found)
-    hard_gain = _chi2(declared, found, hard_only=True) - _chi2(best, found, hard_only=True)
-    if best is declared or gain < WARNING:
-        return None
-    rivals = [c for c in ranked[1:] if c is not declared and _chi2(c, found) - _chi2(best, found) < 3.0][:2]
-    name = str(best) + "".join(f", or {rival}" for rival in rivals)
-    wrong = gain > ERROR and hard_gain > ERROR * 0.75
-    strength = "are not" if wrong else "may not be"
-    because = "; ".join(w.text for w in found if w.chi2(0.0, 0.0) - w.chi2(best.log_energy, best.log_force) > 2.0)
-    return Verdict(
-        wrong,
-        f"The labels {strength} in the declared units (energy_unit: {energy_unit}, length_unit: {length_unit}). "
-        f"They look like {name}. Reason: {because}.",
-        _remedy(best, declared),
-        [],
-    )
+    gain = chi2[declared] - chi2[best]
+    flipped = signs != [(1, 1)]
+    if gain < WARNING:
+        best = declared
+        if not flipped:
+            return Verdict(False, "", "", [], _open(options, chi2, log_atoms))
+    hard = {c: _chi2(c, found, hard_only=True) for c in (declared, best)}
+    misfit = gain > ERROR and hard[declared] - hard[best] > ERROR * 0.75
+    rivals = [] if best is declared else _rivals(best, ranked, found, chi2)
+    explained = hard[best] < UNEXPLAINED
+    sentences = []
+    if flipped:
+        negative = " or ".join(_wrong_sign(*option) for option in signs)
+        gradients = ", they are gradients of the energy" if signs == [(1, -1)] else ""
+        text = "; ".join(witness.text for witness in found[0] if witness.negative)
+        sentences.append(f"The {negative} have the wrong sign{gradients} ({text}).")
+    if best is not declared:
+        name = str(best) + "".join(f", or {rival}" for rival in rivals[:3]) + (", or others" if rivals[3:] else "")
+        seems = f"They look like {name}." if explained else "No usual unit explains them."
+        because = "; ".join(w.text for w in found[0] if w.chi2(0.0, 0.0) > 2.0)
+        units = f"energy_unit: {declared.energy}, length_unit: {declared.force_length}"
+        sentences.append(
+            f"The labels {'are' if misfit else 'may'} not {'' if misfit else 'be '}in the declared units ({units}). "
+            f"{seems} Reason: {because}."
+        )
+    if len(signs) == 1 and not rivals and explained:
+        correction = Correction(best, *signs[0])
+        return Verdict(misfit or flipped, " ".join(sentences), correction.fix(declared, False), [], [], correction)
+    fix = "look up in the input and manual of the code that made the labels which it is; the labels cannot tell"
+    return Verdict(misfit or flipped, " ".join(sentences), fix, [], [])
 
 
-def _remedy(best: _Combination, declared: _Combination) -> str:
-    if best.energy == PER_ATOM:
-        return "give total energies: multiply each by its number of atoms"
-    if best.energy == best.force_energy:
-        return f"set dataset.energy_unit: {best.energy} and dataset.length_unit: {best.force_length} in params.yaml"
-    if best.log_force == 0:
-        return f"convert the energies from {best.energy} to {declared.energy} in the file"
-    if best.log_energy == 0:
-        return f"convert the forces from {best.force_energy}/{best.force_length} to those of the energies in the file"
-    return f"convert to eV and eV/A in the file: it has {best}"
+def _rivals(
+    best: Combination, ranked: Sequence[Combination], found: Found, chi2: Mapping[Combination, float]
+) -> list[Combination]:
+    """Combinations that make other labels than `best` and fit nearly as well.
+
+    What codes usually write is a reason to prefer one unit to another of about the same size. Where
+    the unit of the forces is unusual already it counts for little. Of a label that no measurement
+    speaks of, neither that nor the kind of data decides.
+    """
+    hard = [w for w in found[best.per_atom] if w.hard and math.isfinite(w.above) and math.isfinite(w.below)]
+    heard = (not best.log_energy or any(w.energy for w in hard)) and (not best.log_force or any(w.force for w in hard))
+    usual = best.energy == best.force_energy and best.penalty <= USUAL
+    spare = math.inf if best.log_force == 0 else PURE if usual else MIXED
+
+    def excess(c: Combination) -> float:
+        if not heard:
+            return _chi2(c, found, True) - c.penalty - _chi2(best, found, True) + best.penalty
+        return chi2[c] - chi2[best] - max(0.0, c.penalty - best.penalty - spare)
+
+    return [c for c in ranked if excess(c) < RIVAL and not c.same(best)]
+
+
+def _wrong_sign(energy: int, force: int) -> str:
+    return " and ".join(name for name, sign in (("energies", energy), ("forces", force)) if sign < 0)
+
+
+def _chi2(combination: Combination, found: Found, hard_only: bool = False) -> float:
+    total = combination.penalty
+    for witness in found[combination.per_atom]:
+        if witness.hard or not hard_only:
+            total += witness.chi2(combination.log_energy, combination.log_force)
+    return total
+
+
+def _open(options: Sequence[Combination], chi2: Mapping[Combination, float], log_atoms: float) -> list[str]:
+    """Units far from the declared ones that the labels would not have told from them."""
+    declared = options[0]
+    left = [c for c in options if not c.as_declared and chi2[c] - chi2[declared] < ERROR]
+    energies = dict.fromkeys(c.energies for c in left if abs(c.log_energy + c.per_atom * log_atoms) > APART)
+    forces = dict.fromkeys(c.forces for c in left if abs(c.log_force) > APART)
+    words = []
+    for label, unit, names in (("energies", declared.energies, energies), ("forces", declared.forces, forces)):
+        if names:
+            listed = ", ".join(list(names)[:4]) + (", ..." if len(names) > 4 else "")
+            words.append(f"{label}: nothing tells {unit} from {listed}")
+    return words
 
 
 def _positions(frames: Sequence[Atoms]) -> Verdict | None:
@@ -183,54 +278,5 @@ def _positions(frames: Sequence[Atoms]) -> Verdict | None:
     for unit, low, high in (("nm", 0.06, 0.14), ("Bohr", 1.5, 2.4)):
         if low < ratio < high and noble < 0.2:
             fix = "convert positions and cells to Angstrom in the file"
-            return Verdict(True, f"The positions are not in Angstrom, they look like {unit}: {text}.", fix, [text])
+            return Verdict(True, f"The positions are not in Angstrom, they look like {unit}: {text}.", fix, [text], [])
     return None
-
-
-def _stress(frames: Sequence[Atoms], declared: float) -> Verdict:
-    """Sign and unit of the stress, from the energies of strained copies of a structure."""
-    found = stress_witness(frames)
-    if found is None:
-        return Verdict(False, "", "", [])
-    if found.negative:
-        return Verdict(
-            True,
-            f"The stress has the wrong sign ({found.text}). retemper follows ASE: positive under tension.",
-            "multiply the stress by -1 (a virial is -stress * volume: use dataset.keys.virial for one)",
-            [found.text],
-        )
-    chi2 = {name: found.chi2(0.0, math.log(factor / declared)) for name, factor in STRESS_UNITS.items()}
-    best = min(chi2, key=lambda name: chi2[name])
-    gain = found.chi2(0.0, 0.0) - chi2[best]
-    if gain < WARNING:
-        return Verdict(False, "", "", [found.text])
-    wrong = found.hard and gain > ERROR
-    return Verdict(
-        wrong,
-        f"The stress {'is' if wrong else 'may be'} not in the unit of the energies and lengths. "
-        f"It looks like {best}. Reason: {found.text}.",
-        "convert the stress in the file to energy_unit / length_unit^3",
-        [found.text],
-    )
-
-
-def require_units(
-    frames: Sequence[Atoms], energy_unit: str, length_unit: str, origin: str
-) -> tuple[list[str], list[str]]:
-    """`check_units` for the frames of `origin`; wrong units raise.
-
-    Returns
-    -------
-    warnings, evidence
-        Suspicions, and the measurements, in words.
-
-    Raises
-    ------
-    RetemperError
-        The labels are in other units; the message names them.
-    """
-    verdict = check_units(frames, energy_unit, length_unit)
-    if verdict.wrong:
-        raise RetemperError(f"{origin}: wrong units. {verdict.message}", fix=verdict.fix)
-    warnings = [f"{origin}: {verdict.message} If so, {verdict.fix}."] if verdict.message else []
-    return warnings, verdict.evidence

@@ -8,78 +8,122 @@ electrons of all atoms. None of it needs to know the level of theory.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase import Atoms, units
 from ase.data import covalent_radii
 
 from retemper.composition import robust_fit
-from retemper.frames import ENERGY, FORCES, STRESS
+from retemper.frames import ENERGY, FORCES
 from retemper.geometry import neighbours
 from retemper.units.closepairs import CLOSE, STRAINED, ClosePairs, close_pairs
 from retemper.units.forcelaws import bond_stiffness, fit_pair_potential
+from retemper.units.predicted import Predicted, energy_slope, force_slope
+from retemper.units.witness import Witness, clipped, sample, weighted_median
 
 Array = np.ndarray
 NOBLE = (2, 10, 18, 36, 54, 86)
 PAIR_ELEMENTS = 5  # elements, at most, for the fit of a pair potential
+MIN_FRAMES = 8  # fewer bear witness through free atoms and a foundation only
+EXTENT = 5.0  # how much nearer to a sum of one energy an element tells total energies from those per atom
+CERTAIN = 5.0  # standard deviations of a measurement that is right or wrong
 
 
-@dataclass(frozen=True)
-class Witness:
-    """One measurement: the logarithm of a number that is 1 when the units are right.
+def witnesses(
+    frames: Sequence[Atoms], free: Mapping[int, float], predicted: Predicted | None
+) -> tuple[list[Witness], list[Witness]]:
+    """All measurements that `frames` allow, on labels in eV and eV/A.
 
-    Attributes
+    Parameters
     ----------
-    log
-        ln of the measured number's size; its sign is in `negative`.
-    energy, force
-        How much `log` grows when ln of all energies, or of all forces, grows by 1.
-    above, below
-        Standard deviation of `log` on either side of 0 over published data sets.
-    hard
-        Whether the number depends on units alone; a soft one also depends on the kind of data.
-    text
-        The measurement in words.
-    cap
-        Largest chi squared that it may contribute.
-    negative
-        Whether the measured number is negative.
+    frames
+        Frames of more than one atom.
+    free
+        Energies of free atoms with the same labels, {atomic number: eV}.
+    predicted
+        What a foundation says about some of the frames.
+
+    Returns
+    -------
+    total, per_atom
+        With the energies as they are, and with energies per atom made total ones.
     """
-
-    log: float
-    energy: float
-    force: float
-    above: float
-    below: float
-    hard: bool
-    text: str
-    cap: float = math.inf
-    negative: bool = False
-
-    def chi2(self, log_energy: float, log_force: float) -> float:
-        """Squared deviation over variance after scaling energies and forces."""
-        rest = self.log + self.energy * log_energy + self.force * log_force
-        return min((rest / (self.above if rest > 0 else self.below)) ** 2, self.cap)
-
-
-def witnesses(frames: Sequence[Atoms]) -> list[Witness]:
-    """All measurements that `frames` allow, on labels in eV and eV/A."""
-    pairs = close_pairs(frames)
-    together = _line_integral(pairs) or _pair_potential(frames)
-    stiffness = _stiffness(frames) or _curvature(pairs)
-    found = [together, stiffness, *_totals(frames), _force_size(frames), _energy_spread(frames)]
-    return [witness for witness in found if witness is not None]
+    few = len(frames) < MIN_FRAMES
+    pairs = close_pairs([] if few else frames)
+    potential = None if few else _potential(frames)
+    forces = [] if few else [_stiffness(frames) or _curvature(pairs), _force_size(frames)]
+    if predicted is not None:
+        forces.append(force_slope(predicted))
+    extent = _extent(frames)
+    found = []
+    for per_atom in (False, True):
+        energies = _energies(frames, per_atom)
+        row = [*forces, _atomisation(frames, energies, free, predicted), extent[per_atom]]
+        if not few:
+            row += [_line_integral(pairs, per_atom) or _pair_potential(potential, per_atom)]
+            row += [*_totals(frames, energies), _energy_spread(frames, energies)]
+        if predicted is not None:
+            row.append(energy_slope(predicted, _energies(predicted.frames, per_atom)))
+        found.append([witness for witness in row if witness is not None])
+    return found[0], found[1]
 
 
-def _median(values: Array, weights: Array) -> float:
-    order = np.argsort(values)
-    total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
+def _energies(frames: Sequence[Atoms], per_atom: bool) -> Array:
+    """Labels as total energies [n_frames]; with `per_atom` they are taken to be energies per atom."""
+    return np.array([frame.info[ENERGY] * (len(frame) if per_atom else 1) for frame in frames])
 
 
-def _line_integral(pairs: ClosePairs) -> Witness | None:
+def _extent(frames: Sequence[Atoms]) -> tuple[Witness | None, Witness | None]:
+    """Whether energies grow with the number of atoms; witnesses against total energies, and against those per atom.
+
+    A sum of one energy an element is fitted to the energies as total ones and as energies per
+    atom. The numbers of atoms must differ for one to leave far more than the other.
+    """
+    labels, sizes = _energies(frames, False), np.array([len(frame) for frame in frames])
+    rest, rank = robust_fit(frames, labels / sizes)
+    as_total = float(np.median(np.abs(rest * sizes)))
+    as_per_atom = float(np.median(np.abs(robust_fit(frames, labels)[0])))
+    if min(as_total, as_per_atom) == 0 or len(frames) < MIN_FRAMES + 3 * rank:  # few frames fit anything
+        return None, None
+    ratio = as_total / as_per_atom
+    text = "as energies {} they lie {:.2g} times nearer to a sum of one energy an element"
+    if ratio > EXTENT:
+        return Witness(CERTAIN, 0, 0, 1, 1, True, text.format("per atom", ratio)), None
+    if ratio < 1 / EXTENT:
+        return None, Witness(CERTAIN, 0, 0, 1, 1, True, text.format("of whole frames", 1 / ratio))
+    return None, None
+
+
+def _atomisation(
+    frames: Sequence[Atoms], energies: Array, free: Mapping[int, float], predicted: Predicted | None
+) -> Witness | None:
+    """Energy to take the frames apart into their free atoms, over what the foundation says or bonds usually have.
+
+    From F2 (0.8 eV/atom) and mercury (0.7) to carbon (7.5) and tungsten (8.9): Kittel, Introduction to
+    Solid State Physics, table 3.1. Noble gases have less and are left out.
+    """
+    use = [k for k, frame in enumerate(frames) if free.keys() >= set(frame.numbers.tolist())]
+    noble = [np.isin(frames[k].numbers, NOBLE).mean() for k in use]
+    if not use or np.mean(noble) > 0.2:
+        return None
+    atoms = np.array([sum(free[z] for z in frames[k].numbers.tolist()) for k in use])
+    sizes = np.array([len(frames[k]) for k in use])
+    value = float(np.median((atoms - energies[use]) / sizes))
+    text = f"free atoms lie {value:.3g} eV/atom above the frames"
+    if value < -1:
+        return Witness(CERTAIN, 0, 0, 1, 1, True, text)
+    if value <= 0:
+        return None
+    if predicted is not None:
+        own = float(np.median(predicted.binding / np.array([len(frame) for frame in predicted.frames])))
+        if 0.5 < own < 12:
+            text += f" ({own:.3g} by the foundation)"
+            return Witness(math.log(value / own), 1, 0, 0.5, 0.5, True, text, cap=30.0)
+    return Witness(math.log(value / 3.5), 1, 0, 0.5, 0.9, True, text, cap=30.0)
+
+
+def _line_integral(pairs: ClosePairs, per_atom: bool) -> Witness | None:
     """Energy differences of close frames over the work of the mean force between them.
 
     The trapezoidal rule E_b - E_a = -(F_a + F_b)/2 . (x_b - x_a) is exact to second order in
@@ -90,10 +134,11 @@ def _line_integral(pairs: ClosePairs) -> Witness | None:
     use = np.isfinite(work) & (np.abs(work) > 1e-9) & (pairs.rms < CLOSE) & (pairs.strain < STRAINED)
     if use.sum() < 6:
         return None
-    ratio, weight = pairs.energy[use] / work[use], np.abs(work[use]) / (pairs.rms[use] + 0.01) ** 2
+    energy = pairs.energy * (pairs.atoms if per_atom else 1)
+    ratio, weight = energy[use] / work[use], np.abs(work[use]) / (pairs.rms[use] + 0.01) ** 2
     weight = np.minimum(weight, 10 * np.median(weight))
-    slope = _median(ratio, weight)
-    spread = _median(np.abs(ratio / slope - 1), weight) if slope != 0 else math.inf
+    slope = weighted_median(ratio, weight)
+    spread = weighted_median(np.abs(ratio / slope - 1), weight) if slope != 0 else math.inf
     if spread > 0.35:
         return None
     text = f"energy differences of {use.sum()} pairs of close frames are {slope:.3g} times the work of the forces"
@@ -101,23 +146,30 @@ def _line_integral(pairs: ClosePairs) -> Witness | None:
     return Witness(math.log(abs(slope)), 1, -1, sigma, sigma, True, text, negative=slope < 0)
 
 
-def _pair_potential(frames: Sequence[Atoms]) -> Witness | None:
+def _potential(frames: Sequence[Atoms]) -> tuple[list[Atoms], Array] | None:
+    """A sample of the frames and its energies by a pair potential fitted to the forces alone, if it explains them."""
+    chosen = sample(frames, 60, 5000)
+    species = sorted({int(z) for frame in chosen for z in frame.numbers})
+    if len(species) > PAIR_ELEMENTS or len(chosen) < 20:
+        return None
+    model, explained = fit_pair_potential(chosen, species)
+    return (chosen, model) if explained >= 0.3 else None
+
+
+def _pair_potential(potential: tuple[list[Atoms], Array] | None, per_atom: bool) -> Witness | None:
     """Energies over those of a pair potential fitted to the forces alone.
 
     For frames that lie too far apart for the line integral. A pair potential sees part of the
     forces only, so the number is good to a factor of two or three; units differ by ten or more.
     """
-    sample = _sample(frames, 60, 5000)
-    species = sorted({int(z) for frame in sample for z in frame.numbers})
-    if len(species) > PAIR_ELEMENTS or len(sample) < 20:
+    if potential is None:
         return None
-    model, explained = fit_pair_potential(sample, species)
-    sizes = np.array([len(frame) for frame in sample])
-    energies = np.array([frame.info[ENERGY] for frame in sample])
-    x, y = (_clip(robust_fit(sample, values / sizes)[0]) for values in (model, energies))
+    frames, model = potential
+    sizes = np.array([len(frame) for frame in frames])
+    x, y = (clipped(robust_fit(frames, values / sizes)[0]) for values in (model, _energies(frames, per_atom)))
     norm = float(np.sqrt((x @ x) * (y @ y)))
     correlation = float(x @ y) / norm if norm > 0 else 0.0
-    if explained < 0.3 or correlation < 0.75:
+    if correlation < 0.75:
         return None
     slope = float(np.sqrt((y @ y) / (x @ x)))
     text = (
@@ -125,24 +177,6 @@ def _pair_potential(frames: Sequence[Atoms]) -> Witness | None:
         f"(correlation {correlation:.2f})"
     )
     return Witness(math.log(slope) - 0.3, 1, -1, 0.7, 0.7, True, text)
-
-
-def _clip(values: Array) -> Array:
-    values = values - np.median(values)
-    limit = 6 * np.median(np.abs(values))
-    return np.asarray(np.clip(values, -limit, limit))
-
-
-def _sample(frames: Sequence[Atoms], number: int, atoms: int) -> list[Atoms]:
-    """A fixed random choice of at most `number` frames and about `atoms` atoms."""
-    chosen: list[Atoms] = []
-    total = 0
-    for k in np.random.default_rng(0).permutation(len(frames))[:number]:
-        chosen.append(frames[k])
-        total += len(frames[k])
-        if total > atoms:
-            break
-    return chosen
 
 
 def _stiffness(frames: Sequence[Atoms]) -> Witness | None:
@@ -183,10 +217,9 @@ def all_electron_energy(numbers: Array) -> Array:
     return units.Hartree * (-0.768745 * z ** (7 / 3) + z**2 / 2 - 0.269900 * z ** (5 / 3))
 
 
-def _totals(frames: Sequence[Atoms]) -> list[Witness]:
+def _totals(frames: Sequence[Atoms], energies: Array) -> list[Witness]:
     """Total energies over those of all electrons: they cannot be lower, and all-electron codes give just these."""
-    ratio = np.array([frame.info[ENERGY] / all_electron_energy(frame.numbers).sum() for frame in frames])
-    middle = float(np.median(ratio))
+    middle = float(np.median(energies / [all_electron_energy(frame.numbers).sum() for frame in frames]))
     if middle <= 0:
         return []
     log = math.log(middle)
@@ -207,9 +240,9 @@ def _force_size(frames: Sequence[Atoms]) -> Witness | None:
     return Witness(math.log(large / 8), 0, 1, 1.0, 2.5, False, text)
 
 
-def _energy_spread(frames: Sequence[Atoms]) -> Witness | None:
+def _energy_spread(frames: Sequence[Atoms], energies: Array) -> Witness | None:
     """How far energies per atom lie from the sum of one energy an element."""
-    rest, rank = robust_fit(frames, np.array([frame.info[ENERGY] / len(frame) for frame in frames]))
+    rest, rank = robust_fit(frames, energies / [len(frame) for frame in frames])
     spread = 1.4826 * float(np.median(np.abs(rest)))
     if spread == 0 or len(frames) < 3 * rank:
         return None
@@ -218,35 +251,10 @@ def _energy_spread(frames: Sequence[Atoms]) -> Witness | None:
     return Witness(math.log(spread / 0.2), 1, 0, 1.0, below, False, text)
 
 
-def stress_witness(frames: Sequence[Atoms]) -> Witness | None:
-    """Energy differences of strained copies, less the work of the forces, over V s:e; or the size of the stress.
-
-    The stress enters as `force` does in `Witness.chi2`. `None` without stress.
-    """
-    pairs = close_pairs(frames)
-    use = np.isfinite(pairs.stress_work) & (pairs.strain > 2e-3) & (pairs.strain < 0.15) & (pairs.rms < CLOSE)
-    work, rest = pairs.stress_work[use], (pairs.energy + pairs.force_work)[use]
-    if len(work) >= 8 and np.abs(work).sum() > 0:
-        weight = np.minimum(np.abs(work), 10 * np.median(np.abs(work))) + 1e-12
-        agreement = float(np.average(np.sign(work * rest), weights=weight))
-        slope = _median(np.abs(rest) / (np.abs(work) + 1e-12), weight)
-        if abs(agreement) > 0.6 and slope > 0:
-            sign = math.copysign(1, agreement)
-            times = f"{sign * slope:.2g} times"
-            text = f"energy differences of {len(work)} strained copies are {times} the work of the stress"
-            return Witness(math.log(slope), 0, -1, 0.8, 0.8, True, text, negative=sign < 0)
-    stresses = [np.abs(frame.info[STRESS]).max() for frame in frames if STRESS in frame.info]
-    large = float(np.percentile(stresses, 90)) if stresses else 0.0
-    if large == 0:
-        return None
-    text = f"a tenth of the frames has stress above {large:.2g} eV/A^3 ({large / units.GPa:.3g} GPa)"
-    return Witness(math.log(large / 0.1), 0, 1, 1.3, 3.0, large > 10.0, text)
-
-
 def typical_spacing(frames: Sequence[Atoms]) -> tuple[float, float]:
     """Median over atoms of the nearest distance over the sum of covalent radii, and the share of noble gas atoms."""
     ratios, species = [], []
-    for frame in _sample(frames, 40, 2000):
+    for frame in sample(frames, 40, 2000):
         first, second, distance, _ = neighbours(frame, 2.5)
         x = distance / (covalent_radii[frame.numbers[first]] + covalent_radii[frame.numbers[second]])
         nearest = np.full(len(frame), np.inf)
