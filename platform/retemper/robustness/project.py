@@ -16,7 +16,7 @@ from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_folder, read_json, write_json
 from retemper.frames import ENERGY, is_isolated_atom, read_frames
 from retemper.results import FOUNDATION
-from retemper.robustness import calculators, metrics, suite
+from retemper.robustness import calculators, metrics, specification, suite
 from retemper.robustness.calculators import Subject
 from retemper.robustness.context import Context
 from retemper.robustness.engine import CACHE
@@ -70,7 +70,7 @@ def oracle_level(spec: str | None, declared: str | None) -> str | None:
         return declared
     if not spec.startswith(tuple(f"{PREFIX}{module}:" for module in SAYING)):
         return None
-    return str(calculators.create(spec.removeprefix(PREFIX)).parameters["method"])
+    return str(specification.create(spec.removeprefix(PREFIX)).parameters["method"])
 
 
 def heads_of(subject: Subject) -> tuple[Subject, ...]:
