@@ -4,7 +4,7 @@
     RETEMPER_DATA=... python -m benchmarks.results 3bpa water nacl-water
 
 Runs the stages dataset to evaluate as the pipeline does, trainings side by side, in ``.cache/results/<set>``; what is
-there is not run again. Prints mean ± half of the 95 % interval over groups of test structures and over seeds.
+there is not run again. Prints means with their 95 % intervals over groups of test structures and over seeds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from retemper.files import atomic_write, project_root, read_json
 from retemper.finetune import build, collect
 from retemper.finetune.plan import Plan
 from retemper.frames import read_frames
-from retemper.report.comparison import COLUMNS, compare, number
+from retemper.report.comparison import COLUMNS, compare, interval, number, shown
 from retemper.results import read_results
 from retemper.settings import Settings, load_settings, parse, read_yaml
 from retemper.systems import DATASET, find
@@ -149,7 +149,7 @@ def table(name: str, root: Path) -> str:
             if value is None or value.low is None or value.high is None:
                 cells.append("" if value is None else number(value.mean))
             else:
-                cells.append(f"{number(value.mean)} ± {number((value.high - value.low) / 2, value.mean)}")
+                cells.append(f"{shown(column, value)} [{interval(column, value)}]".replace(" – ", ", "))
         lines.append(f"| {row} | {' | '.join(cells)} |")
     groups = read_json(here / "runs/evaluate/foundation/metrics.json")["seeds"]["0"]["target"]["n_groups"]
     ratios = [

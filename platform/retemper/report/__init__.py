@@ -59,7 +59,7 @@ def terminal_table(root: str | Path) -> str:
     foundation = find(settings.foundation, root)
     lines = [
         f"{settings.system} ({settings.dataset.level_of_theory}), fine-tuned from {foundation.name} "
-        f"({foundation.level_of_theory}): RMSE on test sets, mean over seeds ± half the interval",
+        f"({foundation.level_of_theory}): RMSE on test sets, mean over seeds (interval)",
         terminal(comparison),
         "* best   ~ not distinguished from it   P Pareto front of target and retention forces   lower is better",
     ]

@@ -255,8 +255,7 @@ def terminal(comparison: Comparison) -> str:
                 continue
             text = shown(column, value)
             if value.low is not None and value.high is not None:
-                half = (value.high - value.low) / 2
-                text += f" ± {number(half * column.scale, value.mean * column.scale)}"
+                text += f" ({interval(column, value)})"
             mark = " "
             if comparison.best.get(column.key) == name:
                 mark = "*"
