@@ -31,10 +31,11 @@ def show(root: Path, against: Path | None = None) -> str:
         for what, when in (("calibration", "held-out"), ("prospective", "on its labels")):
             found = about[what]
             mark = "" if found["informative"] else "  NOT INFORMATIVE"
+            of = f" in {found['groups']} group(s)" if "groups" in found else ""  # rounds of before have none
             lines.append(
                 f"round {number} {name} {when}: rank correlation {found['spearman']:.2f} "
                 f"[{found['spearman_low']:.2f}, {found['spearman_high']:.2f}], AUROC {found['auroc']:.2f}, "
-                f"miscalibration {found['miscalibration']:.2f}, {found['frames']} frames{mark}"
+                f"miscalibration {found['miscalibration']:.2f}, {found['frames']} frames{of}{mark}"
             )
         for reason in sorted({entry["reason"] for entry in about["failed"]}):
             lines.append(f"round {number} failed: {reason}")
