@@ -171,11 +171,9 @@ def of_structures(found: pd.DataFrame, own: pd.DataFrame, metric: str, unit: flo
 
 
 def _sum(parts: Sequence[statistics.Estimate], value: float) -> tuple[statistics.Estimate, str]:
-    """The sum of independent estimates (degrees of freedom: Satterthwaite, Biometrics 2, 110, 1946), and over what."""
+    """The sum of the effects on systems, which is `value`, and what its error is over."""
     if any(part.error == 0 for part in parts):
         return statistics.Estimate(value, 0.0, KNOWN, 2), "seeds alone"
-    variances = np.array([part.error**2 for part in parts])
-    freedom = float(variances.sum() ** 2 / (variances**2 / [part.freedom for part in parts]).sum())
-    groups = sum(part.groups for part in parts)
+    total = replace(statistics.weighted_sum([(1.0, part) for part in parts]), value=value)
     what = "curves" if all(part.freedom == KNOWN for part in parts) else "groups of structures"
-    return statistics.Estimate(value, float(np.sqrt(variances.sum())), freedom, groups), f"{groups} {what} and seeds"
+    return total, f"{total.groups} {what} and seeds"
