@@ -17,8 +17,8 @@ from retemper import launch
 from retemper.active import calibrate, estimate, plugins
 from retemper.files import project_root, read_json
 from retemper.frames import FORCES, is_isolated_atom, read_frames
+from retemper.grouping import groups_of
 from retemper.inference import pick_head, predict
-from retemper.replay import group_of
 from retemper.settings import Plugin, load_settings
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     seeds = sorted(read_json(folder / "summary.json")["seeds"], key=int)
     models = [folder / f"seed-{seed}" / "model.model" for seed in seeds]
     sets = {name: held_out(root, name) for name in ("train", "valid", "test")}
-    errors, groups = {}, {name: [group_of(atoms) for atoms in frames] for name, frames in sets.items()}
+    errors, groups = {}, {name: groups_of(frames) for name, frames in sets.items()}
     for name in ("valid", "test"):
         forces = predict(models[0], sets[name]).forces
         errors[name] = [f - atoms.arrays[FORCES] for f, atoms in zip(forces, sets[name], strict=True)]

@@ -16,8 +16,8 @@ from retemper.active.source import Source
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, sha256, write_json
 from retemper.frames import FORCES, read_frames, structure_hash, write_frames
+from retemper.grouping import groups_of
 from retemper.lineage import git_commit, versions
-from retemper.replay import group_of
 from retemper.settings import Settings
 
 UNPHYSICAL = 200  # kept of a round
@@ -149,7 +149,7 @@ def calibration_of(
     uncertainty = estimate(frames)
     forces = source.forces(here, frames)
     error = [f - atoms.arrays[FORCES] for f, atoms in zip(forces, frames, strict=True)]
-    found = calibrate.calibrate(uncertainty, error, [group_of(atoms) for atoms in frames], scale)
+    found = calibrate.calibrate(uncertainty, error, groups_of(frames), scale)
     if plot is not None:
         calibrate.plot(uncertainty, error, found, plot.with_suffix(".png"))
     return found

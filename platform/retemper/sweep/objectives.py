@@ -22,7 +22,7 @@ from retemper.errors import RetemperError
 from retemper.files import write_json
 from retemper.finetune.plan import TARGET, Plan
 from retemper.frames import FORCES, is_isolated_atom, read_frames
-from retemper.replay import group_of
+from retemper.grouping import groups_of
 from retemper.results import read_history
 from retemper.sweep import alike
 
@@ -128,8 +128,7 @@ def _by_group(plan: Plan, model: Path, frames: Sequence[Atoms]) -> dict[str, dic
 
     predicted = predict(model, frames, head=TARGET, dtype=plan.dtype, device=plan.device, backend="torch")
     found: dict[str, dict[str, float]] = {"counts": {}, "squares": {}}
-    for atoms, forces in zip(frames, predicted.forces, strict=True):
-        group = group_of(atoms)
+    for atoms, forces, group in zip(frames, predicted.forces, groups_of(frames), strict=True):
         square = float(((forces - atoms.arrays[FORCES]) ** 2).sum())
         for name, value in (("counts", float(forces.size)), ("squares", square)):
             found[name][group] = found[name].get(group, 0.0) + value
