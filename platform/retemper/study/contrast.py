@@ -126,7 +126,7 @@ def estimate(found: pd.DataFrame, metric: str, scale: Scale = "log", confidence:
         bounds, over, decides = own.interval(one_sided), "systems", True
     else:
         unit = 1.0 if scale == "log" else 100.0
-        seeds = {str(system): by_seed(own) / unit for system, own in frame.groupby("system")}
+        seeds = {str(system): (by_seed(own) / unit).tolist() for system, own in frame.groupby("system")}
         scatter = statistics.Scatter(seeds)
         if not scatter.known:
             return None

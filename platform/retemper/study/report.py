@@ -35,7 +35,8 @@ def write(study: Study, runs: Sequence[Run], root: Path) -> str:
     content = table.make(study, runs)
     path = table.place(study, root)
     folder = path.parent
-    stale = path.is_file() and (content["state"] == table.WAITING).all() and len(table.finished(table.read(path))) > 0
+    waiting = bool((content["state"] == table.WAITING).all())
+    stale = waiting and path.is_file() and len(table.finished(table.read(path))) > 0
     if stale:
         content = table.read(path)
     else:
