@@ -196,7 +196,11 @@ def curves(base: Path, options: argparse.Namespace) -> dict[tuple[str, str], dic
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
-    """Geometric mean and its 95 % interval over seeds (Student's t of the logarithms); a single seed has none."""
+    """Geometric mean and its 95 % interval over seeds (Student's t of the logarithms); a single seed has none.
+
+    Seeds draw other first labels and train anew; the structures of a test come from the same trajectories for all of
+    them. So the interval is of these tests, and not of other trajectories.
+    """
     from scipy.stats import t
 
     logs = np.log(values)
@@ -261,7 +265,7 @@ def report(base: Path, options: argparse.Namespace) -> None:
         writer = csv.writer(file)
         head = ["system", "test", "selector", "round", "seeds", "labels", "force_rmse", "low", "high", "gates_held"]
         writer.writerows([head, *rows])
-    print(f"\n{base}/curves.csv and *.png")
+    print(f"\nIntervals are over seeds, on the same test trajectories.\n{base}/curves.csv and *.png")
 
 
 def main() -> None:

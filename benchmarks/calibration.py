@@ -2,8 +2,8 @@
 
     python -m benchmarks.calibration --strategy naive --out plots    # three seeds, so that there is a committee
 
-Prints a row for each uncertainty and writes its plot: error against expected error, and observed against expected
-confidence.
+Prints a row for each uncertainty, with the 95 % interval of its rank correlation over groups of structures, and writes
+its plot: error against expected error, and observed against expected confidence.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from retemper import launch
 from retemper.active import calibrate, estimate, plugins
 from retemper.files import project_root, read_json
 from retemper.frames import FORCES, is_isolated_atom, read_frames
+from retemper.grouping import groups_of
 from retemper.inference import pick_head, predict
 from retemper.settings import Plugin, load_settings
 
@@ -38,12 +39,12 @@ def main() -> None:
     seeds = sorted(read_json(folder / "summary.json")["seeds"], key=int)
     models = [folder / f"seed-{seed}" / "model.model" for seed in seeds]
     sets = {name: held_out(root, name) for name in ("train", "valid", "test")}
-    errors = {}
+    errors, groups = {}, {name: groups_of(frames) for name, frames in sets.items()}
     for name in ("valid", "test"):
         forces = predict(models[0], sets[name]).forces
         errors[name] = [f - atoms.arrays[FORCES] for f, atoms in zip(forces, sets[name], strict=True)]
     print(f"{system}, {options.strategy}: {len(sets['train'])} training, {len(sets['valid'])} validation, "
-          f"{len(sets['test'])} test structures, {len(models)} seeds")  # fmt: skip
+          f"{len(sets['test'])} test structures in {len(set(groups['test']))} groups, {len(models)} seeds")  # fmt: skip
     print("| uncertainty | rank correlation | AUROC | miscalibration |\n|---|---|---|---|")
     for name in plugins.names("uncertainty"):
         module, own = plugins.load("uncertainty", Plugin(name=name))
@@ -52,8 +53,8 @@ def main() -> None:
             continue
         unsure = module.fit(estimate.Context(models, pick_head(models[0]), "cpu", sets["train"]), own)
         u = {part: unsure(sets[part]) for part in ("valid", "test")}
-        scale = calibrate.calibrate(u["valid"], errors["valid"]).scale
-        judged = calibrate.calibrate(u["test"], errors["test"], scale=scale)
+        scale = calibrate.calibrate(u["valid"], errors["valid"], groups["valid"]).scale
+        judged = calibrate.calibrate(u["test"], errors["test"], groups["test"], scale)
         calibrate.plot(u["test"], errors["test"], judged, options.out / f"calibration-{system}-{name}.png")
         print(f"| {name} | {judged.spearman:.2f} [{judged.spearman_low:.2f}, {judged.spearman_high:.2f}] | "
               f"{judged.auroc:.2f} | {judged.miscalibration:.2f} |", flush=True)  # fmt: skip

@@ -3,7 +3,7 @@
     python -m benchmarks.tuned          # in a project whose sweeps are done (sweep.trials in params.yaml)
 
 Reads ``runs/sweep``, measures the default trial and the chosen one of every strategy on the test set and on the
-retention set, which no trial has seen, and prints a table with paired bootstrap intervals over frames.
+retention set, which no trial has seen, and prints a table of paired ratios with intervals over groups of structures.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ def row(here: evaluate.Context, folder: Path) -> str:
             cells += ["", ""]
             continue
         one, two = (accuracy.values(part[name].errors)["force_rmse"] for part in (before, after))
-        ratio = after[name].samples["force_rmse"] / before[name].samples["force_rmse"]
-        low, high = accuracy.percentiles(ratio, here.settings.evaluate.confidence)
-        cells += [f"{one:.4g} → {two:.4g}", f"{two / one:.2f} [{low:.2f}, {high:.2f}]"]
+        own, base = after[name].errors, before[name].errors
+        ratio = accuracy.ratio(own, base, "force_rmse", here.settings.evaluate.confidence)
+        groups = len(set(own.group))
+        interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}], {groups} groups" if groups > 1 else "one group"
+        cells += [f"{one:.4g} → {two:.4g}", f"{ratio['value']:.2f} {interval}"]
     cells.append(", ".join(f"{path.rpartition('.')[2]} {text(value)}" for path, value in best["settings"].items()))
     return "| " + " | ".join(cells) + " |"
 

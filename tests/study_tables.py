@@ -13,6 +13,7 @@ STRATEGIES = ("scratch", "naive", "freeze-5", "freeze-6", "lora", "replay", "pse
 SYSTEMS = ("nacl", "ice", "sn2", "spice", "lpsc")
 OWN = {"scratch": 1e-2, "lora": 1e-2, "replay-lora": 1e-3, "replay": 1e-4, "pseudolabel-replay": 1e-4}
 ERRORS = ("target_force_rmse", "target_energy_rmse", "retention_force_rmse", "replay_head_force_rmse", "e0_error")
+GROUPS = 6  # of test structures of a system
 CURVES = 40  # behind each share of curves with a wall
 
 
@@ -32,6 +33,7 @@ def table(
     between: float = 0.0,
     noise: float = 0.05,
     walls: Mapping[str, float] | None = None,
+    structures: float | None = None,
 ) -> pd.DataFrame:
     """A table of finished runs.
 
@@ -45,8 +47,12 @@ def table(
         Standard deviation over seeds, of logarithms.
     walls
         Expected share, %, of curves with a wall by strategy; 60 for every other.
+    structures
+        Standard deviation over `GROUPS` groups of test structures, of logarithms, of what each strategy makes of them:
+        the same for all its seeds. The table then has errors by group.
     """
     rows = []
+    of_groups: dict[tuple[str, str, str], Any] = {}
     differ: dict[tuple[str, str, Any], float] = {}
     for number, point in enumerate(points):
         strategy = point["strategy"]
@@ -62,9 +68,16 @@ def table(
                     key = (column, point["system"], level)
                     log += differ.setdefault(key, between * rng.normal())
             row[column] = float(np.exp(log + noise * rng.normal()))
+            if structures is not None and column != "e0_error":
+                own = of_groups.setdefault((column, point["system"], strategy), structures * rng.normal(size=GROUPS))
+                each = row[column] * np.exp(own)
+                row[column] = float(np.sqrt((each**2).mean()))
+                row[f"{column}_groups"] = " ".join(f"90:{one:.8g}" for one in each)
         if "replay" not in strategy:
             row["replay_head_force_rmse"] = float("nan")
         row["foundation_retention_force_rmse"] = 100.0
+        if structures is not None:
+            row["foundation_retention_force_rmse_groups"] = " ".join(["90:100"] * GROUPS)
         row["forgetting_ratio"] = row["retention_force_rmse"] / 100.0
         share = (walls or {}).get(strategy, 60.0)
         row["short_range"] = 100.0 * rng.binomial(CURVES, share / 100) / CURVES

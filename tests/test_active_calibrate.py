@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from retemper.active import calibrate
 from retemper.active.stopping import POINTS, power_law, predicted_gain, reason
@@ -19,9 +20,14 @@ def gaussian(frames: int, atoms: int, factor: float, seed: int = 0) -> tuple[lis
     return uncertainty, [factor * u[:, None] * rng.normal(size=(atoms, 3)) for u in uncertainty]
 
 
+def alone(frames: list[np.ndarray]) -> list[str]:
+    """Every frame a group of its own."""
+    return [str(k) for k in range(len(frames))]
+
+
 def test_a_true_uncertainty_is_found_calibrated() -> None:
     uncertainty, error = gaussian(60, 50, 0.3)
-    found = calibrate.calibrate(uncertainty, error)
+    found = calibrate.calibrate(uncertainty, error, alone(error))
     assert found.alpha == pytest.approx(0.3, rel=0.02)  # the factor that was put in
     assert found.miscalibration < 0.01
     assert found.spearman_low < found.spearman < found.spearman_high
@@ -34,8 +40,8 @@ def test_what_was_expected_is_judged_not_fitted_again() -> None:
     from scipy.stats import norm
 
     uncertainty, error = gaussian(60, 50, 0.3)
-    scale = calibrate.calibrate(uncertainty, error).scale
-    found = calibrate.calibrate(uncertainty, [10 * e for e in error], scale=scale)
+    scale = calibrate.calibrate(uncertainty, error, alone(error)).scale
+    found = calibrate.calibrate(uncertainty, [10 * e for e in error], alone(error), scale)
     assert found.alpha == pytest.approx(0.3, rel=0.02)
     inside = 2 * norm.cdf(norm.ppf((1 + calibrate.LEVELS) / 2) / 10) - 1
     assert found.miscalibration == pytest.approx(np.mean(calibrate.LEVELS - inside), abs=0.005)
@@ -44,7 +50,7 @@ def test_what_was_expected_is_judged_not_fitted_again() -> None:
 def test_one_atom_without_spread_does_not_decide() -> None:
     uncertainty, error = gaussian(30, 20, 1.0)
     uncertainty[0][0], error[0][0] = 1e-16, 1e-5
-    found = calibrate.calibrate(uncertainty, error)
+    found = calibrate.calibrate(uncertainty, error, alone(error))
     assert found.alpha == pytest.approx(1.0, rel=0.05)
     assert found.scale.expected(uncertainty[0]).min() == pytest.approx(found.alpha * 1.05e-2, rel=0.1)  # median 1.05
 
@@ -53,14 +59,34 @@ def test_noise_is_called_not_informative() -> None:
     rng = np.random.default_rng(1)
     uncertainty = [rng.uniform(0.1, 2.0, 30) for _ in range(20)]
     error = [rng.normal(size=(30, 3)) for _ in range(20)]
-    found = calibrate.calibrate(uncertainty, error)
+    found = calibrate.calibrate(uncertainty, error, alone(error))
     assert found.spearman_low < 0 < found.spearman_high
     assert not found.informative
     assert "NOT INFORMATIVE" in found.sentence()
 
 
-def test_two_frames_tell_nothing() -> None:
-    found = calibrate.calibrate(*gaussian(2, 500, 1.0))
+def test_frames_of_a_trajectory_are_not_independent() -> None:
+    """Each trajectory has its own level of uncertainty and, unrelated, of error: by chance they go together.
+
+    Over frames every fifth set or so of six trajectories is called informative; over groups 2.5 % are to be.
+    """
+    rng, sets = np.random.default_rng(2), 200
+    informative = {"groups": 0, "frames": 0}
+    for _ in range(sets):
+        uncertainty, error, groups = [], [], []
+        for group in "abcdef":
+            level, size = np.exp(0.5 * rng.normal(size=2))
+            uncertainty += [level * np.exp(0.2 * rng.normal(size=20)) for _ in range(5)]
+            error += [size * rng.normal(size=(20, 3)) for _ in range(5)]
+            groups += [group] * 5
+        informative["groups"] += calibrate.calibrate(uncertainty, error, groups).informative
+        informative["frames"] += calibrate.calibrate(uncertainty, error, alone(error)).informative
+    assert informative["groups"] <= binom.ppf(0.999, sets, 0.025)
+    assert informative["frames"] > 0.15 * sets
+
+
+def test_two_groups_tell_nothing() -> None:
+    found = calibrate.calibrate(*gaussian(6, 500, 1.0), [*"aaabbb"])
     assert (found.spearman_low, found.spearman_high) == (-1.0, 1.0)
     assert not found.informative
 
@@ -98,7 +124,7 @@ def test_an_element_that_is_new_is_the_least_sure() -> None:
 
 def test_the_plot_is_written(tmp_path: Path) -> None:
     uncertainty, error = gaussian(5, 20, 0.3)
-    calibrate.plot(uncertainty, error, calibrate.calibrate(uncertainty, error), tmp_path / "c.png")
+    calibrate.plot(uncertainty, error, calibrate.calibrate(uncertainty, error, alone(error)), tmp_path / "c.png")
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -124,7 +124,9 @@ def test_a_path_ends_where_the_model_is_lost_even_if_that_frame_is_turned_away(
     rng = np.random.default_rng(0)  # expected errors are right, and that of the second is too large
     unit = float(np.sqrt(largest[1] * max(largest[0], largest[2])))
     u = [rng.uniform(0.1, 2.0, 50) * unit for _ in range(60)]
-    calibration = calibrate(u, [part[:, None] / unit * rng.normal(size=(50, 3)) for part in u])
+    calibration = calibrate(
+        u, [part[:, None] / unit * rng.normal(size=(50, 3)) for part in u], [str(k) for k in range(len(u))]
+    )
     forces = [np.linalg.norm(f, axis=1).max() for f in source.forces(here, path)]
     assert forces[1] > forces[2]
     limit = settings.dataset.model_copy(update={"max_force": (forces[1] + max(forces[0], forces[2])) / 2})

@@ -70,6 +70,19 @@ def test_gaps_do_not_mislead() -> None:
     assert found.worse[1] == pytest.approx(0.3, abs=0.1)
 
 
+def test_standard_errors_are_those_of_other_systems() -> None:
+    """Strategies do better on some systems than on others, at every size alike: three sizes are not three systems."""
+    rng, values, errors = np.random.default_rng(0), [], []
+    for _ in range(60):
+        points = levels(strategy=STRATEGIES, size=(20, 80, 320), seed=(1,))
+        made = table(points, rng, between=0.3).assign(study="some")
+        rows = evidence.scored(made.assign(train=made["size"]), "single-system")
+        value, error = evidence.contributions(rows, "way", ["block"], None)["naive"]
+        values.append(value)
+        errors.append(error)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.25)  # by cells: half of it
+
+
 def test_what_cannot_be_compared_is_left_out() -> None:
     """One strategy on one system, another on another: nothing tells them apart."""
     every = levels(system=("nacl", "ice"), strategy=("naive", "replay"))
@@ -239,17 +252,28 @@ def test_studies_are_not_mixed() -> None:
 
 
 def test_advice_that_fixed_choices_beat_says_so() -> None:
-    """Naive is never the best and never far from it; the best changes from system to system."""
-    strategies = ("naive", *(f"other-{system}" for system in SYSTEMS))
-    made = table(levels(strategy=strategies, seed=(1,)), np.random.default_rng(0), noise=0.0)
+    """LoRA is the best on all systems but one, where it fails: that one is not to be known from the others."""
+    made = table(levels(strategy=("naive", "lora"), seed=(1,)), np.random.default_rng(0), noise=0.0)
+    made = made.assign(train=60, study="some")
+    lora, odd = made["strategy"] == "lora", made["system"] == "lpsc"
+    made.loc[lora & ~odd, "target_force_rmse"] *= 0.7
+    made.loc[lora & odd, "target_force_rmse"] *= 8.0
+    found = recommend.advise(data(), "single-system", made)
+    choice = next(c for c in found.choices if c.what == "strategy")
+    assert choice.sure == "guess" and any("worse than always naive" in one for one in choice.why)
+
+
+def test_ways_that_are_good_by_turns_are_not_preferred() -> None:
+    """Each way but naive is ten times better on one system and worse on all others: its mean is good by one system."""
+    points = levels(strategy=("naive", *(f"other-{system}" for system in SYSTEMS)), seed=(1,))
+    made = table(points, np.random.default_rng(0), noise=0.0)
     made = made.assign(train=60, study="some")
     for system in SYSTEMS:
         made.loc[(made["system"] == system) & (made["strategy"] != "naive"), "target_force_rmse"] *= 1.4
         best = (made["system"] == system) & (made["strategy"] == f"other-{system}")
         made.loc[best, "target_force_rmse"] *= 0.1 / 1.4
-    found = recommend.advise(data(), "single-system", made)
-    choice = next(c for c in found.choices if c.what == "strategy")
-    assert choice.sure == "guess" and any("worse than always naive" in one for one in choice.why)
+    found = evidence.ranking(made, "single-system")
+    assert found is not None and found.levels[0] == "naive" and (found.behind("naive") or 0) > 0
 
 
 def test_what_is_in_the_way() -> None:

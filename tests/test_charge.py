@@ -174,7 +174,7 @@ def test_a_model_is_trained_at_the_charge_of_each_frame(disk_above: int, mixed: 
     right = error(valid, inference.predict(mixed["model"], valid).energy)
     neutral = error(valid, inference.predict(mixed["model"], [Atoms(a.symbols, a.positions) for a in valid]).energy)
     assert abs(right - neutral) > 1
-    assert row["target_energy_rmse"] == pytest.approx(right, rel=1e-6)
+    assert row["valid.energy_rmse"] == pytest.approx(right, rel=1e-6)
 
 
 def test_replay_is_trained_at_its_charges(mixed: dict[str, Any], tmp_path: Path) -> None:

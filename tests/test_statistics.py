@@ -52,6 +52,18 @@ def test_one_group_that_makes_the_error_is_no_six() -> None:
     assert statistics.log_ratio(odd[:2], odd[:2] * 1.1, 0.5).freedom == 1.0
 
 
+def test_a_weighted_sum_has_welchs_freedom() -> None:
+    """Difference of two means of unequal spread: Welch's interval."""
+    random = np.random.default_rng(2)
+    a, b = random.normal(0.0, 1.0, 5), random.normal(0.0, 4.0, 9)
+    one, other = (statistics.mean_difference([str(k) for k in range(len(x))], x) for x in (a, b))
+    found = statistics.weighted_sum([(1.0, one), (-1.0, other)])
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    bounds = expected.confidence_interval(0.95)
+    assert found.freedom == pytest.approx(expected.df) and found.groups == 14
+    assert (found.interval(0.975).low, found.interval(0.975).high) == pytest.approx((bounds.low, bounds.high))
+
+
 def test_a_single_group_says_nothing() -> None:
     found = statistics.log_ratio(np.ones((1, 1)), np.full((1, 1), 2.0), 0.5).interval(0.975, statistics.exp)
     assert (found.value, found.low, found.high, found.groups) == (pytest.approx(math.sqrt(0.5)), 0.0, math.inf, 1)

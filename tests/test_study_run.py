@@ -234,6 +234,23 @@ def test_finished_rows_outlive_their_results(root: Path) -> None:
     assert set(table.make(made, changed)["state"]) == {"waiting"}
 
 
+def test_a_table_of_other_settings_is_not_lost(root: Path) -> None:
+    """Settings or versions changed since: no run of the study is in the table, which is shown as it is, named so."""
+    designs = {"all": {"axes": {"strategy": ["naive", "replay"], "seed": [1, 2]}}}
+    made, found = (make(root, designs=designs) for make in (study, runs))
+    for one in found:
+        write_result(one)
+    report.write(made, found, root)
+    before = (root / "studies/some/table.csv").read_bytes()
+    for one in found:
+        (root / RESULTS / f"{one.key}.json").unlink()
+    changed = runs(root, designs=designs, base={**BASE, "e0s": {"max_error": 1.0}})
+    report.write(made, changed, root)
+    text = (root / "studies/some/report.md").read_text()
+    assert (root / "studies/some/table.csv").read_bytes() == before
+    assert "4 runs: 4 finished" in text and "other settings or versions" in text
+
+
 def test_reasons_do_not_depend_on_the_place(tmp_path: Path) -> None:
     error = RetemperError(f"{tmp_path}/data/x is empty.", fix="fill it")
     assert reason_of(error, tmp_path) == "data/x is empty.   to fix:   fill it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from retemper.files import read_json
 from retemper.inference import predict
 from retemper.results import pareto_front, read_history
 from retemper.settings import load_settings
-from retemper.sweep import output, status
+from retemper.sweep import alike, output, status
 from retemper.sweep import study as studies
 
 EPOCHS = 4
@@ -54,6 +55,10 @@ def test_what_a_sweep_leaves(swept: tuple[Path, str]) -> None:
         assert float(row["target"]) == pytest.approx(best["valid.force_rmse"], rel=1e-6)
         # the probe of the averaged weights in training, and the saved model on its own, agree
         assert float(row["retention"]) == pytest.approx(best["valid_retention.force_rmse"], rel=1e-6)
+        errors = read_json(root / f".cache/training/{row['training']}/{alike.FILE}")
+        for name in ("target", "retention"):  # the sums over groups are those of the errors
+            square, count = (sum(errors[name][part].values()) for part in ("squares", "counts"))
+            assert 1e3 * math.sqrt(square / count) == pytest.approx(float(row[name]), rel=1e-4)
     points = {row["trial"]: (float(row["target"]), float(row["retention"])) for row in complete}
     assert {row["trial"] for row in table(folder / "front.csv")} == set(pareto_front(points))
     with sqlite3.connect(folder / "study.db") as database:
@@ -61,6 +66,7 @@ def test_what_a_sweep_leaves(swept: tuple[Path, str]) -> None:
     best = yaml.safe_load((folder / "best.yaml").read_text())
     product = {trial: target * retention for trial, (target, retention) in points.items()}
     assert best["chosen"]["trial"] == int(min(product, key=lambda trial: product[trial]))
+    assert best["chosen"]["compared"] == len(complete) - 1 and best["chosen"]["groups"] > 0
     assert best["provenance"]["data"]["foundation_sha256"]
     lines = [line.split() for line in printed.splitlines()]
     assert {line[0] for line in lines if len(line) > 1 and line[1] in ("complete", "pruned", "failed")} == set("012345")

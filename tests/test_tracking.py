@@ -51,6 +51,7 @@ def test_training_is_logged_with_its_data(project: tuple[Path, Settings]) -> Non
     )
     joined = {"round": 1, "read": 6, "train": 0, "valid": 0, "reasons": {"dataset.energy_window": 6}}
     manifest = {"read": 46, "rejected": {"duplicate": 1, "dataset.energy_window": 6}, "rounds": [joined]}
+    manifest["unused"] = {"beyond dataset.max_train": 5}
     write_json(root / "runs/dataset/manifest.json", manifest)
     run_id = start(root)
     for row in history(3):
@@ -64,7 +65,7 @@ def test_training_is_logged_with_its_data(project: tuple[Path, Settings]) -> Non
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["dataset.labels"] == (
-        "7 of 46 structures not used (duplicate 1, dataset.energy_window 6); "
+        "12 of 46 structures not used (duplicate 1, dataset.energy_window 6, beyond dataset.max_train 5); "
         "round 1: 0 of 6 labels used (dataset.energy_window 6)"
     )
     assert run.data.params == {

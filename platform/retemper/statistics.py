@@ -169,6 +169,20 @@ def mean_difference(groups: Sequence[str], differences: Array) -> Estimate:
     return jackknife(sums, lambda total: np.asarray(total[:, 1] / total[:, 0]), sums[:, 0])
 
 
+def weighted_sum(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
+    """Sum of independent estimates, each times its weight.
+
+    Degrees of freedom: F. E. Satterthwaite, Biometrics 2, 110 (1946).
+    """
+    value = sum(weight * part.value for weight, part in parts)
+    variances = [(weight * part.error) ** 2 for weight, part in parts]
+    total, groups = sum(variances), sum(part.groups for _, part in parts)
+    if not math.isfinite(total) or total == 0:
+        return Estimate(value, math.sqrt(total), min(part.freedom for _, part in parts), groups)
+    below = sum(variance**2 / part.freedom for variance, (_, part) in zip(variances, parts, strict=True))
+    return Estimate(value, math.sqrt(total), total**2 / below, groups)
+
+
 # ------------------------------------------------------------------ seeds
 
 # Grids of the logarithm of a standard deviation over seeds, of its centre over recipes and of its spread. Strategies

@@ -17,6 +17,7 @@ from retemper.active.source import Source
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, sha256, write_json
 from retemper.frames import FORCES, read_frames, structure_hash, write_frames
+from retemper.grouping import groups_of
 from retemper.lineage import git_commit, versions
 from retemper.one_level import errors_of
 from retemper.settings import Settings
@@ -180,7 +181,7 @@ def calibration_of(
     uncertainty = estimate(frames)
     forces = source.forces(here, frames)
     error = [f - atoms.arrays[FORCES] for f, atoms in zip(forces, frames, strict=True)]
-    found = calibrate.calibrate(uncertainty, error, scale=scale)
+    found = calibrate.calibrate(uncertainty, error, groups_of(frames), scale)
     if plot is not None:
         calibrate.plot(uncertainty, error, found, plot.with_suffix(".png"))
     return found

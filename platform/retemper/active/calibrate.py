@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from retemper.statistics import Estimate, two_sided
+
 TOP = 0.1  # share of the atoms with the largest errors that the uncertainty is to find
-RESAMPLES = 500
+CONFIDENCE = 0.95  # of the interval of the rank correlation
+FEWEST = 3  # groups
 LARGEST = 1e30  # stands for an infinite uncertainty
 FLOOR = 1e-2  # of the median uncertainty: smaller ones are not told apart
 LEVELS = np.linspace(0.01, 0.99, 99)  # of confidence
@@ -36,9 +39,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How uncertainties and errors go together on some frames. Intervals: 95 %, bootstrap over whole frames."""
+    """How uncertainties and errors go together on some frames. Interval: 95 %, over groups of frames."""
 
     frames: int
+    groups: int
     atoms: int
     alpha: float  # eV/A a unit of the uncertainty
     floor: float  # uncertainty that smaller ones count as
@@ -66,13 +70,17 @@ class Calibration:
         """For people."""
         what = (
             f"rank correlation {self.spearman:.2f} [{self.spearman_low:.2f}, {self.spearman_high:.2f}], "
-            f"AUROC {self.auroc:.2f}, miscalibration {self.miscalibration:.2f} on {self.frames} frames"
+            f"AUROC {self.auroc:.2f}, miscalibration {self.miscalibration:.2f} on {self.frames} frames in "
+            f"{self.groups} group(s)"
         )
         return what if self.informative else f"NOT INFORMATIVE ({what}): the interval reaches 0"
 
 
 def calibrate(
-    uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], seed: int = 0, scale: Scale | None = None
+    uncertainty: Sequence[np.ndarray],
+    error: Sequence[np.ndarray],
+    groups: Sequence[str],
+    scale: Scale | None = None,
 ) -> Calibration:
     """Compare.
 
@@ -82,6 +90,8 @@ def calibrate(
         For each frame [n_atoms], above zero.
     error
         For each frame [n_atoms, 3], eV/A: predicted minus reference forces.
+    groups
+        Of each frame: those of one group are not independent.
     scale
         Found on other frames, to be judged on these; default: the one that makes these errors likeliest.
 
@@ -97,9 +107,10 @@ def calibrate(
         known = u[u < LARGEST]
         floor = FLOOR * float(np.median(known)) if known.size else 0.0
         scale = Scale(float(np.sqrt(np.mean((size / np.maximum(u, floor)) ** 2) / 3)), floor)
-    low, high = _interval(uncertainty, error, seed)
+    low, high = _interval(u, size, np.repeat(np.asarray(groups, dtype=str), [len(part) for part in uncertainty]))
     return Calibration(
         frames=len(uncertainty),
+        groups=len(set(groups)),
         atoms=len(u),
         alpha=scale.alpha,
         floor=scale.floor,
@@ -152,19 +163,25 @@ def miscalibration(z: np.ndarray) -> float:
     return float(np.abs(observed(z) - LEVELS).mean())
 
 
-def _interval(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
-    """Of the rank correlation; with fewer than three frames nothing is known."""
-    n = len(uncertainty)
-    if n < 3:
+def _interval(uncertainty: np.ndarray, error: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """Of the rank correlation of atoms [n]; with fewer than `FEWEST` groups nothing is known.
+
+    Leaves out each group in turn, on Fisher's scale (artanh), where the error does not depend on the correlation.
+    """
+    names, atoms = np.unique(groups, return_counts=True)
+    if len(names) < FEWEST:
         return -1.0, 1.0
-    parts = [(positive(u), np.linalg.norm(e, axis=1)) for u, e in zip(uncertainty, error, strict=True)]
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(RESAMPLES):
-        drawn = [parts[k] for k in rng.integers(0, n, n)]
-        found.append(spearman(np.concatenate([u for u, _ in drawn]), np.concatenate([e for _, e in drawn])))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
+
+    def transformed(some: np.ndarray) -> float:
+        return float(np.arctanh(np.clip(spearman(uncertainty[some], error[some]), -0.999999, 0.999999)))
+
+    value = transformed(np.ones(len(groups), dtype=bool))
+    without = np.array([transformed(groups != name) for name in names])
+    n = len(names)
+    deviation = float(np.sqrt((n - 1) / n * ((without - value) ** 2).sum()))
+    freedom = max(1.0, float(atoms.sum() ** 2 / (atoms**2).sum()) - 1)  # groups counted by their atoms
+    found = Estimate(value, deviation, freedom, n).interval(two_sided(CONFIDENCE), np.tanh)
+    return float(found.low), float(found.high)
 
 
 def plot(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], found: Calibration, path: Path) -> None:

@@ -35,10 +35,11 @@ def show(root: Path, against: Path | None = None) -> str:
         for what, when in (("calibration", "held-out"), ("prospective", "on its labels")):
             found = about[what]
             mark = "" if found["informative"] else "  NOT INFORMATIVE"
+            of = f" in {found['groups']} group(s)" if "groups" in found else ""  # rounds of before have none
             lines.append(
                 f"round {number} {name} {when}: rank correlation {found['spearman']:.2f} "
                 f"[{found['spearman_low']:.2f}, {found['spearman_high']:.2f}], AUROC {found['auroc']:.2f}, "
-                f"miscalibration {found['miscalibration']:.2f}, {found['frames']} frames{mark}"
+                f"miscalibration {found['miscalibration']:.2f}, {found['frames']} frames{of}{mark}"
             )
         for reason in sorted({entry["reason"] for entry in about["failed"]}):
             lines.append(f"round {number} failed: {reason}")
@@ -65,7 +66,9 @@ def show(root: Path, against: Path | None = None) -> str:
 def row(entry: dict[str, Any]) -> str:
     """A round as a line of the table."""
     error = entry["force_rmse"]
-    text = "–" if error is None else f"{error['mean']:.1f} [{error['low']:.1f}, {error['high']:.1f}]"
+    text = "–" if error is None else f"{error['mean']:.1f}"
+    if error is not None and error["low"] is not None:  # one group of test structures has no interval
+        text += f" [{error['low']:.1f}, {error['high']:.1f}]"
     held = [outcome["passed"] for outcome in entry["gates"]["outcomes"]]
     taken = entry.get("used", entry["labelled"])
     gates = f"{sum(held)}/{len(held)}" if held else "–"
@@ -76,9 +79,10 @@ def row(entry: dict[str, Any]) -> str:
 
 
 def point(entry: dict[str, Any]) -> tuple[float, float, float, float]:
-    """Training structures; mean and interval of the force RMSE, meV/A."""
+    """Training structures; mean and interval of the force RMSE, meV/A; the mean alone where there is no interval."""
     error = entry["force_rmse"]
-    return float(entry["train"]), error["mean"], error["low"], error["high"]
+    bounds = [error["mean"] if error[side] is None else error[side] for side in ("low", "high")]
+    return float(entry["train"]), error["mean"], bounds[0], bounds[1]
 
 
 def selector(history: dict[str, Any]) -> str:
@@ -99,4 +103,5 @@ def compared(own: dict[str, Any], other: dict[str, Any]) -> str:
     reached = next((k for k, p in enumerate(theirs) if p[1] <= error), None)
     far = "has not come there with" if reached is None else "needed"
     needed = f"{far} {theirs[-1 if reached is None else reached][0]:.0f}"
-    return f"for {error:.1f} meV/A {selector(own)} needed {n:.0f} structures, {selector(other)} {needed}"
+    words = f"for {error:.1f} meV/A {selector(own)} needed {n:.0f} structures, {selector(other)} {needed}"
+    return f"{words}; one campaign each: repeats of one differ, compare several seeds"

@@ -6,7 +6,8 @@ runs have varied. Ways are compared within blocks alone: runs of one study on on
 size and settings of params.yaml. Blocks without a second way say nothing; those of sizes near the one that is asked
 about weigh more. Which way is best depends on foundation and E0s (with wrong E0s replay saves what naive fine-tuning
 loses), so `like` keeps the runs that have those in question. Differences are logarithms of error ratios, means over
-seeds fitted by least squares; standard errors come from what the fit leaves, which is mostly how much systems differ.
+seeds fitted by least squares; standard errors come from leaving out each system in turn, since systems are what is
+independent.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ CLOSE = math.log(1.05)  # within 5 % of each other in score: as good as each oth
 # Without runs, and among equals: arXiv:2606.12704, abstract. Replay with pseudolabels needs no labels of the pool.
 PAPER = {"single-system": "naive", "family": "pseudolabel-replay", "broad": "pseudolabel-replay"}
 WAY, BLOCK = "way", "block"
+SYSTEMS = 3  # from this number on, errors are those over systems
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,32 @@ def contributions(
     """What each level of `axis` adds to the score beside what the levels of `beside` do, and its standard error.
 
     Both are differences to the mean of all levels that gaps do not leave open; those are left out. `rows` are those of
-    `scored`; seeds are averaged first. With `size`, runs of other sizes weigh less.
+    `scored`; seeds are averaged first. With `size`, runs of other sizes weigh less. Errors are those of leaving out
+    each system in turn: sizes and settings of one system are not independent. With fewer than three systems they are
+    those of the fit, which takes them as if they were.
     """
+    whole, errors = _fitted(rows, axis, beside, size)
+    systems = sorted(set(rows["system"]))
+    if len(systems) < SYSTEMS:
+        return {level: (value, errors[level]) for level, value in whole.items()}
+    squares: dict[str, list[float]] = {level: [] for level in whole}
+    for system in systems:
+        without, _ = _fitted(rows[rows["system"] != system], axis, beside, size)
+        common = [level for level in whole if level in without]
+        shift = float(np.mean([without[level] - whole[level] for level in common]))
+        for level in common:
+            squares[level].append((without[level] - whole[level] - shift) ** 2)
+    n = len(systems)
+    return {
+        level: (value, math.sqrt((n - 1) * float(np.mean(squares[level]))) if squares[level] else errors[level])
+        for level, value in whole.items()
+    }
+
+
+def _fitted(
+    rows: pd.DataFrame, axis: str, beside: Sequence[str], size: float | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Contributions of the levels by weighted least squares, and their standard errors if all cells are independent."""
     cells = rows.groupby([axis, *beside], as_index=False).agg(score=("score", "mean"), train=("train", "mean"))
     levels = sorted(cells[axis].unique())
     columns = [(cells[axis] == level).to_numpy(float) for level in levels]
@@ -149,7 +175,8 @@ def contributions(
     contrasts[:, settled] = np.eye(len(settled)) - 1 / len(settled)
     variance = float(((aim - design @ fitted) ** 2).sum()) / max(len(cells) - rank, 1)
     errors = np.sqrt(variance) * np.linalg.norm(contrasts @ np.linalg.pinv(design), axis=1)
-    return {levels[k]: (float(contrasts[i] @ fitted), float(errors[i])) for i, k in enumerate(settled)}
+    names, values = [levels[k] for k in settled], contrasts @ fitted
+    return dict(zip(names, values.tolist(), strict=True)), dict(zip(names, errors.tolist(), strict=True))
 
 
 def ranking(table: pd.DataFrame, scope: str, size: float | None = None) -> Ranking | None:

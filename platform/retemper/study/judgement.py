@@ -41,7 +41,7 @@ def more(words: str, found: Estimate | None) -> Part:
     if found is None:
         return Part(words, "undecided", "", NO_PAIRS)
     verdict: Verdict = "refuted" if found.high < WORTH[found.scale] else "shown" if found.low > 0 else "undecided"
-    return Part(words, verdict, found.words(), basis(found))
+    return _part(words, verdict, found)
 
 
 def not_worse(words: str, found: Estimate | None, margin: float | None = None) -> Part:
@@ -50,13 +50,19 @@ def not_worse(words: str, found: Estimate | None, margin: float | None = None) -
         return Part(words, "undecided", "", NO_PAIRS)
     limit = WORTH[found.scale] if margin is None else margin
     verdict: Verdict = "shown" if found.high <= limit else "refuted" if found.low > limit else "undecided"
-    return Part(words, verdict, found.words(), basis(found))
+    return _part(words, verdict, found)
+
+
+def _part(words: str, verdict: Verdict, found: Estimate) -> Part:
+    """Undecided where the interval does not decide."""
+    return Part(words, verdict if found.decides else "undecided", found.words(), basis(found))
 
 
 def basis(found: Estimate) -> str:
     """How many pairs, and what the interval is over."""
     same = f", {found.agree} of {found.systems} systems agree" if found.systems > 1 else ""
-    return f"{found.pairs} pairs, interval over {found.over}{same}"
+    few = "" if found.decides else ", which decides nothing"
+    return f"{found.pairs} pairs, interval over {found.over}{few}{same}"
 
 
 def together(parts: Sequence[Part], details: str = "") -> Judgement:

@@ -35,7 +35,12 @@ def write(study: Study, runs: Sequence[Run], root: Path) -> str:
     content = table.make(study, runs)
     path = table.place(study, root)
     folder = path.parent
-    table.write(content, path)
+    waiting = bool((content["state"] == table.WAITING).all())
+    stale = waiting and path.is_file() and len(table.finished(table.read(path))) > 0
+    if stale:
+        content = table.read(path)
+    else:
+        table.write(content, path)
     rows, where = shown(content, study)
     figures = []
     if len(rows):
@@ -49,7 +54,7 @@ def write(study: Study, runs: Sequence[Run], root: Path) -> str:
             draw.pareto_png(largest(rows), names, folder / "pareto.png", f"{study.name}, largest size, {where}")
             figures.append("pareto.png")
     with atomic_write(folder / "report.md") as temporary:
-        temporary.write_text(text(study, content, figures))
+        temporary.write_text(text(study, content, figures, stale=stale))
     return f"report: {folder.relative_to(root)}/report.md; table: {path.relative_to(root)}"
 
 
@@ -71,14 +76,15 @@ def largest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["train"] == rows.groupby("system")["train"].transform("max")]
 
 
-def text(study: Study, content: pd.DataFrame, figures: Sequence[str]) -> str:
-    """The report as Markdown."""
+def text(study: Study, content: pd.DataFrame, figures: Sequence[str], *, stale: bool = False) -> str:
+    """The report as Markdown; of a `stale` table it says that it is one."""
     states = Counter(content["state"])
     spent = float(content.get("cpu_seconds", np.zeros(0)).sum())
     lines = [f"# {study.name}", "", *([study.about, ""] if study.about else [])]
     lines += [
         f"{len(content)} runs: {', '.join(f'{n} {state}' for state, n in sorted(states.items()))}. "
         f"The finished and failed ones took {spent / 3600:.2f} hours of one core, stages that they share not counted.",
+        *(["The table is of other settings or versions than the study would run with now."] if stale else []),
         "",
         "## Claims",
         "",

@@ -8,7 +8,7 @@ from typing import Any
 from retemper.files import read_json
 from retemper.finetune.plan import versions
 from retemper.results import FOUNDATION, evaluation_metrics, read_results
-from retemper.study import cost
+from retemper.study import cost, groups
 from retemper.study.plan import Run
 
 
@@ -19,9 +19,10 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
     -------
     dict
         ``values`` and ``foundation``: the numbers of `results.evaluation_metrics` of the model, and of the
-        foundation itself on the same structures; ``counts``: structures or curves behind each robustness value;
-        ``unmeasured``: why a robustness metric has no value; ``e0s``: rank, elements that stay open, and the error
-        of the foundation after the shift, meV/atom; ``structures`` by set; ``training``; ``cost``; ``versions``.
+        foundation itself on the same structures; ``groups``: the errors of both by group; ``counts``: structures or
+        curves behind each robustness value; ``unmeasured``: why a robustness metric has no value; ``e0s``: rank,
+        elements that stay open, and the error of the foundation after the shift, meV/atom; ``structures`` by set;
+        ``training``; ``cost``; ``versions``.
     """
     settings, name = run.settings, run.name
     found = read_results(here, settings, strategies=[name])
@@ -31,6 +32,10 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
     return {
         "values": evaluation_metrics(found, name, run.seed),
         "foundation": evaluation_metrics(found, FOUNDATION, 0),
+        "groups": {
+            "model": groups.of_run(here / f"runs/evaluate/{name}/frames.csv", run.seed),
+            "foundation": groups.of_run(here / f"runs/evaluate/{FOUNDATION}/frames.csv", 0),
+        },
         "counts": {metric: measured["n"] for metric, measured in robust.items()},
         "unmeasured": {metric: m["reason"] for metric, m in robust.items() if m["value"] is None},
         "e0s": {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from retemper.errors import RetemperError
 from retemper.files import atomic_write, read_json
+from retemper.study import groups
 from retemper.study.jobs import RESULTS
 from retemper.study.plan import Run, values
 from retemper.study.spec import AXES, Study
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 FOLDER = Path("studies")
 FINISHED, FAILED, WAITING = "finished", "failed", "waiting"
 VALUE = "value of "  # column with what a dotted axis is in a run, its levels resolved
-# column: key among the values of a result; errors have .low and .high, the 95 % interval over frames
+CELL = "_groups"  # column of an error with this at its end: the error by group, see `groups`
+# column: key among the values of a result; errors have .low and .high, the 95 % interval over groups of structures
 MEASURED = {
     "target_energy_rmse": "target.energy_rmse",
     "target_force_rmse": "target.force_rmse",
@@ -33,7 +35,10 @@ MEASURED = {
 INTERVALS = ("target_force_rmse", "retention_force_rmse")
 OF_FOUNDATION = ("target_energy_rmse", "target_force_rmse", "retention_force_rmse")
 DIGITS = 6
-TEXT = ("designs", "reason", "e0_open")
+TEXT = (
+    *("designs", "reason", "e0_open", f"foundation_retention_force_rmse{CELL}"),
+    *(f"{column}{CELL}" for column in groups.CELLS),
+)
 NULL = "null"  # the level null; an empty cell would be no level
 
 
@@ -66,6 +71,11 @@ def row(run: Run, found: dict[str, Any] | None, metrics: Sequence[str]) -> dict[
         if column in INTERVALS:
             content |= {f"{column}_{side}": measured.get(f"{key}.{side}") for side in ("low", "high")}
     content |= {f"foundation_{column}": own.get(MEASURED[column]) for column in OF_FOUNDATION}
+    by_group = found.get("groups", {"model": {"cells": {}, "numbers": {}}, "foundation": {"cells": {}}})
+    content |= {f"{part}_groups": by_group["model"]["numbers"].get(part) for part in ("target", "retention")}
+    content |= {f"{column}{CELL}": by_group["model"]["cells"].get(column, "") for column in groups.CELLS}
+    name = "retention_force_rmse"
+    content[f"foundation_{name}{CELL}"] = by_group["foundation"]["cells"].get(name, "")
     for metric in metrics:
         key = f"robustness.{metric}"
         content |= {metric: measured.get(key), f"{metric}_low": measured.get(f"{key}.low")}

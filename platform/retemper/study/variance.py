@@ -1,10 +1,10 @@
 """How much of the variance of a response each axis accounts for, in designs that are not quite balanced.
 
-Main effects by least squares; the sum of squares of an axis is what the fit loses without it (type II), and its part
-of the variance is (SS - df * residual mean square) / n, without bias where there is no effect (omega squared: Hays,
-Statistics for Psychologists, 1963, chapter 12). Intervals by the jackknife over systems, or over seeds where there
-are fewer than three systems, with Student's t (Tukey, Ann. Math. Stat. 29, 614, 1958): with five systems a
-percentile bootstrap over them would be too narrow.
+Main effects by least squares; the sum of squares of an axis is what the fit loses without it (type II), and its share
+is epsilon squared, (SS - df * residual mean square) / SS of all, whose expectation is zero where there is no effect
+(Kelley, Proc. Natl. Acad. Sci. 21, 554, 1935; against eta and omega squared: Okada, Behaviormetrika 40, 129, 2013).
+Intervals by leaving out each system in turn, with Student's t (Tukey, Ann. Math. Stat. 29, 614, 1958). Systems are what
+is independent: seeds of the same systems say nothing of others, so fewer than three systems give no interval.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retemper.statistics import Estimate, Interval, two_sided
+
 if TYPE_CHECKING:
     import pandas as pd
 
 RESIDUAL = 5  # degrees of freedom that the residual must have
-UNITS = 3  # of the jackknife, at least
+SYSTEMS = 3  # at least
 
 
 def parts(rows: pd.DataFrame, axes: Sequence[str], response: np.ndarray) -> dict[str, float] | None:
@@ -59,25 +61,17 @@ def _residual(design: np.ndarray, response: np.ndarray) -> float:
     return float(((response - fitted) ** 2).sum())
 
 
-def jackknife(
+def over_systems(
     rows: pd.DataFrame, statistic: Callable[[pd.DataFrame], float | None], confidence: float
-) -> tuple[float, float, float, str] | None:
-    """A statistic of the rows with its interval, and what the interval is over; `None` where it cannot be had."""
-    from scipy.stats import t
-
-    value = statistic(rows)
-    if value is None:
+) -> Interval | None:
+    """A statistic of the rows with its interval over systems; `None` where it cannot be had."""
+    value, systems = statistic(rows), sorted(set(rows["system"]))
+    if value is None or len(systems) < SYSTEMS:
         return None
-    for unit in ("system", "seed"):
-        levels = sorted(set(rows[unit]))
-        if len(levels) < UNITS:
-            continue
-        without = [statistic(rows[rows[unit] != level]) for level in levels]
-        if any(one is None for one in without):
-            continue
-        n = len(levels)
-        pseudo = n * value - (n - 1) * np.array(without, dtype=float)
-        mean = float(pseudo.mean())
-        reach = float(t.ppf(0.5 + confidence / 2, n - 1) * pseudo.std(ddof=1) / np.sqrt(n))
-        return mean, mean - reach, mean + reach, f"{unit}s"
-    return None
+    without = [statistic(rows[rows["system"] != system]) for system in systems]
+    if any(one is None for one in without):
+        return None
+    n = len(systems)
+    pseudo = n * value - (n - 1) * np.array(without, dtype=float)
+    error = float(pseudo.std(ddof=1) / np.sqrt(n))
+    return Estimate(float(pseudo.mean()), error, n - 1, n).interval(two_sided(confidence))

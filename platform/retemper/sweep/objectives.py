@@ -19,9 +19,12 @@ import numpy as np
 from ase import Atoms
 
 from retemper.errors import RetemperError
+from retemper.files import write_json
 from retemper.finetune.plan import TARGET, Plan
 from retemper.frames import FORCES, is_isolated_atom, read_frames
+from retemper.grouping import groups_of
 from retemper.results import read_history
+from retemper.sweep import alike
 
 RETENTION = "retention"
 HOLES = "holes"
@@ -91,14 +94,14 @@ def holes(plan: Plan, model: Path) -> float:
 def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequence[str] = ()) -> dict[str, float]:
     """What the model of a finished run is worth, from its best epoch and, away from it, from the model itself.
 
+    Its errors by group are left in the folder (`alike.FILE`).
+
     Returns
     -------
     dict
         ``target`` (force RMSE, meV/A), ``target_energy`` (meV/atom), ``target-loss``, ``retention`` and, for
         multihead strategies, ``replay_head`` (meV/A); ``holes`` (%) where it is an objective.
     """
-    from retemper.inference import predict
-
     history = read_history(folder / "history.csv")
     best = min(history, key=lambda row: row["valid_loss"])
     values = {
@@ -108,16 +111,28 @@ def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequen
     }
     if "valid_replay.force_rmse" in best:
         values["replay_head"] = best["valid_replay.force_rmse"]
+    sets = {"target": plan.target.valid} | ({RETENTION: retention} if retention is not None else {})
+    errors = {name: _by_group(plan, folder / "model.model", _frames(path)) for name, path in sets.items()}
+    write_json(folder / alike.FILE, errors)
     if retention is not None:
-        frames = _frames(retention)
-        predicted = predict(
-            folder / "model.model", frames, head=TARGET, dtype=plan.dtype, device=plan.device, backend="torch"
-        )
-        difference = np.concatenate(predicted.forces) - np.concatenate([atoms.arrays[FORCES] for atoms in frames])
-        values[RETENTION] = 1e3 * float(np.sqrt((difference**2).mean()))
+        square, count = (sum(errors[RETENTION][name].values()) for name in ("squares", "counts"))
+        values[RETENTION] = 1e3 * math.sqrt(square / count)
     if HOLES in objectives:
         values[HOLES] = holes(plan, folder / "model.model")
     return values
+
+
+def _by_group(plan: Plan, model: Path, frames: Sequence[Atoms]) -> dict[str, dict[str, float]]:
+    """Force components and the sum of their squared errors, (eV/A)^2, by group of structures."""
+    from retemper.inference import predict
+
+    predicted = predict(model, frames, head=TARGET, dtype=plan.dtype, device=plan.device, backend="torch")
+    found: dict[str, dict[str, float]] = {"counts": {}, "squares": {}}
+    for atoms, forces, group in zip(frames, predicted.forces, groups_of(frames), strict=True):
+        square = float(((forces - atoms.arrays[FORCES]) ** 2).sum())
+        for name, value in (("counts", float(forces.size)), ("squares", square)):
+            found[name][group] = found[name].get(group, 0.0) + value
+    return found
 
 
 def signal(row: dict[str, float], objectives: Sequence[str]) -> float:

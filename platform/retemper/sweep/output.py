@@ -15,8 +15,9 @@ from retemper.errors import RetemperError
 from retemper.files import atomic_folder, read_json, write_json
 from retemper.settings import Settings, read_yaml
 from retemper.strategies import load
-from retemper.sweep.front import WEIGHT, Trial, choose, front
-from retemper.sweep.objectives import HOLES
+from retemper.sweep import alike
+from retemper.sweep.front import WEIGHT, Trial, choose, front, score, target
+from retemper.sweep.objectives import HOLES, RETENTION
 
 if TYPE_CHECKING:
     import optuna
@@ -64,6 +65,7 @@ def write(
     trials = [one for one in studies.trials(study) if one.state in ("complete", "pruned", "failed")]
     winner = choose(trials, options.objectives, options.scope)
     best = front(trials, options.objectives)
+    same = not_told_apart(winner, trials, options.objectives, options.scope, root)
     cache = root / ".cache/sweep" / about["study"]
     with atomic_folder(folder(root, strategy)) as out:
         with (
@@ -80,14 +82,42 @@ def write(
             history = root / ".cache/training" / one.training / "history.csv"
             if one.training and history.is_file():
                 (out / f"trials/{one.number}.csv").write_text(history.read_text())
-        (out / BEST).write_text(yaml.safe_dump(_best(winner, trials, options.scope, about, root), sort_keys=False))
+        (out / BEST).write_text(
+            yaml.safe_dump(_best(winner, trials, options.scope, about, root, same), sort_keys=False)
+        )
     print(
         f"\n{strategy}: {len(best)} of {len(trials)} trials are on the Pareto front of {', '.join(options.objectives)}"
     )
     print(f"{strategy}: trial {winner.number} is used (scope {options.scope}): {_words(winner, space)}", flush=True)
+    if same is not None:
+        print(f"{strategy}: {same.sentence()}", flush=True)
 
 
-def _best(winner: Trial, trials: Sequence[Trial], scope: str, about: dict[str, Any], root: Path) -> dict[str, Any]:
+def not_told_apart(
+    winner: Trial, trials: Sequence[Trial], objectives: Sequence[str], scope: str, root: Path
+) -> alike.Alike | None:
+    """The trials that may be as good as the winner; `None` where another target than forces is an objective."""
+    if target(objectives) != "target":
+        return None
+    weights = {"target": 1.0} | ({RETENTION: WEIGHT[scope]} if WEIGHT[scope] else {})
+    worth = {one.number: score(one.values, objectives, scope) for one in trials if one.state == "complete"}
+    folders = {one.number: root / ".cache/training" / one.training for one in trials if one.training}
+    others = {
+        number: (folders[number], value - worth[winner.number])
+        for number, value in worth.items()
+        if number != winner.number and number in folders
+    }
+    return alike.of(root / ".cache/training" / winner.training, others, weights)
+
+
+def _best(
+    winner: Trial,
+    trials: Sequence[Trial],
+    scope: str,
+    about: dict[str, Any],
+    root: Path,
+    same: alike.Alike | None,
+) -> dict[str, Any]:
     first = next((one for one in trials if one.training == about["default"]), None)
     summary = root / ".cache/training" / winner.training / "summary.json"
     return {
@@ -101,7 +131,8 @@ def _best(winner: Trial, trials: Sequence[Trial], scope: str, about: dict[str, A
             + (" + holes / 100" if HOLES in about["objectives"] else ""),
             "trial": winner.number,
             "of": len(trials),
-        },
+        }
+        | ({"alike": list(same.trials), "compared": same.compared, "groups": same.groups} if same else {}),
         "provenance": {
             "study": about["study"],
             "training": winner.training,

@@ -21,7 +21,7 @@ from retemper.finetune.plan import Plan
 
 # in the order in which they are sent: the last file of a group makes it whole
 STATE = ("best.pt", "history.csv", "state.pt")
-RESULT = ("effective.json", "mace.yaml", "training.log", "model.model", "summary.json")
+RESULT = ("effective.json", "mace.yaml", "training.log", "model.model", "groups.json", "summary.json")
 NAME = "retemper-home"
 
 

@@ -1,8 +1,9 @@
 """Shown when foundation, E0s and hyper-parameters (the dotted axes) together account for more of the variance of the
-logarithm of the target's errors than the strategy (scratch left out), for energies and for forces: the interval of the
-difference of their shares is above 0. Refuted when one of them is below 0. The rows are those of the design that
-crosses strategies with at least one prerequisite and has the most runs. Shares depend on the levels that a study
-chose: a foundation that nobody would take, or a learning rate off by a factor of ten, weighs as it was asked to.
+logarithm of the target's errors than the strategy (scratch left out), for energies and for forces: the interval over
+systems of the difference of their shares (epsilon squared) is above 0. Refuted when one of them is below 0. The rows
+are those of the design that crosses strategies with at least one prerequisite and has the most runs. Shares depend on
+the levels that a study chose: a foundation that nobody would take, or a learning rate off by a factor of ten, weighs as
+it was asked to.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from retemper.study.judgement import Judgement, Part, missing, together
 from retemper.study.table import axes_of, finished
-from retemper.study.variance import jackknife, parts
+from retemper.study.variance import over_systems, parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,14 +60,15 @@ def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
             return sum(each.get(axis, 0.0) for axis in prerequisites) - each["strategy"]
 
         words = f"share of the variance of {what}, prerequisites minus strategy"
-        interval = jackknife(own, difference, confidence)
+        interval = over_systems(own, difference, confidence)
         if interval is None:
-            found.append(Part(words, "undecided", "", f"{len(own)} runs are too few for {len(axes)} axes"))
+            few = f"{len(own)} runs on {own['system'].nunique()} systems are too few for {len(axes)} axes"
+            found.append(Part(words, "undecided", "", few))
             continue
-        mean, low, high, over = interval
-        verdict: Verdict = "shown" if low > 0 else "refuted" if high < 0 else "undecided"
-        effect = f"{100 * mean:+.0f} [{100 * low:+.0f}, {100 * high:+.0f}] points"
-        found.append(Part(words, verdict, effect, f"{len(own)} runs, interval over {over}"))
+        verdict: Verdict = "shown" if interval.low > 0 else "refuted" if interval.high < 0 else "undecided"
+        mean, low, high = (100 * value for value in (interval.value, interval.low, interval.high))
+        effect = f"{mean:+.0f} [{low:+.0f}, {high:+.0f}] points"
+        found.append(Part(words, verdict, effect, f"{len(own)} runs, interval over {interval.groups} systems"))
         every = shares(own) or {}
         details.append(f"{what}: " + ", ".join(f"{axis} {100 * share:.0f} %" for axis, share in every.items()))
     return together(found, "; ".join(details))

@@ -1,0 +1,75 @@
+"""Which settings of a sweep cannot be told apart from the one that is used, by the structures that they were judged on.
+
+Validation structures come in groups, and few of them: a setting that is better by two per cent on six trajectories
+may be the worse one on the next six. Every trial is compared with the one that is used, group by group on the same
+structures, by the rule that chose it. What another seed would change is not in it: a trial trains one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retemper import statistics
+from retemper.files import read_json
+
+FILE = "groups.json"  # in the folder of a training: its errors by group, for each set
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Trials that may be as good as the one that is used, or better."""
+
+    trials: tuple[int, ...]  # numbers, without that one
+    compared: int  # trials
+    groups: int  # of validation structures
+
+    def sentence(self) -> str:
+        """For people."""
+        if self.groups < statistics.FEWEST_GROUPS:
+            return f"{self.groups} group(s) of validation structures are too few to tell settings apart"
+        same = f"{len(self.trials)} of {self.compared} other settings cannot be told apart from it"
+        return f"{same} ({self.groups} groups of validation structures, one seed each)"
+
+
+def of(used: Path, others: dict[int, tuple[Path, float]], weights: dict[str, float]) -> Alike | None:
+    """What is alike; `None` where no errors by group are there.
+
+    Parameters
+    ----------
+    used
+        Folder of the training of the trial that is used.
+    others
+        By number: folder of a trial's training, and how much worse its score is.
+    weights
+        By set, what the logarithm of the force error counts in the score.
+    """
+    if not (used / FILE).is_file():
+        return None
+    ours = read_json(used / FILE)
+    alike, compared = [], 0
+    for number, (folder, behind) in sorted(others.items()):
+        theirs = read_json(folder / FILE) if (folder / FILE).is_file() else {}
+        if any(ours[name]["counts"] != theirs.get(name, {}).get("counts") for name in weights):
+            continue  # measured on other structures
+        compared += 1
+        if difference(ours, theirs, weights, behind).interval(statistics.two_sided(CONFIDENCE)).low <= 0:
+            alike.append(number)
+    return Alike(tuple(alike), compared, min(len(ours[name]["counts"]) for name in weights)) if compared else None
+
+
+def difference(
+    ours: dict[str, Any], theirs: dict[str, Any], weights: dict[str, float], behind: float
+) -> statistics.Estimate:
+    """Their score minus ours, with its error over groups of structures."""
+    parts = []
+    for name, weight in weights.items():
+        names = sorted(ours[name]["counts"])
+        own, other = (np.array([[errors[name]["squares"][group]] for group in names]) for errors in (ours, theirs))
+        parts.append((weight, statistics.log_ratio(other, own, 0.5)))
+    total = statistics.weighted_sum(parts)
+    return replace(total, value=behind)
