@@ -24,8 +24,9 @@ HEAVY = {"torch", "torch_sim", "mace", "e3nn", "mlflow", "ray", "optuna", "tblit
          "dvc", "numba", "pyxtal", "joblib"}  # fmt: skip
 # Modules that may import a heavy package at their top: they are imported by stages and workers only.
 TOP_LEVEL = {"finetune/loss.py", "finetune/batches.py", "finetune/checkpoint.py", "finetune/contraction.py",
-             "finetune/loop.py", "finetune/adapters.py", "finetune/architecture.py", "finetune/pretrain.py", "finetune/proof.py", "finetune/worker.py", "sweep/run.py",
-             "sweep/search.py", "sweep/study.py", "sweep/watch.py"}  # fmt: skip
+             "finetune/loop.py", "finetune/adapters.py", "finetune/architecture.py", "finetune/pretrain.py",
+             "finetune/proof.py", "finetune/worker.py", "sweep/run.py", "sweep/search.py", "sweep/study.py",
+             "sweep/watch.py"}  # fmt: skip
 # One module alone touches each big dependency: package -> path prefixes that may import it anywhere.
 OWNERS = {
     "mlflow": (

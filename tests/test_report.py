@@ -331,7 +331,7 @@ def test_evaluation_without_retention(tmp_path: Path, tiny_model: Path) -> None:
 def test_terminal_table(project: tuple[Path, Settings]) -> None:
     root, _ = project
     text = report.terminal_table(root)
-    lines = {line.split()[1 if line.startswith("P ") else 0]: line for line in text.splitlines() if " ± " in line}
+    lines = {line.split()[1 if line.startswith("P ") else 0]: line for line in text.splitlines() if " – " in line}
     assert lines["naive"].startswith("P ") and lines["scratch"].startswith("  ")
     assert re.search(r"30\.5 ± \d\.\d\*", lines["naive"]) and re.search(r"31\.5 ± \d\.\d~", lines["lora"])
     assert len({len(line) for line in text.splitlines() if line.startswith(("--", "P ", "  s"))}) == 1
