@@ -37,6 +37,10 @@ def test_from_gates_to_champion_and_back(project: Path, capsys: pytest.CaptureFi
     assert version.description.count("## Gates") == 1 and "| target.force_rmse ≤ 60 meV/Å | 30" in version.description
     assert version.tags["gate.01 target.force_rmse"] == "passed: ≤ 60 meV/Å; 30 [28.5, 31.5], 4 groups; holds"
     assert "-66." in version.tags["gate.02 target.force_rmse"]  # 30 of 90
+    assert "forgetting_ratio" not in table
+    with_ratio = set_gates(project, [*GATES, {"metric": "forgetting_ratio", "max": 3}], hook=f"tee -a {told}")
+    promote.run(project, with_ratio)  # labels at PBE, the target at GFN2-xTB
+    assert "the retention labels are at PBE" in (project / "runs/promote/verdict.md").read_text()
 
     again = promote.run(project, settings)  # nothing new: nothing moves
     assert again["champion"] is None and standing(project) == {"champion": "1", "challenger": "3"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, write_json
+from retemper.foundations import find
 from retemper.mlflow_store import connect, store_errors
 from retemper.promotion import aliases, hook, kept, looks, measures, verdict
 from retemper.promotion.aliases import CHALLENGER, CHAMPION, Standing
@@ -73,6 +74,7 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
         found = verdict.decide(others, references, candidates, settings.promotion, barred(moves, CHAMPION), look)
         numbers = {name: str(versions[name][one.seed].version) for name, one in candidates.items()}
         about = _about(settings, champion, references) | {"look": look, "test_frames": tested}
+        about["foundation_level"] = find(settings.foundation, root).level_of_theory
         content = verdict.as_dict(found, numbers, chosen, about)
         _write(root, content)
         for name in found.judged:
@@ -119,6 +121,7 @@ def _about(settings: Settings, champion: Standing | None, references: References
         "champion_before": None if champion is None else asdict(champion.model),
         "obstacle": references.obstacle,
         "foundation": settings.foundation,
+        "level": settings.dataset.level_of_theory,
     }
 
 

@@ -172,7 +172,7 @@ def value_text(gate: Mapping[str, Any]) -> str:
 def markdown(content: Mapping[str, Any]) -> str:
     """``verdict.json`` as Markdown: the decision, then a table of gates a candidate."""
     lines = [f"# {content['model']}: verdict", "", *(f"- {line}" for line in decision(content))]
-    lines += [f"- Gates: `{content['gates_digest']}`, {len(content['gates'])} of them.", *_looked(content), ""]
+    lines += [f"- Gates: `{content['gates_digest']}`, {len(content['gates'])} of them.", *notes(content), ""]
     for name, one in content["candidates"].items():
         state = "passes" if one["passed"] else "does not pass"
         lines += [f"## {one['rank']}. {name}: {content['model']}/{one['version']} {state}", ""]
@@ -181,16 +181,22 @@ def markdown(content: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _looked(content: Mapping[str, Any]) -> list[str]:
-    """What the number of looks at the test frames costs."""
+def notes(content: Mapping[str, Any]) -> list[str]:
+    """What the number of looks at the test frames costs, and what a ratio to the foundation cannot tell; as a list."""
+    lines = []
     look, candidates = content["look"], len(content["candidates"])
-    if look == 0:
-        return []
-    spent = 100 * gates.share(candidates, look)
-    return [
-        f"- Look {look} at these test frames: each comparison may spend {spent:.2g} % of its gate's error "
-        f"({candidates} candidates; new test frames start at look 1)."
-    ]
+    if look > 0:
+        spent = 100 * gates.share(candidates, look)
+        lines.append(
+            f"- Look {look} at these test frames: each comparison may spend {spent:.2g} % of its gate's error "
+            f"({candidates} candidates; new test frames start at look 1)."
+        )
+    if content["foundation_level"] != content["level"] and any("forgetting" in g["metric"] for g in content["gates"]):
+        lines.append(
+            f"- forgetting_ratio: the retention labels are at {content['foundation_level']}, the models at "
+            f"{content['level']}; the ratio holds this change as well as what was forgotten."
+        )
+    return lines
 
 
 def table(one: Mapping[str, Any]) -> str:

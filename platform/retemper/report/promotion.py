@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retemper.promotion.verdict import decision, value_text
+from retemper.promotion.verdict import decision, notes, value_text
 from retemper.report.page import Block, Bullets, Cell, Paragraph, Section, Table
 from retemper.report.sections import absent
 from retemper.results import Results
@@ -13,7 +13,7 @@ def promotion(results: Results) -> Section:
     content = results.verdict
     if content is None:
         return Section("Promotion", "Promotion", [absent("the verdict of the gates", "promote")])
-    blocks: list[Block] = [Bullets(decision(content))]
+    blocks: list[Block] = [Bullets([*decision(content), *(line.removeprefix("- ") for line in notes(content))])]
     if content["obstacle"]:
         blocks.append(Paragraph(f"No candidate can become champion: {content['obstacle']}.", "warning"))
     columns = [("Candidate", ""), ("Gate", ""), ("Value", "95 % interval"), ("", ""), ("Reason", "")]
