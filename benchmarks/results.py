@@ -154,7 +154,7 @@ def table(name: str, root: Path) -> str:
     groups = read_json(here / "runs/evaluate/foundation/metrics.json")["seeds"]["0"]["target"]["n_groups"]
     ratios = [
         f"{strategy} not distinguished from {found.best[key]} in {key}"
-        for key in ("target_force_rmse", "target_energy_rmse")
+        for key in ("target.force_rmse", "target.energy_rmse")
         for strategy in found.tied.get(key, ())
     ]
     return "\n".join([*lines, "", f"{groups} groups of test structures. {'; '.join(ratios)}"])
