@@ -42,6 +42,7 @@ class Column:
     scale: float = 1.0  # shown value by stored value
     errors: tuple[str, str] | None = None  # set and quantity whose errors by frame are behind it
     over_foundation: bool = False  # whether the column is a ratio to the foundation's own
+    terminal: bool = True  # whether it is shown there
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,15 @@ TARGET_ENERGY, TARGET_FORCES, RETENTION, REPLAY_HEAD = (
 COLUMNS = (
     Column("target.energy_rmse", "Target energy", "meV/atom", True, _measured(*TARGET_ENERGY), errors=TARGET_ENERGY),
     Column("target.force_rmse", "Target forces", "meV/Å", True, _measured(*TARGET_FORCES), errors=TARGET_FORCES),
-    Column("retention.force_rmse", "Retention forces", "meV/Å", True, _measured(*RETENTION), errors=RETENTION),
+    Column(
+        "retention.force_rmse",
+        "Retention forces",
+        "meV/Å",
+        True,
+        _measured(*RETENTION),
+        errors=RETENTION,
+        terminal=False,
+    ),
     Column(
         "forgetting_ratio",
         "Forgetting",
@@ -129,7 +138,7 @@ COLUMNS = (
         errors=REPLAY_HEAD,
         over_foundation=True,
     ),
-    Column("trainable_share", "Trained", "%", False, _share, 100.0),
+    Column("trainable_share", "Trained", "%", False, _share, 100.0, terminal=False),
     Column("training_cpu_seconds", "CPU time", "s", False, _cpu_seconds),
 )
 
@@ -241,14 +250,18 @@ def interval(column: Column, value: Value) -> str | None:
 
 
 def terminal(comparison: Comparison) -> str:
-    """The table for a terminal: mean and interval, ``*`` best, ``~`` not distinguished from it, ``P`` Pareto front."""
+    """The table for a terminal: mean and interval, ``*`` best, ``~`` not distinguished from it, ``P`` Pareto front.
+
+    What a terminal has no room for (retention forces, which the forgetting ratio tells as well) is in the report.
+    """
+    columns = [column for column in comparison.columns if column.terminal]
     lines = [
-        ["  strategy", *(f"{column.title} " for column in comparison.columns)],
-        ["", *(column.under.replace("Å", "A") + " " for column in comparison.columns)],
+        ["  strategy", *(f"{column.title} " for column in columns)],
+        ["", *(column.under.replace("Å", "A") + " " for column in columns)],
     ]
     for name, row in comparison.rows.items():
         cells = [("P " if name in comparison.front else "  ") + name]
-        for column in comparison.columns:
+        for column in columns:
             value = row[column.key]
             if value is None:
                 cells.append("- ")
