@@ -22,13 +22,16 @@ from retemper.files import atomic_write, project_root, read_json
 from retemper.finetune import build, collect
 from retemper.finetune.plan import Plan
 from retemper.frames import read_frames
-from retemper.report.comparison import COLUMNS, compare, interval, number, shown
+from retemper.promotion import compare as paired
+from retemper.report.comparison import COLUMNS, Recipes, compare, interval, number, shown
 from retemper.results import read_results
 from retemper.settings import Settings, load_settings, parse, read_yaml
+from retemper.statistics import two_sided
 from retemper.systems import DATASET, find
 
 ALL = ["scratch", "naive", "freeze-5", "freeze-6", "lora", "replay", "pseudolabel-replay", "replay-lora"]
 FEW = ["scratch", "naive", "lora", "replay"]
+JUDGED = (("target.force_rmse", "force_rmse"), ("target.energy_rmse", "energy_rmse"))
 LINKED = ("strategies", "foundations", "data", "systems")
 REAL = "real"  # folder of the optional data
 BPA = {"level_of_theory": "wB97X/6-31G(d)", "test_files": ["3bpa_mixedT.extxyz"], "files": ["3bpa_300K.extxyz"]}
@@ -154,10 +157,23 @@ def table(name: str, root: Path) -> str:
     groups = read_json(here / "runs/evaluate/foundation/metrics.json")["seeds"]["0"]["target"]["n_groups"]
     ratios = [
         f"{strategy} not distinguished from {found.best[key]} in {key}"
-        for key in ("target.force_rmse", "target.energy_rmse")
+        for key, _ in JUDGED
         for strategy in found.tied.get(key, ())
     ]
+    ratios += [f"{quantity} scratch / naive {_over_naive(found.recipes, key, quantity)}" for key, quantity in JUDGED]
     return "\n".join([*lines, "", f"{groups} groups of test structures. {'; '.join(ratios)}"])
+
+
+def _over_naive(recipes: dict[str, Recipes], key: str, quantity: str) -> str:
+    """Ratio of scratch to naive fine-tuning on the same structures, with its interval over groups and seeds."""
+    own = {name: seeds for name, seeds in recipes[key].items() if name != evaluate.FOUNDATION}
+    scatter = paired.scatter(own, quantity)
+    if scatter.known:
+        names = ["scratch", "naive"]
+        ratio = paired.over_seeds(own["scratch"], own["naive"], quantity, two_sided(0.95), scatter, names)
+    else:
+        ratio = paired.over_groups(own["scratch"][0], own["naive"][0], quantity, two_sided(0.95))
+    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def main() -> None:
