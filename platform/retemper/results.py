@@ -210,6 +210,8 @@ def evaluation_metrics(results: Results, name: str, seed: int) -> dict[str, floa
     flat: dict[str, float] = {}
     for part in PARTS:
         measured = evaluation["seeds"].get(str(seed), {}).get(part) or {}
+        if measured.get("n_groups") is not None:
+            flat[f"{part}.groups"] = measured["n_groups"]
         for quantity in QUANTITIES:
             for bound, number in (seed_value(evaluation, seed, part, quantity) or {}).items():
                 flat[f"{part}.{quantity}" + ("" if bound == "value" else f".{bound}")] = number
