@@ -71,6 +71,12 @@ class Results:
     verdict: dict[str, Any] | None = None  # of the stage promote
     missing: list[str] = field(default_factory=list)  # stages without results, as `dvc repro` calls them
 
+    def groups(self) -> dict[str, int]:
+        """Groups of test structures that intervals are over, by set; of the first evaluation that is there."""
+        evaluation = next(iter(self.evaluations.values()), {"seeds": {}})
+        reports = next(iter(evaluation["seeds"].values()), {})
+        return {part: reports[part]["n_groups"] for part in PARTS[:2] if "n_groups" in reports.get(part, {})}
+
     def counts(self) -> dict[str, int]:
         """Structures by set (train, valid, test, ...) of the data set; empty without a manifest."""
         return {name: int(content["frames"]) for name, content in (self.dataset or {}).get("sets", {}).items()}

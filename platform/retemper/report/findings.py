@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from retemper.finetune import course
 from retemper.report.comparison import Comparison, Value, number
 from retemper.results import FOUNDATION, Results
+from retemper.statistics import FEWEST_GROUPS
 
 
 def findings(results: Results, comparison: Comparison) -> list[str]:
@@ -131,4 +132,10 @@ def _caution(results: Results) -> list[str]:
         lines.append("With fewer than three seeds the spread of training is hardly known.")
     if frames is not None and frames < 50:
         lines.append(f"The target test set has only {frames} structures: read small differences with care.")
+    for part, groups in results.groups().items():
+        if groups < FEWEST_GROUPS:
+            lines.append(
+                f"The {part} set holds {groups} independent group(s) of structures: with fewer than {FEWEST_GROUPS} no "
+                "strategy is distinguished from another on it, and no gate against the champion can pass."
+            )
     return lines

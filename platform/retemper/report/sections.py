@@ -50,9 +50,11 @@ def headline(results: Results, comparison: Comparison) -> Section:
             row.append(Cell("–") if value is None else Cell(shown(column, value), interval(column, value), mark))
         rows.append(row)
     level = f"{100 * results.settings.evaluate.confidence:g} %"
+    groups = results.groups()
+    counted = ", ".join(f"{number} of the {part} set" for part, number in groups.items())
     notes = (
         f"Root mean square errors on the test sets, means over seeds; below them the {level} interval for other groups "
-        "of test structures (trajectories, molecules) and other seeds. ★ lowest in the column; "
+        f"of test structures (trajectories, molecules; {counted}) and other seeds. ★ lowest in the column; "
         "≈ not distinguished from it on the same structures (paired, 95 %). The foundation is the reference and "
         "takes no part in this. Retention is the error on held-out structures of the foundation's pretraining "
         "distribution; forgetting is that force error over the foundation's own. A model with a replay head has two "
