@@ -186,6 +186,24 @@ def test_robustness_of_another_level_is_not_compared() -> None:
     assert not outcome.passed and "measured otherwise: level (thorough" in outcome.reason
 
 
+def test_metrics_without_errors_by_frame_are_compared_on_the_same_frames_and_enough_groups() -> None:
+    """Force MAE halved: shown on the same frames of six groups, not on other frames, and not on two groups."""
+
+    def having(value: float, strategy: str, groups: int) -> Measured:
+        return model(
+            [50.0], strategy=strategy, numbers={metric: Number(value, 0.99 * value, 1.01 * value, "", groups=groups)}
+        )
+
+    metric = "target.force_mae"
+    gate, champion = Gate(metric=metric, relative_to="champion"), having(40.0, "lora", 6)
+    assert judged(having(20.0, "naive", 6), gate, champion).passed
+    other = dataclasses.replace(champion, identity={**champion.identity, "target": "other"})
+    outcome = judged(having(20.0, "naive", 6), gate, other)
+    assert not outcome.passed and "other target frames" in outcome.reason
+    outcome = judged(having(20.0, "naive", 2), gate, having(40.0, "lora", 2))
+    assert not outcome.passed and "2 independent group(s)" in outcome.reason
+
+
 def test_robustness_is_compared_by_the_same_structures() -> None:
     """A third of the structures of ten compositions are holes; a candidate with a few less is told by the same ones."""
     holes = [[k < g % 4 for k in range(6)] for g in range(10)]

@@ -243,6 +243,9 @@ def _recipes(
 def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Made) -> Outcome:
     """A metric without errors by frame: difference of two independent intervals."""
     ours, theirs = candidate.number(gate.metric), reference.number(gate.metric)
+    kind = FRAMES_OF.get(gate.metric.partition(".")[0])
+    if kind is not None and candidate.identity.get(kind) != reference.identity.get(kind):
+        return outcome(False, f"{reference.name} was measured on other {kind} frames", None)
     differs = robust.otherwise(candidate, reference, gate.metric)
     if None not in (ours.value, theirs.value) and differs:
         return outcome(False, f"{reference.name} was measured otherwise: {differs}", None)
@@ -255,6 +258,11 @@ def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confiden
     paired = robust.paired(candidate, reference, gate.metric, confidence)
     if paired is not None and paired.groups < FEWEST_GROUPS:
         return outcome(False, f"only {paired.groups} groups of structures: too few to compare", None)
+    few = min((n.groups for n in (ours, theirs) if n.groups is not None), default=FEWEST_GROUPS)
+    if paired is None and few < FEWEST_GROUPS:
+        return outcome(
+            False, f"not shown: over {few} independent group(s), {FEWEST_GROUPS} are needed to compare", None
+        )
     found = paired or compare.difference(a, b, confidence, (ours.level, theirs.level), ours.groups or 0)
     worst = found.high if sign > 0 else -found.low
     good = worst <= gate.margin
