@@ -14,12 +14,46 @@ from run_files import water_frames, write_evaluation, write_preparation, write_p
 
 from retemper import cli, evaluate, registry
 from retemper.errors import RetemperError
-from retemper.files import read_json
+from retemper.files import read_json, write_json
 from retemper.frames import write_frames
 from retemper.mlflow_store import connect
 from retemper.promotion import aliases, compare, history, kept, promote, show
 from retemper.promotion.history import Model
 from retemper.promotion.measures import read_frames_csv
+
+
+def test_a_verdict_of_an_earlier_version_promotes_nobody(project: Path) -> None:
+    """Its comparisons took frames as independent, and it counted no looks."""
+    settings = set_gates(project, GATES[:1])
+    content = promote.run(project, settings)
+    old = {key: value for key, value in content.items() if key not in ("look", "test_frames")}
+    for one in old["candidates"].values():
+        for gate in one["gates"]:
+            del gate["groups"]
+    write_json(project / "runs/promote/verdict.json", old)
+    client = connect(project)
+    for version in client.search_model_versions("name = 'salt'"):
+        if "verdict" in version.tags:
+            client.delete_model_version_tag("salt", version.version, "verdict")
+    promote.sync(project, settings)
+    assert all("verdict" not in version.tags for version in client.search_model_versions("name = 'salt'"))
+    with pytest.raises(RetemperError, match="no verdict"):
+        promote.override(project, settings, "salt", "1", "champion", None)
+
+
+def test_versions_kept_without_groups_are_compared_by_those_of_the_other(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier version kept ``measures.json`` without units and ``frames.csv`` without groups."""
+    settings = set_gates(project, GATES)
+    frames = project / "runs/evaluate/naive/frames.csv"
+    new = frames.read_text()
+    frames.write_text("\n".join(",".join(line.split(",")[:6] + line.split(",")[7:]) for line in new.splitlines()))
+    promote.run(project, set_gates(project, []))
+    frames.write_text(new)
+    assert {e.group[0] for e in read_frames_csv(frames)[1].values()} != {""}
+    assert "(10 groups)" in show.compare_versions(project, "salt/3", "salt/1")
+    assert promote.run(project, settings)["champion"]
 
 
 def test_from_gates_to_champion_and_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

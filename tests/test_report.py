@@ -11,6 +11,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,39 @@ def project(tmp_path: Path, tiny_model: Path) -> tuple[Path, Settings]:
     heads = {1: 31.0, 2: 31.5}
     write_evaluation(tmp_path, "replay", {1: 45.0, 2: 46.0}, {1: 60.0, 2: 61.0}, 30.0, replay_head=heads)
     return tmp_path, settings
+
+
+def test_results_of_an_earlier_version_are_asked_for_again(project: tuple[Path, Settings]) -> None:
+    """Evaluations with intervals over frames, verdicts over frames, E0s without evidence: said, and not shown."""
+    root, settings = project
+
+    def without(content: Any, *keys: str) -> Any:
+        if isinstance(content, dict):
+            return {key: without(value, *keys) for key, value in content.items() if key not in keys}
+        return [without(value, *keys) for value in content] if isinstance(content, list) else content
+
+    def age(name: str, *keys: str) -> None:
+        write_json(root / name, without(read_json(root / name), *keys))
+
+    age("runs/dataset/manifest.json", "unused")
+    age("runs/e0s/e0s.json", "evidence", "left_out", "new_compositions")
+    age("runs/evaluate/lora/metrics.json", "n_groups")
+    age("runs/robustness/naive/metrics.json", "groups", "grouped_by", "can_show", "identity")
+    results = read_results(root, settings)
+    assert "lora" not in results.evaluations and "naive" in results.evaluations
+    assert "naive" not in results.robustness and "lora" in results.robustness
+    page = (report.write(root, settings) / "report.html").read_text()
+    assert "dvc repro -f evaluate@lora" in page and "dvc repro -f e0s" in page
+
+
+def test_frames_whose_groups_are_not_named_show_nothing(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    for name in STRATEGIES:
+        path = root / f"runs/evaluate/{name}/frames.csv"
+        pd.read_csv(path).drop(columns="group").to_csv(path, index=False)
+    found = table.compare(read_results(root, settings))
+    assert found.value("naive", "target.force_rmse").low is None  # type: ignore[union-attr]
+    assert not found.worse("scratch", "naive", "target.force_rmse")
 
 
 def test_robustness_is_a_table(project: tuple[Path, Settings]) -> None:

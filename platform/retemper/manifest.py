@@ -144,7 +144,7 @@ def labels_used(manifest: dict[str, Any]) -> str:
     def listed(kinds: Mapping[str, int]) -> str:
         return f" ({', '.join(f'{kind} {number}' for kind, number in kinds.items())})" if kinds else ""
 
-    idle = {**manifest["rejected"], **manifest["unused"]}
+    idle = {**manifest["rejected"], **manifest.get("unused", {})}  # earlier versions rejected them
     parts = [f"{sum(idle.values())} of {manifest['read']} structures not used{listed(idle)}"]
     parts += [
         f"round {entry['round']}: {entry['train'] + entry['valid']} of {entry['read']} labels used"

@@ -78,7 +78,7 @@ def index(root: Path, settings: Settings, strategy: str) -> dict[str, Any]:
         raise RetemperError(f"Strategy {strategy} has not been trained.", fix=f"dvc repro finetune@{strategy}")
     for name, stage in ((strategy, f"evaluate@{strategy}"), (FOUNDATION, FOUNDATION)):
         if name not in results.evaluations:
-            raise RetemperError(f"{name} has not been evaluated.", fix=f"dvc repro {stage}")
+            raise RetemperError(f"{name} has not been evaluated.", fix=f"dvc repro -f {stage}")
     runs = tracking.sync(root, settings, [strategy])[strategy]
     with store_errors(root):
         client = connect(root)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,10 +88,14 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
     names = list(settings.strategies if strategies is None else strategies)
     missing: list[str] = []
 
-    def optional(path: Path, stage: str) -> Any:
-        if path.is_file():
-            return read_json(path)
-        missing.append(stage)
+    def optional(path: Path, stage: str, today: Callable[[Any], bool] = lambda _: True) -> Any:
+        if not path.is_file():
+            missing.append(stage)
+            return None
+        content = read_json(path)
+        if today(content):
+            return content
+        missing.append(f"{stage} (made by an earlier version that took frames as independent: dvc repro -f {stage})")
         return None
 
     dataset = optional(runs / "dataset/manifest.json", "dataset")
@@ -111,20 +115,21 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
             trainings[name] = seeds
     for name in (FOUNDATION, *names):
         stage = FOUNDATION if name == FOUNDATION else f"evaluate@{name}"
-        metrics = optional(runs / f"evaluate/{name}/metrics.json", stage)
+        metrics = optional(runs / f"evaluate/{name}/metrics.json", stage, over_groups)
         if metrics is not None:
             evaluations[name] = metrics
     robustness: dict[str, dict[str, Any]] = {}
     for name in (FOUNDATION, *names):
         stage = f"robustness-{FOUNDATION}" if name == FOUNDATION else f"robustness@{name}"
-        measured = optional(runs / f"robustness/{name}/metrics.json", stage)
+        measured = optional(runs / f"robustness/{name}/metrics.json", stage, over_groups)
         if measured is not None:
             robustness[name] = measured
     for name in names:
         record = optional(runs / f"register/{name}.json", f"register@{name}")
         if record is not None:
             registered[name] = record
-    verdict = optional(runs / "promote/verdict.json", "promote") if settings.promotion.gates else None
+    path = runs / "promote/verdict.json"
+    verdict = optional(path, "promote", counts_looks) if settings.promotion.gates else None
     return Results(
         root,
         settings,
@@ -192,6 +197,17 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 # ------------------------------------------------------------------ numbers out of metrics.json
+
+
+def over_groups(metrics: Mapping[str, Any]) -> bool:
+    """Whether a ``metrics.json`` of evaluation or robustness has intervals over groups; the first versions had not."""
+    parts = [part for measured in metrics["seeds"].values() for part in measured.get("metrics", measured).values()]
+    return all("n_groups" in part or "groups" in part for part in parts)
+
+
+def counts_looks(verdict: Mapping[str, Any]) -> bool:
+    """Whether a ``verdict.json`` compared over groups and counted the looks; the first versions did not."""
+    return "look" in verdict
 
 
 def summary_value(evaluation: dict[str, Any] | None, *path: str) -> dict[str, float | None] | None:

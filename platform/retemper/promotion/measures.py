@@ -109,7 +109,7 @@ def collect(results: Results, strategy: str, seed: int) -> Measured:
     evaluation = results.evaluations.get(strategy)
     if evaluation is None or str(seed) not in evaluation["seeds"]:
         stage = strategy if strategy == FOUNDATION else f"evaluate@{strategy}"
-        raise RetemperError(f"{strategy}, seed {seed} has not been evaluated.", fix=f"dvc repro {stage}")
+        raise RetemperError(f"{strategy}, seed {seed} has not been evaluated.", fix=f"dvc repro -f {stage}")
     identity = evaluation.get("identity", {})
     if strategy == FOUNDATION:
         weights = str(identity.get("foundation_sha256", ""))
@@ -175,7 +175,7 @@ def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:
         for row in read_table(path):
             force_sq = float(row["force_rmse"]) ** 2 * 3 * int(row["n_atoms"])
             number = int(row["frame"])
-            group = row.get("group", str(number))  # files of earlier versions have none
+            group = row.get("group", "")  # files of earlier versions have none: one group, which shows nothing
             errors = (number, float(row["energy_error"]), force_sq, int(row["n_atoms"]), group)
             rows[int(row["seed"]), row["set"]].append(errors)
     except (KeyError, ValueError, TypeError, csv.Error) as error:

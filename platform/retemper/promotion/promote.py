@@ -22,7 +22,7 @@ from retemper.promotion.history import How, Model, Move, barred
 from retemper.promotion.lock import locked
 from retemper.promotion.measures import Measured
 from retemper.promotion.references import compared_with
-from retemper.results import Results, read_results
+from retemper.results import Results, counts_looks, read_results
 from retemper.settings import Settings
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def override(
     expected: Model | str | None = aliases.ANYONE
     if not reason:
         content = read_json(root / OUT / "verdict.json") if (root / OUT / "verdict.json").is_file() else {}
-        one = _judged(content, system, aliases.model(root, system, version))
+        one = _judged(content, system, aliases.model(root, system, version)) if counts_looks(content) else None
         if one is None:
             raise RetemperError(
                 f"There is no verdict on {system}/{version} (of each strategy one seed is judged).",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,8 @@ def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
         return ["", "", ""]
     if a.identity.get(kind) != b.identity.get(kind) or len(ours.energy) != len(theirs.energy):
         return ["", "", "other frames"]
+    if not any(theirs.group):  # kept by an earlier version, which did not name the groups of these frames
+        theirs = replace(theirs, group=ours.group)
     found = compare.over_groups(theirs, ours, quantity, two_sided(0.95))
     word = "second is better" if found.high < 1.0 else "first is better" if found.low > 1.0 else "not distinguished"
     if found.groups < FEWEST_GROUPS:

@@ -56,7 +56,7 @@ def data(results: Results) -> Section:
         facts.append(
             f"Split by whole groups ({grouping['rule']}; {grouping['groups']} groups): near copies stay in one set."
         )
-    if manifest["unused"]:
+    if manifest.get("unused"):
         reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest["unused"].items())
         facts.append(f"Sound and not used: {reasons}. They are in `runs/dataset/unused.extxyz`.")
     if manifest["rejected"]:
@@ -154,7 +154,20 @@ def e0s(results: Results) -> Section:
         ]
         rows.append(row)
     blocks.append(Table(titles, rows))
-    blocks += [
+    if "evidence" in doctor:
+        blocks += _basis(doctor)
+    else:
+        text = "An earlier version made these E0s and does not say what they rest on: `dvc repro -f e0s`."
+        blocks.append(Paragraph(text, "warning"))
+    reasons = [f"{name}: {c['reason']}" for name, c in doctor["candidates"].items() if not c["available"]]
+    if reasons:
+        blocks.append(Paragraph("Not available: " + "; ".join(reasons), "note"))
+    return Section("E0s", "Atomic reference energies (E0s)", blocks)
+
+
+def _basis(doctor: dict[str, Any]) -> list[Block]:
+    """Frames that were left out, what each E0 rests on, and what that does to other compositions."""
+    blocks: list[Block] = [
         Paragraph(f"{count} training frame(s) {why}", "note") for why, count in doctor["left_out"].items() if count
     ]
     blocks.append(_evidence(doctor))
@@ -167,10 +180,7 @@ def e0s(results: Results) -> Section:
             "note",
         )
     )
-    reasons = [f"{name}: {c['reason']}" for name, c in doctor["candidates"].items() if not c["available"]]
-    if reasons:
-        blocks.append(Paragraph("Not available: " + "; ".join(reasons), "note"))
-    return Section("E0s", "Atomic reference energies (E0s)", blocks)
+    return blocks
 
 
 def _evidence(doctor: dict[str, Any]) -> Table:
