@@ -87,6 +87,32 @@ def test_results_of_an_earlier_version_are_asked_for_again(project: tuple[Path, 
     assert "dvc repro -f evaluate@lora" in page and "dvc repro -f e0s" in page
 
 
+@pytest.mark.parametrize("frames", [40, 36])
+def test_strategies_measured_on_other_frames_are_not_compared(project: tuple[Path, Settings], frames: int) -> None:
+    """One strategy evaluated on another test set, of as many frames or fewer, with half the error."""
+    root, settings = project
+    write_evaluation(root, "lora", {1: 15.0, 2: 16.0}, {1: 10.0, 2: 11.0}, 30.0, frames_of="other")
+    path = root / "runs/evaluate/lora/frames.csv"
+    kept = pd.read_csv(path)
+    kept[kept["frame"] < frames].to_csv(path, index=False)
+    found = table.compare(read_results(root, settings))
+    assert found.elsewhere == ("lora",)
+    assert found.value("lora", "target.force_rmse") is None and found.value("lora", "trainable_share") is not None
+    assert found.best["target.force_rmse"] == "naive" and "lora" not in found.front
+    assert "not compared (dvc repro): lora" in report.terminal_table(root)
+    assert "not compared: <code>lora</code>" in (report.write(root, settings) / "report.html").read_text()
+
+
+def test_no_best_score_among_strategies_measured_otherwise(project: tuple[Path, Settings]) -> None:
+    root, settings = project
+    path = root / "runs/robustness/naive/metrics.json"
+    content = read_json(path)
+    content["seeds"]["1"]["metrics"]["md"]["identity"] = {"level": "thorough"}
+    write_json(path, content)
+    made = sections_robustness.section(read_results(root, settings)).blocks[0]
+    assert isinstance(made, Table) and {row[1].mark for row in made.rows} == {""}
+
+
 def test_frames_whose_groups_are_not_named_show_nothing(project: tuple[Path, Settings]) -> None:
     root, settings = project
     for name in STRATEGIES:

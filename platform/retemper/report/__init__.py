@@ -63,6 +63,8 @@ def terminal_table(root: str | Path) -> str:
         terminal(comparison),
         "* best   ~ not distinguished from it   P Pareto front of target and retention forces   lower is better",
     ]
+    if comparison.elsewhere:
+        lines.append(f"measured on other frames, not compared (dvc repro): {', '.join(comparison.elsewhere)}")
     if results.missing:
         lines.append(f"missing: {', '.join(results.missing)}")
     lines += ["", f"report:  {FOLDER}/report.html", f"runs:    mlflow ui --backend-store-uri sqlite:///{DATABASE}"]

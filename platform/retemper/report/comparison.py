@@ -55,6 +55,7 @@ class Comparison:
     tied: dict[str, list[str]]  # column -> strategies that are not distinguished from the best
     front: list[str]  # names on the Pareto front of target and retention force RMSE
     recipes: dict[str, Recipes] = field(default_factory=dict)  # column -> errors by frame
+    elsewhere: tuple[str, ...] = ()  # strategies measured on other frames than the first row: their errors are left out
 
     def value(self, name: str, key: str) -> Value | None:
         """One cell; `None` where it was not measured or the row is not there."""
@@ -151,8 +152,16 @@ def compare(results: Results) -> Comparison:
     """
     names = [FOUNDATION, *results.settings.strategies]
     there = [name for name in names if name in results.evaluations or name in results.summaries]
-    rows = {name: {column.key: column.read(results, name) for column in COLUMNS} for name in there}
-    by_frame = {name: read_frames_csv(results.root / "runs/evaluate" / name / FRAMES) for name in there}
+    elsewhere = _elsewhere(results)
+    rows = {
+        name: {
+            column.key: None if column.errors and name in elsewhere else column.read(results, name)
+            for column in COLUMNS
+        }
+        for name in there
+    }
+    alike = [name for name in there if name not in elsewhere]
+    by_frame = {name: read_frames_csv(results.root / "runs/evaluate" / name / FRAMES) for name in alike}
     every = {column.key: _recipes(by_frame, column) for column in COLUMNS}
     best: dict[str, str] = {}
     for column in COLUMNS:
@@ -167,11 +176,21 @@ def compare(results: Results) -> Comparison:
         for name, row in rows.items()
         if (x := row["target.force_rmse"]) is not None and (y := row["retention.force_rmse"]) is not None
     }
-    found = Comparison(COLUMNS, rows, best, {}, pareto_front(points), every)
+    found = Comparison(COLUMNS, rows, best, {}, pareto_front(points), every, elsewhere)
     for key, first in best.items():
         others = [name for name, row in rows.items() if name not in (FOUNDATION, first) and row[key] is not None]
         found.tied[key] = [name for name in others if not found.worse(name, first, key)]
     return found
+
+
+def _elsewhere(results: Results) -> tuple[str, ...]:
+    """Strategies whose evaluation is of other test or retention frames than the foundation's, else the first one's."""
+    frames = {
+        name: tuple(evaluation.get("identity", {}).get(part) for part in ("target", "retention"))
+        for name, evaluation in results.evaluations.items()
+    }
+    first = next(iter(frames.values()), None)
+    return tuple(name for name, own in frames.items() if own != first)
 
 
 def _recipes(by_frame: Mapping[str, Mapping[int, Mapping[str, Errors]]], column: Column) -> Recipes:

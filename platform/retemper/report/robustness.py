@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from retemper.report.comparison import number
@@ -38,7 +39,8 @@ def section(results: Results) -> Section:
         found = {n: results.robustness[n]["summary"].get(metric) or {} for n in names}
         scores = {n: f["score"] for n, f in found.items() if n != FOUNDATION and f.get("score") is not None}
         top = max(scores.values(), default=None)
-        best[metric] = {n for n, s in scores.items() if s == top} if len(set(scores.values())) > 1 else set()
+        comparable = len(set(scores.values())) > 1 and _measured_alike(results, scores, metric)
+        best[metric] = {n for n, s in scores.items() if s == top} if comparable else set()
         columns.append((metric, next((f["unit"] for f in found.values() if f), "")))
     for name in names:
         row = [Cell(name)]
@@ -49,7 +51,8 @@ def section(results: Results) -> Section:
     reference = [k for k, name in enumerate(names) if name == FOUNDATION]
     note = (
         f"Level {', '.join(levels)}. Means over the seeds that were measured, with 95 % intervals over what is "
-        "independent (in brackets: how many groups) that span those of the seeds. ★ best score of the strategies. "
+        "independent (in brackets: how many groups) that span those of the seeds. ★ best score of the strategies, "
+        "where all were measured alike. "
         "`retemper metrics` says what each metric is; tables, plots and the structures that failed: "
         "`runs/robustness/<strategy>/seed-<k>/`."
     )
@@ -71,6 +74,13 @@ def section(results: Results) -> Section:
     }
     blocks += [Paragraph(words, "note") for words in sorted(against)]
     return Section("Robustness", title, blocks)
+
+
+def _measured_alike(results: Results, names: Iterable[str], metric: str) -> bool:
+    """Whether all that decides a metric beside the model is the same for the strategies `names`."""
+    seeds = [next(iter(results.robustness[name]["seeds"].values())) for name in names]
+    every = [measured["metrics"][metric].get("identity", {}) for measured in seeds]
+    return not any(identity.difference(one, every[0]) for one in every)
 
 
 def _cell(found: dict[str, Any] | None, best: bool) -> Cell:

@@ -27,6 +27,9 @@ def summary(results: Results, comparison: Comparison) -> Section:
         blocks.append(
             Paragraph(f"This report is incomplete. Missing: {stages}. `dvc repro` makes what is missing.", "warning")
         )
+    if comparison.elsewhere:
+        names = ", ".join(f"`{name}`" for name in comparison.elsewhere)
+        blocks.append(Paragraph(f"Measured on other frames and not compared: {names}. Run `dvc repro`.", "warning"))
     found = findings(results, comparison)
     blocks.append(Bullets(found) if found else Paragraph("There is nothing to compare yet."))
     return Section("Findings", "Findings", blocks)
