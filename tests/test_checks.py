@@ -241,6 +241,19 @@ def test_copies_of_a_crystal_are_found_however_they_lie() -> None:
     assert not [pair for pair in near_pairs(frames, 1e-3) if {5, 6} & set(pair)]
 
 
+def test_a_near_copy_of_a_reordered_copy_is_a_copy() -> None:
+    start = label(molecule("CH3CH2OH"), source="a:0")
+    order = list(range(len(start)))
+    first, second = np.flatnonzero(start.numbers == 1)[:2]
+    order[first], order[second] = order[second], order[first]
+    exchanged = label(start[order], source="a:1")
+    moved = label(exchanged.copy(), source="a:2")
+    moved.rattle(2e-5, seed=0)
+    assert near_pairs([start, exchanged, moved], 1e-3) == [(0, 1), (0, 2), (1, 2)]
+    assert near_pairs([exchanged, start, moved], 1e-3) == [(0, 1), (0, 2), (1, 2)]
+    assert set(find_duplicates([start, exchanged, moved], 1e-3)) == {1, 2}
+
+
 def test_near_pairs_against_brute_force() -> None:
     """All pairs of slowly moving frames, at a tolerance that some pass and some fail."""
     random = np.random.default_rng(6)

@@ -47,7 +47,7 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
         fixed fractional coordinates, up to a translation, for cells that agree within
         `tolerance` once turned alike. Another choice of cell for the same crystal is not
         seen. Copies in which like atoms were exchanged, or a molecule was mirrored, are
-        found within a tenth of it; they are paired with the first of equal frames. 0 finds only structures with equal
+        found within a tenth of it, and with them their own near copies. 0 finds only structures with equal
         `retemper.frames.structure_hash`.
 
     Returns
@@ -65,7 +65,12 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
         lambda frame: np.sort(frame.numbers).tobytes(),
         lambda group: (_crystals if group[0].pbc.any() else _molecules)(group, REORDERED * tolerance),
     )
-    return sorted({*same_order, *((int(first[i]), int(first[j])) for i, j in reordered)})
+    copies: dict[int, list[int]] = {int(k): [int(k)] for pair in reordered for k in first[list(pair)]}
+    for i, j in same_order:
+        if i in copies:
+            copies[i].append(j)
+    others = {(a, b) for i, j in reordered for a in copies[int(first[i])] for b in copies[int(first[j])]}
+    return sorted({*same_order, *((min(pair), max(pair)) for pair in others if pair[0] != pair[1])})
 
 
 def _pairs_in(
