@@ -173,3 +173,12 @@ def test_what_a_calculator_writes_is_not_part_of_it(tmp_path: Path) -> None:
         log.write_text(text)
         names.add(calculators.describe(f"ase:faulty:Traced(log={str(log)!r})").identity)
     assert len(names) == 1
+
+
+def test_files_that_wildcards_name_belong_to_a_calculator(tmp_path: Path) -> None:
+    """MACE's own calculator takes such paths; the results of one model are not those of the next."""
+    names = set()
+    for text in ("one", "two"):
+        (tmp_path / "a.model").write_text(text)
+        names.add(calculators.describe(f"ase:faulty:Traced(how='{tmp_path}/*.model')").identity)
+    assert len(names) == 2

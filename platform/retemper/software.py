@@ -7,6 +7,7 @@ names (its own data folder, weights that it downloads) is not seen.
 from __future__ import annotations
 
 import functools
+import glob
 import importlib.metadata
 import inspect
 import shlex
@@ -54,7 +55,7 @@ def source_of(function: Any) -> str:
 def files(value: Any) -> dict[str, str]:
     """Content of every file, and of those in every folder, that texts in `value` name; lists and dicts are searched.
 
-    A keyword of `WRITTEN` names what a calculator writes, and is left out.
+    A text with wildcards (``models/*.model``) names what it matches. A keyword of `WRITTEN` names what a calculator writes, and is left out.
     """
     found = {}
     for text in _texts(value):
@@ -63,6 +64,8 @@ def files(value: Any) -> dict[str, str]:
             found[text] = content(path)
         elif text.strip() not in ("", ".") and path.is_dir():
             found |= {str(one): content(one) for one in sorted(path.rglob("*")) if one.is_file()}
+        elif glob.has_magic(text):
+            found |= {one: content(Path(one)) for one in sorted(glob.glob(text)) if Path(one).is_file()}
     return found
 
 
