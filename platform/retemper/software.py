@@ -55,7 +55,8 @@ def source_of(function: Any) -> str:
 def files(value: Any) -> dict[str, str]:
     """Content of every file, and of those in every folder, that texts in `value` name; lists and dicts are searched.
 
-    A text with wildcards (``models/*.model``) names what it matches. A keyword of `WRITTEN` names what a calculator writes, and is left out.
+    A text with wildcards (``models/*.model``) names what it matches. A keyword of `WRITTEN` names what a calculator
+    writes, and is left out.
     """
     found = {}
     for text in _texts(value):
