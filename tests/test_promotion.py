@@ -153,7 +153,7 @@ def test_missing_robustness_and_measured_seed(project: Path) -> None:
     failures = promote.run(project, settings)["candidates"]["naive"]["failures"]
     assert failures == ["robustness.rss ≤ 10: missing: not measured (robustness.metrics)"]
     assert standing(project) == {"champion": None, "challenger": None}
-    rss = {"value": 4.0, "low": 1.0, "high": 9.0, "unit": "%", "score": 1.0, "n": 48, "reason": None, "details": {}}
+    rss = {"value": 4.0, "low": 1.0, "high": 9.0, "unit": "%", "score": 1.0, "n": 48, "groups": 24, "reason": None}
     folder = project / "runs/robustness/naive"
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps({"seeds": {"2": {"metrics": {"rss": rss}}}}))
