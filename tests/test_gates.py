@@ -76,7 +76,7 @@ def test_absolute_limits_are_compared_with_the_interval() -> None:
         assert outcome.passed is good and outcome.absolute
         assert (outcome.low, outcome.high) == (numbers[gate.metric].low, numbers[gate.metric].high)
     four = judged(candidate, Gate(metric="robustness.md", min=90.0))
-    assert four.reason.startswith("not shown") and "4 groups reaches to 51" in four.reason
+    assert four.reason.startswith("not shown") and "4 group(s) reaches to 51" in four.reason
     by_value = judged(candidate, Gate(metric="robustness.md", min=90.0, by="value"))
     assert "reaches to 51" in by_value.reason
 

@@ -73,8 +73,8 @@ class Results:
 
     def groups(self) -> dict[str, int]:
         """Groups of test structures that intervals are over, by set; of the first evaluation that is there."""
-        evaluation = next(iter(self.evaluations.values()), {"seeds": {}})
-        reports = next(iter(evaluation["seeds"].values()), {})
+        evaluation: dict[str, Any] = next(iter(self.evaluations.values()), {"seeds": {}})
+        reports: dict[str, Any] = next(iter(evaluation["seeds"].values()), {})
         return {part: reports[part]["n_groups"] for part in PARTS[:2] if "n_groups" in reports.get(part, {})}
 
     def counts(self) -> dict[str, int]:

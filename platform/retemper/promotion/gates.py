@@ -127,11 +127,13 @@ def _within(gate: Gate, number: Number, limit: float, word: str) -> tuple[bool, 
     beyond = bound is None or (bound > limit if upper else bound < limit)
     if not beyond:
         return True, "holds"
-    how = "has no interval" if bound is None else f"reaches to {bound:.4g}"
-    of = "" if number.groups is None else f" of {number.groups} groups"
+    of = "" if number.groups is None else f" of {number.groups} group(s)"
+    how = f"the {100 * number.level:g} % interval{of} " + (
+        "is not known" if bound is None else f"reaches to {bound:.4g}"
+    )
     if gate.by == "value":
-        return True, f"holds by value; the interval{of} {how}"
-    return False, f"not shown: {number.value:.4g} would do, but its {100 * number.level:g} % interval{of} {how}"
+        return True, f"holds by value; {how}"
+    return False, f"not shown: {number.value:.4g} would do, but {how}"
 
 
 def _outcome(

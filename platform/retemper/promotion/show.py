@@ -154,7 +154,7 @@ def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
     found = compare.over_groups(theirs, ours, quantity, two_sided(0.95))
     word = "second is better" if found.high < 1.0 else "first is better" if found.low > 1.0 else "not distinguished"
     if found.groups < FEWEST_GROUPS:
-        word = f"{found.groups} group(s): too few to tell"
+        return [f"{found.value:.3f}", "", f"{found.groups} group(s): too few to tell"]
     return [f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f} ({found.groups} groups)", word]
 
 
