@@ -186,7 +186,6 @@ class Gate(Section):
     min: float | None = None  # the smallest
     relative_to: Literal["champion", "foundation"] | None = None  # not worse than that by more than `margin`
     margin: float = 0.0  # share of the reference's error; in the metric's unit where there are no errors by frame
-    better: Literal["lower", "higher"] = "lower"  # of a relative gate; errors are always better when lower
     by: Literal["bound", "value"] = (
         "bound"  # what max or min is compared with: the interval's bound, or the value alone
     )
@@ -201,18 +200,15 @@ class Gate(Section):
     def _one_limit(self) -> Gate:
         if sum(limit is not None for limit in (self.max, self.min, self.relative_to)) != 1:
             raise ValueError(f"the gate on {self.metric} needs exactly one of max, min, relative_to")
-        if self.relative_to is None and (self.margin or self.better != "lower"):
-            raise ValueError(f"margin and better belong to relative gates; the one on {self.metric} has max or min")
+        if self.relative_to is None and self.margin:
+            raise ValueError(f"margin belongs to relative gates; the one on {self.metric} has max or min")
         if self.relative_to is not None and self.by != "bound":
             raise ValueError(f"by belongs to gates with max or min; the one on {self.metric} compares")
-        quantity = metric_names.measured_names()[self.metric]
-        if quantity is not None and self.better != quantity.better:
-            raise ValueError(f"{self.metric} is better when {quantity.better}")
         return self
 
 
 class Promotion(Section):
-    objective: str = "target.force_rmse"  # among models that pass, the one where this is lowest is promoted
+    objective: str = "target.force_rmse"  # of the models that pass and the champion, the best here is champion
     gates: list[Gate] = []  # all must hold; without gates nothing is promoted
     hook: str | None = None  # command that is told of every move of champion and challenger: JSON on its input
 
