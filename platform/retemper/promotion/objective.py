@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from retemper import metric_names
 from retemper.promotion import gates, robust
