@@ -248,7 +248,8 @@ def _set_candidate(client: MlflowClient, root: Path, settings: Settings, strateg
         path = root / f"runs/register/{name}.json"
         if name != strategy and path.is_file():
             record = read_json(path)
-            if record["model"] == settings.system and record["test_md5"] == latest["test_md5"]:
+            comparable = record["versions"] and record["test_md5"] == latest["test_md5"]  # not that of an experiment
+            if record["model"] == settings.system and comparable:
                 records.append(record)
     best = min(records, key=lambda record: record["force_rmse"])
     known = {(v.tags.get("sha256"), v.tags.get("seed")): v.version for v in aliases.versions(client, settings.system)}

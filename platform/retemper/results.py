@@ -126,8 +126,10 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
             robustness[name] = measured
     for name in names:
         record = optional(runs / f"register/{name}.json", f"register@{name}")
-        if record is not None:
+        if record is not None and record["versions"]:
             registered[name] = record
+        elif record is not None:
+            missing.append(f"register@{name} (an experiment registers nothing: dvc exp apply, dvc repro)")
     path = runs / "promote/verdict.json"
     verdict = optional(path, "promote", counts_looks) if settings.promotion.gates else None
     return Results(
