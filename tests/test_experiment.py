@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from conftest import build_tiny
 from promoted import build, set_gates
-from run_files import write_evaluation, write_training
+from run_files import water_frames, write_evaluation, write_training
 
+from retemper.frames import write_frames
 from retemper.mlflow_store import connect
 from retemper.results import read_results
 from retemper.settings import load_settings
@@ -21,15 +22,18 @@ REPOSITORY = Path(__file__).parents[1]
 GATES = [{"metric": "target.force_rmse", "max": 60.0}]
 DVC = """
 stages:
+  inputs:
+    cmd: python -m pipelines.inputs
+    outs: [runs/inputs: {persist: true}]
+    always_changed: true
   register:
     matrix: {strategy: [naive, replay]}
     cmd: python -m pipelines.register ${item.strategy}
-    deps: ["runs/finetune/${item.strategy}", "runs/evaluate/${item.strategy}"]
+    deps: [runs/inputs/register.json, "runs/finetune/${item.strategy}", "runs/evaluate/${item.strategy}"]
     outs: ["runs/register/${item.strategy}.json"]
   promote:
     cmd: python -m pipelines.promote
-    deps: [runs/finetune, runs/evaluate, runs/register]
-    params: [promotion]
+    deps: [runs/inputs/promote.json, runs/finetune, runs/evaluate, runs/register]
     outs: [runs/promote]
 """
 
@@ -59,6 +63,7 @@ def state(root: Path) -> dict[str, Any]:
 def test_an_experiment_registers_and_promotes_only_once_it_is_kept(tmp_path: Path, tiny_model: Path) -> None:
     root = build(tmp_path, tiny_model)
     set_gates(root, GATES)
+    write_frames(root / "data/raw/salt.extxyz", water_frames(2))
     (root / "dvc.yaml").write_text(DVC)
     (root / ".gitignore").write_text("runs\nmlflow.db*\nmlartifacts\n.mlflow.lock\n.cache\nfoundations/*.model\n")
     for command in ("git init -q", "dvc init -q", "dvc config core.analytics false", "dvc repro -q"):
@@ -77,7 +82,7 @@ def test_an_experiment_registers_and_promotes_only_once_it_is_kept(tmp_path: Pat
     assert "No verdict" in (root / "runs/promote/verdict.md").read_text()
     assert not read_results(root, load_settings(root / "params.yaml"), strategies=["replay"]).registered
 
-    run(root, "dvc", "repro", "-q", "-f", "register", "promote")
+    run(root, "dvc", "repro", "-q")
     after = state(root)
     assert after["aliases"] == {"candidate": "5", "champion": "5"}
     assert after["versions"] == [*before["versions"], 5, 6]
