@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from retemper.errors import RetemperError, UnknownNameError, short, unknown
 from retemper.strict_yaml import Location, line_of
@@ -43,9 +44,8 @@ def in_file(path: str | Path, name: str | None = None) -> Place:
     return place
 
 
-def explained(error: ValidationError, model: type[BaseModel], place: Place) -> RetemperError:
-    """The first problem as a `RetemperError`."""
-    every = error.errors(include_url=False)
+def explained(every: Sequence[ErrorDetails], model: type[BaseModel], place: Place) -> RetemperError:
+    """The first of pydantic's errors about `model` as a `RetemperError`."""
     first = every[0]
     location: Location = first["loc"]
     alternatives = [one for one in every if one["loc"][:-1] == location[:-1] and _is_kind(one["loc"])]
@@ -66,7 +66,7 @@ def explained(error: ValidationError, model: type[BaseModel], place: Place) -> R
     if first["type"] == "missing":
         return RetemperError(f"{file}: {where} is missing{more}.", fix=f"add {where}")
     if isinstance(cause, UnknownNameError):
-        return RetemperError(f"{here}: {where}: {cause.what}", expected=cause.expected, fix=cause.fix)
+        return RetemperError(": ".join(filter(None, (here, where, cause.what))), expected=cause.expected, fix=cause.fix)
     given = first.get("input")
     if first["type"] == "literal_error":
         options = [str(option) for option in _choices(_inside(model, location))]

@@ -290,7 +290,8 @@ def parse(model: type[Model], content: Any, place: str | Place) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise setting_errors.explained(error, model, (lambda _: place) if isinstance(place, str) else place) from None
+        where = (lambda _: place) if isinstance(place, str) else place
+        raise setting_errors.explained(error.errors(include_url=False), model, where) from None
 
 
 def parse_named(model: type[Model], name: str, content: Any, place: Place) -> Model:

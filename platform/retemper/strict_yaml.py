@@ -29,7 +29,7 @@ OTHER_NUMBER = re.compile(  # leading zeros, underscores, other bases
     r"[-+]?(0[oxb][0-9a-fA-F_]+|[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9_]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9_]+)?)"
 )
 DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt\s].*)?")
-LONGEST = 18  # digits of an integer
+LONGEST = 1000  # digits of an integer
 
 
 class _RefusedError(Exception):

@@ -165,6 +165,6 @@ def _check_values(section: str, content: dict[str, Any], place: Place) -> None:
     try:
         model.model_validate(content)
     except ValidationError as error:
-        wrong = [one for one in error.errors() if one["type"] != "missing"]
+        wrong = [one for one in error.errors(include_url=False) if one["type"] != "missing"]
         if wrong:
-            raise explained(error, model, within) from None
+            raise explained(wrong, model, within) from None
