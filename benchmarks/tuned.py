@@ -13,7 +13,8 @@ from pathlib import Path
 from retemper import accuracy, evaluate
 from retemper.errors import RetemperError
 from retemper.files import project_root, read_json
-from retemper.settings import load_settings, read_yaml
+from retemper.settings import load_settings
+from retemper.strict_yaml import read_yaml
 from retemper.sweep.output import text
 
 SETS = (evaluate.TARGET, evaluate.RETENTION, evaluate.REPLAY_HEAD)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from retemper.errors import RetemperError, unknown
 from retemper.files import project_root, sha256
-from retemper.settings import Section, parse, read_yaml
+from retemper.setting_errors import in_file
+from retemper.settings import Section, parse_named
+from retemper.strict_yaml import Location, read_yaml
 
 CATALOGUE = Path("foundations/foundations.yaml")
 
@@ -39,10 +41,14 @@ class Foundation(Section):
 def catalogue(root: Path | None = None) -> dict[str, Foundation]:
     """All entries by name."""
     path = (root or project_root()) / CATALOGUE
-    content = read_yaml(path)
-    return {
-        name: parse(Foundation, {"name": name, **entry}, f"{CATALOGUE} ({name})") for name, entry in content.items()
-    }
+    return {name: _entry(path, name, content) for name, content in read_yaml(path).items()}
+
+
+def _entry(path: Path, name: str, content: Any) -> Foundation:
+    def place(location: Location) -> str:
+        return in_file(path, str(CATALOGUE))((name, *location))
+
+    return parse_named(Foundation, name, content, place)
 
 
 def find(name: str, root: Path | None = None) -> Foundation:

@@ -19,7 +19,8 @@ from retemper import __version__
 from retemper.errors import RetemperError
 from retemper.files import digest
 from retemper.foundations import find
-from retemper.settings import Settings, read_yaml
+from retemper.settings import Settings
+from retemper.strict_yaml import read_yaml
 
 PACKAGES = ("mace-torch", "torch", "e3nn", "ase", "numpy", "mlflow", "dvc", "symmetrix-xl")
 

@@ -24,8 +24,9 @@ from retemper.mlflow_store import (
     tracking_uri,
 )
 from retemper.results import read_history, read_table
-from retemper.settings import Settings, load_settings, read_yaml
+from retemper.settings import Settings, load_settings
 from retemper.strategies import load
+from retemper.strict_yaml import read_yaml
 from retemper.sweep.output import MEASURED
 from retemper.tracking import log_epoch, never_fatal
 

@@ -27,7 +27,7 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
     RetemperError
         Missing upstream files, pseudolabels of another foundation, too few structures.
     """
-    strategy = load(name, root, {**settings.finetune.overrides, **(found or {})})
+    strategy = load(name, root, settings.finetune.overrides, found)
     entry = foundations.find(settings.foundation, root)
     weights = foundations.weights(entry, root)
     sha = sha256(weights)
