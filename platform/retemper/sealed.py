@@ -25,7 +25,7 @@ from retemper.files import atomic_write, sha256
 FORMAT = 1  # of records; others are made again
 SEAL = "seal"  # the entry of a JSON file that holds its checksum
 FOLDER_SEAL = "sealed.json"  # in a folder: checksums of its files
-ARRAY, SCALAR, TUPLE = 1, 2, 3  # what msgpack itself does not know
+ARRAY, SCALAR, TUPLE = 1, 2, 3  # codes of what msgpack itself does not know
 DAMAGED, ELSEWHERE = "it is damaged", "it belongs to something else"
 
 
@@ -33,8 +33,8 @@ class _BrokenError(Exception):
     """What is kept cannot be used; the text says why."""
 
 
-def put_aside(path: Path, why: str) -> None:
-    """Rename a file or folder to ``<name>.corrupt`` (``.corrupt-2``, ...), and say so."""
+def put_aside(path: Path, why: str, then: str = "made again") -> None:
+    """Rename a file or folder to ``<name>.corrupt`` (``.corrupt-2``, ...), and say so, and what comes `then`."""
     aside, number = path.with_name(f"{path.name}.corrupt"), 2
     while os.path.lexists(aside):
         aside, number = path.with_name(f"{path.name}.corrupt-{number}"), number + 1
@@ -47,7 +47,22 @@ def put_aside(path: Path, why: str) -> None:
             f"{path} cannot be used ({why}) and cannot be put aside: {error.strerror}.",
             fix=f"make {path.parent} your own and writable, or remove that file",
         ) from error
-    print(f"  {path}: {why}; put aside as {aside.name} and made again", flush=True)
+    print(f"  {path}: {why}; put aside as {aside.name}, {then}", flush=True)
+
+
+def own_folder(folder: Path) -> None:
+    """Make a folder, with its parents; what lies in its place is put aside."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        put_aside(folder, "it is no folder")
+    with _writable(folder / "x"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def plain_files(folder: Path, names: Iterable[str]) -> None:
+    """Put aside what is there under `names` and is no file of its own: a link would be followed in writing."""
+    for path in (folder / name for name in names):
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            put_aside(path, "it is no plain file")
 
 
 # ------------------------------------------------------------------ records of numbers and arrays
@@ -137,10 +152,10 @@ def write_json(path: Path, key: str, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(sealed, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, key: str, *, unsealed: bool = False) -> Any:
+def read_json(path: Path, key: str, *, unsealed: bool = False, then: str = "made again") -> Any:
     """What `write_json` kept under `key`, without its checksum; `None` as in `read`.
 
-    `unsealed` takes files without a checksum too, as earlier versions wrote them.
+    `unsealed` takes files without a checksum too, as earlier versions wrote them; `then` as in `put_aside`.
     """
 
     def opened(data: bytes) -> Any:
@@ -151,7 +166,7 @@ def read_json(path: Path, key: str, *, unsealed: bool = False) -> Any:
             raise _BrokenError(f"{DAMAGED}, or belongs to something else")
         return content
 
-    return _sound(path, opened)
+    return _sound(path, opened, then)
 
 
 def _seal(key: str, content: dict[str, Any]) -> str:
@@ -221,7 +236,7 @@ def difference(folder: Path, recorded: dict[str, str]) -> str:
 # ------------------------------------------------------------------ reading
 
 
-def _sound(path: Path, opened: Callable[[bytes], Any]) -> Any:
+def _sound(path: Path, opened: Callable[[bytes], Any], then: str = "made again") -> Any:
     """`opened` of a file's bytes; `None` without a file, and where it cannot be used."""
     try:
         return opened(_bytes(path))
@@ -235,7 +250,7 @@ def _sound(path: Path, opened: Callable[[bytes], Any]) -> Any:
         why = f"it cannot be read ({error.strerror})"
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException):
         why = DAMAGED
-    put_aside(path, why)
+    put_aside(path, why, then)
     return None
 
 

@@ -2,8 +2,9 @@
 
 A task is a function of an evaluator and plain arguments. Its result is stored under the hash
 of the model, the code of the function's module and the arguments: analysis with another threshold
-finds it there, and so does a run that goes on after a kill. What is found is checked (`retemper.sealed`). Processes are joblib's; with its
-Ray backend registered (`ray.util.joblib.register_ray`) the same tasks go to a Ray cluster.
+finds it there, and so does a run that goes on after a kill. What is found is checked (`retemper.sealed`).
+Processes are joblib's; with its Ray backend registered (`ray.util.joblib.register_ray`) the same tasks go to a
+Ray cluster.
 """
 
 from __future__ import annotations
