@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retemper import foundations
+from retemper import foundations, sealed
 from retemper.active import rounds
 from retemper.errors import RetemperError
 from retemper.files import digest, read_json, sha256
@@ -142,7 +142,6 @@ def _first(path: Path, number: int, root: Path) -> Path:
         )
     if number == len(frames):
         return path
-    subset = root / ".cache/replay" / f"{labels_hash(frames[:number])}.extxyz"
-    if not subset.exists():
-        write_frames(subset, frames[:number])
-    return subset
+    identity = labels_hash(frames[:number])
+    subset = root / ".cache/replay" / f"{identity}.extxyz"
+    return sealed.file(subset, identity, lambda temporary: write_frames(temporary, frames[:number]))

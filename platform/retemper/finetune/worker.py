@@ -23,9 +23,10 @@ from filelock import FileLock
 from mace.cli import run_train
 from mace.tools import build_default_arg_parser, model_script_utils
 
+from retemper import sealed
 from retemper.errors import RetemperError
-from retemper.files import read_json, sha256, write_json
-from retemper.finetune import adapters, architecture, checkpoint, contraction, disk, loop, proof
+from retemper.files import sha256, write_json
+from retemper.finetune import adapters, architecture, checkpoint, collect, contraction, disk, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
@@ -40,6 +41,7 @@ class _Done(Exception):  # noqa: N818 (not an error)
 def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None = None) -> dict[str, Any]:
     """Run `plan` in `folder` and return its summary; a finished run returns at once.
 
+    What lies there is checked: a damaged file, or one of another run, is put aside and made again.
     `folder` gets ``model.model``, ``history.csv``, ``effective.json``, ``mace.yaml``,
     ``training.log`` and the checkpoints. After a kill the same call goes on where it was.
     A lock keeps a second process out of the folder: it waits, and finds the run finished.
@@ -50,15 +52,17 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
         The effective configuration differs from the plan, labels were changed, frozen
         parameters moved, or the loss diverged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    sealed.own_folder(folder)
     with FileLock(folder / ".lock"):
         return _train_or_find(plan, folder, progress, probe)
 
 
 def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None) -> dict[str, Any]:
-    summary_file = folder / "summary.json"
-    if summary_file.exists() and (folder / "model.model").exists():
-        return dict(read_json(summary_file))
+    finished = collect.finished(folder, plan.key)
+    if finished is not None:
+        return finished
+    saved = checkpoint.read(folder, plan.key)
+    sealed.plain_files(folder, (*collect.FILES, "training.log"))
     strategy = Strategy.model_validate(plan.strategy)
     random = architecture.config(_foundation(plan, torch.device("cpu"))) if strategy.start == "random" else None
     flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
@@ -67,7 +71,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     result: dict[str, Any] = {}
 
     def in_place_of_mace_train(**given: Any) -> None:
-        result.update(_train(plan, strategy, folder, progress, probe, given))
+        result.update(_train(plan, strategy, folder, saved, progress, probe, given))
         raise _Done
 
     with (
@@ -82,7 +86,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     if not result:
         raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
     result["sha256"] = sha256(folder / "model.model")
-    write_json(summary_file, result)
+    collect.finish(folder, plan.key, result)
     return result
 
 
@@ -90,6 +94,7 @@ def _train(
     plan: Plan,
     strategy: Strategy,
     folder: Path,
+    saved: dict[str, Any] | None,
     progress: loop.Progress,
     probe: loop.Probe | None,
     given: dict[str, Any],
@@ -141,7 +146,7 @@ def _train(
         )
     before = proof.fingerprint(model)
     with contraction.sparse(model), architecture.addition(model):
-        outcome = loop.run(
+        outcome, best = loop.run(
             model=model,
             loss_fn=loss_fn,
             train_loader=loader,
@@ -155,6 +160,8 @@ def _train(
             output_args=given["output_args"],
             device=device,
             folder=folder,
+            key=plan.key,
+            saved=saved,
             progress=progress,
             probe=probe,
         )
@@ -162,8 +169,7 @@ def _train(
     got["counts"] = proof.check_moved(before, model, trained)
     got["start_gap"] = gap
     got["versions"] = plan.versions
-    best = torch.load(folder / "best.pt", map_location=device, weights_only=False)
-    model.load_state_dict(best["model"])
+    model.load_state_dict(best)
     if strategy.lora is not None:
         with architecture.addition(model):
             got["merge_gap"] = _merged(model, batch)

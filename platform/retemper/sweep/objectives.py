@@ -19,7 +19,6 @@ import numpy as np
 from ase import Atoms
 
 from retemper.errors import RetemperError
-from retemper.files import write_json
 from retemper.finetune.plan import TARGET, Plan
 from retemper.frames import FORCES, is_isolated_atom, read_frames
 from retemper.grouping import groups_of
@@ -113,7 +112,7 @@ def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequen
         values["replay_head"] = best["valid_replay.force_rmse"]
     sets = {"target": plan.target.valid} | ({RETENTION: retention} if retention is not None else {})
     errors = {name: _by_group(plan, folder / "model.model", _frames(path)) for name, path in sets.items()}
-    write_json(folder / alike.FILE, errors)
+    alike.write(folder, errors)
     if retention is not None:
         square, count = (sum(errors[RETENTION][name].values()) for name in ("squares", "counts"))
         values[RETENTION] = 1e3 * math.sqrt(square / count)

@@ -20,7 +20,7 @@ from retemper.files import atomic_write, sha256
 from retemper.finetune.plan import Plan
 
 # in the order in which they are sent: the last file of a group makes it whole
-STATE = ("best.pt", "history.csv", "state.pt")
+STATE = ("history.csv", "state.last")
 RESULT = ("effective.json", "mace.yaml", "training.log", "model.model", "groups.json", "summary.json")
 NAME = "retemper-home"
 
