@@ -230,19 +230,6 @@ def _write(one: Path, head: str, to: str, folder: Path, stem: str, dtype: str, w
 # ------------------------------------------------------------------ loading back
 
 
-def probes(elements: list[int]) -> list[Atoms]:
-    """Small structures of a model's elements: a cluster of five atoms and a periodic cell of four."""
-    random = np.random.default_rng(0)
-    chosen = [elements[k % len(elements)] for k in range(5)]
-    bond = 2.2 * float(np.mean([covalent_radii[z] for z in chosen]))
-    grid = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=float)
-    cluster = Atoms(chosen, bond * grid + random.normal(0.0, 0.05, (5, 3)))
-    fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
-    cell = Atoms(chosen[:4], cell=np.eye(3) * 1.5 * bond, pbc=True, scaled_positions=fcc)
-    cell.positions += random.normal(0.0, 0.05, (4, 3))
-    return [cluster, cell]
-
-
 def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None:
     """Energies and forces of the written file against MACE's calculator on the registered weights."""
     launch.import_mace()
