@@ -19,7 +19,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper import charge, launch, model_file
+from retemper import charge, model_file
 from retemper.errors import RetemperError, unknown
 
 BACKENDS = ("auto", "torch", "symmetrix")
@@ -77,14 +77,10 @@ def load(model: str | Path, device: str = "cpu", dtype: str = "float64") -> Any:
 @lru_cache(maxsize=8)
 def _load(path: Path, mtime: int, size: int, device: str, dtype: str) -> Any:
     """`mtime` and `size` are there for the cache's key."""
-    launch.import_mace()  # before torch.load: it allows pickled modules
     import torch
 
     try:
-        if model_file.executes_nothing(path):
-            module: Any = model_file.read(path, device)
-        else:
-            module = torch.load(path, map_location=device, weights_only=False)
+        module: Any = model_file.load(path, device)
     except RetemperError:
         raise
     except Exception as error:  # unpickling a foreign file raises nearly anything

@@ -20,6 +20,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
+from retemper import launch
 from retemper import model_description as described
 from retemper.errors import RetemperError
 from retemper.files import atomic_write, sha256
@@ -129,6 +130,17 @@ def description_of(content: bytes, origin: str) -> described.Description:
 # ------------------------------------------------------------------ pickles
 
 
+def load(path: str | Path, device: str = "cpu") -> torch.nn.Module:
+    """The model of a file of either kind, in its own precision; a pickle is one that was `admitted`, or is your own."""
+    if executes_nothing(path):
+        return read(path, device)
+    launch.import_mace()  # before torch.load: it allows pickled modules
+    import torch
+
+    model: torch.nn.Module = torch.load(path, map_location=device, weights_only=False)
+    return model
+
+
 @contextlib.contextmanager
 def pickled(path: str | Path) -> Iterator[Path]:
     """The same model as a pickle, for programs that read nothing else; for as long as the block runs.
@@ -216,11 +228,12 @@ def _twin(model: torch.nn.Module) -> tuple[torch.nn.Module, described.Descriptio
 def _answers(model: torch.nn.Module, description: described.Description) -> list[np.ndarray]:
     """Energies and forces of every head for two small structures."""
     from retemper import inference
+    from retemper.finetune.architecture import addition
 
     found: list[np.ndarray] = []
     device = next(model.parameters()).device
     training = model.training
-    with inference.default_dtype(description.dtype):
+    with inference.default_dtype(description.dtype), addition(model):
         model.eval()
         for head in description.heads:
             for _, batch in inference.batches(model, probes(description.atomic_numbers), head, str(device)):

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retemper import lineage
+from retemper import lineage, model_file
 from retemper.files import atomic_folder, write_json
 from retemper.finetune.plan import Plan
 
-FILES = ("model.model", "history.csv", "effective.json", "mace.yaml")
+FILES = (model_file.NAME, "history.csv", "effective.json", "mace.yaml")
 
 
 def collect(
