@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retemper import metric_names
+from retemper import metric_names, model_file
 from retemper.errors import RetemperError
 from retemper.files import read_json
 from retemper.settings import Settings
@@ -39,7 +39,7 @@ class Training:
 
     @property
     def model(self) -> Path:
-        return self.folder / "model.model"
+        return self.folder / model_file.NAME
 
     @property
     def proven(self) -> bool:

@@ -24,7 +24,7 @@ import numpy as np
 from ase import Atoms
 from matscipy.neighbours import neighbour_list
 
-from retemper import inference, launch, sealed
+from retemper import inference, launch, model_file, sealed
 from retemper.errors import RetemperError
 from retemper.files import digest, sha256
 from retemper.geometry import full_cells
@@ -208,9 +208,10 @@ def _extract(model: str | Path, head: str, elements: list[int]) -> dict[str, Any
             single = remove_pt_head(inference.load(model), head).double()
             model = Path(folder) / "single.model"
             torch.save(single, model)
-        content: dict[str, Any] = extraction.extract_mace_data(
-            str(model), species=elements, num_spline_points=SPLINE_POINTS
-        )
+        with model_file.pickled(model) as pickle:
+            content: dict[str, Any] = extraction.extract_mace_data(
+                str(pickle), species=elements, num_spline_points=SPLINE_POINTS
+            )
     return content
 
 

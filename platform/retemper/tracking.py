@@ -129,7 +129,7 @@ def finish_training(run_id: str | None, folder: str | Path, status: str = "FINIS
     Parameters
     ----------
     folder : path
-        Folder of the seed with ``history.csv``, ``effective.json``, ``mace.yaml``, ``model.model``;
+        Folder of the seed with ``history.csv``, ``effective.json``, ``mace.yaml``, ``model.safetensors``;
         after a failure those that there are.
     status : str
         ``FINISHED``, ``FAILED`` or ``KILLED``.

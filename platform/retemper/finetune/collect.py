@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retemper import lineage, sealed
+from retemper import lineage, model_file, sealed
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, write_json
 from retemper.finetune.plan import Plan
 
-FILES = ("model.model", "history.csv", "effective.json", "mace.yaml")
+FILES = (model_file.NAME, "history.csv", "effective.json", "mace.yaml")
 SUMMARY = "summary.json"
 
 

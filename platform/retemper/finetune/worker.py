@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from filelock import FileLock
 from mace.cli import run_train
 from mace.tools import build_default_arg_parser, model_script_utils
 
-from retemper import sealed
+from retemper import model_file, sealed
 from retemper.errors import RetemperError
 from retemper.files import sha256, write_json
 from retemper.finetune import adapters, architecture, checkpoint, collect, contraction, disk, loop, proof
@@ -42,7 +43,7 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
     """Run `plan` in `folder` and return its summary; a finished run returns at once.
 
     What lies there is checked: a damaged file, or one of another run, is put aside and made again.
-    `folder` gets ``model.model``, ``history.csv``, ``effective.json``, ``mace.yaml``,
+    `folder` gets ``model.safetensors``, ``history.csv``, ``effective.json``, ``mace.yaml``,
     ``training.log`` and the checkpoints. After a kill the same call goes on where it was.
     A lock keeps a second process out of the folder: it waits, and finds the run finished.
 
@@ -80,12 +81,14 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
         in_place_of(model_script_utils, "_build_model", architecture.builder(random))
         if random
         else contextlib.nullcontext(),
+        model_file.pickled(plan.foundation) as pickle,  # MACE opens nothing else
         contextlib.suppress(_Done),
     ):
+        flags |= {"foundation_model": str(pickle)} if flags.get("foundation_model") else {}
         run_train.run(arguments(flags))
     if not result:
         raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
-    result["sha256"] = sha256(folder / "model.model")
+    result["sha256"] = sha256(folder / model_file.NAME)
     collect.finish(folder, plan.key, result)
     return result
 
@@ -144,6 +147,7 @@ def _train(
             got="; ".join(wrong),
             fix="this is a bug or a changed MACE release: report it with effective.json",
         )
+    _require_writable(model, strategy)
     before = proof.fingerprint(model)
     with contraction.sparse(model), architecture.addition(model):
         outcome, best = loop.run(
@@ -175,7 +179,7 @@ def _train(
             got["merge_gap"] = _merged(model, batch)
     for parameter in model.parameters():
         parameter.requires_grad = True
-    checkpoint.write(folder / "model.model", model.to("cpu"))
+    model_file.write(model.to("cpu"), folder / model_file.NAME)
     write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": []})
     return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
 
@@ -196,8 +200,15 @@ def _set_reference_energies(model: Any, plan: Plan) -> None:
 def _foundation(plan: Plan, device: torch.device) -> torch.nn.Module:
     if sha256(plan.foundation) != plan.foundation_sha256:
         raise RetemperError(f"{plan.foundation} changed since the run was planned.", expected=plan.foundation_sha256)
-    model: torch.nn.Module = torch.load(plan.foundation, map_location=device, weights_only=False)
-    return model
+    return model_file.load(plan.foundation, str(device))
+
+
+def _require_writable(model: torch.nn.Module, strategy: Strategy) -> None:
+    """Raise before the first step where the trained model could not be written (`model_file.write`)."""
+    if strategy.lora is not None:
+        model = copy.deepcopy(model)
+        adapters.merge(model)
+    model_file.require_describable(model)
 
 
 def _gap_to_foundation(plan: Plan, forces: np.ndarray) -> float:
@@ -257,6 +268,8 @@ def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strat
     note = "# mace_run_train --config mace.yaml\n"
     for what in unflagged:
         note += f"# {what}: MACE has no setting for it and builds another model (retemper.finetune.architecture)\n"
+    if model_file.executes_nothing(plan.foundation):
+        note += f"# foundation_model: MACE opens pickles alone; write one with retemper convert {plan.foundation} OUT\n"
     if strategy.replay is None and strategy.start == "foundation":
         note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"
     if strategy.freeze is not None:

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 
-from retemper import charge, inference, launch
+from retemper import charge, inference, launch, model_file
 from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_write, sha256, write_json
 from retemper.mlflow_store import store_errors
@@ -170,21 +170,17 @@ def _require_state(weights: Path, to: str) -> tuple[str, ...]:
 
 
 def single_head(weights: Path, head: str, out: Path) -> Path:
-    """Write `weights` with `head` alone, in their own precision; a model with one head is copied."""
-    if len(inference.heads(weights)) == 1:
-        inference.pick_head(weights, head)
-        with atomic_write(out) as temporary:
-            temporary.write_bytes(weights.read_bytes())
-        return out
+    """Write `weights` with `head` alone as a pickle, in their own precision."""
     launch.import_mace()
-    import torch
     from mace.tools.scripts_utils import remove_pt_head
 
     inference.pick_head(weights, head)
-    model = torch.load(weights, map_location="cpu", weights_only=False)
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    with inference.default_dtype(dtype), atomic_write(out) as temporary:
-        torch.save(remove_pt_head(model, head), temporary)
+    model = model_file.load(weights)
+    if len(inference.heads(weights)) > 1:
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        with inference.default_dtype(dtype):
+            model = remove_pt_head(model, head)
+    model_file.write_pickle(model, out)
     return out
 
 
@@ -201,7 +197,7 @@ def torch_sim_model(single: Path, device: str, dtype: str) -> Any:
         from torch_sim.models.mace import MaceModel
     except ImportError as error:
         raise RetemperError("torch-sim is not installed.", fix='pip install "retemper[torch-sim]"') from error
-    loaded = torch.load(single, map_location=device, weights_only=False)
+    loaded = model_file.load(single, device)
     if len(getattr(loaded, "heads", ["Default"])) > 1:
         raise RetemperError(f"{single} has several heads, of which torch-sim would use the first.")
     with inference.default_dtype(dtype):
@@ -230,29 +226,16 @@ def _write(one: Path, head: str, to: str, folder: Path, stem: str, dtype: str, w
 # ------------------------------------------------------------------ loading back
 
 
-def probes(elements: list[int]) -> list[Atoms]:
-    """Small structures of a model's elements: a cluster of five atoms and a periodic cell of four."""
-    random = np.random.default_rng(0)
-    chosen = [elements[k % len(elements)] for k in range(5)]
-    bond = 2.2 * float(np.mean([covalent_radii[z] for z in chosen]))
-    grid = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=float)
-    cluster = Atoms(chosen, bond * grid + random.normal(0.0, 0.05, (5, 3)))
-    fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
-    cell = Atoms(chosen[:4], cell=np.eye(3) * 1.5 * bond, pbc=True, scaled_positions=fcc)
-    cell.positions += random.normal(0.0, 0.05, (4, 3))
-    return [cluster, cell]
-
-
 def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None:
     """Energies and forces of the written file against MACE's calculator on the registered weights."""
     launch.import_mace()
     from mace.calculators import MACECalculator
 
     with inference.default_dtype(dtype):
-        reference = MACECalculator(model_paths=[str(weights)], device="cpu", default_dtype=dtype, head=head)
+        reference = MACECalculator(models=model_file.load(weights), device="cpu", default_dtype=dtype, head=head)
         evaluate = _evaluator(written, to, dtype)
         most_energy, most_forces = TOLERANCE[dtype]
-        for atoms in probes(inference.elements(weights)):
+        for atoms in model_file.probes(inference.elements(weights)):
             energy, forces = evaluate(atoms)
             off = abs(energy - float(reference.get_potential_energy(atoms)))
             off_forces = float(np.abs(forces - reference.get_forces(atoms)).max())

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from retemper import foundations
+from retemper import foundations, model_file
 from retemper.errors import RetemperError
 from retemper.files import project_root, read_json
 from retemper.frames import read_frames
@@ -70,7 +70,7 @@ def _subject(options: argparse.Namespace, root: Path | None) -> Subject:
         trained = root / "runs/finetune" / model / "summary.json"
         if trained.is_file():
             first = min(read_json(trained)["seeds"], key=int)
-            path = trained.parent / f"seed-{first}" / "model.model"
+            path = trained.parent / f"seed-{first}" / model_file.NAME
         elif model in foundations.catalogue(root):
             entry = foundations.find(model, root)
             path, head = foundations.weights(entry, root), head or entry.head
