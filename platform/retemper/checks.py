@@ -22,7 +22,7 @@ Array = np.ndarray
 MIN_HEIGHT = 0.7  # A, between opposite faces of a cell
 MIN_VOLUME = 1.0  # A^3 per atom of a crystal; hydrogen at 500 GPa has more
 LEVEL_KEYS = ("level_of_theory", "level", "theory", "lot", "functional", "xc", "xc_functional", "dft", "basis")
-CODE_KEYS = ("method", "calculator", "code", "basis_set", "pseudopotential")
+CODE_KEYS = ("method", "calculator", "code", "basis_set", "pseudopotential", "head")
 ENERGY_CONFLICT = 2e-3  # eV/atom between labels of one structure
 FORCE_CONFLICT = 0.03  # eV/A, RMS between sizes of forces
 

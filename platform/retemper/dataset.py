@@ -21,7 +21,7 @@ from retemper.files import atomic_folder, digest, require_space, write_json
 from retemper.foundations import find, weights
 from retemper.frames import ENERGY, stream_frames, write_frames
 from retemper.grouping import Grouping, group_frames, groups_of
-from retemper.labels import is_free_atom, stream_labels, stress_warnings
+from retemper.labels import ignored_warnings, is_free_atom, stream_labels
 from retemper.manifest import describe, reason_kind, summary
 from retemper.settings import Dataset, Settings
 from retemper.store import Picked, Store
@@ -164,16 +164,16 @@ def _read(files: Sequence[Path], dataset: Dataset, store: Store) -> list[Part]:
         raise RetemperError("dataset.files and test_files name a file twice.", got=", ".join(dataset.all_files))
     parts = []
     for path, name in zip(files, dataset.all_files, strict=True):
-        frames, rejected, ignored = array("q"), [], 0
-        for frame, fault, without_cell in stream_labels(partial(stream_frames, path), dataset, name):
+        frames, rejected, ignored = array("q"), [], Counter[str]()
+        for frame, fault, without in stream_labels(partial(stream_frames, path), dataset, name):
             index = store.append(frame)
-            ignored += without_cell
+            ignored.update(without)
             if fault is None:
                 frames.append(index)
             else:
                 store.note(index, "reason", fault)
                 rejected.append(index)
-        parts.append(Part(name, np.array(frames), rejected, stress_warnings(name, ignored)))
+        parts.append(Part(name, np.array(frames), rejected, ignored_warnings(name, ignored)))
     return parts
 
 

@@ -73,6 +73,7 @@ class Dataset(Section):
     keys: Keys = Keys()
     energy_unit: str = "eV"  # eV, meV, Hartree, Ry, kcal/mol, kJ/mol
     length_unit: str = "Angstrom"  # Angstrom, Bohr, nm: unit of the labels; positions are always as ASE reads them
+    weights: Literal["refuse", "use", "ignore"] = "refuse"  # of frames: config_energy_weight, ...: docs/labels.md
     group: str = "auto"  # info key that names trajectory or molecule; "composition"; "auto" picks
     valid: float = Field(0.1, gt=0, lt=1)  # share of the frames, by whole groups
     test: float = Field(0.1, gt=0, lt=1)

@@ -34,7 +34,8 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
     start, start_sha, start_head = _start(settings, strategy, weights, sha, entry.head, root)
     e0s = {int(z): float(e) for z, e in read_json(root / "runs/e0s/e0s.json")["E0s"].items()}
     data = root / "runs/dataset"
-    target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s)
+    weighted = settings.dataset.weights == "use"
+    target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s, weighted)
     replay = _replay(strategy, settings, entry, weights, sha, root) if strategy.replay is not None else None
     batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:
@@ -129,7 +130,8 @@ def _replay(
         )
     if strategy.replay.number is not None:
         train = _first(train, strategy.replay.number, root)
-    return head_data(train, folder / "valid.extxyz", source, atomic_energies(weights, entry.head))
+    e0s, weighted = atomic_energies(weights, entry.head), settings.dataset.weights == "use"
+    return head_data(train, folder / "valid.extxyz", source, e0s, weighted)
 
 
 def _first(path: Path, number: int, root: Path) -> Path:

@@ -108,10 +108,13 @@ def _train(
     if strategy.freeze is not None:
         architecture.freeze_embeddings(model)
     frames = _frames(given["train_loader"].dataset, given["valid_loaders"], list(model.heads))
+    frame_weights = {}
     for head, data in ((TARGET, plan.target), (REPLAY, plan.replay)):
         if data is not None:
-            proof.check_labels(head, data, frames[head][0], data.train)
-            proof.check_labels(head, data, frames[head][1], data.valid)
+            frame_weights[head] = {
+                "train": proof.check_labels(head, data, frames[head][0], data.train),
+                "valid": proof.check_labels(head, data, frames[head][1], data.valid),
+            }
     loss_fn, loader = given["loss_fn"], given["train_loader"]
     if plan.replay is not None and strategy.replay is not None:
         weights = {name: getattr(strategy.replay, name) for name in ("energy_weight", "forces_weight", "stress_weight")}
@@ -169,6 +172,7 @@ def _train(
             progress=progress,
             probe=probe,
         )
+    got["frame_weights"] = frame_weights
     got["epochs"] = outcome["epochs"]
     got["counts"] = proof.check_moved(before, model, trained)
     got["start_gap"] = gap
