@@ -7,7 +7,6 @@ The store is ``mlflow.db`` (sqlite) with ``mlartifacts/`` at the project root, o
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -18,36 +17,57 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retemper import lineage
-from retemper.errors import RetemperError
-from retemper.files import atomic_write, project_root, require_space
+from retemper import embedded_store, lineage
+from retemper.files import project_root
 from retemper.results import Results, evaluation_metrics
+from retemper.store_errors import ARTIFACTS, explained
+from retemper.store_errors import DATABASE as DATABASE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Metric, Run
 
-DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
 
 
 def tracking_uri(root: Path | None = None) -> str:
     """``MLFLOW_TRACKING_URI``, or the embedded store of the project at `root`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root or project_root()).resolve() / DATABASE}"
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    return given or embedded_store.uri((root or project_root()).resolve() / DATABASE)
+
+
+def is_embedded(root: Path | None = None) -> bool:
+    """Whether the store is a project's own ``mlflow.db``, by default or by its address."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        return True
+    file = embedded_store.file_of(tracking_uri(root))
+    return file is not None and file.name == DATABASE and (file.parent / "params.yaml").is_file()
 
 
 def connect(root: Path | None = None) -> MlflowClient:
-    """Client of the tracking store; the embedded store is created first where there is none.
+    """Client of the tracking store; the embedded store is created first where there is none, and looked at.
 
     A server is asked once whether it answers: MLflow itself would try for four minutes.
+
+    Raises
+    ------
+    StoreError
+        The embedded store cannot be used (see `embedded_store.ready`).
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        _create_database((root or project_root()).resolve())
-    return _client(tracking_uri(root))
+    quiet()
+    uri = tracking_uri(root)
+    file = embedded_store.file_of(uri)
+    if file is None:
+        return _client(uri)
+    if is_embedded(root):
+        embedded_store.ready(file.parent)
+    elif file.exists():
+        embedded_store.check(file)
+    return _client(uri, file.stat().st_ino if file.exists() else 0)
 
 
 @lru_cache(maxsize=8)
-def _client(uri: str) -> MlflowClient:
-    quiet()
+def _client(uri: str, file: int = 0) -> MlflowClient:
+    """`file` tells a database from another that took its place."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -57,9 +77,11 @@ def _client(uri: str) -> MlflowClient:
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
-    """Requests to a server are tried twice at most, ten seconds each."""
-    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+def impatient(retries: int = 1, seconds: int | None = 6) -> Iterator[None]:
+    """Requests to a server are tried again `retries` times at most, each for so many seconds (`None`: MLflow's)."""
+    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
+    if seconds is not None:
+        patience["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
     added = {name: value for name, value in patience.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -76,29 +98,6 @@ def quiet() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-def _create_database(root: Path) -> None:
-    """Make ``mlflow.db`` under a lock, whole or not at all.
-
-    Processes that create the database together break it, and so does a kill half way: it is
-    made under another name and moved into place.
-    """
-    database = root / DATABASE
-    if database.exists():
-        return
-    from filelock import FileLock
-
-    with FileLock(root / ".mlflow.lock"):
-        if database.exists():
-            return
-        require_space(root, 10_000_000)
-        quiet()
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        with atomic_write(database) as temporary:
-            make: Any = SqlAlchemyStore
-            make(f"sqlite:///{temporary}", (root / ARTIFACTS).as_uri()).engine.dispose()
 
 
 def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
@@ -131,24 +130,16 @@ def default_store(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def store_errors(root: Path | None = None) -> Iterator[None]:
-    """Failures of the tracking store as `RetemperError`."""
+    """Failures of the tracking store as `StoreError`, without waiting long for it."""
     quiet()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield
-    except (MlflowException, ConnectionError) as error:
-        raise RetemperError(
-            f"MLflow at {tracking_uri(root)} failed: {str(error).splitlines()[0][:300]}",
-            expected="a tracking store that answers",
-            fix=f"start the server, or unset MLFLOW_TRACKING_URI to use {DATABASE} in the project",
-        ) from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise RetemperError(
-            f"No space left on the disk for MLflow at {tracking_uri(root)}.", fix="free space, then run again"
-        ) from error
+        with impatient(retries=2, seconds=None):
+            yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise explained(error, tracking_uri(root)) from error
 
 
 # ------------------------------------------------------------------ what runs and metrics say of themselves

@@ -36,6 +36,7 @@ from retemper.mlflow_store import (
 )
 from retemper.results import FOUNDATION, Results, Training, evaluation_metrics, read_results, read_training
 from retemper.settings import Settings, load_settings
+from retemper.store_errors import StoreError, explained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -153,16 +154,18 @@ def never_fatal(uri: str, run_id: str | None = None) -> Iterator[None]:
     """Turn a store that fails into one warning, without waiting long for it."""
     quiet()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         with impatient():
             yield
-    except (MlflowException, OSError) as error:
+    except (StoreError, MlflowException, SQLAlchemyError, OSError) as error:
         if run_id is not None:
             _given_up.add(run_id)
+        said = error if isinstance(error, StoreError) else explained(error, uri)
         warnings.warn(
-            f"MLflow at {uri} does not take this run: {str(error).splitlines()[0][:300]}. Training goes on; "
-            "history.csv holds the numbers, and `retemper sync` puts them into MLflow later.",
+            f"MLflow does not take this run. Training goes on; history.csv holds the numbers, and `retemper sync` "
+            f"puts them into MLflow later.\n{said}",
             RuntimeWarning,
             stacklevel=3,
         )
