@@ -28,7 +28,6 @@ NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z?")
 TIMES = re.compile(r"(?<![a-z])(time|seconds|duration)(?![a-z])", re.IGNORECASE)
 TEXT = {".md", ".html", ".txt", ".log", ".extxyz", ".xyz", ".py", ".dvc", ".gitignore", ""}
-SKIPPED = (".git/", ".dvc/", ".cache/", "mlflow.db", "mlartifacts/", "__pycache__/")
 PLACES = ("runs", "data", "studies")  # what commands write; the rest of the tree is git's
 
 
@@ -58,15 +57,13 @@ def _files(root: Path) -> Iterator[tuple[str, str]]:
     paths += [root / "promotions.jsonl", root / "dvc.lock", root / "params.yaml"]
     for path in sorted(paths):
         name = str(path.relative_to(root))
-        if path.is_dir() and re.match(r"\.\d+\.", path.name):
-            yield f"left behind {re.sub(r'[0-9]+', 'N', name)}", "a temporary folder"
-        if not path.is_file() or name.startswith(SKIPPED):
+        if not path.is_file() or re.search(r"/\.\d+\.", name):
             continue
         for part, value in contents(path):
             yield f"{name} {part}".strip(), value
     for path in root.rglob(".*"):
         if re.match(r"\.\d+\.", path.name) and ".git/" not in str(path):
-            yield f"left behind {re.sub(r'[0-9]+', 'N', str(path.relative_to(root)))}", "a temporary file"
+            yield f"left behind {re.sub(r'[0-9]+', 'N', str(path.relative_to(root)))}", "a temporary file or folder"
 
 
 def contents(path: Path) -> list[tuple[str, str]]:
