@@ -155,7 +155,9 @@ class Campaign:
         }
 
     def commit(self) -> str:
-        done = subprocess.run(["git", "-C", str(self.source), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(self.source), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     def lines(self) -> list[dict[str, Any]]:
@@ -180,12 +182,16 @@ def summary(line: dict[str, Any]) -> str:
     faults = [f"{len(line['differences'])} differences"] if line["differences"] else []
     faults += ["did not end"] if not line["ended"] else []
     faults += [f"{len(line[name])} {name}" for name in ("tracebacks", "left", "failed") if line[name]]
-    return f"{line['stage']} #{line['number']} of {line['duration']} s, killed at {when or 'no time'}: {', '.join(faults) or 'equal'}"
+    called = f"{line['stage']} #{line['number']} of {line['duration']} s, killed at {when or 'no time'}"
+    return f"{called}: {', '.join(faults) or 'equal'}"
 
 
 def table(lines: list[dict[str, Any]]) -> str:
     """The outcome by stage, in Markdown."""
-    rows = ["| stage | kills | trials | equal | bit by bit | differing | other faults |", "|---|---|---|---|---|---|---|"]
+    rows = [
+        "| stage | kills | trials | equal | bit by bit | differing | other faults |",
+        "|---|---|---|---|---|---|---|",
+    ]
     every = [line for line in lines if line["kills"]]
     for name in [*STAGES, "all"]:
         own = [line for line in every if name in (line["stage"], "all")]

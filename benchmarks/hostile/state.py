@@ -67,7 +67,7 @@ def _files(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def contents(path: Path) -> list[tuple[str, str]]:
-    """A file as named values: leaves of JSON and YAML, cells of tables, words of texts, arrays of models, or its hash."""
+    """A file as named values: leaves of JSON and YAML, cells of tables, lines, arrays of models, or its hash."""
     try:
         match path.suffix:
             case ".json":
@@ -82,7 +82,7 @@ def contents(path: Path) -> list[tuple[str, str]]:
                 return list(leaves(yaml.safe_load(path.read_text())))
             case ".csv":
                 head, *rows = list(csv.reader(io.StringIO(path.read_text()))) or [[]]
-                named = [(f"row {i} {name}", cell) for i, row in enumerate(rows) for name, cell in zip(head, row)]
+                named = [(f"row {i} {name}", cell) for i, row in enumerate(rows) for name, cell in zip(head, row, strict=True)]
                 return [("columns", ", ".join(head)), *named]
             case ".model" | ".pt":
                 return _archive(path)
