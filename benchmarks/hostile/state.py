@@ -82,7 +82,11 @@ def contents(path: Path) -> list[tuple[str, str]]:
                 return list(leaves(yaml.safe_load(path.read_text())))
             case ".csv":
                 head, *rows = list(csv.reader(io.StringIO(path.read_text()))) or [[]]
-                named = [(f"row {i} {name}", cell) for i, row in enumerate(rows) for name, cell in zip(head, row, strict=True)]
+                named = [
+                    (f"row {i} {name}", cell)
+                    for i, row in enumerate(rows)
+                    for name, cell in zip(head, row, strict=True)
+                ]
                 return [("columns", ", ".join(head)), *named]
             case ".model" | ".pt":
                 return _archive(path)

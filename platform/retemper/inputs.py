@@ -122,7 +122,10 @@ STAGES: dict[str, Stage] = {
         mace=True,
     ),
     "register": Stage(
-        (*JUDGED, "tracking", "finetune.dtype"), ("registry",), apart=REFUSING | {"retemper.promotion.promote"}, prose=True
+        (*JUDGED, "tracking", "finetune.dtype"),
+        ("registry",),
+        apart=REFUSING | {"retemper.promotion.promote"},
+        prose=True,
     ),
     "promote": Stage((*JUDGED, "strategies", "promotion"), ("promotion.promote",), apart=REFUSING, prose=True),
     "report": Stage((*JUDGED, "strategies", "seeds", "e0s.max_error", "promotion.gates"), ("report",), prose=True),

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Run
 
 
-
 def tracking_uri(root: Path | None = None) -> str:
     """``MLFLOW_TRACKING_URI``, or the embedded store of the project at `root`."""
     given = os.environ.get("MLFLOW_TRACKING_URI")

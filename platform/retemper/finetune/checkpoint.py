@@ -9,7 +9,6 @@ The last two are kept: where one is damaged, or of another run, the run goes on 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import random
 from pathlib import Path
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 
 from retemper import sealed
-from retemper.files import atomic_write
 
 LAST, BEFORE = "state.last", "state.before"  # in the folder of a run
 
@@ -56,14 +54,6 @@ def resume(found: dict[str, Any], device: torch.device) -> dict[str, Any]:
     if "cuda" in states:
         torch.cuda.set_rng_state_all(states["cuda"])
     return dict(_to_tensors(found["content"], device))
-
-
-def write(path: Path, content: Any) -> None:
-    """`torch.save`, whole or not at all; a full disk is a `RetemperError`, which torch's own writer hides."""
-    packed = io.BytesIO()
-    torch.save(content, packed)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(packed.getbuffer())
 
 
 def _to_arrays(value: Any) -> Any:
