@@ -232,7 +232,7 @@ VALUES: list[tuple[str, str, str]] = [
     ("sweep.objectives", "[target, retentoin]", "did you mean 'retention'"),
     ("promotion.objective", "target.force_rms", "did you mean 'target.force_rmse'"),
     ("promotion.objective", "target_force_rmse", "did you mean 'target.force_rmse'"),
-    ("promotion.gates", "[{metric: forgeting_ratio, max: 2}]", "gates.0.metric: .*\n.*\n.*did you mean 'forgetting_ratio'"),
+    ("promotion.gates", "[{metric: forgeting_ratio, max: 2}]", "(?s)gates.0.metric.*did you mean 'forgetting_ratio'"),
     ("promotion.gates", "[{metric: target.force_rmse, maximum: 2}]", "Unknown setting 'promotion.gates.0.maximum'"),
     ("acquire.stop.gate", "2", "did you mean 'gates'"),
     ("acquire.stop.gates", "forgetting_ratio", "a whole number or null"),

@@ -13,15 +13,15 @@ from typing import Any
 from retemper import __version__
 from retemper.active.commands import COMMANDS as ROUND_COMMANDS
 from retemper.advise.commands import COMMANDS as ADVICE_COMMANDS
-from retemper.errors import RetemperError
+from retemper.ending import told
 from retemper.promotion.commands import COMMANDS as MODEL_COMMANDS
 from retemper.study.commands import COMMANDS as STUDY_COMMANDS
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a stage script's `main` a command: errors as messages, status 1, no orphan.
+    """Make a stage script's `main` a command that ends as `ending.told` says, without orphans.
 
-    A `RetemperError` is printed without a traceback. Inside DVC the stage ends when DVC is
+    Inside DVC the stage ends when DVC is
     killed, so that it cannot write outputs later.
     """
 
@@ -37,11 +37,8 @@ def stage(function: Callable[..., None]) -> Callable[..., None]:
             from retemper.launch import die_with_parent
 
             die_with_parent()
-        try:
+        with told():
             function(*arguments)
-        except RetemperError as error:
-            print(f"\nerror: {error}", file=sys.stderr)
-            sys.exit(1)
 
     return command
 
@@ -180,11 +177,5 @@ def main(arguments: list[str] | None = None) -> None:
     for name, (_, arguments_of, about) in every.items():
         arguments_of(commands.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)
-    try:
+    with told():
         every[options.command][0](options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, for example `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except RetemperError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)

@@ -16,10 +16,12 @@ class RetemperError(Exception):
     are shortened: what came may be a whole file.
     """
 
+    advice = "to fix:   "
+
     def __init__(self, what: str, *, expected: object = None, got: object = None, fix: str | None = None):
         self.what = short(what)
         self.expected, self.got, self.fix = (None if part is None else short(part) for part in (expected, got, fix))
-        named = (("expected: ", self.expected), ("got:      ", self.got), ("to fix:   ", self.fix))
+        named = (("expected: ", self.expected), ("got:      ", self.got), (self.advice, self.fix))
         super().__init__("\n".join([self.what, *(f"  {name}{part}" for name, part in named if part is not None)]))
 
     def __reduce__(self) -> Any:
@@ -29,6 +31,12 @@ class RetemperError(Exception):
 
 def _again(kind: type[RetemperError], what: str, expected: str | None, got: str | None, fix: str | None) -> Any:
     return kind(what, expected=expected, got=got, fix=fix)
+
+
+class WaitingError(RetemperError):
+    """Nothing is wrong, and nothing can go on before someone has done something: printed, and no error."""
+
+    advice = "next:     "
 
 
 class UnknownNameError(RetemperError, ValueError):

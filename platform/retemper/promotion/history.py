@@ -7,7 +7,6 @@ them. Two histories are joined by the moves' identifiers.
 
 from __future__ import annotations
 
-import getpass
 import json
 import uuid
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from retemper import launch
 from retemper.errors import RetemperError
 from retemper.files import atomic_write
 
@@ -68,7 +68,7 @@ def new(
     if before:
         now = max(now, _time(before[-1]) + timedelta(microseconds=1))
     stamp = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    by = getpass.getuser()
+    by = launch.user()
     return Move(
         stamp, uuid.uuid4().hex[:12], system, alias, to, version, how, reason[:LONGEST_REASON], by, verdict, commit
     )
