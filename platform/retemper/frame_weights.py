@@ -29,8 +29,8 @@ def is_weight(key: str) -> bool:
 
 
 def weights_of(atoms: Atoms) -> tuple[float, float, float]:
-    """Weights of a frame's energy, forces and stress in training; 1 where it does not say, NaN for what is no number."""
-    numbers = (_number(atoms.info.get(key, 1.0)) for key in WEIGHTS.values())
+    """Weights of a frame's energy, forces and stress in training; 1 where it does not say, NaN for no number."""
+    numbers = [_number(atoms.info.get(key, 1.0)) for key in WEIGHTS.values()]
     energy, forces, stress = (math.nan if number is None else number for number in numbers)
     return energy, forces, stress
 

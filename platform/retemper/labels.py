@@ -25,6 +25,7 @@ ISOLATED = "IsolatedAtom"
 APART = 8.0  # A: one atom in a cell with all heights above is a free atom
 OURS = {ENERGY, FORCES, STRESS, "energy", "forces", "stress", "virial", "reason"}
 MACE_READS = {"elec_temp", "dipole", "polarizability", "REF_virials", "REF_charges"}  # that is no label here
+LISTED = 40  # keys that a message names
 NO_CELL = "frames without a cell have a stress of zero; it is ignored"
 
 
@@ -140,7 +141,7 @@ def stream_labels(
         lacking -= {"forces"}
     for label, key, fits in wanted:
         if label in lacking:
-            raise _missing(read(), label, key, fits, origin)
+            raise _missing(read(), label, key, fits, dataset.keys, origin)
 
 
 def ignored_warnings(origin: str, ignored: Mapping[str, int]) -> list[str]:
@@ -247,27 +248,30 @@ def _wanted_keys(keys: Keys) -> list[tuple[str, str, Fits]]:
     return [(label, key, fits) for label, key, needed, fits in every if key is not None and needed]
 
 
-def _missing(frames: Iterable[Atoms], label: str, key: str, fits: Fits, origin: str) -> RetemperError:
-    """Error for a missing key, with the nearest key that could hold this label."""
+def _missing(frames: Iterable[Atoms], label: str, key: str, fits: Fits, keys: Keys, origin: str) -> RetemperError:
+    """Error for a missing key, with the nearest key that could hold this label; keys of other labels could not."""
     found: dict[str, None] = {}
+    others = {"numbers", "positions", keys.energy, keys.forces, keys.stress, keys.virial}
     for frame in frames:
         results = getattr(frame.calc, "results", {})
-        for name in [*frame.info, *frame.arrays, *results]:
+        arrays = list(frame.arrays) if label == "forces" else []
+        for name in sorted({*frame.info, *arrays, *results} - found.keys() - others):
             value = look_up(frame, name)
             numeric = np.asarray(value).dtype.kind in "fiu" if not isinstance(value, str) else False
-            if name not in found and name not in ("numbers", "positions") and numeric and fits(value, len(frame)):
+            if numeric and len(found) < LISTED and fits(value, len(frame)):
                 found[name] = None
-    lower = {name.lower(): name for name in found}
+    lower = {name.lower(): name for name in sorted(found)}
     near = difflib.get_close_matches(key.lower(), lower, n=1, cutoff=0.6)
-    alike = [name for name in found if label[:5] in name.lower()]
+    alike = [name for name in sorted(found) if label[:5] in name.lower()]
     nearest = lower[near[0]] if near else (alike[0] if alike else None)
+    if nearest is not None:
+        fix = f"set dataset.keys.{label}: {nearest} in params.yaml"
+    elif label in ("stress", "virial"):
+        fix = f"where the labels have no {label}, set dataset.keys.{label}: null in params.yaml, else its key"
+    else:
+        fix = f"set dataset.keys.{label} in params.yaml to the key of the {label}, or label the structures"
     return RetemperError(
         f"{origin}: no frame has {key!r}, the key of the {label} (dataset.keys.{label}).",
-        got=f"keys that could be it: {', '.join(found)}" if found else "no key in the file could be it",
-        fix=(
-            f"set dataset.keys.{label}: {nearest} in params.yaml"
-            if nearest
-            else f"set dataset.keys.{label} in params.yaml to the key of the {label}"
-            + (", or to null" if label in ("stress", "virial") else ", or label the structures")
-        ),
+        got=f"keys that could be it: {', '.join(sorted(found))}" if found else "no key in the file could be it",
+        fix=fix,
     )

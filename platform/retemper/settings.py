@@ -86,6 +86,7 @@ class Dataset(Section):
     max_net_force: float = Field(0.1, gt=0)  # eV/A per atom: mean force of a frame; above is rejected
     energy_window: float = Field(20.0, gt=0)  # eV/atom around the robust fit; frames outside are rejected
     near_duplicate: float = Field(1e-3, ge=0)  # A; same species within this RMS displacement is a duplicate
+    near_test: Literal["warn", "refuse"] = "warn"  # where most test frames lie between training frames: nearness.py
     max_rejected: float = Field(0.05, ge=0, le=1)  # share of the frames that may fail the checks; above is an error
 
     @model_validator(mode="after")
