@@ -6,6 +6,7 @@ noticed before anything reads it.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def finished(folder: Path, key: str) -> dict[str, Any] | None:
     for name, expected in summary.pop("files").items():
         why = sealed.difference(folder, {name: expected})
         if why:
-            sealed.put_aside(folder / name if (folder / name).exists() else folder / SUMMARY, why)
+            sealed.put_aside(folder / name if os.path.lexists(folder / name) else folder / SUMMARY, why)
             sound = False
     return summary if sound else None
 
