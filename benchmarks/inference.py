@@ -92,7 +92,7 @@ def structures(number: int, seed: int = 0) -> list[Atoms]:
 def one_at_a_time(model: Path, frames: list[Atoms]) -> tuple[list[float], list[np.ndarray]]:
     from mace.calculators import MACECalculator
 
-    calculator = MACECalculator(model_paths=str(model), device="cpu", default_dtype="float64")
+    calculator = MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64")
     energies, forces = [], []
     for frame in frames:
         atoms = frame.copy()

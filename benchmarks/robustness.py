@@ -56,7 +56,7 @@ def droplet(waters: int, seed: int = 0) -> Atoms:
 def mace(model: Path) -> Any:
     from mace.calculators import MACECalculator
 
-    return MACECalculator(model_paths=str(model), device="cpu", default_dtype="float64")
+    return MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64")
 
 
 def dynamics(evaluator: Evaluator, model: Path, replicas: int, steps: int) -> None:

@@ -25,7 +25,7 @@ def energies(model: Path, head: str) -> list[float]:
     """What MACE's own calculator says of the test structures (eV)."""
     from mace.calculators import MACECalculator
 
-    calculator = MACECalculator(model_paths=[str(model)], device="cpu", default_dtype="float64", head=head)
+    calculator = MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64", head=head)
     return [float(calculator.get_potential_energy(atoms)) for atoms in water_frames(3, seed=5)]
 
 
