@@ -22,6 +22,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import molecule
 
+from retemper import model_file
 from retemper.robustness import calculators, suite
 from retemper.robustness.calculators import Evaluator
 from retemper.robustness.context import Context

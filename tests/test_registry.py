@@ -14,7 +14,7 @@ import pytest
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
 import retemper
-from retemper import registry
+from retemper import model_file, registry
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256
 from retemper.mlflow_store import connect, tracking_uri

@@ -41,7 +41,7 @@ def require(folder: Path, registered: str | None, version: str) -> None:
     """Raise a `RetemperError` unless the digest of the folder is the registered one."""
     if registered is None:
         raise RetemperError(
-            f"{version} was registered by an earlier release: there is no digest of its artifact, which has its own code.",
+            f"{version} was registered by an earlier release: its artifact has code of its own, and no digest.",
             expected=f"the tag {TAG}",
             fix="dvc repro -f the stage that registers it; its weights load with retemper.load, which checks them",
         )
@@ -101,7 +101,7 @@ def add_package(folder: Path) -> None:
     name = f"retemper-{__version__}"
     about = {
         f"{name}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: retemper\nVersion: {__version__}\n",
-        f"{name}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: retemper\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{name}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     source = Path(__file__).parent
     files = {f"retemper/{path.relative_to(source).as_posix()}": path.read_text() for path in source.rglob("*.py")}

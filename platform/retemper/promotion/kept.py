@@ -94,7 +94,7 @@ def registered_sha256(version: ModelVersion) -> str:
 
 
 def whole(client: MlflowClient, root: Path | None, version: ModelVersion, folder: Path) -> Path:
-    """Download a version's artifact into `folder`; refused unless every file is the registered one, weights included."""
+    """Download a version's artifact into `folder`; refused unless all its files are the registered ones."""
     registered_sha256(version)
     path = _download(client, root, version, "", folder)
     artifact.require(path, version.tags.get(artifact.TAG), f"{version.name}/{version.version}")
@@ -110,8 +110,5 @@ def _download(client: MlflowClient, root: Path | None, version: ModelVersion, pa
     from mlflow.artifacts import download_artifacts
 
     place = client.get_logged_model(model_id(version)).artifact_location
-    return Path(
-        download_artifacts(
-            artifact_uri=f"{place}/{path}".rstrip("/"), dst_path=str(folder), tracking_uri=tracking_uri(root)
-        )
-    )
+    uri = f"{place}/{path}".rstrip("/")
+    return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri(root)))
