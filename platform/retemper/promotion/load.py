@@ -66,13 +66,13 @@ def load(
             if to == "torch-sim":
                 from retemper.promotion.export import single_head, torch_sim_model
 
-                one = single_head(path, version.tags["head"], Path(folder) / "single.model")
+                one = single_head(path, str(version.tags.get("head")), Path(folder) / "single.model")
                 return torch_sim_model(one, place, dtype)
             launch.import_mace()
             from retemper.mlflow_model import calculator
 
             try:
-                return calculator(path, version.tags["sha256"], version.tags["head"], place, dtype)
+                return calculator(path, version.tags["sha256"], str(version.tags.get("head")), place, dtype)
             except ValueError as error:
                 raise RetemperError(
                     f"Version {version.version} of {version.name} cannot be loaded: {error}.", fix="register it again"
