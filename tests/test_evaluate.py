@@ -131,7 +131,7 @@ def by_calculator(model: Path, frames: list[Atoms], head: str) -> tuple[np.ndarr
     """Energies and flat force errors (eV, eV/A) from MACE's own calculator."""
     from mace.calculators import MACECalculator
 
-    calculator = MACECalculator(model_paths=str(model), device="cpu", default_dtype="float64", head=head)
+    calculator = MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64", head=head)
     energies, errors = [], []
     for frame in frames:
         atoms = frame.copy()

@@ -14,7 +14,7 @@ import pytest
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
 import retemper
-from retemper import registry
+from retemper import model_file, registry
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256
 from retemper.mlflow_store import connect, tracking_uri
@@ -25,7 +25,7 @@ def energies(model: Path, head: str) -> list[float]:
     """What MACE's own calculator says of the test structures (eV)."""
     from mace.calculators import MACECalculator
 
-    calculator = MACECalculator(model_paths=[str(model)], device="cpu", default_dtype="float64", head=head)
+    calculator = MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64", head=head)
     return [float(calculator.get_potential_energy(atoms)) for atoms in water_frames(3, seed=5)]
 
 

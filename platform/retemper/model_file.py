@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import struct
 import tempfile
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 NAME = "model.safetensors"  # of a trained model, in its folder
 SUFFIX = ".safetensors"
 KEY = "retemper"  # of the description in the header
+PICKLE = b"PK"  # how the archives begin that torch writes
 LONGEST_HEADER = 100_000_000  # bytes, as the format allows
 AGREE = 1e-9  # eV and eV/A: what a model built by an older MACE or e3nn may differ by, from the order of sums
 
@@ -106,6 +108,17 @@ def from_bytes(content: bytes, origin: str) -> torch.nn.Module:
     return described.build(description, tensors, origin)
 
 
+def loads(content: bytes, origin: str) -> torch.nn.Module:
+    """`load` of what is in memory, for who compared its sha256 with one that does not lie beside it."""
+    if content[:2] != PICKLE:
+        return from_bytes(content, origin)
+    launch.import_mace()  # before torch.load: it allows pickled modules
+    import torch
+
+    model: torch.nn.Module = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+    return model
+
+
 def description_of(content: bytes, origin: str) -> described.Description:
     """The description in the header of a file."""
     expected = f"a model that retemper wrote (*{SUFFIX})"
@@ -125,6 +138,17 @@ def description_of(content: bytes, origin: str) -> described.Description:
             f"{origin} has no description of a model.", expected=expected, got="tensors without one"
         ) from None
     return described.parse(str(text), origin)
+
+
+def convert(path: Path, out: Path) -> None:
+    """Write a model as a file of the kind that the name of `out` says; `path` is one that was `admitted`."""
+    from retemper import inference
+
+    inference.load(path)  # says what is wrong with a file that is no model
+    if executes_nothing(out):
+        write(load(path), out)
+    else:
+        write_pickle(load(path), out)
 
 
 # ------------------------------------------------------------------ pickles

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retemper import lineage, model_card, tracking
+from retemper import artifact, lineage, model_card, tracking
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
 from retemper.mlflow_store import connect, default_store, metric_entities, store_errors
@@ -183,7 +183,7 @@ def _register_seed(client: MlflowClient, results: Results, strategy: str, seed: 
         client.update_model_version(system, version.version, card)
         model_id = kept.model_id(version)
     else:
-        model_id = _log_model(client, results, strategy, seed, run_id, tags)
+        model_id, tags[artifact.TAG] = _log_model(client, results, strategy, seed, run_id, tags)
         version = client.create_model_version(
             system, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
         )
@@ -195,8 +195,8 @@ def _register_seed(client: MlflowClient, results: Results, strategy: str, seed: 
 
 def _log_model(
     client: MlflowClient, results: Results, strategy: str, seed: int, run_id: str, tags: dict[str, str]
-) -> str:
-    """Store the weights as pyfunc model made from code; returns its identifier."""
+) -> tuple[str, str]:
+    """Store the weights as pyfunc model without code of its own; returns its identifier and the artifact's digest."""
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
@@ -217,8 +217,6 @@ def _log_model(
         inputs=Schema([ColSpec(kind, name, required=False) for kind, name in given]),
         outputs=Schema([ColSpec(DataType.double, "energy"), ColSpec(matrix, "forces"), ColSpec(either, "stress")]),
     )
-    packages = lineage.versions()
-    requirements = [f"{name}=={packages[name]}" for name in ("mlflow", "mace-torch", "torch", "ase", "numpy")]
     run = client.get_run(run_id)
     name = f"{strategy}-seed-{seed}"
     logged = client.create_logged_model(run.info.experiment_id, name, run_id, tags, run.data.params, "MACE")
@@ -228,17 +226,19 @@ def _log_model(
         mlflow.pyfunc.save_model(
             path=str(path),
             mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
-            python_model=str(Path(__file__).with_name("mlflow_model.py")),
-            artifacts={"model": str(results.trainings[strategy][seed].model)},
-            model_config={"sha256": tags["sha256"], "head": HEAD, "device": "cpu", "dtype": "float64"},
+            loader_module="retemper.mlflow_model",
+            data_path=str(results.trainings[strategy][seed].model),
+            model_config={"head": HEAD, "device": "cpu", "dtype": "float64"},
             signature=signature,
-            pip_requirements=requirements,
+            pip_requirements=artifact.requirements(),
         )
+        artifact.add_package(path)
+        digest = artifact.digest(path)
         kept.add_origin(results.root, path / kept.FOLDER)
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
+    return str(logged.model_id), digest
 
 
 def _set_candidate(client: MlflowClient, root: Path, settings: Settings, strategy: str, latest: dict[str, Any]) -> None:
