@@ -35,7 +35,11 @@ PLACES = (
 
 def uri(database: Path) -> str:
     """Address of a database file for SQLAlchemy, which takes ``%`` and ``?`` for its own."""
-    return f"sqlite:///{quote(str(database), safe='/ ')}" if re.search(r"[%?#]", str(database)) else f"sqlite:///{database}"
+    return (
+        f"sqlite:///{quote(str(database), safe='/ ')}"
+        if re.search(r"[%?#]", str(database))
+        else f"sqlite:///{database}"
+    )
 
 
 def file_of(address: str) -> Path | None:
@@ -186,8 +190,7 @@ def _replace(connection: sqlite3.Connection, place: str, here: str) -> int:
     changed = 0
     for table, column in PLACES:
         cursor = connection.execute(
-            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-            f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
             (here, len(place) + 1, place, len(place) + 1, f"{place}/"),
         )
         changed += cursor.rowcount

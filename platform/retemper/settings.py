@@ -176,6 +176,7 @@ class Acquire(Section):
 
 class Tracking(Section):
     experiment: str = "retemper"  # MLflow experiment
+    project: str | None = None  # tells projects on one server apart; null: the first commit of the git repository
 
 
 class Gate(Section):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-from pathlib import Path
 
 from retemper.errors import RetemperError
 
@@ -100,5 +99,3 @@ def explained(error: Exception, uri: str) -> StoreError:
         if re.search(pattern, searched):
             return StoreError(f"MLflow at {uri} failed: {line}", expected=expected, fix=fix)
     return StoreError(f"MLflow at {uri} failed: {line}", fix=f"see what MLflow says; {REBUILT} if the store is broken")
-
-
