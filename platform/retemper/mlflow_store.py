@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,8 +18,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from retemper import embedded_store, lineage
-from retemper.files import project_root
+from retemper.files import digest, project_root
 from retemper.results import Results, evaluation_metrics
 from retemper.store_errors import ARTIFACTS, explained
 from retemper.store_errors import DATABASE as DATABASE
@@ -26,6 +29,12 @@ from retemper.store_errors import DATABASE as DATABASE
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Metric, Run
+
+
+# Tags of runs.
+CHECKOUT, PROCESS, PROJECT = "retemper.checkout", "retemper.process", "retemper.project"
+PAGE = 1000  # runs a request
+LONGEST_KEY = 250  # characters of a metric's name
 
 
 def tracking_uri(root: Path | None = None) -> str:
@@ -144,11 +153,106 @@ def store_errors(root: Path | None = None) -> Iterator[None]:
 # ------------------------------------------------------------------ what runs and metrics say of themselves
 
 
+def runs_where(client: MlflowClient, experiment: str, condition: str) -> Iterator[Run]:
+    """Runs of an experiment for which MLflow's `condition` holds, newest first."""
+    page: Any = None
+    while page is None or page.token:
+        token = page.token if page else None
+        page = client.search_runs(
+            [experiment], condition, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
+        )
+        yield from page
+
+
+def runs_with(client: MlflowClient, experiment: str, **tags: str | int) -> list[Run]:
+    """Runs with these ``retemper.`` tags, newest first."""
+    wanted = " and ".join(f"tags.`retemper.{name}` = '{value}'" for name, value in tags.items())
+    return list(runs_where(client, experiment, wanted))
+
+
 def find_run(client: MlflowClient, experiment: str, **tags: str | int) -> Run | None:
     """The newest run with these ``retemper.`` tags that nothing has superseded."""
-    wanted = " and ".join(f"tags.`retemper.{name}` = '{value}'" for name, value in tags.items())
-    runs = client.search_runs([experiment], wanted, order_by=["attributes.start_time DESC"])
-    return next((run for run in runs if "retemper.superseded" not in run.data.tags), None)
+    found = runs_with(client, experiment, **tags)
+    return next((run for run in found if "retemper.superseded" not in run.data.tags), None)
+
+
+def checkout(root: Path) -> str:
+    """The folder that a run is made in, on which machine: on a shared server two checkouts train the same at once."""
+    return f"{platform.node()}:{root}"
+
+
+def own_tags(root: Path) -> dict[str, str]:
+    """Tags that say whose a run is: project and folder."""
+    project = lineage.project_identity(root)
+    return {CHECKOUT: checkout(root)} | ({PROJECT: project} if project else {})
+
+
+def process_tags() -> dict[str, str]:
+    """The tag that says which process a run lives in."""
+    own = psutil.Process()
+    return {PROCESS: f"{platform.node()} {own.pid} {own.create_time():.0f}"}
+
+
+def set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
+    """Set those that differ."""
+    from mlflow.entities import RunTag
+
+    new = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
+    if new:
+        client.log_batch(run.info.run_id, tags=new)
+
+
+def close_dead(client: MlflowClient, experiment: str) -> None:
+    """Runs of this machine that are RUNNING in a process that is no more become KILLED."""
+    for run in list(runs_where(client, experiment, "attributes.status = 'RUNNING'")):
+        host, _, process = run.data.tags.get(PROCESS, "").partition(" ")
+        if host == platform.node() and not _lives(process):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _lives(process: str) -> bool:
+    number, _, since = process.partition(" ")
+    try:
+        return abs(psutil.Process(int(number)).create_time() - float(since)) < 2.0
+    except psutil.NoSuchProcess:
+        return False
+
+
+def of_project(run: Run, root: Path) -> bool:
+    """Whether a run is not another project's; what does not say whose it is may be anyone's."""
+    own, its = lineage.project_identity(root), run.data.tags.get(PROJECT)
+    return own is None or its is None or own == its or is_embedded(root)
+
+
+def log_params(client: MlflowClient, run_id: str, flat: Mapping[str, str]) -> None:
+    """Parameters, as many at once as MLflow takes."""
+    from mlflow.entities import Param
+
+    params = [Param(name, text) for name, text in flat.items()]
+    for start in range(0, len(params), 100):
+        client.log_batch(run_id, params=params[start : start + 100])
+
+
+def metric_key(name: str) -> str:
+    """`name` as MLflow takes it: where letters are replaced or cut off, some digits keep it apart from others."""
+    plain = re.sub(r"[^\w./ :-]", "_", name)
+    parts = [part if part.strip(".") else "_" * max(1, len(part)) for part in plain.split("/")]
+    plain = "/".join(parts)
+    if plain == name and len(name) <= LONGEST_KEY:
+        return name
+    return f"{plain[: LONGEST_KEY - 7]}-{digest(name)[:6]}"
+
+
+def log_datasets(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
+    """A run's data sets; once more where another process stored one of them at the same moment."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run_id, datasets=inputs)
+    except MlflowException as error:
+        if "IntegrityError" not in str(error):
+            raise
+        client.log_inputs(run_id, datasets=inputs)
 
 
 def run_tags(origin: Mapping[str, Any], strategy: str, seed: int, key: str) -> dict[str, str]:
@@ -200,5 +304,5 @@ def metric_entities(
     for key, value in evaluation_metrics(results, name, seed).items():
         data = None if key.startswith("robustness") else sets["target" if key.startswith("target") else "retention"]
         name_of_set, hash_of_set = (data.role, data.md5) if data else (None, None)
-        metrics.append(Metric(key, value, now, step, model_id, name_of_set, hash_of_set, run_id))
+        metrics.append(Metric(metric_key(key), value, now, step, model_id, name_of_set, hash_of_set, run_id))
     return metrics

@@ -217,6 +217,7 @@ class Acquire(Section):
 
 class Tracking(Section):
     experiment: Name = "retemper"  # MLflow experiment
+    project: Name | None = None  # tells projects on one server apart; null: the first commit of the git repository
 
 
 class Gate(Section):

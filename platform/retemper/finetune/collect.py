@@ -84,7 +84,10 @@ def collect(
                 "settings": plans[0].strategy,
                 "found_by_sweep": found,
                 "origin": lineage.origin(root),
-                "seeds": {str(plan.seed): summary for plan, summary in zip(plans, summaries, strict=True)},
+                "seeds": {
+                    str(plan.seed): {**summary, "ended": (folder / "history.csv").stat().st_mtime}  # s since 1970
+                    for plan, folder, summary in zip(plans, folders, summaries, strict=True)
+                },
             },
         )
 

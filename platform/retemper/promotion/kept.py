@@ -28,7 +28,20 @@ FORMER_WEIGHTS = "artifacts/model.model"  # a pickle, of versions that an earlie
 
 
 def model_id(version: ModelVersion) -> str:
-    """Logged model behind a version; MLflow leaves the version's own field empty."""
+    """Logged model behind a version; MLflow leaves the version's own field empty.
+
+    Raises
+    ------
+    RetemperError
+        The version was made by hand in MLflow.
+    """
+    if not str(version.source).startswith("models:/"):
+        raise RetemperError(
+            f"{version.name}/{version.version} was not registered by retemper.",
+            expected="a logged model with its weights",
+            got=f"source {version.source}",
+            fix="use another version (retemper models), or delete it in MLflow",
+        )
     return str(version.source).removeprefix("models:/")
 
 
