@@ -82,11 +82,8 @@ def contents(path: Path) -> list[tuple[str, str]]:
                 return list(leaves(yaml.safe_load(path.read_text())))
             case ".csv":
                 head, *rows = list(csv.reader(io.StringIO(path.read_text()))) or [[]]
-                named = [
-                    (f"row {i} {name}", cell)
-                    for i, row in enumerate(rows)
-                    for name, cell in zip(head, row, strict=True)
-                ]
+                cells = [zip(head, row, strict=True) for row in rows]
+                named = [(f"row {i} {name}", cell) for i, row in enumerate(cells) for name, cell in row]
                 return [("columns", ", ".join(head)), *named]
             case ".model" | ".pt":
                 return _archive(path)
