@@ -1,8 +1,8 @@
 """Labels by the foundation model, addressed by their content.
 
 The address names everything that decides the labels: the foundation's sha256, the head, the
-structures in their order with charge and spin, the dtype, and the versions of retemper and MACE. Labels found
-under an address are used again only when they are what was written there.
+structures in their order with charge and spin, the dtype, the versions of retemper and MACE, and the code
+that labels. Labels found under an address are used again only when they are what was written there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import __version__, charge, inference
+from retemper import __version__, charge, inference, inputs
 from retemper.accuracy import stress_matrix
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, sha256, write_json
@@ -47,6 +47,7 @@ def address(model: str | Path, head: str, frames: Sequence[Atoms], dtype: str) -
             "dtype": dtype,
             "retemper": __version__,
             "mace": importlib.metadata.version("mace-torch"),
+            "code": inputs.code([__name__]),
         }
     )
 

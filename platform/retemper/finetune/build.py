@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retemper import foundations
+from retemper import foundations, inputs
 from retemper.active import rounds
 from retemper.errors import RetemperError
-from retemper.files import read_json, sha256
+from retemper.files import digest, read_json, sha256
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
 from retemper.frames import labels_hash, read_frames, write_frames
 from retemper.settings import Settings
@@ -58,6 +58,7 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
             dtype=settings.finetune.dtype,
             device=settings.finetune.device,
             versions=versions(),
+            code=digest(inputs.code(["retemper.finetune.worker"], inputs.REFUSING)),
             disk_above=settings.finetune.disk_above,
         )
         for seed in settings.seeds
