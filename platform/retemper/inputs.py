@@ -99,9 +99,7 @@ STAGES: dict[str, Stage] = {
         mace=True,
     ),
     "pseudolabel": Stage(("foundation", "pseudolabel"), ("pseudolabel",), mace=True),
-    "sweep": Stage(
-        ("system", "foundation", "seeds", "sweep", "finetune"), ("sweep.run",), apart=REFUSING, mace=True
-    ),
+    "sweep": Stage(("system", "foundation", "seeds", "sweep", "finetune"), ("sweep.run",), apart=REFUSING, mace=True),
     "finetune": Stage(
         ("system", "foundation", "seeds", "finetune"),
         ("finetune.build", "finetune.worker", "finetune.collect"),
@@ -123,13 +121,13 @@ STAGES: dict[str, Stage] = {
     ),
     "register": Stage(
         (*JUDGED, "tracking", "finetune.dtype"),
-        ("registry",),
+        ("registry", "mlflow_model"),
         apart=REFUSING | {"retemper.promotion.promote"},
         prose=True,
     ),
     "promote": Stage((*JUDGED, "strategies", "promotion"), ("promotion.promote",), apart=REFUSING, prose=True),
     "report": Stage((*JUDGED, "strategies", "seeds", "e0s.max_error", "promotion.gates"), ("report",), prose=True),
-}  # fmt: skip
+}
 
 
 def write(root: Path, settings: Settings) -> list[str]:

@@ -1,8 +1,9 @@
 """Labels by the foundation model, addressed by their content.
 
 The address names everything that decides the labels: the foundation's sha256, the head, the
-structures in their order with charge and spin, the dtype, and the versions of retemper and MACE. Labels found
-under an address are used again only when they are what was written there; others are put aside and made again.
+structures in their order with charge and spin, the dtype, the versions of retemper and MACE, and the code
+that labels. Labels found under an address are used again only when they are what was written there; others are put
+aside and made again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import __version__, charge, inference, sealed
+from retemper import __version__, charge, inference, inputs, sealed
 from retemper.accuracy import stress_matrix
 from retemper.files import atomic_folder, digest, sha256, write_json
 from retemper.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
@@ -47,6 +48,7 @@ def address(model: str | Path, head: str, frames: Sequence[Atoms], dtype: str) -
             "dtype": dtype,
             "retemper": __version__,
             "mace": importlib.metadata.version("mace-torch"),
+            "code": inputs.code([__name__]),
         }
     )
 

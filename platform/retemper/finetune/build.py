@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retemper import foundations, sealed
+from retemper import foundations, inputs, sealed
 from retemper.active import rounds
 from retemper.errors import RetemperError
 from retemper.files import digest, read_json, sha256
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
 from retemper.frames import labels_hash, read_frames, write_frames
-from retemper.inputs import code
 from retemper.settings import Settings
 from retemper.splits import leaks
 from retemper.strategies import Strategy, load
@@ -59,7 +58,8 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
             valid_batch_size=settings.finetune.valid_batch_size,
             dtype=settings.finetune.dtype,
             device=settings.finetune.device,
-            versions={**versions(), "code": digest(code(["retemper.finetune.worker"]))},
+            versions=versions(),
+            code=digest(inputs.code(["retemper.finetune.worker"], inputs.REFUSING)),
             disk_above=settings.finetune.disk_above,
         )
         for seed in settings.seeds

@@ -53,6 +53,7 @@ class Plan:
     dtype: str
     device: str
     versions: dict[str, str] = field(default_factory=dict)
+    code: str = ""  # identity of the code that trains
     disk_above: int = 50_000  # training frames above which they are read from disk; the result is the same
 
     @property
