@@ -148,6 +148,7 @@ def _convert(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from retemper import foundations, launch, model_file
+    from retemper.errors import RetemperError
     from retemper.files import project_root
 
     try:
