@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,13 @@ def finish_trial(
         if reason:
             client.set_tag(run_id, "retemper.reason", reason[:5000])
         client.set_terminated(run_id, STATUS[state])
+
+
+def interrupt(runs: Sequence[str | None], root: Path) -> None:
+    """Mark runs as KILLED; a sweep that goes on takes them up again."""
+    for run_id in filter(None, runs):
+        with never_fatal(tracking_uri(root), run_id):
+            connect(root).set_terminated(run_id, "KILLED")
 
 
 def finish_sweep(settings: Settings, root: Path, strategy: str) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
-from filelock import FileLock
 
 from retemper import charge
-from retemper.files import atomic_write
+from retemper.files import atomic_write, locked
 from retemper.finetune.plan import Plan
 from retemper.frames import BLOCK, ENERGY, FORCES, STRESS, in_blocks, stream_frames
 
@@ -32,7 +31,7 @@ def flags(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def _converted(path: Path, out: Path) -> Path:
-    with FileLock(out.with_suffix(".lock")):
+    with locked(out.with_suffix(".lock"), "writes the same structures"):
         if not out.exists():
             write(path, out)
     return out

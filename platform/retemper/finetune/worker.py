@@ -19,12 +19,11 @@ import mace.tools
 import numpy as np
 import torch
 import yaml
-from filelock import FileLock
 from mace.cli import run_train
 from mace.tools import build_default_arg_parser, model_script_utils
 
 from retemper.errors import RetemperError
-from retemper.files import read_json, sha256, write_json
+from retemper.files import locked, read_json, sha256, write_json
 from retemper.finetune import adapters, architecture, checkpoint, contraction, disk, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
@@ -51,7 +50,7 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
         parameters moved, or the loss diverged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock", "trains the same"):
         return _train_or_find(plan, folder, progress, probe)
 
 
