@@ -136,6 +136,13 @@ class Sweep(Section):
     gpus: float = Field(1.0, gt=0)  # of a GPU for a trial, where finetune.device is not cpu; 0.5: two trials share one
     seed: Seed = 0  # of the sampler
 
+    @field_validator("gpus")
+    @classmethod
+    def _whole(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise ValueError("be a part of one GPU, or a whole number of them")
+        return value
+
 
 class Finetune(Section):
     epochs: int = Field(30, ge=1)

@@ -10,6 +10,7 @@ import contextlib
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,6 +174,13 @@ def _end_trial(
         client.log_batch(run_id, metrics=[Metric(f"sweep.{name}", value, now, 0) for name, value in values.items()])
     set_tags(client, run, {"retemper.state": state} | ({"retemper.reason": reason[:5000]} if reason else {}))
     client.set_terminated(run_id, STATUS[state], ended)
+
+
+def interrupt(runs: Sequence[str | None], root: Path) -> None:
+    """Mark runs as KILLED; a sweep that goes on takes them up again."""
+    for run_id in filter(None, runs):
+        with never_fatal(tracking_uri(root), run_id):
+            connect(root).set_terminated(run_id, "KILLED")
 
 
 def finish_sweep(settings: Settings, root: Path, strategy: str) -> None:

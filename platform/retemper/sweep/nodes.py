@@ -11,7 +11,7 @@ from typing import Any
 from retemper import launch
 from retemper.errors import RetemperError
 from retemper.settings import Settings
-from retemper.sweep import ship
+from retemper.sweep import capacity, ship
 
 OBJECT_STORE = 200_000_000  # bytes on one machine, where files are shared and plans are small
 QUIET = {
@@ -24,6 +24,7 @@ QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the searcher's metrics come with the last report alone
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the state of a sweep, not Ray's
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a sweep at once, it goes on from its study
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",  # for a stopped trial to leave its worker to the next one
 }
 
@@ -43,7 +44,7 @@ def session(device: str, cores: int) -> Iterator[bool]:
     if address == "local":
         _start(cores)
     else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        _connect(address)
     try:
         yield address != "local"
     finally:
@@ -54,8 +55,23 @@ def session(device: str, cores: int) -> Iterator[bool]:
 def connected(settings: Settings) -> Iterator[Any]:
     """`session` for a sweep; on a cluster files travel through the actor that it yields."""
     with session(settings.finetune.device, max(launch.cores(), settings.sweep.concurrent or 0)) as cluster:
+        needs = resources(settings)
+        capacity.require({"CPU": needs["cpu"], "GPU": needs["gpu"]}, cluster=cluster)
         home = ship.serve() if cluster else None  # the actor lives as long as this name
         yield home
+
+
+def _connect(address: str) -> None:
+    """Join the cluster at `address`."""
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RetemperError(
+            f"Ray at {address} (RAY_ADDRESS) does not take part: {str(error).strip().splitlines()[0]}",
+            fix="start the cluster, correct RAY_ADDRESS, or unset it to compute on this machine",
+        ) from error
 
 
 def _start(cores: int) -> None:
@@ -99,9 +115,14 @@ def places(settings: Settings) -> int:
     held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     if settings.finetune.device == "cpu":
         return max(1, int(held.get("CPU", 1.0)))
-    return max(1, int(held.get("GPU", 0.0) / settings.sweep.gpus))
+    return max(1, int(held.get("GPU", 0.0) / settings.sweep.gpus)) if gpus(settings) else 1
 
 
 def resources(settings: Settings) -> dict[str, float]:
     """What Ray reserves for a trial."""
-    return {"cpu": 1, "gpu": 0.0 if settings.finetune.device == "cpu" else settings.sweep.gpus}
+    return {"cpu": 1, "gpu": gpus(settings)}
+
+
+def gpus(settings: Settings) -> float:
+    """GPUs of a trial, as Ray counts them: those for CUDA."""
+    return settings.sweep.gpus if settings.finetune.device.startswith("cuda") else 0.0
