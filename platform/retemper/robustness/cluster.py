@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+from retemper import launch
+from retemper.errors import RetemperError
+from retemper.sweep import nodes
+
 
 def parallel(calls: Sequence[Any]) -> list[Any]:
-    """Results of joblib `calls` on the cluster that ``RAY_ADDRESS`` names, or on a local one."""
+    """Results of joblib `calls` on the cluster that ``RAY_ADDRESS`` names, or on a local one.
+
+    Raises
+    ------
+    RetemperError
+        No cluster answers there, or it has no CPU.
+    """
     import ray
     from joblib import Parallel, parallel_backend
     from ray.util.joblib import register_ray
 
-    if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False, include_dashboard=False)
-    register_ray()
-    with parallel_backend("ray"):
-        return list(Parallel(batch_size=1)(calls))
+    with contextlib.nullcontext() if ray.is_initialized() else nodes.session("cpu", launch.cores()):
+        held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        if held.get("CPU", 0.0) < 1:
+            raise RetemperError(
+                "The Ray cluster has no CPU for tasks.", fix="start a worker node with CPUs, or set ray to false"
+            )
+        register_ray()
+        with parallel_backend("ray"):
+            return list(Parallel(batch_size=1)(calls))
