@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -36,10 +37,8 @@ def private(path: Path) -> Path:
         It belongs to another user, is a link, or others can write to it: what lies in it may be anyone's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
     found = path.lstat()
     got = ""
     if not stat.S_ISDIR(found.st_mode):
