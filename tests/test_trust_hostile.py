@@ -216,9 +216,7 @@ def test_what_cannot_be_described_is_refused_before_training(tiny_model: Path) -
 
     model = model_file.load(tiny_model)
     model.readouts[-1].non_linearity.acts[0].f = torch.nn.functional.softplus  # type: ignore[union-attr, index]
-    with pytest.raises(
-        RetemperError, match="cannot be described in a file without code: MACE has no name for softplus"
-    ):
+    with pytest.raises(RetemperError, match="cannot be described in .*: MACE has no name for softplus"):
         model_file.require_describable(model)
 
 
