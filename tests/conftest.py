@@ -41,12 +41,12 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path
         atomic_energies=np.stack([energies + 0.5 * k for k in range(len(heads))]),
         avg_num_neighbors=8.0,
         atomic_numbers=list(TINY_ELEMENTS),
-        gate=torch.nn.functional.silu,
         atomic_inter_scale=[0.8] * len(heads),
         atomic_inter_shift=[0.0] * len(heads),
         heads=heads,
         **{
             "correlation": 2,
+            "gate": torch.nn.functional.silu,
             "interaction_cls": plain,
             "interaction_cls_first": plain,
             "hidden_irreps": o3.Irreps("8x0e + 8x1o"),
