@@ -207,7 +207,7 @@ def never_fatal(uri: str, run_id: str | None = None) -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with impatient():
+        with impatient(retries=1, seconds=7):
             yield
     except (StoreError, MlflowException, SQLAlchemyError, OSError) as error:
         if run_id is not None:
