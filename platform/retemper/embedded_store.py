@@ -146,9 +146,10 @@ def _newest_version() -> str:
 def _other_version(database: Path, found: list[str]) -> StoreError:
     import mlflow
     from alembic.script import ScriptDirectory
-    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.db import utils
 
-    script = ScriptDirectory.from_config(_get_alembic_config(""))
+    configuration: Any = utils._get_alembic_config
+    script = ScriptDirectory.from_config(configuration(""))
     older = bool(found) and set(found) <= {revision.revision for revision in script.walk_revisions()}
     return StoreError(
         f"{database} was made by {'an older' if older else 'a newer'} MLflow than {mlflow.__version__}.",

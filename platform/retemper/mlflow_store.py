@@ -227,7 +227,8 @@ def close_dead(client: MlflowClient, experiment: str) -> None:
 def _lives(process: str) -> bool:
     number, _, since = process.partition(" ")
     try:
-        return abs(psutil.Process(int(number)).create_time() - float(since)) < 2.0
+        began = float(psutil.Process(int(number)).create_time())
+        return abs(began - float(since)) < 2.0
     except psutil.NoSuchProcess:
         return False
 

@@ -261,15 +261,15 @@ def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
     wanted += [(FOUNDATION, 0)] if FOUNDATION in results.evaluations else []
     for name, seed in wanted:
         of_files = digest(results.evaluations[name]) if name == FOUNDATION else state(results, name, seed)
-        run = there.get(of_files)
-        if run is None:
+        up_to_date = there.get(of_files)
+        if up_to_date is None:
             with locked(client, root, settings.system):
                 make = _foundation_run if name == FOUNDATION else _training_run
                 run_id = make(client, experiment, results, name, seed)
                 log_evaluation(client, run_id, results, name, seed)
                 client.set_tag(run_id, "retemper.synced", of_files)
-            run = client.get_run(run_id)
-        found.setdefault(name, {})[seed] = run
+            up_to_date = client.get_run(run_id)
+        found.setdefault(name, {})[seed] = up_to_date
     return found
 
 
@@ -293,7 +293,7 @@ def _training_run(client: MlflowClient, experiment: str, results: Results, strat
     root, training, summary = results.root, results.trainings[strategy][seed], results.summaries[strategy]
     model = training.outcome["sha256"]
     started, ended = _times(training)
-    same = {"strategy": strategy, "seed": seed}
+    same: dict[str, str | int] = {"strategy": strategy, "seed": seed}
     left = runs_with(client, experiment, model_sha256=model, **same)
     run = next((one for one in left if of_project(one, root)), None)
     if run is None:
