@@ -254,7 +254,8 @@ def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
     close_dead(client, experiment)
     there: dict[str, Run] = {}
     for run in runs_where(client, experiment, "tags.`retemper.synced` != ''"):
-        if run.info.status == "FINISHED" and of_project(run, root):
+        current = run.info.status == "FINISHED" and "retemper.superseded" not in run.data.tags
+        if current and of_project(run, root):
             there.setdefault(run.data.tags["retemper.synced"], run)
     found: dict[str, dict[int, Run]] = {}
     wanted = [(name, seed) for name in results.summaries for seed in results.trainings[name]]
@@ -294,8 +295,8 @@ def _training_run(client: MlflowClient, experiment: str, results: Results, strat
     model = training.outcome["sha256"]
     started, ended = _times(training)
     same: dict[str, str | int] = {"strategy": strategy, "seed": seed}
-    left = runs_with(client, experiment, model_sha256=model, **same)
-    run = next((one for one in left if of_project(one, root)), None)
+    left = [one for one in runs_with(client, experiment, model_sha256=model, **same) if of_project(one, root)]
+    run = min(left, key=lambda one: "retemper.superseded" in one.data.tags, default=None)
     if run is None:
         key = str(training.outcome.get("key", model[:16]))
         run = _attempt(client, experiment, root, {"key": key, **same})

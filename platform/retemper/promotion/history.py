@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -67,10 +68,17 @@ def new(
     if before:
         now = max(now, _time(before[-1]) + timedelta(microseconds=1))
     stamp = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    by = getpass.getuser()
     return Move(
-        stamp, uuid.uuid4().hex[:12], system, alias, to, version, how, reason[:LONGEST_REASON], by, verdict, commit
+        stamp, uuid.uuid4().hex[:12], system, alias, to, version, how, reason[:LONGEST_REASON], _user(), verdict, commit
     )
+
+
+def _user() -> str:
+    """Who runs this; the number of a user without a name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _time(move: Move) -> datetime:
