@@ -138,9 +138,10 @@ def _check_pages(database: Path, device: int, inode: int) -> None:
 @lru_cache(maxsize=1)
 def _newest_version() -> str:
     """Version of the tables of the MLflow that is installed."""
-    from mlflow.store.db.utils import _get_latest_schema_revision
+    from mlflow.store.db import utils
 
-    return str(_get_latest_schema_revision())
+    newest: Any = utils._get_latest_schema_revision
+    return str(newest())
 
 
 def _other_version(database: Path, found: list[str]) -> StoreError:
