@@ -29,7 +29,6 @@ from retemper.mlflow_store import (
     own_tags,
     process_tags,
     run_tags,
-    runs_where,
     runs_with,
     set_tags,
     store_errors,
@@ -80,20 +79,16 @@ def _parent(
         run = client.create_run(experiment, run_name=f"{strategy}/sweep", tags=tags)
         flat = flatten({"sweep": settings.sweep.model_dump(), "space": about["space"]})
         log_params(client, run.info.run_id, flat)
-        log_datasets(
-            client,
-            run.info.run_id,
-            dataset_inputs(lineage.training_data(root, load_settings(root / "params.yaml"), None)),
-        )
+        files = lineage.training_data(root, load_settings(root / "params.yaml"), None)
+        log_datasets(client, run.info.run_id, dataset_inputs(files))
     return run
 
 
 def _close_trials(client: MlflowClient, experiment: str, study: str) -> None:
     """Trials of a study that nobody works on any more, and that are RUNNING still, were broken off."""
-    condition = (
-        f"tags.`retemper.sweep` = '{study}' and tags.`retemper.kind` = 'trial' and attributes.status = 'RUNNING'"
-    )
-    for run in list(runs_where(client, experiment, condition)):
+    for run in runs_with(client, experiment, sweep=study, kind="trial"):
+        if run.info.status != "RUNNING":
+            continue
         client.set_tag(run.info.run_id, "retemper.reason", "the sweep was interrupted")
         client.set_terminated(run.info.run_id, "KILLED")
 
@@ -223,14 +218,11 @@ def _times(folder: Path) -> dict[int, tuple[int, int]]:
         return {}
     with contextlib.closing(sqlite3.connect(f"file:{quote(str(folder / DATABASE))}?mode=ro", uri=True)) as database:
         rows = database.execute("SELECT number, datetime_start, datetime_complete FROM trials").fetchall()
-    known = [(number, start, end) for number, start, end in rows if start and end]
-    return {
-        number: (
-            round(1000 * datetime.fromisoformat(start).timestamp()),
-            round(1000 * datetime.fromisoformat(end).timestamp()),
-        )
-        for number, start, end in known
-    }
+    return {number: (_ms(start), _ms(end)) for number, start, end in rows if start and end}
+
+
+def _ms(time_of_day: str) -> int:
+    return round(1000 * datetime.fromisoformat(time_of_day).timestamp())
 
 
 def sync(root: Path, settings: Settings) -> int:
