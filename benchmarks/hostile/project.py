@@ -25,6 +25,7 @@ from ase.io import read, write
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "RETEMPER_HOSTILE_MARK"
+PATIENCE = 20.0  # s that processes have to end by themselves
 SETTINGS: dict[str, Any] = {
     "system": "nacl",
     "foundation": "mini",
@@ -193,9 +194,9 @@ def marked(mark: str | None = None) -> list[psutil.Process]:
     return found
 
 
-def end_all(mark: str, patience: float = 20.0) -> list[str]:
+def end_all(mark: str) -> list[str]:
     """Wait for a command's processes; name and end those that remain."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + PATIENCE
     while there := marked(mark):
         if time.monotonic() > end:
             break
