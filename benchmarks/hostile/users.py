@@ -164,6 +164,7 @@ def campaign(work: Path, source: Path, number: int, seed: int, apart: bool) -> N
     with servers.mlflow(folder, *store) as variables:
         os.environ.update(variables)
         server = Server(variables["MLFLOW_TRACKING_URI"])
+        server.runs()  # its first answer takes long
 
         def note(line: dict[str, Any]) -> None:
             with lock:
