@@ -18,6 +18,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_ELEMENTS = (1, 6, 7, 8, 11, 17)
+COLLECTED = pytest.StashKey[set[Path]]()  # files whose tests were collected
+HOSTILE = pytest.StashKey[dict[str, int]]()  # hostile cases among them, by kind
 
 
 def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path:
@@ -130,3 +132,12 @@ def project(registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with taken_back(registered, tmp_path):
         yield registered
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Count hostile cases before any is left out; an unknown kind is an error (`benchmarks.hostile.cases`)."""
+    from benchmarks.hostile.cases import count
+
+    config.stash[COLLECTED] = {item.path for item in items}
+    config.stash[HOSTILE] = dict(count(items))
