@@ -25,8 +25,9 @@ from retemper.frames import read_frames
 from retemper.promotion import compare as paired
 from retemper.report.comparison import COLUMNS, Recipes, compare, interval, number, shown
 from retemper.results import read_results
-from retemper.settings import Settings, load_settings, parse, read_yaml
+from retemper.settings import Settings, load_settings, parse
 from retemper.statistics import two_sided
+from retemper.strict_yaml import read_yaml
 from retemper.systems import DATASET, find
 
 ALL = ["scratch", "naive", "freeze-5", "freeze-6", "lora", "replay", "pseudolabel-replay", "replay-lora"]

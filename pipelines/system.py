@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.system", description=__doc__)
     parser.add_argument("system", help="a name that `retemper systems` lists")
     parser.add_argument("--out", type=Path, help="folder to write under instead of the project")
@@ -20,25 +19,21 @@ def main() -> int:
     arguments = parser.parse_args()
 
     os.environ["OMP_NUM_THREADS"] = "1"  # small matrices: more threads are slower; read by tblite when it loads
-    from retemper.errors import RetemperError
+    from retemper.ending import told
     from retemper.files import project_root
     from retemper.systems import find
     from retemper.systems.listing import size
     from retemper.systems.make import make
 
-    try:
+    with told():
         root = project_root()
         system = find(arguments.system, root)
         path = make(
             system, root, arguments.out or root, seed=arguments.seed, report=lambda line: print(line, flush=True)
         )
-    except RetemperError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    frames, atoms = size(path)
-    print(f"{path}: {frames} frames, {atoms} atoms, {path.stat().st_size / 1e3:.0f} kB")
-    return 0
+        frames, atoms = size(path)
+        print(f"{path}: {frames} frames, {atoms} atoms, {path.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,23 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model, path)
     return path
+
+
+@functools.cache
+def _as_trained(content: bytes) -> bytes:
+    from retemper import model_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "given.model").write_bytes(content)
+        model_file.write(model_file.load(Path(folder) / "given.model"), Path(folder) / model_file.NAME)
+        return (Path(folder) / model_file.NAME).read_bytes()
+
+
+def as_trained(model: Path, out: Path) -> Path:
+    """Write the model of a pickle as a training writes it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(_as_trained(model.read_bytes()))
+    return out
 
 
 @pytest.fixture(scope="session")

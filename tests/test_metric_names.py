@@ -11,7 +11,8 @@ from conftest import ROOT
 from retemper import metric_names
 from retemper.errors import RetemperError
 from retemper.results import read_history
-from retemper.settings import Settings, parse, read_yaml
+from retemper.settings import Settings, parse
+from retemper.strict_yaml import read_yaml
 
 
 @pytest.mark.parametrize("where", ["gates", "objective"])

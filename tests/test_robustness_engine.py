@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -56,10 +55,10 @@ def test_what_decides_the_result_decides_the_key(tmp_path: Path) -> None:
 def test_a_broken_store_is_computed_again(tmp_path: Path) -> None:
     note, cache = tmp_path / "note", tmp_path / "cache"
     engine.run([task(note)], workers=1, cache=cache)
-    stored = next((cache / "tasks").glob("*.pickle"))
+    stored = next((cache / "tasks").glob("*.result"))
     stored.write_bytes(stored.read_bytes()[:20])
     result = engine.run([task(note)], workers=1, cache=cache)[0]
-    assert isinstance(pickle.loads(stored.read_bytes())[0], dict) and result["energy"] != 0
+    assert b"energy" in stored.read_bytes() and result["energy"] != 0
     assert len(note.read_text().splitlines()) == 2
 
 

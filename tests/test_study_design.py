@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT
 
 from retemper.errors import RetemperError
+from retemper.strict_yaml import read_yaml
 from retemper.study import design, plan
 from retemper.study.spec import Study, load
 
@@ -118,6 +119,10 @@ def test_points_that_coincide_are_one() -> None:
         ({"designs": {"a": {"kind": "fractional", "axes": {"size": [5, 6]}}}}, "fractional"),
         ({"budget": {"cpu_hours": 1, "gpu_hours": 1}}, "cpu_hours or gpu_hours"),
         ({"metric": ["rss"]}, "metrics"),
+        ({"metrics": ["rsss"]}, "did you mean 'rss'"),
+        ({"designs": {"a": {"axes": {"params.finetune.epoch": [3]}}}}, "did you mean 'epochs'"),
+        ({"base": {"finetune": {"epoch": 3}}}, "Unknown setting of finetune .base. 'epoch'"),
+        ({"base": {"dataset": {"valid": 2}}}, "line 3: valid is wrong"),
     ],
 )
 def test_what_a_file_may_not_say(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -159,12 +164,14 @@ def test_levels_reach_the_settings() -> None:
     assert plan.values(other) == {"training.lr": 1e-3, "lora.rank": None, "params.finetune.epochs": 7}
 
 
-def test_values_are_those_that_the_run_has() -> None:
-    """YAML reads 1e-3 as text: the run's value is a number, and equal to the strategy's own."""
-    levels = yaml.safe_load("[own, 1e-3, 1.0e-3]")
-    assert levels == ["own", "1e-3", 1e-3]
+def test_values_are_those_that_the_run_has(tmp_path: Path) -> None:
+    """1e-3 is a number as 0.001 is, and equal to the strategy's own."""
+    (tmp_path / "levels.yaml").write_text("levels: [own, 1e-3, 2.0e-3]")
+    levels = read_yaml(tmp_path / "levels.yaml")["levels"]
     found = plan.runs(study(all={"axes": {"training.lr": levels, "training.clip_grad": [None]}}), ROOT)
-    assert [plan.values(run) for run in found] == 3 * [{"training.lr": 1e-3, "training.clip_grad": None}]
+    assert [plan.values(run) for run in found] == [
+        {"training.lr": lr, "training.clip_grad": None} for lr in (1e-3, 1e-3, 2e-3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +179,6 @@ def test_values_are_those_that_the_run_has() -> None:
     [
         ({"training.lrr": [1e-3]}, "no strategy in it has the setting training.lrr"),
         ({"training.lr": [-1.0]}, "training.lr is wrong"),
-        ({"params.finetune.epoch": [3]}, "did you mean 'epochs'"),
         ({"system": ["nacll"]}, "did you mean 'nacl'"),
         ({"strategy": ["naiv"]}, "did you mean 'naive'"),
         ({"foundation": ["minni"]}, "did you mean 'mini'"),

@@ -19,8 +19,9 @@ from retemper.charge import charge_of
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, STRESS, elements, is_isolated_atom, read_frames
 from retemper.robustness.metrics import observables
-from retemper.settings import Settings, parse, read_yaml
+from retemper.settings import Settings, parse
 from retemper.stoichiometry import composition_matrix, null_basis
+from retemper.strict_yaml import read_yaml
 from retemper.systems.listing import size
 from retemper.systems.make import generator
 

@@ -22,7 +22,8 @@ Array = np.ndarray
 MIN_HEIGHT = 0.7  # A, between opposite faces of a cell
 MIN_VOLUME = 1.0  # A^3 per atom of a crystal; hydrogen at 500 GPa has more
 LEVEL_KEYS = ("level_of_theory", "level", "theory", "lot", "functional", "xc", "xc_functional", "dft", "basis")
-CODE_KEYS = ("method", "calculator", "code", "basis_set", "pseudopotential")
+CODE_KEYS = ("method", "calculator", "code", "basis_set", "pseudopotential", "head")
+LISTED = 10  # values that a message names
 ENERGY_CONFLICT = 2e-3  # eV/atom between labels of one structure
 FORCE_CONFLICT = 0.03  # eV/A, RMS between sizes of forces
 
@@ -230,7 +231,8 @@ def level_tags(frames: Sequence[Atoms]) -> tuple[dict[str, dict[str, int]], list
     for key, counts in tags.items():
         if len({value.lower() for value in counts}) < 2:
             continue
-        listed = ", ".join(f"{value} ({number})" for value, number in counts.most_common())
+        listed = ", ".join(f"{value[:60]} ({number})" for value, number in counts.most_common(LISTED))
+        listed += f" and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
         if key.lower() in LEVEL_KEYS:
             raise RetemperError(
                 f"Mixed levels of theory: the info key {key!r} has {len(counts)} values.",

@@ -122,18 +122,10 @@ def _moved(group: Sequence[Atoms], tolerance: float) -> Array:
     Lindenstrauss), and its radius leaves a factor of two.
     """
     pbc = group[0].pbc
-    vectors, cells = [], []
-    for part in _blocks(group):
-        positions, cell = part.positions, part.cells
-        if pbc.any():
-            cell = full_cells(cell)
-            vectors.append(np.concatenate([_project_crystals(positions, cell), _turned(cell)], axis=1))
-        else:
-            vectors.append(_project_molecules(positions))
-        cells.append(cell)
-    pairs = _tree_pairs(np.concatenate(vectors), 2 * np.sqrt(2 * DIMENSIONS) * tolerance)
+    pairs = _tree_pairs(projected(group), 2 * np.sqrt(2 * DIMENSIONS) * tolerance)
     if pbc.any():
-        pairs = _alike_cells(np.concatenate(cells), pairs, tolerance)
+        cells = np.concatenate([full_cells(part.cells) for part in _blocks(group)])
+        pairs = _alike_cells(cells, pairs, tolerance)
     rms = [np.zeros(0)]
     for some in np.array_split(pairs, 1 + len(pairs) * len(group[0]) // 200_000) if len(pairs) else []:
         chosen, places = np.unique(some, return_inverse=True)
@@ -141,6 +133,18 @@ def _moved(group: Sequence[Atoms], tolerance: float) -> Array:
         movement, _ = displacements(own.positions, own.cells, pbc, *places.reshape(some.shape).T)
         rms.append(np.sqrt((movement**2).sum(axis=2).mean(axis=1)))
     return np.asarray(pairs[np.concatenate(rms) <= tolerance])
+
+
+def projected(group: Sequence[Atoms]) -> Array:
+    """Vectors [n_frames, some] of frames with the same atoms in the same order; near frames have near ones, A."""
+    vectors = []
+    for part in _blocks(group):
+        if part.pbc.any():
+            cells = full_cells(part.cells)
+            vectors.append(np.concatenate([_project_crystals(part.positions, cells), _turned(cells)], axis=1))
+        else:
+            vectors.append(_project_molecules(part.positions))
+    return np.concatenate(vectors)
 
 
 def _blocks(group: Sequence[Atoms]) -> Iterator[Coordinates]:

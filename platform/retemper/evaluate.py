@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import accuracy, inference
+from retemper import accuracy, inference, model_file
 from retemper.accuracy import FrameErrors
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, read_json, sha256, write_json
@@ -239,7 +239,7 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
                 audit(read_frames(path), here.retention, f"runs/{seen}.extxyz", tolerance=near, groups=alike)
         folder = root / "runs/finetune" / name
         for seed in sorted(read_json(folder / "summary.json")["seeds"], key=int):
-            seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / "model.model")
+            seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / model_file.NAME)
             _say(name, seed, seeds[seed])
     summary = _summary(here, name, seeds)
     metrics = {

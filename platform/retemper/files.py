@@ -39,17 +39,53 @@ def project_root(start: Path | None = None) -> Path:
     )
 
 
+# What a file system answers that whoever runs a command can put right: in words, and how.
+ANSWERS = {
+    errno.ENOSPC: ("No space left on the disk while writing {path}.", "free space, then run again"),
+    errno.EDQUOT: (
+        "The disk quota is used up, while writing {path}.",
+        "delete files or have it raised, then run again",
+    ),
+    errno.EFBIG: ("{path} would be larger than a file may be here.", "raise the limit (ulimit -f), then run again"),
+    errno.EROFS: ("{path} cannot be written: its file system is read-only.", "work where files can be written"),
+    errno.EACCES: (
+        "{path}: permission denied.",
+        "give the user who runs this the right to it (ls -ld shows whose it is)",
+    ),
+    errno.EPERM: ("{path}: not permitted.", "give the user who runs this the right to it (lsattr, ls -ld)"),
+    errno.EMFILE: ("Too many files are open; the one too many was {path}.", "raise the limit (ulimit -n)"),
+    errno.ENAMETOOLONG: ("{path}: the name is too long for this file system.", "use shorter names"),
+    errno.ENOTDIR: ("{path}: a part of it is a file where a folder is needed.", "move that file away"),
+    errno.EISDIR: ("{path} is a folder where a file is needed.", "move the folder away"),
+    errno.EIO: ("{path}: the disk gives an error.", "check the disk, then run again"),
+    errno.ESTALE: ("{path}: the network file system has lost it.", "mount it again, then run again"),
+}
+
+
+def explained(error: OSError, path: str | Path | None = None) -> RetemperError | None:
+    """What the file system answered, as a `RetemperError`; `None` where that is not for the user to put right.
+
+    `path` is what was written or read, where the error does not say it, or names a temporary file beside it.
+    """
+    if error.errno not in ANSWERS:
+        return None
+    what, fix = ANSWERS[error.errno]
+    named = error.filename if isinstance(error.filename, str) else None
+    if path is not None and (named is None or Path(named).name.endswith(Path(path).name)):  # or what it was to replace
+        named = str(path)
+    return RetemperError(what.format(path=named or "a file"), fix=fix)
+
+
 @contextlib.contextmanager
-def full_disk_explained(path: Path) -> Iterator[None]:
-    """A full disk within the block becomes a `RetemperError`."""
+def disk_explained(path: Path) -> Iterator[None]:
+    """What the disk refuses within the block (full, quota, rights, ...) becomes a `RetemperError` about `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        reason = explained(error, path)
+        if reason is None:
             raise
-        raise RetemperError(
-            f"No space left on the disk while writing {path}.", fix="free space, then run again"
-        ) from error
+        raise reason from error
 
 
 def _alive(process: int) -> bool:
@@ -77,37 +113,37 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on failure it goes.
 
     The temporary name keeps the suffixes of `path`, so that writers which choose a
-    format by suffix (``.extxyz.xz``) work. A full disk becomes a `RetemperError`.
+    format by suffix (``.extxyz.xz``) work. What the disk refuses becomes a `RetemperError`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    _clear(path)
-    try:
-        with full_disk_explained(path):
+    with disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
+        try:
             yield temporary
             os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success it replaces `path` whole."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    _clear(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        with full_disk_explained(path):
+    with disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
             yield temporary
             if path.exists():
                 shutil.rmtree(path)
             os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_space(folder: str | Path, need: int) -> None:
@@ -135,10 +171,11 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; a missing or broken one is a `RetemperError`."""
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        with disk_explained(path):
+            return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RetemperError(f"{path} does not exist.", fix="run `dvc repro` to make it") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RetemperError(f"{path} is not JSON: {error}.", fix="delete it and run `dvc repro`") from error
 
 

@@ -21,7 +21,7 @@ from ase import Atoms
 from ase.io import iread, read, write
 from ase.io.formats import filetype, open_with_compression
 
-from retemper import charge
+from retemper import charge, frame_weights
 from retemper.errors import RetemperError
 from retemper.files import atomic_write
 
@@ -164,7 +164,7 @@ def _digest(parts: list[bytes]) -> str:
 
 
 def labels_hash(frames: Iterable[Atoms]) -> str:
-    """Hash of structures and their labels, in order: the identity of a labelled set."""
+    """Hash of structures, their labels and the weights of these, in order: the identity of a labelled set."""
     total = LabelsHash()
     for atoms in frames:
         total.add(atoms)
@@ -183,6 +183,8 @@ class LabelsHash:
         for value in (atoms.arrays.get(FORCES), atoms.info.get(STRESS)):
             if value is not None:
                 self._total.update((np.asarray(value, dtype="<f8").round(6) + 0.0).tobytes())
+        if (weights := frame_weights.weights_of(atoms)) != (1.0, 1.0, 1.0):
+            self._total.update(np.asarray(weights, dtype="<f8").tobytes())
 
     def digest(self) -> str:
         return self._total.hexdigest()[:16]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retemper import software, sources
+from retemper import experiment, software, sources
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, write_json
 from retemper.foundations import Foundation, find, weights
@@ -172,6 +172,8 @@ def _of(
     if stage.mace:
         content["weights"] = model
         content["packages"] = {"mace-torch": importlib.metadata.version("mace-torch").partition("+")[0]}
+    if name in ("register", "promote"):
+        content["experiment"] = experiment.name() is not None  # they do nothing in one, and their work once it is kept
     if name == "robustness":
         from retemper.robustness import metrics
 

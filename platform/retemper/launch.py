@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import getpass
 import io
 import logging
 import os
@@ -40,6 +41,18 @@ def prepare(device: str = "cpu") -> None:
         if device != "cpu" and name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             continue
         os.environ.setdefault(name, value)
+
+
+def user() -> str:
+    """Who runs this. A user without an entry in the system (a container's ``--user``) is called by the number.
+
+    Libraries that ask for the name and would fail find it in the environment then.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+        return os.environ["LOGNAME"]
 
 
 def _not_about_dtype(record: logging.LogRecord) -> bool:

@@ -56,12 +56,27 @@ def renamed(row: Mapping[str, Any]) -> dict[str, Any]:
     return {FORMER.get(column, column): value for column, value in row.items()}
 
 
+def suite_names() -> list[str]:
+    """Metrics of the robustness suite: the files of its folder. Nothing is imported."""
+    folder = Path(__file__).parent / "robustness/metrics"
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
 def measured_names() -> dict[str, Quantity | None]:
     """Every metric that a finished model has, as gates, tags and tables name it; of robustness the name alone."""
-    folder = Path(__file__).parent / "robustness/metrics"
-    suite = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
     errors = {f"{part}.{name}": quantity for part in TEST for name, quantity in ERRORS.items()}
-    return {**errors, **RATIOS, **{f"{ROBUSTNESS}.{name}": None for name in suite}}
+    return {**errors, **RATIOS, **{f"{ROBUSTNESS}.{name}": None for name in suite_names()}}
+
+
+def better(name: str) -> Literal["lower", "higher"]:
+    """The direction in which a metric of `measured_names` is better."""
+    quantity = measured_names()[name]
+    if quantity is not None:
+        return quantity.better
+    from retemper.robustness import metrics  # not needed to read settings
+
+    direction: Literal["lower", "higher"] = metrics.load(name.removeprefix(f"{ROBUSTNESS}.")).INFO.direction
+    return direction
 
 
 def check(name: str) -> str:
@@ -75,6 +90,20 @@ def check(name: str) -> str:
     if name not in known:
         raise unknown("metric", name, known)
     return name
+
+
+def check_suite(names: list[str]) -> list[str]:
+    """`names`, if each is a metric of the robustness suite, or ``all`` alone is there; otherwise an error.
+
+    Raises
+    ------
+    RetemperError
+        With the nearest name.
+    """
+    for name in names:
+        if name not in suite_names() and names != ["all"]:
+            raise unknown("metric", name, [*suite_names(), *(["all"] if len(names) == 1 else [])])
+    return names
 
 
 def tag(tags: Mapping[str, Any], name: str) -> str | None:

@@ -31,6 +31,7 @@ from retemper.frames import (
     structure_hash,
     write_frames,
 )
+from retemper.grouping import name_of
 from retemper.settings import Replay
 from retemper.splits import leaks, uncharged
 
@@ -48,7 +49,8 @@ class Choice:
 
 def group_of(atoms: Atoms) -> str:
     """The group that keeps a frame and its relatives on one side of a split."""
-    return str(atoms.info.get("group") or atoms.symbols)
+    group = atoms.info.get("group")
+    return str(atoms.symbols) if group is None or str(group).strip() == "" else name_of(group)
 
 
 def choose(

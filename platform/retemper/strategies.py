@@ -14,7 +14,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from retemper.errors import RetemperError, unknown
 from retemper.files import project_root
-from retemper.settings import Section, parse, read_yaml
+from retemper.setting_errors import Place, in_file
+from retemper.settings import Section, parse_named
+from retemper.strict_yaml import Location, read_yaml
+
+Value = str | bool | int | float | None  # of a setting that a sweep may vary
 
 
 class Lora(Section):
@@ -61,13 +65,15 @@ class SearchRange(Section):
     low: float | None = None
     high: float | None = None
     log: bool = False
-    choices: list[Any] | None = None
-    when: dict[str, list[Any]] = {}
+    choices: list[Value] | None = None
+    when: dict[str, list[Value]] = {}
 
     @model_validator(mode="after")
     def _one_kind(self) -> SearchRange:
         if (self.choices is None) == (self.low is None or self.high is None):
             raise ValueError("give either low and high, or choices")
+        if self.choices is not None and len({repr(one) for one in self.choices}) < len(self.choices):
+            raise ValueError("list each choice once")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError("low must be below high")
         if self.log and self.low is not None and self.low <= 0:
@@ -124,8 +130,21 @@ def names(root: Path | None = None) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base")
 
 
-def load(name: str, root: Path | None = None, overrides: dict[str, Any] | None = None) -> Strategy:
-    """Read a strategy; `overrides` maps dotted paths (``training.lr``) to values.
+def load(
+    name: str,
+    root: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    found: dict[str, Any] | None = None,
+    source: str = "params.yaml (finetune.overrides)",
+) -> Strategy:
+    """Read a strategy, with changes by dotted path (``training.lr``).
+
+    Parameters
+    ----------
+    overrides
+        Changes that a user has written; `source` says where, for errors.
+    found
+        Changes that a sweep has found, over those.
 
     Raises
     ------
@@ -135,8 +154,11 @@ def load(name: str, root: Path | None = None, overrides: dict[str, Any] | None =
     root = root or project_root()
     if name not in names(root):
         raise unknown("strategy", name, names(root))
-    content = merge(read_yaml(root / "strategies/base.yaml"), read_yaml(root / f"strategies/{name}.yaml"))
-    for path, value in (overrides or {}).items():
+    base, file = (root / f"strategies/{stem}.yaml" for stem in ("base", name))
+    own = read_yaml(file)
+    content = merge(read_yaml(base), own)
+    sources = dict.fromkeys(overrides or {}, source) | dict.fromkeys(found or {}, f"runs/sweep/{name}/best.yaml")
+    for path, value in {**(overrides or {}), **(found or {})}.items():
         *folders, leaf = path.split(".")
         target = content
         for folder in folders:
@@ -144,11 +166,29 @@ def load(name: str, root: Path | None = None, overrides: dict[str, Any] | None =
                 raise RetemperError(
                     f"Strategy {name} has no setting {path}.",
                     expected=f"a path below {', '.join(k for k, v in content.items() if isinstance(v, dict))}",
-                    fix="drop the override, or choose a strategy that has it",
+                    fix=f"take it out of {sources[path]}, or choose a strategy that has it",
                 )
             target = target[folder]
         target[leaf] = value
-    return parse(Strategy, {"name": name, **content}, f"strategies/{name}.yaml")
+    files = (in_file(file, f"strategies/{name}.yaml"), in_file(base, "strategies/base.yaml"))
+    return parse_named(Strategy, name, content, _place(own, sources, *files))
+
+
+def _place(own: dict[str, Any], sources: dict[str, str], file: Place, base: Place) -> Place:
+    """Where a setting of a strategy stands: in its file `own`, in the base's, or in one of the `sources` of changes."""
+
+    def place(location: Location) -> str:
+        for path, source in sources.items():
+            if ".".join(map(str, location)).startswith(path):
+                return source
+        there: Any = own
+        for part in location[:2]:
+            if not isinstance(there, dict) or part not in there:
+                return base(location)
+            there = there[part]
+        return file(location)
+
+    return place
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from retemper import charge
 from retemper.active import rounds
 from retemper.active.label import ENERGY_OFF, FORCE_OFF, bare, put
 from retemper.duplicates import near_pairs
-from retemper.errors import RetemperError
+from retemper.errors import RetemperError, WaitingError
 from retemper.files import digest, sha256
 from retemper.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
 from retemper.labels import map_labels, reject
@@ -57,7 +57,7 @@ def collect(
     files = sorted(path for path in folder.glob(f"{BACK}*") if path.is_file())
     keys = settings.dataset.keys
     if not files:
-        raise RetemperError(
+        raise WaitingError(
             f"{len(given)} structures of round {number} wait for your labels in {(folder / GIVEN).relative_to(root)}.",
             expected=f"{(folder / BACK).relative_to(root)}.extxyz (or .xml, .out, ...: what ASE reads), with energies "
             f"under {keys.energy!r} and forces under {keys.forces!r}, in {settings.dataset.energy_unit}",
@@ -75,7 +75,7 @@ def collect(
         _require_reproduced(given, known, labels)
     missing = [k for k in range(len(given)) if k not in labels]
     if missing and not partial:
-        raise RetemperError(
+        raise WaitingError(
             f"{len(missing)} of {len(given)} structures have no label yet.",
             got=f"labels of {len(labels)}; the first without is number {missing[0]} of {GIVEN}",
             fix="add the others; or `retemper round --resume --partial`, which records them as failed",
@@ -121,7 +121,7 @@ def _require_reproduced(given: Sequence[Atoms], known: Sequence[Atoms], labels: 
     places = [next(k for k, atoms in enumerate(given) if atoms is one) for one in known]
     missing = [k for k in places if k not in labels]
     if missing:
-        raise RetemperError(
+        raise WaitingError(
             f"Structure {missing[0]} of {GIVEN} has no label yet, and is needed to verify the others.",
             expected=f"labels of structures {', '.join(map(str, places))} among the others",
             fix="label it as the others are; acquire.verify: 0 takes labels unverified",

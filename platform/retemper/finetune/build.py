@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retemper import foundations, inputs
+from retemper import foundations, inputs, sealed
 from retemper.active import rounds
 from retemper.errors import RetemperError
 from retemper.files import digest, read_json, sha256
@@ -26,14 +26,15 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
     RetemperError
         Missing upstream files, pseudolabels of another foundation, too few structures.
     """
-    strategy = load(name, root, {**settings.finetune.overrides, **(found or {})})
+    strategy = load(name, root, settings.finetune.overrides, found)
     entry = foundations.find(settings.foundation, root)
     weights = foundations.weights(entry, root)
     sha = sha256(weights)
     start, start_sha, start_head = _start(settings, strategy, weights, sha, entry.head, root)
     e0s = {int(z): float(e) for z, e in read_json(root / "runs/e0s/e0s.json")["E0s"].items()}
     data = root / "runs/dataset"
-    target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s)
+    weighted = settings.dataset.weights == "use"
+    target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s, weighted)
     replay = _replay(strategy, settings, entry, weights, sha, root) if strategy.replay is not None else None
     batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:
@@ -129,7 +130,8 @@ def _replay(
         )
     if strategy.replay.number is not None:
         train = _first(train, strategy.replay.number, root)
-    return head_data(train, folder / "valid.extxyz", source, atomic_energies(weights, entry.head))
+    e0s, weighted = atomic_energies(weights, entry.head), settings.dataset.weights == "use"
+    return head_data(train, folder / "valid.extxyz", source, e0s, weighted)
 
 
 def _first(path: Path, number: int, root: Path) -> Path:
@@ -142,7 +144,6 @@ def _first(path: Path, number: int, root: Path) -> Path:
         )
     if number == len(frames):
         return path
-    subset = root / ".cache/replay" / f"{labels_hash(frames[:number])}.extxyz"
-    if not subset.exists():
-        write_frames(subset, frames[:number])
-    return subset
+    identity = labels_hash(frames[:number])
+    subset = root / ".cache/replay" / f"{identity}.extxyz"
+    return sealed.file(subset, identity, lambda temporary: write_frames(temporary, frames[:number]))

@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from ase import Atoms
 
-from retemper import charge, software
-from retemper.files import digest, read_json, sha256, write_json
+from retemper import charge, sealed, software
+from retemper.files import digest, sha256
 from retemper.robustness.specification import PREFIX, create, ingredients
 
 MIN_VOLUME = 0.5  # A^3/atom; denser cells have too many neighbours to compute and no meaning
@@ -262,9 +262,11 @@ def fastest(subject: Subject, frames: Sequence[Atoms], elements: Sequence[int], 
 
     key = digest([fast.identity, fast.elements, [structure_hash(atoms) for atoms in frames], TOLERANCE])
     path = cache / f"backend-{key}.json"
-    if not path.is_file():
-        write_json(path, {"difference": _difference(fast, frames)})
-    difference = read_json(path)["difference"]
+    kept = sealed.read_json(path, key)
+    if kept is None:
+        kept = {"difference": _difference(fast, frames)}
+        sealed.write_json(path, key, kept)
+    difference = kept["difference"]
     if difference["refused"]:
         return subject, f"torch: symmetrix refuses the model ({difference['refused']})"
     worst = max(difference["forces"], difference["energy"], difference["stress"])

@@ -219,7 +219,7 @@ def settings_of(study: Study, point: Point, root: Path) -> Settings:
         where,
     )
     places(settings, root)
-    strategies.load(strategy.name, root, overrides)
+    strategies.load(strategy.name, root, overrides, source=where)
     if not study.metrics:
         return settings.model_copy(update={"robustness": settings.robustness.model_copy(update={"metrics": []})})
     metrics.chosen(study.metrics)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from retemper.errors import RetemperError, unknown
-from retemper.settings import Section, parse, read_yaml
+from retemper import metric_names
+from retemper.errors import unknown
+from retemper.setting_errors import Place, explained, in_file
+from retemper.settings import Name, Once, Open, Section, Seed, Settings, parse_named
+from retemper.strict_yaml import Location, read_yaml
 
-Level = str | int | float | None
+Level = str | bool | int | float | None
 AXES = ("system", "foundation", "e0s", "strategy", "size", "seed")
 PARAMS = "params."  # axes of params.yaml: params.finetune.epochs; other dotted axes are settings of the strategy
 OWN = "own"  # level of a dotted axis: what strategy or section has without the axis
@@ -33,7 +36,7 @@ class Design(Section):
     kind: Literal["full", "one-at-a-time", "fractional"] = "full"
     axes: dict[str, list[Level]] = Field(min_length=1)
     runs: int | None = Field(None, ge=1)  # of a fractional design
-    seed: int = 0  # of a fractional design
+    seed: Seed = 0  # of a fractional design
 
     @model_validator(mode="after")
     def _complete(self) -> Design:
@@ -69,12 +72,14 @@ class Study(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     about: str = ""
-    base: dict[str, dict[str, Any]] = {}  # sections of params.yaml for every run, over their defaults
+    base: dict[str, Open] = {}  # sections of params.yaml for every run, over their defaults
     centre: dict[str, Level]  # a level of every axis: system, foundation, strategy, size; e0s, seed where not the usual
     designs: dict[str, Design] = Field(min_length=1)  # by name; a point that several have is run once
-    metrics: list[str] = []  # robustness metrics, as `retemper metrics` lists them; none: accuracy and retention alone
+    metrics: Once[Name] = []  # robustness metrics, as `retemper metrics` lists them; none: accuracy and retention alone
     level: Literal["quick", "standard", "thorough"] = "quick"
     budget: Budget | None = None
+
+    _known_metrics = field_validator("metrics")(metric_names.check_suite)
 
     @model_validator(mode="after")
     def _known(self) -> Study:
@@ -118,9 +123,20 @@ def check_section(section: str, where: str) -> None:
 
 
 def check_setting(setting: str, where: str) -> None:
-    """Raise where a run has a setting from elsewhere."""
+    """Raise where params.yaml has no such setting, or a run has it from elsewhere."""
     if setting in ELSEWHERE:
         raise ValueError(f"{where}: {setting} has no effect: {ELSEWHERE[setting]}")
+    section, _, field = setting.partition(".")
+    fields = _section(section).model_fields
+    if field not in fields:
+        raise unknown(f"setting of {section} ({where})", field, fields)
+
+
+def _section(name: str) -> type[BaseModel]:
+    """The model of a section of params.yaml."""
+    model = Settings.model_fields[name].annotation
+    assert isinstance(model, type) and issubclass(model, BaseModel)
+    return model
 
 
 def load(path: str | Path) -> Study:
@@ -129,10 +145,26 @@ def load(path: str | Path) -> Study:
     Raises
     ------
     RetemperError
-        A missing or broken file, an unknown key, axis or section.
+        A missing or broken file, an unknown key, axis or section, a value in ``base`` that its setting does not take.
     """
     path = Path(path)
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise RetemperError(f"{path} is no study.", expected="keys such as centre and designs", got=repr(content))
-    return parse(Study, {"name": path.stem, **content}, str(path))
+    place = in_file(path)
+    study = parse_named(Study, path.stem, read_yaml(path), place)
+    for section, content in study.base.items():
+        _check_values(section, content, place)
+    return study
+
+
+def _check_values(section: str, content: dict[str, Any], place: Place) -> None:
+    """Raise where a value in ``base`` is not one of its setting; what is missing comes from elsewhere."""
+
+    def within(location: Location) -> str:
+        return place(("base", section, *location))
+
+    model = _section(section)
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        wrong = [one for one in error.errors(include_url=False) if one["type"] != "missing"]
+        if wrong:
+            raise explained(wrong, model, within) from None

@@ -13,8 +13,9 @@ import yaml
 
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, read_json, write_json
-from retemper.settings import Settings, read_yaml
+from retemper.settings import Settings
 from retemper.strategies import load
+from retemper.strict_yaml import read_yaml
 from retemper.sweep import alike
 from retemper.sweep.front import WEIGHT, Trial, choose, front, score, target
 from retemper.sweep.objectives import HOLES, RETENTION

@@ -16,12 +16,13 @@ from typing import Any
 
 from filelock import FileLock
 
+from retemper import model_file
 from retemper.files import atomic_write, sha256
 from retemper.finetune.plan import Plan
 
 # in the order in which they are sent: the last file of a group makes it whole
-STATE = ("best.pt", "history.csv", "state.pt")
-RESULT = ("effective.json", "mace.yaml", "training.log", "model.model", "groups.json", "summary.json")
+STATE = ("history.csv", "state.last")
+RESULT = ("effective.json", "mace.yaml", "training.log", model_file.NAME, "groups.json", "summary.json")
 NAME = "retemper-home"
 
 

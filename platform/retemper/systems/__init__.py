@@ -16,7 +16,21 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from retemper.errors import unknown
 from retemper.files import project_root
-from retemper.settings import Dataset, Keys, Plugin, Robustness, Section, parse, read_yaml
+from retemper.setting_errors import in_file
+from retemper.settings import (
+    Dataset,
+    Keys,
+    Name,
+    Once,
+    Paths,
+    Plugin,
+    Robustness,
+    Section,
+    Symbol,
+    parse,
+    parse_named,
+)
+from retemper.strict_yaml import read_yaml
 
 FOLDER = Path("systems")
 GENERATORS, IMPORTERS = (str(Path(__file__).with_name(kind)) for kind in ("generate", "importers"))
@@ -28,27 +42,24 @@ def _split(symbols: Any) -> Any:
     return symbols.split() if isinstance(symbols, str) else symbols
 
 
-Symbol = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
-
-
 class System(Section):
     """One system. `name` is the file's stem."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     about: str
-    elements: Annotated[list[Symbol], BeforeValidator(_split), Field(min_length=1)]  # "H O Na Cl"
-    level_of_theory: str  # what made the labels
+    elements: Annotated[Once[Symbol], BeforeValidator(_split), Field(min_length=1)]  # "H O Na Cl"
+    level_of_theory: Name  # what made the labels
     licence: str  # of the structures and labels
     citation: str  # of the method that made the labels, or of the data
-    files: list[str] = Field(min_length=1)  # labelled structures, relative to the project root
-    test_files: list[str] = []  # a test set of its own, where there is one
+    files: Paths = Field(min_length=1)  # labelled structures, relative to the project root
+    test_files: Paths = []  # a test set of its own, where there is one
     keys: Keys = Keys()
     energy_unit: str = "eV"  # as in the dataset section of params.yaml
     length_unit: str = "Angstrom"
     group: str = "auto"  # info key that keeps a trajectory or molecule together
     charge: int | str = 0  # of every frame but the free atoms; or the info key that holds it
     multiplicity: int | str = 1  # 2S + 1 of every frame but the free atoms; or the info key that holds it
-    observables: list[Literal["s66", "ice", "cohesion", "barrier"]] = []  # cases of the metric `observables`
+    observables: Once[Literal["s66", "ice", "cohesion", "barrier"]] = []  # cases of the metric `observables`
     oracle: str | None = None  # what makes such labels, ase:package.module:Class(keyword=value), where it is at hand
     figures: str | None = None  # folder with reference figures: docs/robustness.md
     generator: str | None = None  # a file of platform/retemper/systems/generate
@@ -117,7 +128,7 @@ def catalogue(root: Path | None = None) -> dict[str, System]:
 
 
 def _read(path: Path) -> System:
-    system = parse(System, {"name": path.stem, **read_yaml(path)}, f"{FOLDER}/{path.name}")
+    system = parse_named(System, path.stem, read_yaml(path), in_file(path, f"{FOLDER}/{path.name}"))
     if system.generator and system.generator not in generator_names():
         raise unknown(f"generator in {FOLDER}/{path.name}", system.generator, generator_names())
     if system.importer and system.importer.name not in importer_names():
