@@ -17,7 +17,7 @@ from conftest import ROOT
 
 from retemper import inputs, sources
 from retemper.errors import RetemperError
-from retemper.files import read_json
+from retemper.files import atomic_folder, read_json
 from retemper.hashes import Hashes
 from retemper.settings import Settings, parse
 
@@ -388,3 +388,51 @@ def test_what_is_written_is_short_and_readable(project: Path) -> None:
     assert list(content["files"]) == ["replay.pool: ../outside/pool.xyz", "evaluate.retention: retention.xyz"]
     assert content["settings"]["replay.number"] == 200 and content["settings"]["foundation"] == "mini"
     assert all((project / inputs.FOLDER / f"{name}.json").stat().st_size < 10_000 for name in inputs.STAGES)
+
+
+# ------------------------------------------------------------------ what killed processes leave
+
+
+@pytest.mark.hostile("kills")
+def test_leftovers_change_no_stage(project: Path) -> None:
+    """Half a round, half a model and half a file beside the finished ones: DVC and git pass them over."""
+    stages = {
+        "last": {
+            "cmd": "find data/rounds runs/finetune -type f | sort > seen.txt",
+            "deps": ["data/rounds", "runs/finetune"],
+            "outs": ["seen.txt"],
+        }
+    }
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    repository(project)
+    shutil.copy(ROOT / ".dvcignore", project / ".dvcignore")
+    for name in ("data/rounds/001", "runs/finetune/lora/seed-1"):
+        (project / name).mkdir(parents=True)
+        (project / name / "file").write_text("whole")
+    dvc(project, "repro")
+    commit(project)
+    for name in ("data/rounds/.4711.002", "runs/finetune/.4712.lora/seed-1", "runs/finetune/lora/.4713.seed-1"):
+        (project / name).mkdir(parents=True)
+        (project / name / "file").write_text("half")
+    (project / "data/rounds/001/.4714.round.json").write_text("half")
+    assert "Stage 'last' didn't change, skipping" in dvc(project, "repro")
+    done = subprocess.run(["git", "-C", str(project), "status", "--porcelain"], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+@pytest.mark.hostile("kills")
+def test_a_stage_clears_what_was_left_of_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of processes that are gone, within DVC alone: elsewhere the same number may be a process of another machine."""
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
+        pass
+    dead, others = tmp_path / f".{ended.pid}.lora", [f".{os.getppid()}.lora", f".{ended.pid}.naive", ".x.lora"]
+    for path in (dead, *(tmp_path / name for name in others)):
+        path.mkdir()
+        (path / "file").write_text("half")
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    for _ in range(2):
+        with atomic_folder(tmp_path / "lora") as folder:
+            (folder / "file").write_text("whole")
+        assert dead.is_dir() != ("DVC_STAGE" in os.environ)
+        monkeypatch.setenv("DVC_STAGE", "finetune@lora")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "lora"])
