@@ -365,7 +365,7 @@ def test_a_group_written_as_1_and_as_1_0_is_in_one_set(tmp_path: Path) -> None:
     assert not (places[0] & places[1] or places[0] & places[2] or places[1] & places[2])
 
 
-# ------------------------------------------------------------------ frames that no structure has, names of files, reasons
+# ------------------------------------------------------------------ frames of no structure, names of files, reasons
 
 
 @hostile

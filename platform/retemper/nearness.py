@@ -98,8 +98,8 @@ def judge(train: Sequence[Atoms], held_out: Sequence[Atoms]) -> Nearness:
             break
         some, against = _sample(Picked(held_out, own), Picked(train, others))
         atoms += (len(some) + len(against)) * len(some[0])
-        found, which = _on_path(some, against, len(others))
-        moved = np.array([_displacements(some[int(k)], against, int(which[k])) for k in np.flatnonzero(found)])
+        found, steps = _on_path(some, against, len(others))
+        moved = np.array([_displacements(some[int(k)], against, int(steps[k])) for k in np.flatnonzero(found)])
         moved = moved.reshape(-1, 2)[moved.reshape(-1, 2) @ [1, -0.5] < 0]
         judged, near = judged + len(own), near + round(len(moved) * len(own) / len(some))
         nearest += moved[:, 0].tolist()
