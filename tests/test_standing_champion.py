@@ -11,8 +11,11 @@ from promoted import build, set_gates, standing
 from run_files import write_evaluation, write_training
 
 from retemper import registry
-from retemper.promotion import aliases, gates, history, promote, verdict
+from retemper.errors import RetemperError
+from retemper.mlflow_store import connect
+from retemper.promotion import aliases, gates, history, promote, show, verdict
 from retemper.promotion.gates import References
+from retemper.promotion.lock import LOCK_MODEL
 from retemper.promotion.measures import Measured, Number
 from retemper.settings import Gate, Promotion
 
@@ -62,6 +65,30 @@ def test_a_person_s_choice_outlives_a_re_run(project: Path) -> None:
     assert "keeps the rest of the table" in content["candidates"]["naive"]["barred"]
     aliases.move(project, "salt", "champion", "1", "override", "after all")
     assert promote.run(project, settings)["champion"] is None and standing(project)["champion"] == "1"
+
+
+def test_tags_that_somebody_edited_are_no_tracebacks(project: Path) -> None:
+    settings, client = set_gates(project, [LIMIT]), connect(project)
+    promote.run(project, settings)
+    client.set_model_version_tag("salt", "3", "target.force_rmse", "about 40")
+    assert "about 40" in show.models(project)
+    look = client.get_model_version("salt", "3").tags["verdict.look"]
+    client.set_model_version_tag("salt", "3", "verdict.look", "some")
+    with pytest.raises(RetemperError, match="verdict.look of salt/3 is no number"):
+        promote.run(project, settings)
+    client.set_model_version_tag("salt", "3", "verdict.look", look)
+    client.set_model_version_tag("salt", "3", "target.force_rmse", "40.0")
+
+
+def test_locks_are_no_models(project: Path) -> None:
+    client = connect(project)
+    client.create_registered_model(f"{LOCK_MODEL}pepper")
+    try:
+        with pytest.raises(RetemperError) as raised:
+            show.show(project, "pepper@champion")
+        assert LOCK_MODEL not in str(raised.value)
+    finally:
+        client.delete_registered_model(f"{LOCK_MODEL}pepper")
 
 
 # ------------------------------------------------------------------ without a store

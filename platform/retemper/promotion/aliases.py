@@ -20,7 +20,7 @@ from retemper.files import require_space
 from retemper.mlflow_store import PROJECT, connect, is_embedded, store_errors, tracking_uri
 from retemper.promotion import history
 from retemper.promotion.history import How, Model, Move
-from retemper.promotion.lock import locked
+from retemper.promotion.lock import LOCK_MODEL, locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,6 +41,11 @@ class Standing:
 
 
 # ------------------------------------------------------------------ what is so
+
+
+def systems(client: MlflowClient) -> list[str]:
+    """Names of all registered models, without those that stand for locks."""
+    return [m.name for m in client.search_registered_models() if not m.name.startswith(LOCK_MODEL)]
 
 
 def versions(client: MlflowClient, system: str) -> list[ModelVersion]:
@@ -110,7 +115,7 @@ def settle(client: MlflowClient, root: Path, system: str) -> list[Move]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise unknown("registered model", system, [m.name for m in client.search_registered_models()]) from None
+        raise unknown("registered model", system, systems(client)) from None
     tags = dict(registered.tags)
     stored = [history.loads(v, f"tag {k} of {system}") for k, v in tags.items() if k.startswith(MOVE)]
     if _anothers(tags, root):

@@ -13,7 +13,7 @@ from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_write, project_root
 from retemper.mlflow_store import DATABASE, connect, store_errors
 from retemper.promotion import kept
-from retemper.promotion.aliases import CHAMPION, versions
+from retemper.promotion.aliases import CHAMPION, systems, versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -124,7 +124,7 @@ def resolve(client: MlflowClient, name_or_uri: str) -> ModelVersion:
         alias, number = "", alias
     found = versions(client, model)
     if not found:
-        raise unknown("registered model", model, [entry.name for entry in client.search_registered_models()])
+        raise unknown("registered model", model, systems(client))
     if number:
         chosen = next((version for version in found if str(version.version) == number), None)
         if chosen is None:

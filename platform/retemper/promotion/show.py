@@ -14,7 +14,7 @@ from retemper.promotion import aliases, compare, history, kept, revisions, robus
 from retemper.promotion.aliases import CHAMPION
 from retemper.promotion.gates import FRAMES_OF
 from retemper.promotion.load import existing_store, resolve
-from retemper.promotion.lock import LOCK_MODEL, locked
+from retemper.promotion.lock import locked
 from retemper.promotion.measures import Measured, Number
 from retemper.promotion.verdict import HEADING
 from retemper.statistics import FEWEST_GROUPS, two_sided
@@ -37,7 +37,7 @@ def models(root: Path, system: str | None = None) -> str:
     """Versions of every registered model (or of one) with aliases, verdict and headline metrics."""
     with store_errors(root):
         client = existing_store(root)
-        names = [m.name for m in client.search_registered_models() if not m.name.startswith(LOCK_MODEL)]
+        names = aliases.systems(client)
         blocks = []
         for name in [n for n in names if system in (None, n)]:
             with locked(client, root, name):
@@ -55,7 +55,7 @@ def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) ->
     rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "rank", "aliases"]]
     for version in reversed(aliases.versions(client, name)):
         tags = version.tags
-        figures = [f"{float(value):.4g}" if (value := metric_names.tag(tags, key)) else "–" for key, _ in HEADLINES]
+        figures = [_figure(metric_names.tag(tags, key)) for key, _ in HEADLINES]
         row = [f"{name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
         verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
         rows.append([*row, *verdict, ", ".join(sorted(held.get(str(version.version), [])))])
@@ -65,6 +65,14 @@ def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) ->
         model = champion.model
         lines.append(f"the champion ({model.strategy}, seed {model.seed}, {model.sha256[:12]}) is not registered here")
     return "\n".join(lines)
+
+
+def _figure(text: str | None) -> str:
+    """A tag's number in four digits; what somebody wrote there by hand as it is."""
+    try:
+        return "–" if text is None else f"{float(text):.4g}"
+    except ValueError:
+        return text or "–"
 
 
 def show(root: Path, name: str) -> str:
