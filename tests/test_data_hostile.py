@@ -14,6 +14,7 @@ from ase import Atoms
 from conftest import ROOT
 from trainings import make_plan, run
 
+from retemper import reference_set
 from retemper.dataset import build
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
@@ -443,7 +444,11 @@ def equal(frames: list[Atoms]) -> list[Atoms]:
         (lambda slow: slow[:40], {"max_force": 1e-6, "max_rejected": 1.0}, ["40 not used: dataset.max_force"]),
         (lambda slow: slow[:40], {"max_stress": 1e-9, "max_force": 1e-6, "max_rejected": 1.0}, ["dataset.max_force"]),
         (lambda slow: slow[:40], {"max_atoms": 5, "max_rejected": 1.0}, ["40 not used: dataset.max_atoms"]),
-        (lambda slow: slow[:40], {"near_duplicate": 5.0, "max_rejected": 1.0}, ["Only 1 frame", "39 not used: duplicate"]),
+        (
+            lambda slow: slow[:40],
+            {"near_duplicate": 5.0, "max_rejected": 1.0},
+            ["Only 1 frame", "39 not used: duplicate"],
+        ),
     ],
     ids=["equal", "force", "stress", "atoms", "duplicates"],
 )
@@ -498,3 +503,56 @@ def test_messages_stay_short(frames: Any, tmp_path: Path) -> None:
     with pytest.raises(RetemperError) as raised:
         staged(tmp_path, {"data.xyz": made}, group="nowhere")
     assert len(str(raised.value)) < 4000
+
+
+# ------------------------------------------------------------------ replay pools and retention sets
+
+POOLS = [
+    ("weights", r"config_forces_weight in 1 frame"),
+    ("nan", r"the energy is not finite"),
+    ("far", r"from the origin"),
+    ("stress", r"dataset\.max_stress"),
+    ("force", r"dataset\.max_force"),
+]
+
+
+def spoilt(slow: list[Atoms], what: str) -> list[Atoms]:
+    frames = [frame.copy() for frame in slow[:10]]
+    if what == "weights":
+        frames[2].info["config_forces_weight"] = 9.0
+    elif what == "nan":
+        frames[2].info[ENERGY] = np.nan
+    elif what == "far":
+        frames[2].positions[0] = 1e12
+    elif what == "stress":
+        frames[2].info["REF_stress"] = np.full(9, 50.0)
+    else:
+        frames[2].arrays[FORCES][:2] = [[900.0, 0, 0], [-900.0, 0, 0]]
+    return frames
+
+
+@hostile
+@pytest.mark.parametrize(("what", "said"), POOLS)
+def test_pools_and_retention_sets_are_checked_as_data_are(
+    what: str, said: str, slow: list[Atoms], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pool.extxyz"
+    write_frames(path, spoilt(slow, what))
+    limits = Dataset(files=["a"], level_of_theory="x")
+    with pytest.raises(RetemperError, match=said):
+        reference_set.read(path, limits)
+    lenient = limits.model_copy(update={"max_rejected": 0.5, "weights": "ignore"})
+    frames = reference_set.read(path, lenient)
+    assert len(frames) == (10 if what == "weights" else 9)
+    assert not any("weight" in key for frame in frames for key in frame.info)
+    assert ("left out" in capsys.readouterr().out) == (what != "weights")
+
+
+@hostile
+@pytest.mark.parametrize("factor", [-1.0, 27.2114])
+def test_a_pool_in_other_units_is_refused(factor: float) -> None:
+    frames = [frame for frame in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if not is_free_atom(frame)]
+    for frame in frames:
+        frame.arrays[FORCES] = frame.arrays[FORCES] * factor
+    with pytest.raises(RetemperError, match=r"pool: wrong units"):
+        reference_set.judge_units(frames, "pool", None)
