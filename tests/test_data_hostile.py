@@ -14,6 +14,7 @@ from ase import Atoms
 from conftest import ROOT
 from trainings import make_plan, run
 
+from retemper import reference_set
 from retemper.dataset import build
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
@@ -365,7 +366,7 @@ def test_a_group_written_as_1_and_as_1_0_is_in_one_set(tmp_path: Path) -> None:
     assert not (places[0] & places[1] or places[0] & places[2] or places[1] & places[2])
 
 
-# ------------------------------------------------------------------ frames of no structure, names of files, reasons
+# ------------------------------------------------------------------ absurd frames, names of files, reasons
 
 
 @hostile
@@ -420,7 +421,7 @@ def test_an_at_sign_in_a_name_is_a_part_of_it(suffix: str, slow: list[Atoms], tm
     from ase.io import write
 
     kind = {"": "extxyz", ".xyz": "extxyz", ".traj": "traj", ".json": "json"}[suffix]
-    write(str(tmp_path / "run"), slow[:9], format=kind)
+    write(str(tmp_path / "run"), slow[:9], format="extxyz")
     with pytest.raises(RetemperError, match=r"(?s)run@:3.* does not exist.*whole name of a file"):
         read_frames(tmp_path / "run@:3")
     (tmp_path / "other").mkdir()
@@ -443,7 +444,11 @@ def equal(frames: list[Atoms]) -> list[Atoms]:
         (lambda slow: slow[:40], {"max_force": 1e-6, "max_rejected": 1.0}, ["40 not used: dataset.max_force"]),
         (lambda slow: slow[:40], {"max_stress": 1e-9, "max_force": 1e-6, "max_rejected": 1.0}, ["dataset.max_force"]),
         (lambda slow: slow[:40], {"max_atoms": 5, "max_rejected": 1.0}, ["40 not used: dataset.max_atoms"]),
-        (lambda slow: slow[:40], {"near_duplicate": 5.0, "max_rejected": 1.0}, ["frame(s) are left", "conflict"]),
+        (
+            lambda slow: slow[:40],
+            {"near_duplicate": 5.0, "max_rejected": 1.0},
+            ["Only 1 frame", "39 not used: duplicate"],
+        ),
     ],
     ids=["equal", "force", "stress", "atoms", "duplicates"],
 )
@@ -476,22 +481,78 @@ def test_advice_on_a_missing_key_is_a_key_that_could_be_it(
     assert expected in str(raised.value) and never not in str(raised.value)
 
 
+def crushed(k: int) -> Atoms:
+    """Two atoms that are too near, with labels."""
+    atoms = Atoms("H2", positions=[(0, 0, 0), (0.01 + k * 1e-4, 0, 0)], info={ENERGY: -1.0 * k})
+    atoms.arrays[FORCES] = np.array([[1.0, 0, 0], [-1.0, 0, 0]])
+    return atoms
+
+
 @hostile
 @pytest.mark.parametrize(
     "frames",
     [
         lambda: [water(k, functional=f"f{k}" + 400 * "x") for k in range(60)],
         lambda: [water(k, **{f"key{i}{k}": "x" for i in range(40)}) for k in range(60)],
-        lambda: [
-            Atoms("H2", positions=[(0, 0, 0), (0.01 + k * 1e-4, 0, 0)], info={ENERGY: -1.0 * k}) for k in range(60)
-        ],
+        lambda: [crushed(k) for k in range(60)],
     ],
     ids=["a level a frame", "keys without end", "a reason a frame"],
 )
 def test_messages_stay_short(frames: Any, tmp_path: Path) -> None:
     made = frames()
-    for frame in made:
-        frame.arrays.setdefault(FORCES, np.zeros((len(frame), 3)) + [[1, 0, 0], [-1, 0, 0]][: len(frame)])
     with pytest.raises(RetemperError) as raised:
         staged(tmp_path, {"data.xyz": made}, group="nowhere")
     assert len(str(raised.value)) < 4000
+
+
+# ------------------------------------------------------------------ replay pools and retention sets
+
+POOLS = [
+    ("weights", r"config_forces_weight in 1 frame"),
+    ("nan", r"the energy is not finite"),
+    ("far", r"from the origin"),
+    ("stress", r"dataset\.max_stress"),
+    ("force", r"dataset\.max_force"),
+]
+
+
+def spoilt(slow: list[Atoms], what: str) -> list[Atoms]:
+    frames = [frame.copy() for frame in slow[:10]]
+    if what == "weights":
+        frames[2].info["config_forces_weight"] = 9.0
+    elif what == "nan":
+        frames[2].info[ENERGY] = np.nan
+    elif what == "far":
+        frames[2].positions[0] = 1e12
+    elif what == "stress":
+        frames[2].info["REF_stress"] = np.full(9, 50.0)
+    else:
+        frames[2].arrays[FORCES][:2] = [[900.0, 0, 0], [-900.0, 0, 0]]
+    return frames
+
+
+@hostile
+@pytest.mark.parametrize(("what", "said"), POOLS)
+def test_pools_and_retention_sets_are_checked_as_data_are(
+    what: str, said: str, slow: list[Atoms], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pool.extxyz"
+    write_frames(path, spoilt(slow, what))
+    limits = Dataset(files=["a"], level_of_theory="x")
+    with pytest.raises(RetemperError, match=said):
+        reference_set.read(path, limits)
+    lenient = limits.model_copy(update={"max_rejected": 0.5, "weights": "ignore"})
+    frames = reference_set.read(path, lenient)
+    assert len(frames) == (10 if what == "weights" else 9)
+    assert not any("weight" in key for frame in frames for key in frame.info)
+    assert ("left out" in capsys.readouterr().out) == (what != "weights")
+
+
+@hostile
+@pytest.mark.parametrize("factor", [-1.0, 27.2114])
+def test_a_pool_in_other_units_is_refused(factor: float) -> None:
+    frames = [frame for frame in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if not is_free_atom(frame)]
+    for frame in frames:
+        frame.arrays[FORCES] = frame.arrays[FORCES] * factor
+    with pytest.raises(RetemperError, match=r"pool: wrong units"):
+        reference_set.judge_units(frames, "pool", None)

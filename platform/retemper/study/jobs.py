@@ -188,7 +188,7 @@ def _stage(job: Job) -> None:
         held_out = root / retention if retention else None
         replay.make(
             settings.replay, entry, model, _beside_clock(out), retention=held_out, target=target, root=root,
-            device=device, tolerance=settings.dataset.near_duplicate,
+            device=device, tolerance=settings.dataset.near_duplicate, limits=settings.dataset,
         )  # fmt: skip
         _adopt(out)
     elif job.kind == "pseudolabel":
