@@ -189,7 +189,7 @@ OUTSIDE = tuple(
     f"retemper.{name}"
     for name in (
         *("__main__", "active.", "advise", "finetune.pretrain", "finetune.seeds", "foundation_card"),
-        *("robustness.command", "study", "systems", "xtb"),
+        *("robustness.command", "serve", "study", "systems", "xtb"),
     )
 )
 
@@ -215,10 +215,10 @@ EDITS = {  # file: what is replaced, by what, stages that run again
     "finetune/loss.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"sweep", "finetune"}),
     "robustness/metrics/rss.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"robustness"}),
     "robustness/metrics/rdf.py": (HEAD, f"{HEAD}LIMIT = 1\n", set()),  # not asked for
-    "inference.py": (HEAD, f"{HEAD}LIMIT = 1\n", MACE | {"promote", "report"}),
+    "inference.py": (HEAD, f"{HEAD}LIMIT = 1\n", EVERY),
     "report/page.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"report"}),
     "errors.py": (HEAD, f"{HEAD}LIMIT = 1\n", set()),
-    "e0s.py": ("raise RetemperError(", "raise RetemperError(  # a comment\n'Alas. ' +", set()),
+    "e0_methods.py": ("raise RetemperError(", "raise RetemperError(  # a comment\n'Alas. ' +", set()),
     "dataset.py": ('"""', '"""Other words. ', set()),
     "replay.py": ("            print(", "            print('words', ", set()),
 }
@@ -297,6 +297,7 @@ def test_a_hash_is_of_statements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert of(words) == plain
     assert of("def f(x):\n    return x + 2\n") != plain
     assert of("def f(x):\n    raise RetemperError('a')\n") == of("def f(x):\n    raise RetemperError('bc')\n")
+    assert of("def f(x):\n    return RetemperError('a')\n") == of("def f(x):\n    return RetemperError(x, fix='b')\n")
     assert of("def f(x):\n    raise NotApplicableError('a')\n") != of("def f(x):\n    raise NotApplicableError('bc')\n")
 
 

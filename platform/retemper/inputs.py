@@ -35,7 +35,8 @@ CARRIERS = frozenset(
     sources.PACKAGE + name
     for name in (
         *("cli", "errors", "files", "hashes", "inputs", "launch", "settings", "software", "sources", "store"),
-        *("foundations", "lineage", "versioning", "mlflow_store", "plots"),
+        *("setting_errors", "strict_yaml", "sealed", "ending", "store_errors", "embedded_store", "experiment"),
+        *("foundations", "lineage", "versioning", "mlflow_store", "plots", "tracking_content"),
         *("tracking", "tracking_study", "tracking_sweep", "sweep.nodes", "sweep.ship", "sweep.status", "sweep.table"),
         *("robustness.cluster", "robustness.figures", "robustness.identity", "robustness.sources"),
         *("promotion.commands", "promotion.export", "promotion.hook", "promotion.lammps", "promotion.load"),
