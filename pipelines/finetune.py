@@ -56,6 +56,9 @@ def main(strategy: str) -> None:
     try:
         summaries = seeds.train_all(plans, folders, count, on_epoch)
         status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
     finally:
         for plan, folder in zip(plans, folders, strict=True):
             tracking.finish_training(run_ids[plan.seed], folder, status)

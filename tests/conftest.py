@@ -18,6 +18,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_ELEMENTS = (1, 6, 7, 8, 11, 17)
+COLLECTED = pytest.StashKey[set[Path]]()  # files whose tests were collected
+HOSTILE = pytest.StashKey[dict[str, int]]()  # hostile cases among them, by kind
 
 
 def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path:
@@ -41,12 +43,12 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path
         atomic_energies=np.stack([energies + 0.5 * k for k in range(len(heads))]),
         avg_num_neighbors=8.0,
         atomic_numbers=list(TINY_ELEMENTS),
-        gate=torch.nn.functional.silu,
         atomic_inter_scale=[0.8] * len(heads),
         atomic_inter_shift=[0.0] * len(heads),
         heads=heads,
         **{
             "correlation": 2,
+            "gate": torch.nn.functional.silu,
             "interaction_cls": plain,
             "interaction_cls_first": plain,
             "hidden_irreps": o3.Irreps("8x0e + 8x1o"),
@@ -130,3 +132,12 @@ def project(registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with taken_back(registered, tmp_path):
         yield registered
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Count hostile cases before any is left out; an unknown kind is an error (`benchmarks.hostile.cases`)."""
+    from benchmarks.hostile.cases import count
+
+    config.stash[COLLECTED] = {item.path for item in items}
+    config.stash[HOSTILE] = dict(count(items))

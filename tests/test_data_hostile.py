@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
+from conftest import ROOT
 from trainings import make_plan, run
 
+from retemper.dataset import build
+from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
 from retemper.finetune.plan import HeadData, head_data
 from retemper.frames import ENERGY, FORCES, read_frames, write_frames
-from retemper.labels import map_labels
-from retemper.settings import Dataset
+from retemper.grouping import name_of as group_name
+from retemper.labels import is_free_atom, map_labels
+from retemper.nearness import judge
+from retemper.settings import Dataset, Settings
 
 hostile = pytest.mark.hostile("data")
+SHIPPED = ("nacl", "molecules", "sn2", "spice", "ice", "lpsc")
 
 
 def water(k: int, **info: Any) -> Atoms:
-    """A rattled water molecule with labels."""
+    """A rattled water molecule with labels by xTB."""
     from ase.build import molecule
+    from tblite.ase import TBLite
 
     atoms = molecule("H2O")
     atoms.rattle(0.05, seed=k)
-    atoms.info |= {ENERGY: -14.0 - 0.01 * k, **info}
-    forces = np.random.default_rng(k).normal(size=(3, 3))
-    atoms.arrays[FORCES] = forces - forces.mean(axis=0)
+    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    atoms.info |= {ENERGY: float(atoms.get_potential_energy()), **info}
+    atoms.arrays[FORCES] = atoms.get_forces()
+    atoms.calc = None
     return atoms
 
 
@@ -147,3 +156,342 @@ def test_weights_change_the_identity_of_a_set(files: dict[str, Any], tmp_path: P
     plain = make_plan(files, "naive", epochs=1)
     assert weighted(files, tmp_path, {"config_forces_weight": 2.0}).key != plain.key
     assert weighted(files, tmp_path, {}).key == plain.key
+
+
+# ------------------------------------------------------------------ test frames that training has all but seen
+
+
+def dynamics(seed: int, steps: int, stride: int, temperature: float = 600.0) -> list[Atoms]:
+    """Labelled frames of copper, 32 atoms by EMT, `stride` steps of 2 fs apart."""
+    from ase import units
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+    from ase.md.langevin import Langevin
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+
+    random = np.random.default_rng(seed)
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.calc = EMT()
+    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=random)
+    run = Langevin(atoms, 2 * units.fs, temperature_K=temperature, friction=0.01 / units.fs, rng=random)
+    run.run(100)
+    frames = []
+    for _ in range(steps):
+        run.run(stride)
+        frame = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
+        frame.info[ENERGY], frame.arrays[FORCES] = float(atoms.get_potential_energy()), atoms.get_forces()
+        frames.append(frame)
+    return frames
+
+
+def displaced(strains: tuple[float, ...], number: int, size: float) -> list[Atoms]:
+    """Labelled copies of a copper cell, independent of each other."""
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+
+    random = np.random.default_rng(0)
+    frames = []
+    for strain in strains:
+        for _ in range(number):
+            atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+            atoms.set_cell(atoms.cell * (1 + strain), scale_atoms=True)
+            atoms.positions += random.normal(0, size, atoms.positions.shape)
+            atoms.calc = EMT()
+            atoms.info[ENERGY], atoms.arrays[FORCES] = float(atoms.get_potential_energy()), atoms.get_forces()
+            atoms.calc = None
+            frames.append(atoms)
+    return frames
+
+
+@pytest.fixture(scope="module")
+def slow() -> list[Atoms]:
+    return dynamics(1, 150, 2)
+
+
+def shuffled(frames: list[Atoms], seed: int = 0) -> list[Atoms]:
+    return [frames[k].copy() for k in np.random.default_rng(seed).permutation(len(frames))]
+
+
+def named(frames: list[Atoms], names: Any) -> list[Atoms]:
+    copies = [frame.copy() for frame in frames]
+    for frame, name in zip(copies, names, strict=False):
+        frame.info["traj"] = name
+    return copies
+
+
+def staged(root: Path, files: dict[str, list[Atoms]], **dataset: Any) -> dict[str, Any]:
+    """The manifest of the dataset stage on these files."""
+    from ase.io import write
+
+    (root / "foundations").mkdir(parents=True)
+    entry = "{about: a, level_of_theory: x, licence: x, citation: x, elements: H C N O Na Cl Cu, file: none}"
+    (root / "foundations/foundations.yaml").write_text(f"small: {entry}\n")
+    for name, frames in files.items():
+        write(root / name, frames, format="extxyz")
+    settings = Settings.model_validate(
+        {
+            "system": "s",
+            "foundation": "small",
+            "strategies": ["naive"],
+            "seeds": [1],
+            "dataset": {"files": ["data.xyz"], "level_of_theory": "x", "test": 0.2, **dataset},
+        }
+    )
+    return build(settings, root / "runs/dataset", root)
+
+
+LEAKS: dict[str, Any] = {
+    "shuffled": lambda slow: ({"data.xyz": shuffled(slow)}, {}),
+    "shuffled otherwise": lambda slow: ({"data.xyz": shuffled(slow, 5)}, {"group": "auto", "seed": 3}),
+    "random group key": lambda slow: (
+        {"data.xyz": named(slow, np.random.default_rng(0).integers(0, 12, len(slow)).tolist())},
+        {"group": "traj"},
+    ),
+    "every frame its own group": lambda slow: ({"data.xyz": named(slow, range(len(slow)))}, {"group": "traj"}),
+    "test file of the same trajectory": lambda slow: (
+        {"data.xyz": slow[::2], "test.xyz": slow[1::2]},
+        {"test_files": ["test.xyz"]},
+    ),
+    "test file turned and wrapped": lambda slow: (
+        {"data.xyz": slow[::2], "test.xyz": [turned(frame) for frame in slow[1::2]]},
+        {"test_files": ["test.xyz"]},
+    ),
+}
+
+
+def turned(frame: Atoms) -> Atoms:
+    new = frame.copy()
+    new.rotate(40, (1, 2, 3), rotate_cell=True)
+    new.positions += 1.7
+    new.wrap()
+    new.arrays[FORCES] = new.arrays[FORCES] @ np.linalg.solve(frame.cell.array, new.cell.array)
+    return new
+
+
+@hostile
+@pytest.mark.parametrize("mode", ["warn", "refuse"])
+@pytest.mark.parametrize("case", LEAKS)
+def test_test_frames_between_training_frames_are_said(
+    case: str, mode: str, slow: list[Atoms], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, settings = LEAKS[case](slow)
+    if mode == "refuse":
+        with pytest.raises(RetemperError, match=r"(?s)Most test frames lie between.*of \d+ frames lie on a path"):
+            staged(tmp_path, files, near_test="refuse", **settings)
+        assert not (tmp_path / "runs/dataset").exists()
+        return
+    manifest = staged(tmp_path, files, **settings)
+    test = manifest["nearness"]["test"]
+    assert test["near"] > 0.7 * test["judged"] and test["judged"] == test["frames"]
+    assert test["nearest"] < 0.5 * test["usual"] < 0.3
+    assert any(
+        text.startswith("test: ") and "say nothing about new structures" in text for text in manifest["warnings"]
+    )
+    assert f"nearness of test to train: {test['near']} of {test['judged']}" in capsys.readouterr().out
+
+
+SOUND: dict[str, Any] = {
+    "far apart in time, shuffled": lambda: shuffled(dynamics(1, 60, 20)),
+    "cold crystal": lambda: displaced((0.0,), 80, 0.005),
+    "hot crystal": lambda: displaced((0.0,), 80, 0.15),
+    "five volumes": lambda: shuffled(displaced((-0.04, -0.02, 0.0, 0.02, 0.04), 20, 0.05)),
+}
+
+
+@hostile
+@pytest.mark.parametrize("case", SOUND)
+def test_independent_frames_raise_no_alarm(case: str, tmp_path: Path) -> None:
+    manifest = staged(tmp_path, {"data.xyz": SOUND[case]()}, near_test="refuse")
+    assert manifest["nearness"]["test"]["judged"] > 10
+    assert manifest["nearness"]["test"]["near"] <= 0.2 * manifest["nearness"]["test"]["judged"]
+
+
+@hostile
+def test_trajectories_of_one_crystal_kept_whole_raise_no_alarm(tmp_path: Path) -> None:
+    frames = [frame for k in range(5) for frame in named(dynamics(k, 20, 3), [f"t{k}"] * 20)]
+    manifest = staged(tmp_path, {"data.xyz": frames}, group="traj", near_test="refuse")
+    assert manifest["nearness"]["test"]["near"] <= 0.2 * manifest["nearness"]["test"]["judged"]
+
+
+@hostile
+def test_what_cannot_be_judged_is_said_to_be_not_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = staged(tmp_path, {"data.xyz": [water(k) for k in range(40)]})
+    assert manifest["nearness"]["test"]["judged"] == 0
+    assert "nearness of test to train: not tested" in capsys.readouterr().out
+
+
+@hostile
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_sets_raise_no_alarm(name: str, tmp_path: Path) -> None:
+    frames = [frame for frame in read_frames(ROOT / f"data/raw/{name}.extxyz.xz") if not is_free_atom(frame)]
+    held = set(sorted({str(frame.info["group"]) for frame in frames})[::5])
+    train, test = ([a for a in frames if (str(a.info["group"]) in held) == side] for side in (False, True))
+    assert not judge(train, test).majority
+
+
+@pytest.mark.parametrize("name", ["3bpa_300K", "water64_revPBE0-D3", "ec_emc_liquid_DFT", "mlearn_Li_PBE"])
+def test_published_sets_raise_no_alarm(name: str, real_data: Path) -> None:
+    frames = [frame for frame in read_frames(real_data / f"real/{name}.extxyz") if not is_free_atom(frame)]
+    order = np.random.default_rng(0).permutation(len(frames))
+    found = judge([frames[k] for k in order[::2]], [frames[k] for k in order[1::2]])
+    assert found.judged > 20 and not found.majority
+
+
+# ------------------------------------------------------------------ names of groups
+
+SAME = [(1, 1.0), ("1", 1), ("1.0", "1"), (1e0, "1"), (" 7", 7), (-0.0, 0), (2.5, "2.50"), ("1e1", 10), (0, "0")]
+DIFFERENT = [(1, 10), ("1a", "1"), ("nan", "inf"), (True, 1), ("run 1", "run 1.0"), (1.5, 1), ("A", "a")]
+
+
+@hostile
+@pytest.mark.parametrize(("a", "b"), SAME, ids=repr)
+def test_numbers_that_are_equal_name_one_group(a: object, b: object) -> None:
+    assert group_name(a) == group_name(b)
+
+
+@hostile
+@pytest.mark.parametrize(("a", "b"), DIFFERENT, ids=repr)
+def test_other_names_are_other_groups(a: object, b: object) -> None:
+    assert group_name(a) != group_name(b)
+
+
+@hostile
+def test_a_group_written_as_1_and_as_1_0_is_in_one_set(tmp_path: Path) -> None:
+    frames = [water(k, traj=float(k // 5) if k % 2 else k // 5) for k in range(100)]
+    manifest = staged(tmp_path, {"data.xyz": frames}, group="traj")
+    assert manifest["grouping"]["groups"] == 20
+    sets = [read_frames(tmp_path / f"runs/dataset/{name}.extxyz") for name in ("train", "valid", "test")]
+    places = [{float(frame.info["traj"]) for frame in part} for part in sets]
+    assert not (places[0] & places[1] or places[0] & places[2] or places[1] & places[2])
+
+
+# ------------------------------------------------------------------ frames of no structure, names of files, reasons
+
+
+@hostile
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"positions": 1e12}, "1e+12 A from the origin"),
+        ({"positions": -1e300}, "from the origin"),
+        ({"positions": 2e5}, "from the origin"),
+        ({"cell": 1e9}, "A long"),
+        ({"positions": np.nan}, "not finite"),
+        ({"atoms": 120_000}, "above dataset.max_atoms"),
+    ],
+    ids=str,
+)
+def test_far_positions_and_huge_frames_are_rejected_at_once(
+    change: dict[str, float], reason: str, slow: list[Atoms], tmp_path: Path
+) -> None:
+    bad = slow[0].copy()
+    if "positions" in change:
+        bad.positions[3, 1] = change["positions"]
+    if "cell" in change:
+        bad.cell[2, 2] = change["cell"]
+    if "atoms" in change:
+        side = np.indices((50, 50, 48)).reshape(3, -1).T * 2.5
+        bad = Atoms("Cu120000", positions=side, cell=[125, 125, 120], pbc=True, info={ENERGY: -3.5 * 120_000})
+        bad.arrays[FORCES] = np.zeros((120_000, 3))
+    begun = time.perf_counter()
+    manifest = staged(tmp_path, {"data.xyz": [*slow[:60], bad, bad]})
+    assert time.perf_counter() - begun < 60
+    rejected = read_frames(tmp_path / "runs/dataset/rejected.extxyz")
+    assert len(rejected) == 2 and reason in rejected[0].info["reason"]
+    assert manifest["sets"]["rejected"]["frames"] == 2
+
+
+@hostile
+def test_equal_frames_of_many_atoms_are_found_in_little_memory() -> None:
+    import tracemalloc
+
+    positions = np.random.default_rng(0).uniform(0, 60, (15_000, 3))
+    frames = [Atoms("Cu15000", positions=positions + k * 1e-5) for k in range(3)]
+    tracemalloc.start()
+    assert near_pairs(frames, 1e-3) == [(0, 1), (0, 2), (1, 2)]
+    assert tracemalloc.get_traced_memory()[1] < 5e8
+    tracemalloc.stop()
+
+
+@hostile
+@pytest.mark.parametrize("suffix", ["", ".xyz", ".traj", ".json"])
+def test_an_at_sign_in_a_name_is_a_part_of_it(suffix: str, slow: list[Atoms], tmp_path: Path) -> None:
+    """ASE takes run@:30 for a slice of the file run."""
+    from ase.io import write
+
+    kind = {"": "extxyz", ".xyz": "extxyz", ".traj": "traj", ".json": "json"}[suffix]
+    write(str(tmp_path / "run"), slow[:9], format=kind)
+    with pytest.raises(RetemperError, match=r"(?s)run@:3.* does not exist.*whole name of a file"):
+        read_frames(tmp_path / "run@:3")
+    (tmp_path / "other").mkdir()
+    write(str(tmp_path / f"other/file{suffix}"), slow[10:14], format=kind)
+    (tmp_path / f"other/file{suffix}").rename(tmp_path / f"run@:3{suffix}")
+    found = read_frames(tmp_path / f"run@:3{suffix}")
+    assert len(found) == 4
+    np.testing.assert_allclose(found[0].positions, slow[10].positions, atol=1e-6)
+
+
+def equal(frames: list[Atoms]) -> list[Atoms]:
+    return [frames[k % 3].copy() for k in range(40)]
+
+
+@hostile
+@pytest.mark.parametrize(
+    ("frames", "settings", "said"),
+    [
+        (lambda slow: equal(slow), {}, ["Only 3 frame", "37 not used: duplicate"]),
+        (lambda slow: slow[:40], {"max_force": 1e-6, "max_rejected": 1.0}, ["40 not used: dataset.max_force"]),
+        (lambda slow: slow[:40], {"max_stress": 1e-9, "max_force": 1e-6, "max_rejected": 1.0}, ["dataset.max_force"]),
+        (lambda slow: slow[:40], {"max_atoms": 5, "max_rejected": 1.0}, ["40 not used: dataset.max_atoms"]),
+        (lambda slow: slow[:40], {"near_duplicate": 5.0, "max_rejected": 1.0}, ["frame(s) are left", "conflict"]),
+    ],
+    ids=["equal", "force", "stress", "atoms", "duplicates"],
+)
+def test_nothing_left_says_why(
+    frames: Any, settings: dict[str, Any], said: list[str], slow: list[Atoms], tmp_path: Path
+) -> None:
+    with pytest.raises(RetemperError) as raised:
+        staged(tmp_path, {"data.xyz": frames(slow)}, **settings)
+    assert all(text in str(raised.value) for text in said), raised.value
+
+
+@hostile
+@pytest.mark.parametrize(
+    ("keys", "info", "expected", "never"),
+    [
+        ({"stress": "REF_stress"}, {}, "dataset.keys.stress: null", "REF_forces"),
+        ({"virial": "REF_virial"}, {}, "dataset.keys.virial: null", "REF_forces"),
+        ({"stress": "REF_stress"}, {"my_stress": np.zeros(6)}, "dataset.keys.stress: my_stress", "REF_forces"),
+        ({"energy": "E"}, {"step": 3}, "keys that could be it", "REF_forces"),
+    ],
+    ids=str,
+)
+def test_advice_on_a_missing_key_is_a_key_that_could_be_it(
+    keys: dict[str, str], info: dict[str, Any], expected: str, never: str
+) -> None:
+    frames = [water(k, **info) for k in range(6)]  # forces of three atoms are nine numbers, as a stress is
+    dataset = Dataset.model_validate({"files": ["a"], "level_of_theory": "x", "keys": keys})
+    with pytest.raises(RetemperError) as raised:
+        map_labels(frames, dataset, "a")
+    assert expected in str(raised.value) and never not in str(raised.value)
+
+
+@hostile
+@pytest.mark.parametrize(
+    "frames",
+    [
+        lambda: [water(k, functional=f"f{k}" + 400 * "x") for k in range(60)],
+        lambda: [water(k, **{f"key{i}{k}": "x" for i in range(40)}) for k in range(60)],
+        lambda: [
+            Atoms("H2", positions=[(0, 0, 0), (0.01 + k * 1e-4, 0, 0)], info={ENERGY: -1.0 * k}) for k in range(60)
+        ],
+    ],
+    ids=["a level a frame", "keys without end", "a reason a frame"],
+)
+def test_messages_stay_short(frames: Any, tmp_path: Path) -> None:
+    made = frames()
+    for frame in made:
+        frame.arrays.setdefault(FORCES, np.zeros((len(frame), 3)) + [[1, 0, 0], [-1, 0, 0]][: len(frame)])
+    with pytest.raises(RetemperError) as raised:
+        staged(tmp_path, {"data.xyz": made}, group="nowhere")
+    assert len(str(raised.value)) < 4000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_mlflow_serves_structures_as_json(
         for atoms in frames
     ]
     answer = model.predict(pd.DataFrame(rows))
-    with pytest.raises(Exception, match="structure 1: two atoms are less than 0.001 A apart"):
+    with pytest.raises(Exception, match="structure 1 has collapsed: two atoms are 0 A apart"):
         model.predict(pd.DataFrame([rows[0], {**rows[1], "positions": [[0.0, 0.0, 0.0]] * len(frames[1])}]))
     del rows[0]["cell"], rows[0]["pbc"]  # may be left out
     del rows[1]["pbc"]  # periodic because there is a cell
@@ -211,7 +212,7 @@ def test_tampered_weights_are_not_opened(
         with pytest.raises(RetemperError, match="were not opened"):
             retemper.load("salt/4", root=root)
         assert not mark.exists()
-        torch.load(stored, weights_only=False)
+        torch.load(io.BytesIO(stored.read_bytes()), weights_only=False)
         assert mark.exists()  # the trap works
     finally:
         stored.write_bytes(original)
@@ -227,11 +228,11 @@ def test_tampered_weights_are_not_served(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(root))
     version: Any = connect(root).get_model_version("salt", "4")
     place = connect(root).get_logged_model(version.source.removeprefix("models:/")).artifact_location
-    (stored,) = Path(place.removeprefix("file://")).rglob("model.model")
+    (stored,) = Path(place.removeprefix("file://")).rglob("model.safetensors")
     original = stored.read_bytes()
     stored.write_bytes(original + b"x")
     try:
-        with pytest.raises(Exception, match="was not opened: sha256"):
+        with pytest.raises(Exception, match="was not opened"):
             mlflow.pyfunc.load_model(place)
     finally:
         stored.write_bytes(original)

@@ -36,18 +36,18 @@ class Stage:
     command: str
     after: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    again: Callable[[Path], str | None] | None = None  # the command after a kill, where it is another one
+    again: Callable[[Path, project.Ended], str | None] | None = None  # the command after a kill, where it is another
 
 
-def _again(folder: Path) -> str | None:
-    """What finishes a round: nothing when it is committed."""
+NOTHING_BEGUN = "No round has begun"
+
+
+def _round_again(folder: Path, ended: project.Ended) -> str | None:
+    """What finishes a round after `ended`: it goes on where it has begun, and is done when it is committed."""
+    if NOTHING_BEGUN not in ended.text:
+        return "retemper round --resume"
     done = subprocess.run(["git", "-C", str(folder), "log", "--format=%s"], capture_output=True, text=True, check=True)
-    if "Round 1 of" in done.stdout:
-        return None
-    tried = project.run(folder, "retemper round --resume")
-    if tried.status == 0:
-        return None
-    return "retemper round" if "No round has begun" in tried.text else "retemper round --resume"
+    return None if "Round 1 of" in done.stdout else "retemper round"
 
 
 STAGES = {
@@ -56,7 +56,7 @@ STAGES = {
     "evaluation": Stage("dvc repro evaluate robustness", "training"),
     "registration": Stage("dvc repro register", "evaluation"),
     "promotion": Stage("dvc repro promote report", "registration"),
-    "round": Stage("retemper round", "promotion", again=_again),
+    "round": Stage("retemper round", "promotion", again=_round_again),
     "sweep": Stage("dvc repro sweep@naive", "data", {"sweep": {"trials": 2}}),
     "study": Stage("retemper study studies/few.yaml"),
 }
@@ -133,11 +133,12 @@ class Campaign:
                 kills.append({"after": round(kill or 0.0, 2), "group": group, "last": ended.text.splitlines()[-1:]})
             elif ended.status == 0:
                 break
-            else:
+            elif NOTHING_BEGUN not in ended.text:
                 time.sleep(5)
-            command = stage.again(self.folder) if stage.again else stage.command
+            command = stage.again(self.folder, ended) if stage.again else stage.command
         ended_well = command is None or runs[-1].status == 0
-        ignored = state.volatile(states)
+        left = [name for ended in runs for name in (*ended.left, *project.end_all(ended.mark))]
+        ignored, after = state.volatile(states), state.read(self.folder)
         return {
             "stage": name,
             "number": number,
@@ -146,12 +147,12 @@ class Campaign:
             "kills": kills,
             "duration": round(duration, 1),
             "seconds": round(time.monotonic() - begin, 1),
-            "failed": [r.text[-1500:] for r in runs if r.status > 0],
+            "failed": [r.text[-1500:] for r in runs if r.status > 0 and NOTHING_BEGUN not in r.text],
             "tracebacks": [r.text[-3000:] for r in runs if r.traceback],
-            "left": [line for r in runs for line in r.left],
+            "left": left,
             "ended": ended_well,
-            "differences": state.differences(states[0], state.read(self.folder), ignored, TOLERANCE),
-            "exact": not state.differences(states[0], state.read(self.folder), ignored),
+            "differences": state.differences(states[0], after, ignored, TOLERANCE),
+            "exact": not state.differences(states[0], after, ignored),
         }
 
     def commit(self) -> str:

@@ -25,6 +25,7 @@ from ase.io import read, write
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "RETEMPER_HOSTILE_MARK"
+PATIENCE = 20.0  # s that processes have to end by themselves
 SETTINGS: dict[str, Any] = {
     "system": "nacl",
     "foundation": "mini",
@@ -77,6 +78,7 @@ class Ended:
     status: int
     text: str
     seconds: float
+    mark: str
     killed: bool = False
     left: list[str] = field(default_factory=list)
 
@@ -156,8 +158,9 @@ def run(
 ) -> Ended:
     """Run a command to its end, or send SIGKILL to its process group (or to itself alone) after `kill_after` s.
 
-    Processes that it leaves behind have twenty seconds to end by themselves; `left` names those that do not, and they
+    Processes that it leaves behind have `PATIENCE` to end by themselves; `left` names those that do not, and they
     are ended. After a kill nobody waits: the next command meets them, as it does for a person who starts again.
+    A command that overruns `timeout` (s) is ended, and counts as killed.
     """
     mark = secrets.token_hex(8)
     log = folder.parent / f"log-{mark}"
@@ -175,8 +178,8 @@ def run(
             (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
             process.wait()
     seconds = time.monotonic() - begin
-    ended = Ended(command, process.returncode, log.read_text(errors="replace"), seconds, killed)
-    if not killed or kill_after is None:
+    ended = Ended(command, process.returncode, log.read_text(errors="replace"), seconds, mark, killed)
+    if not killed:
         ended.left = end_all(mark)
     log.unlink()
     return ended
@@ -193,9 +196,9 @@ def marked(mark: str | None = None) -> list[psutil.Process]:
     return found
 
 
-def end_all(mark: str, patience: float = 20.0) -> list[str]:
+def end_all(mark: str) -> list[str]:
     """Wait for a command's processes; name and end those that remain."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + PATIENCE
     while there := marked(mark):
         if time.monotonic() > end:
             break

@@ -90,11 +90,15 @@ def contents(path: Path) -> list[tuple[str, str]]:
             case ".db":
                 return _database(path)
             case suffix if suffix in TEXT:
-                lines = path.read_text().splitlines()
-                return [(f"line {k}", re.sub(r"[A-Za-z0-9+/=]{200,}", "BASE64", line)) for k, line in enumerate(lines)]
+                text = re.sub(r"[A-Za-z0-9+/=]{200,}", lambda found: _hash(found[0].encode()), path.read_text())
+                return [(f"line {k}", line) for k, line in enumerate(text.splitlines())]
     except (ValueError, UnicodeDecodeError, zipfile.BadZipFile, yaml.YAMLError, sqlite3.DatabaseError) as error:
-        return [("unreadable", f"{type(error).__name__}: {error}")]
-    return [("sha256", hashlib.sha256(path.read_bytes()).hexdigest())]
+        return [("unreadable", f"{type(error).__name__}: {error}"), ("sha256", _hash(path.read_bytes()))]
+    return [("sha256", _hash(path.read_bytes()))]
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -113,7 +117,7 @@ def _archive(path: Path) -> list[tuple[str, str]]:
     """A model as PyTorch stores it: the hash of each array and of the description."""
     with zipfile.ZipFile(path) as archive:
         return [
-            (name.split("/", 1)[-1], hashlib.sha256(archive.read(name)).hexdigest())
+            (name.split("/", 1)[-1], _hash(archive.read(name)))
             for name in archive.namelist()
             if not name.endswith(".data/serialization_id")
         ]

@@ -164,6 +164,7 @@ def campaign(work: Path, source: Path, number: int, seed: int, apart: bool) -> N
     with servers.mlflow(folder, *store) as variables:
         os.environ.update(variables)
         server = Server(variables["MLFLOW_TRACKING_URI"])
+        server.runs()  # its first answer takes long
 
         def note(line: dict[str, Any]) -> None:
             with lock:
@@ -243,13 +244,33 @@ def faults_of_server(server: Server, users: list[User], record: list[dict[str, A
 
 
 def _moves(server: Server, system: str, users: list[User], record: list[dict[str, Any]]) -> Iterator[str]:
-    """A successful command's move is in every history once, a refused one's is not; the aliases follow from them."""
-    aliases = dict(server.client.get_registered_model(system).aliases)
+    at = dict(server.client.get_registered_model(system).aliases)
+    aliases = {
+        alias: server.client.get_model_version(system, str(at[alias])).tags.get("sha256") if alias in at else None
+        for alias in ("champion", "challenger")
+    }
     histories = {}
     for user in users:
         path = user.folder / "promotions.jsonl"
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         histories[user.name] = [line for line in lines if line["system"] == system]
+    yield from (f"{system}: {fault}" for fault in out_of_step(aliases, histories, record))
+
+
+def out_of_step(
+    aliases: dict[str, str | None], histories: dict[str, list[dict[str, Any]]], record: list[dict[str, Any]]
+) -> Iterator[str]:
+    """A successful command's move is in every history once, a refused one's is not; the aliases follow from them.
+
+    Parameters
+    ----------
+    aliases : dict
+        Sha256 of the weights that each alias stands for on the server; `None` without.
+    histories : dict
+        Moves by user, as in ``promotions.jsonl``.
+    record : list
+        Commands of all users, as `User.run` gives them.
+    """
     for name, history in histories.items():
         reasons = Counter(move["reason"] for move in history)
         for line in record:
@@ -260,21 +281,19 @@ def _moves(server: Server, system: str, users: list[User], record: list[dict[str
             wanted = 1 if line["status"] == 0 and happened else 0
             there = reasons[found.group(1)]
             if there != wanted:
-                yield f"{system}: the history of {name} has {there} moves for {line['command']}, not {wanted}"
+                yield f"the history of {name} has {there} moves for {line['command']}, not {wanted}"
         last: dict[str, Any] = {}
         for move in history:
             last[move["alias"]] = move["to"]
-        for alias in ("champion", "challenger"):
-            at = aliases.get(alias)
-            sha256 = None if at is None else server.client.get_model_version(system, str(at)).tags.get("sha256")
+        for alias, sha256 in aliases.items():
             told = (last.get(alias) or {}).get("sha256")
             if sha256 != told:
-                yield f"{system}: {alias} is {sha256}, the history of {name} ends with {told}"
+                yield f"{alias} is {sha256}, the history of {name} ends with {told}"
         identities = Counter(move["id"] for move in history)
-        yield from (f"{system}: move {i} is {n} times in the history of {name}" for i, n in identities.items() if n > 1)
+        yield from (f"move {i} is {n} times in the history of {name}" for i, n in identities.items() if n > 1)
     if len({json.dumps(sorted(move["id"] for move in history)) for history in histories.values()}) > 1:
         counts = {name: len(history) for name, history in histories.items()}
-        yield f"{system}: the histories differ: {counts}"
+        yield f"the histories differ: {counts}"
 
 
 def report(record: list[dict[str, Any]], faults: list[str]) -> str:

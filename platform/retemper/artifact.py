@@ -11,6 +11,7 @@ import base64
 import hashlib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from retemper import __version__
 from retemper.errors import RetemperError
@@ -64,11 +65,11 @@ def check(folder: Path) -> bool:
         Another artifact than the registered one, or a registry that does not answer.
     """
     import yaml
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient, tracking
     from mlflow.exceptions import MlflowException
-    from mlflow.tracking import is_tracking_uri_set
 
-    if not is_tracking_uri_set():
+    client_of: Any = tracking  # without types
+    if not client_of.is_tracking_uri_set():
         return False
     client = MlflowClient()
     note = folder / NOTE

@@ -14,7 +14,7 @@ from ase.data import covalent_radii
 
 LOWEST = 0.5  # A, height of a periodic cell
 THINNEST = 0.5  # A^3/atom, volume of a cell that is periodic in three directions
-NEAREST = 0.3  # times the sum of covalent radii: distance of two atoms
+NEAREST = 0.4  # times the sum of covalent radii: distance of two atoms, as for data (dataset.min_distance)
 MOST_IMAGES = 1e6  # atoms times the images that each sees of itself
 
 

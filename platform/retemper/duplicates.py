@@ -24,6 +24,7 @@ from retemper.store import Picked
 Array = np.ndarray
 DIMENSIONS = 16  # of the trees
 MAX_DISTANCES = 3000  # distances of a molecule that are projected
+MANY_ATOMS = 1000  # of a frame, above which copies are sought with the atoms in the same order alone
 BLOCK_ATOMS = 500_000  # whose coordinates are in memory at a time
 REORDERED = 0.1  # times the tolerance, for copies whose atoms were exchanged
 WAVES = np.array(
@@ -46,8 +47,8 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
         RMS displacement, A. Without periodicity after the best superposition; with it, at
         fixed fractional coordinates, up to a translation, for cells that agree within
         `tolerance` once turned alike. Another choice of cell for the same crystal is not
-        seen. Copies in which like atoms were exchanged, or a molecule was mirrored, are
-        found within a tenth of it, and with them their own near copies. 0 finds only structures with equal
+        seen. Copies of up to `MANY_ATOMS` atoms in which like atoms were exchanged, or a molecule was mirrored,
+        are found within a tenth of it, and with them their own near copies. 0 finds only structures with equal
         `retemper.frames.structure_hash`.
 
     Returns
@@ -59,7 +60,8 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
         return _pairs_in(frames, lambda frame: structure_hash(frame).encode(), _all_pairs)
     same_order = _pairs_in(frames, lambda frame: frame.numbers.tobytes(), lambda group: _moved(group, tolerance))
     repeated = {j for _, j in same_order}
-    first = np.array([k for k in range(len(frames)) if k not in repeated], dtype=np.int64)
+    small = (k for k, frame in enumerate(frames) if k not in repeated and len(frame) <= MANY_ATOMS)
+    first = np.fromiter(small, dtype=np.int64)
     reordered = _pairs_in(
         Picked(frames, first),
         lambda frame: np.sort(frame.numbers).tobytes(),
@@ -157,10 +159,13 @@ def _blocks(group: Sequence[Atoms]) -> Iterator[Coordinates]:
 def _project_molecules(positions: Array) -> Array:
     """Random projection [n_frames, DIMENSIONS] of interatomic distances, A."""
     random = np.random.default_rng(0)
-    first, second = np.triu_indices(positions.shape[1], 1)
-    if len(first) > MAX_DISTANCES:
-        chosen = random.choice(len(first), MAX_DISTANCES, replace=False)
-        first, second = first[chosen], second[chosen]
+    if positions.shape[1] > MANY_ATOMS:  # all pairs would not fit into memory
+        first, second = random.integers(0, positions.shape[1], (2, MAX_DISTANCES))
+    else:
+        first, second = np.triu_indices(positions.shape[1], 1)
+        if len(first) > MAX_DISTANCES:
+            chosen = random.choice(len(first), MAX_DISTANCES, replace=False)
+            first, second = first[chosen], second[chosen]
     projection = random.normal(size=(len(first), DIMENSIONS)) / np.sqrt(max(1, len(first)))
     parts = np.array_split(positions, 1 + len(positions) * len(first) // 2_000_000)
     return np.concatenate([np.linalg.norm(p[:, first] - p[:, second], axis=2) @ projection for p in parts])

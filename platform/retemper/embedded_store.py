@@ -111,16 +111,8 @@ def check(database: Path) -> None:
         got = "an empty file" if not start else f"a file that starts with {start[:16]!r}"
         raise StoreError(f"{database} is not a database.", expected="MLflow's SQLite database", got=got, fix=ASIDE)
     status = database.stat()
-    _check_content(database, status.st_dev, status.st_ino)
-
-
-@lru_cache(maxsize=8)
-def _check_content(database: Path, device: int, inode: int) -> None:
-    """Once a process and file: every page and the version of the tables. `device` and `inode` tell files apart."""
+    _check_pages(database, status.st_dev, status.st_ino)
     with _opened(database, "ro") as connection:
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise StoreError(f"{database} is broken: {found.splitlines()[-1]}.", expected="a sound database", fix=ASIDE)
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"alembic_version", *(table for table, _ in PLACES[:2])} <= tables:
             raise StoreError(
@@ -130,23 +122,39 @@ def _check_content(database: Path, device: int, inode: int) -> None:
                 fix=ASIDE,
             )
         versions = [str(version) for (version,) in connection.execute("SELECT version_num FROM alembic_version")]
-    _check_version(database, versions)
+    if versions != [_newest_version()]:
+        raise _other_version(database, versions)
 
 
-def _check_version(database: Path, found: list[str]) -> None:
+@lru_cache(maxsize=8)
+def _check_pages(database: Path, device: int, inode: int) -> None:
+    """Every page, once a process and file; `device` and `inode` tell files apart."""
+    with _opened(database, "ro") as connection:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise StoreError(f"{database} is broken: {found.splitlines()[-1]}.", expected="a sound database", fix=ASIDE)
+
+
+@lru_cache(maxsize=1)
+def _newest_version() -> str:
+    """Version of the tables of the MLflow that is installed."""
+    from mlflow.store.db import utils
+
+    newest: Any = utils._get_latest_schema_revision
+    return str(newest())
+
+
+def _other_version(database: Path, found: list[str]) -> StoreError:
     import mlflow
     from alembic.script import ScriptDirectory
-    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.db import utils
 
-    script = ScriptDirectory.from_config(_get_alembic_config(""))
-    wanted = list(script.get_heads())
-    if found == wanted:
-        return
-    known = {revision.revision for revision in script.walk_revisions()}
-    older = bool(found) and set(found) <= known
-    raise StoreError(
+    configuration: Any = utils._get_alembic_config
+    script = ScriptDirectory.from_config(configuration(""))
+    older = bool(found) and set(found) <= {revision.revision for revision in script.walk_revisions()}
+    return StoreError(
         f"{database} was made by {'an older' if older else 'a newer'} MLflow than {mlflow.__version__}.",
-        expected=f"tables of version {', '.join(wanted)}",
+        expected=f"tables of version {_newest_version()}",
         got=", ".join(found) or "none",
         fix=f"copy it, then mlflow db upgrade '{uri(database)}'" if older else "pip install --upgrade mlflow",
     )

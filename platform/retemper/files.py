@@ -39,18 +39,20 @@ def project_root(start: Path | None = None) -> Path:
     )
 
 
+SILENCE = 3.0  # s to wait for a lock without a word
+
 # What a file system answers that whoever runs a command can put right: in words, and how.
 ANSWERS = {
     errno.ENOSPC: ("No space left on the disk while writing {path}.", "free space, then run again"),
     errno.EDQUOT: (
         "The disk quota is used up, while writing {path}.",
-        "delete files or have it raised, then run again",
+        "delete files, then run again",
     ),
     errno.EFBIG: ("{path} would be larger than a file may be here.", "raise the limit (ulimit -f), then run again"),
     errno.EROFS: ("{path} cannot be written: its file system is read-only.", "work where files can be written"),
     errno.EACCES: (
         "{path}: permission denied.",
-        "give the user who runs this the right to it (ls -ld shows whose it is)",
+        "give the user who runs this the right to it (ls -ld)",
     ),
     errno.EPERM: ("{path}: not permitted.", "give the user who runs this the right to it (lsattr, ls -ld)"),
     errno.EMFILE: ("Too many files are open; the one too many was {path}.", "raise the limit (ulimit -n)"),
@@ -144,6 +146,23 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """One process at a time within the block; `what` says what the other one does, when this one has to wait."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=SILENCE)
+    except Timeout:
+        print(f"waiting for another process that {what} (it holds {path})", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def require_space(folder: str | Path, need: int) -> None:

@@ -114,6 +114,7 @@ def admitted(path: str | Path, sha: str | None, trust_pickle: bool, root: Path |
 def _download(foundation: Foundation) -> Path:
     """Fetch the file of a named model, from where MACE's own loaders have it, and return the cached one, unopened."""
     from mace.calculators import foundations_models as mace_models
+    from mace.tools.utils import get_cache_dir
 
     tables = {"mace_mp": mace_models.mace_mp_urls, "mace_off": mace_models.mace_off_urls, "mace_omol": OMOL}
     if foundation.loader is None:
@@ -124,7 +125,7 @@ def _download(foundation: Foundation) -> Path:
     try:
         if foundation.loader == "mace_mp":
             return Path(mace_models.download_mace_mp_checkpoint(foundation.model))
-        path = Path(mace_models.get_cache_dir()) / urls[foundation.model].rsplit("/", 1)[1]
+        path = Path(get_cache_dir()) / urls[foundation.model].rsplit("/", 1)[1]
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             print(f"downloading {urls[foundation.model]} ({foundation.licence})", flush=True)

@@ -31,7 +31,7 @@ LINES = 50_000  # and lines, for large frames
 
 
 def read_frames(path: str | Path) -> list[Atoms]:
-    """All frames of a file that ASE reads (``.gz`` and ``.xz`` included).
+    """All frames of a file that ASE reads (``.gz`` and ``.xz`` included); ``run@:30`` is a file of that very name.
 
     A missing, empty, truncated or unreadable file is a `RetemperError`, as is a frame that contradicts itself in its
     charge or spin.
@@ -46,7 +46,11 @@ def stream_frames(path: str | Path) -> Iterator[Atoms]:
     """
     path = Path(path)
     if not path.is_file():
-        raise RetemperError(f"{path} does not exist.", fix="check the path in params.yaml, or `dvc pull`")
+        name, at, slice_ = path.name.rpartition("@")
+        fix = "check the path in params.yaml, or `dvc pull`"
+        if at and path.with_name(name).is_file():
+            fix = f"a name is the whole name of a file here: write the frames {slice_} of {name} to a file of their own"
+        raise RetemperError(f"{path} does not exist.", fix=fix)
     if path.stat().st_size == 0:
         raise RetemperError(f"{path} is empty.", expected="at least one structure")
     number = 0
@@ -74,7 +78,7 @@ def _parsed(path: Path) -> Iterator[Atoms]:
         with (opener or open)(path, "rt") as file:
             yield from _extxyz(path, file)
     elif opener is None:
-        yield from iread(path, index=":")
+        yield from iread(path, index=":", format=kind, do_not_split_by_at_sign=True)
     else:  # unpacked in memory: ASE seeks in the file, and each seek would unpack it again
         with opener(path, "rt") as file:
             text = file.read()

@@ -19,7 +19,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper import charge, model_file
+from retemper import charge, crowding, model_file
 from retemper.errors import RetemperError, unknown
 
 BACKENDS = ("auto", "torch", "symmetrix")
@@ -210,7 +210,7 @@ def predict(
 
 def check_frames(model: str | Path, frames: Sequence[Atoms]) -> None:
     """Every element known, positions and cells usable; otherwise a `RetemperError` names the frame."""
-    known = elements(model)
+    known, cutoff = elements(model), float(load(model).r_max)
     for index, atoms in enumerate(frames):
         if len(atoms) == 0:
             raise RetemperError(f"{name_of(atoms, index)} has no atoms.")
@@ -231,6 +231,13 @@ def check_frames(model: str | Path, frames: Sequence[Atoms]) -> None:
                 "but its cell does not span them.",
                 got=f"cell {atoms.cell.array.tolist()}, pbc {atoms.pbc.tolist()}",
                 fix="set the cell, or pbc to false",
+            )
+        if crowding.images(atoms, cutoff) > crowding.MOST_IMAGES:
+            raise RetemperError(
+                f"{name_of(atoms, index)} has a cell so narrow that its neighbours would fill the memory.",
+                expected=f"heights of more than some 0.1 A, with a cut-off of {cutoff:g} A",
+                got=f"{crowding.heights(atoms).min():.3g} A",
+                fix="leave the structure out",
             )
 
 

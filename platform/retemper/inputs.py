@@ -213,7 +213,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _settings(settings: Settings, paths: tuple[str, ...]) -> dict[str, Any]:
     """Values with their defaults, by dotted key; of a section all but `EFFORT`."""
     everything = settings.model_dump()
-    found = {}
+    found: dict[str, Any] = {}
     for path in paths:
         value: Any = everything
         for part in path.split("."):

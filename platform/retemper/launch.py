@@ -13,11 +13,13 @@ import gc
 import getpass
 import io
 import logging
+import multiprocessing
 import os
 import signal
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -69,6 +71,32 @@ def import_mace() -> None:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mace.tools  # noqa: F401
+
+
+@contextlib.contextmanager
+def interruptions_for_this_process_alone() -> Iterator[None]:
+    """Processes that are started within the block do not hear Ctrl-C, which a terminal sends to all: who started
+    them ends them. This process hears it after the block."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@contextlib.contextmanager
+def workers_end_with_an_interruption() -> Iterator[None]:
+    """Processes that were started within the block by multiprocessing are killed when an interruption leaves it.
+
+    A pool would otherwise wait for what they compute.
+    """
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except KeyboardInterrupt:
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()
+        raise
 
 
 def release_memory() -> None:

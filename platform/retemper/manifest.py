@@ -181,6 +181,5 @@ def summary(manifest: dict[str, Any]) -> str:
     lines += [
         f"nearness of {name} to train: {Nearness(**one).in_words()}" for name, one in manifest["nearness"].items()
     ]
-    lines += [f"units not tested: {'; '.join(words)}" for words in manifest["units"]["untested"].values()]
     lines += [f"warning: {text}" for text in manifest["warnings"]]
     return "\n".join(lines)

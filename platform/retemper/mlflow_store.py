@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 # Tags of runs.
 CHECKOUT, PROCESS, PROJECT = "retemper.checkout", "retemper.process", "retemper.project"
 PAGE = 1000  # runs a request
+FIRST_ANSWER = 13  # s in which a server must answer
 LONGEST_KEY = 250  # characters of a metric's name
+
+_ours: set[str] = set()  # variables of the environment that `impatient` has set
 
 
 def tracking_uri(root: Path | None = None) -> str:
@@ -79,24 +82,35 @@ def _client(uri: str, file: int = 0) -> MlflowClient:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    with impatient():
+    with impatient(retries=0, seconds=FIRST_ANSWER):
         client.search_experiments(max_results=1)
     return client
 
 
 @contextlib.contextmanager
-def impatient(retries: int = 1, seconds: int | None = 6) -> Iterator[None]:
-    """Requests to a server are tried again `retries` times at most, each for so many seconds (`None`: MLflow's)."""
+def impatient(retries: int, seconds: int | None) -> Iterator[None]:
+    """Requests to a server are tried again `retries` times at most, each for so many seconds (`None`: MLflow's).
+
+    What the user has set wins; within such a block another one has its own patience.
+    """
     patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
     if seconds is not None:
         patience["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
-    added = {name: value for name, value in patience.items() if name not in os.environ}
-    os.environ.update(added)
+    before = {name: os.environ.get(name) for name in patience}
+    changed = [name for name, value in before.items() if value is None or name in _ours]
+    new = set(changed) - _ours
+    os.environ.update({name: patience[name] for name in changed})
+    _ours.update(new)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        _ours.difference_update(new)
+        for name in changed:
+            value = before[name]
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def quiet() -> None:
@@ -213,7 +227,8 @@ def close_dead(client: MlflowClient, experiment: str) -> None:
 def _lives(process: str) -> bool:
     number, _, since = process.partition(" ")
     try:
-        return abs(psutil.Process(int(number)).create_time() - float(since)) < 2.0
+        began = float(psutil.Process(int(number)).create_time())
+        return abs(began - float(since)) < 2.0
     except psutil.NoSuchProcess:
         return False
 

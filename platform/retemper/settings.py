@@ -82,6 +82,8 @@ class Dataset(Section):
     subset: Literal["groups", "random", "farthest-point", "first"] = "groups"  # which: retemper/subset.py
     seed: Seed = 0
     max_force: float = Field(50.0, gt=0)  # eV/A; frames above are rejected
+    max_stress: float = Field(6.0, gt=0)  # eV/A^3, any component (6 are 960 GPa); frames above are rejected
+    max_atoms: int = Field(20_000, ge=1)  # of a frame; larger ones are rejected: training needs GB for some thousand
     min_distance: float = Field(0.4, gt=0)  # times the sum of covalent radii; frames below are rejected
     max_net_force: float = Field(0.1, gt=0)  # eV/A per atom: mean force of a frame; above is rejected
     energy_window: float = Field(20.0, gt=0)  # eV/atom around the robust fit; frames outside are rejected
@@ -135,6 +137,13 @@ class Sweep(Section):
     concurrent: int | None = Field(None, ge=1)  # trials at a time; null: one a core (cpu) or as many as GPUs hold
     gpus: float = Field(1.0, gt=0)  # of a GPU for a trial, where finetune.device is not cpu; 0.5: two trials share one
     seed: Seed = 0  # of the sampler
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise ValueError("be a part of one GPU, or a whole number of them")
+        return value
 
 
 class Finetune(Section):

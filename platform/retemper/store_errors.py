@@ -45,7 +45,7 @@ SERVER_SAYS = (
         "ask who runs the server for EDIT on the experiment and the registered model",
     ),
     (
-        r"error code 404|Not Found|Expecting value",
+        r"error code 404|Not Found|Expecting value|not in a valid JSON",
         "an MLflow server at this address",
         f"mend MLFLOW_TRACKING_URI, or unset it to use {DATABASE} in the project",
     ),
@@ -72,15 +72,15 @@ EITHER_SAYS = (
         "install the MLflow that made it, or `mlflow db upgrade` a copy",
     ),
     (
-        r"Invalid value|INVALID_PARAMETER_VALUE|invalid parameter",
-        "names and values that MLflow takes",
-        "change what the message names in params.yaml or in the data",
-    ),
-    (
         r"RESOURCE_DOES_NOT_EXIST|not found|must be in the 'active' state|deleted",
         "what retemper made to be there still",
         "it was deleted or made by hand in MLflow: restore it there (mlflow experiments restore, mlflow runs restore), "
         "or `retemper sync` to make again what runs/ has",
+    ),
+    (
+        r"Invalid value|INVALID_PARAMETER_VALUE|invalid parameter",
+        "names and values that MLflow takes",
+        "change what the message names in params.yaml or in the data",
     ),
     (r"IntegrityError|UNIQUE constraint|already exists", "no other process doing the same", "run it again"),
 )
@@ -91,11 +91,19 @@ def explained(error: Exception, uri: str) -> StoreError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"No space left on the disk for MLflow at {uri}.", fix=FREE_SPACE)
     text = str(error).strip() or type(error).__name__
-    line = re.sub(r"^\((?:builtins|sqlite3)\.\w+\)\s*", "", text.splitlines()[0])[:300]
     code = str(getattr(error, "error_code", ""))
     searched = f"{code} {text[:2000]}"
     tables = (SERVER_SAYS if uri.startswith("http") else DATABASE_SAYS) + EITHER_SAYS
     for pattern, expected, fix in tables:
         if re.search(pattern, searched):
-            return StoreError(f"MLflow at {uri} failed: {line}", expected=expected, fix=fix)
-    return StoreError(f"MLflow at {uri} failed: {line}", fix=f"see what MLflow says; {REBUILT} if the store is broken")
+            return StoreError(f"MLflow at {uri} failed: {_line(text, pattern)}", expected=expected, fix=fix)
+    return StoreError(
+        f"MLflow at {uri} failed: {_line(text, '')}", fix=f"see what MLflow says; {REBUILT} if the store is broken"
+    )
+
+
+def _line(text: str, pattern: str) -> str:
+    """The first line that `pattern` is about, without the names of classes before it."""
+    lines = text.splitlines()
+    line = next((each for each in lines if re.search(pattern, each)), lines[0])
+    return re.sub(r"^\((?:builtins|sqlite3)\.\w+\)\s*", "", line)[:300]

@@ -207,7 +207,7 @@ def never_fatal(uri: str, run_id: str | None = None) -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with impatient():
+        with impatient(retries=1, seconds=7):
             yield
     except (StoreError, MlflowException, SQLAlchemyError, OSError) as error:
         if run_id is not None:
@@ -254,22 +254,23 @@ def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
     close_dead(client, experiment)
     there: dict[str, Run] = {}
     for run in runs_where(client, experiment, "tags.`retemper.synced` != ''"):
-        if run.info.status == "FINISHED" and of_project(run, root):
+        current = run.info.status == "FINISHED" and "retemper.superseded" not in run.data.tags
+        if current and of_project(run, root):
             there.setdefault(run.data.tags["retemper.synced"], run)
     found: dict[str, dict[int, Run]] = {}
     wanted = [(name, seed) for name in results.summaries for seed in results.trainings[name]]
     wanted += [(FOUNDATION, 0)] if FOUNDATION in results.evaluations else []
     for name, seed in wanted:
         of_files = digest(results.evaluations[name]) if name == FOUNDATION else state(results, name, seed)
-        run = there.get(of_files)
-        if run is None:
+        up_to_date = there.get(of_files)
+        if up_to_date is None:
             with locked(client, root, settings.system):
                 make = _foundation_run if name == FOUNDATION else _training_run
                 run_id = make(client, experiment, results, name, seed)
                 log_evaluation(client, run_id, results, name, seed)
                 client.set_tag(run_id, "retemper.synced", of_files)
-            run = client.get_run(run_id)
-        found.setdefault(name, {})[seed] = run
+            up_to_date = client.get_run(run_id)
+        found.setdefault(name, {})[seed] = up_to_date
     return found
 
 
@@ -293,9 +294,9 @@ def _training_run(client: MlflowClient, experiment: str, results: Results, strat
     root, training, summary = results.root, results.trainings[strategy][seed], results.summaries[strategy]
     model = training.outcome["sha256"]
     started, ended = _times(training)
-    same = {"strategy": strategy, "seed": seed}
-    left = runs_with(client, experiment, model_sha256=model, **same)
-    run = next((one for one in left if of_project(one, root)), None)
+    same: dict[str, str | int] = {"strategy": strategy, "seed": seed}
+    left = [one for one in runs_with(client, experiment, model_sha256=model, **same) if of_project(one, root)]
+    run = min(left, key=lambda one: "retemper.superseded" in one.data.tags, default=None)
     if run is None:
         key = str(training.outcome.get("key", model[:16]))
         run = _attempt(client, experiment, root, {"key": key, **same})

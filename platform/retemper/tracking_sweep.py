@@ -10,6 +10,7 @@ import contextlib
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,6 @@ from retemper.mlflow_store import (
     own_tags,
     process_tags,
     run_tags,
-    runs_where,
     runs_with,
     set_tags,
     store_errors,
@@ -79,20 +79,16 @@ def _parent(
         run = client.create_run(experiment, run_name=f"{strategy}/sweep", tags=tags)
         flat = flatten({"sweep": settings.sweep.model_dump(), "space": about["space"]})
         log_params(client, run.info.run_id, flat)
-        log_datasets(
-            client,
-            run.info.run_id,
-            dataset_inputs(lineage.training_data(root, load_settings(root / "params.yaml"), None)),
-        )
+        files = lineage.training_data(root, load_settings(root / "params.yaml"), None)
+        log_datasets(client, run.info.run_id, dataset_inputs(files))
     return run
 
 
 def _close_trials(client: MlflowClient, experiment: str, study: str) -> None:
     """Trials of a study that nobody works on any more, and that are RUNNING still, were broken off."""
-    condition = (
-        f"tags.`retemper.sweep` = '{study}' and tags.`retemper.kind` = 'trial' and attributes.status = 'RUNNING'"
-    )
-    for run in list(runs_where(client, experiment, condition)):
+    for run in runs_with(client, experiment, sweep=study, kind="trial"):
+        if run.info.status != "RUNNING":
+            continue
         client.set_tag(run.info.run_id, "retemper.reason", "the sweep was interrupted")
         client.set_terminated(run.info.run_id, "KILLED")
 
@@ -175,6 +171,13 @@ def _end_trial(
     client.set_terminated(run_id, STATUS[state], ended)
 
 
+def interrupt(runs: Sequence[str | None], root: Path) -> None:
+    """Mark runs as KILLED; a sweep that goes on takes them up again."""
+    for run_id in filter(None, runs):
+        with never_fatal(tracking_uri(root), run_id):
+            connect(root).set_terminated(run_id, "KILLED")
+
+
 def finish_sweep(settings: Settings, root: Path, strategy: str) -> None:
     """Close the parent run: what was chosen, and the tables of ``runs/sweep/<strategy>``."""
     about = read_json(root / "runs/sweep" / strategy / "about.json")
@@ -215,14 +218,11 @@ def _times(folder: Path) -> dict[int, tuple[int, int]]:
         return {}
     with contextlib.closing(sqlite3.connect(f"file:{quote(str(folder / DATABASE))}?mode=ro", uri=True)) as database:
         rows = database.execute("SELECT number, datetime_start, datetime_complete FROM trials").fetchall()
-    known = [(number, start, end) for number, start, end in rows if start and end]
-    return {
-        number: (
-            round(1000 * datetime.fromisoformat(start).timestamp()),
-            round(1000 * datetime.fromisoformat(end).timestamp()),
-        )
-        for number, start, end in known
-    }
+    return {number: (_ms(start), _ms(end)) for number, start, end in rows if start and end}
+
+
+def _ms(time_of_day: str) -> int:
+    return round(1000 * datetime.fromisoformat(time_of_day).timestamp())
 
 
 def sync(root: Path, settings: Settings) -> int:

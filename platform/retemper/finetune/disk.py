@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
-from filelock import FileLock
 
 from retemper import charge, sealed
+from retemper.files import locked
 from retemper.finetune.plan import Plan
 from retemper.frames import BLOCK, ENERGY, FORCES, STRESS, in_blocks, stream_frames
 
@@ -31,7 +31,7 @@ def flags(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def _converted(path: Path, out: Path, identity: str) -> Path:
-    with FileLock(out.with_suffix(".lock")):
+    with locked(out.with_suffix(".lock"), "writes the same structures"):
         return sealed.file(out, identity, lambda temporary: write(path, temporary))
 
 

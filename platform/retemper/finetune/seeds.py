@@ -54,17 +54,21 @@ def train_all(
 
     `on_epoch(seed, row)` is called here for every finished epoch. The first failure is
     raised after the other runs have finished; their checkpoints stay, so running again
-    goes on.
+    goes on. An interruption ends the workers at once.
     """
     launch.prepare(plans[0].device)
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     results: list[dict[str, Any]] = []
     failures: list[tuple[int, BaseException]] = []
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(events,)) as pool:
-        futures: list[Future[dict[str, Any]]] = [
-            pool.submit(_run, plan, str(folder)) for plan, folder in zip(plans, folders, strict=True)
-        ]
+    with (
+        ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(events,)) as pool,
+        launch.workers_end_with_an_interruption(),
+    ):
+        with launch.interruptions_for_this_process_alone():
+            futures: list[Future[dict[str, Any]]] = [
+                pool.submit(_run, plan, str(folder)) for plan, folder in zip(plans, folders, strict=True)
+            ]
         while not all(future.done() for future in futures):
             _drain(events, on_epoch, wait=0.1)
         _drain(events, on_epoch, wait=0.5)

@@ -20,13 +20,12 @@ import mace.tools
 import numpy as np
 import torch
 import yaml
-from filelock import FileLock
 from mace.cli import run_train
 from mace.tools import build_default_arg_parser, model_script_utils
 
 from retemper import model_file, sealed
 from retemper.errors import RetemperError
-from retemper.files import sha256, write_json
+from retemper.files import locked, sha256, write_json
 from retemper.finetune import adapters, architecture, checkpoint, collect, contraction, disk, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
@@ -54,7 +53,7 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
         parameters moved, or the loss diverged.
     """
     sealed.own_folder(folder)
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock", "trains the same"):
         return _train_or_find(plan, folder, progress, probe)
 
 

@@ -21,6 +21,7 @@ from retemper.robustness.specification import PREFIX, create, ingredients
 
 MIN_VOLUME = 0.5  # A^3/atom; denser cells have too many neighbours to compute and no meaning
 SMALLEST_HEIGHT = 0.5  # A between faces of a periodic cell
+FARTHEST = 1000.0  # A from the middle; a list of neighbours takes memory and time with the volume that it spans
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def unusable(atoms: Atoms) -> str:
     """Why a structure cannot be computed, or ""."""
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         return "positions or cell are not finite"
+    if len(atoms) and (reach := float(np.ptp(atoms.positions, axis=0).max()) / 2) > FARTHEST:
+        return f"positions or cell are out of reach: atoms lie up to {reach:.3g} A from the middle"
     if atoms.pbc.any():
         volume = abs(np.linalg.det(atoms.cell.array))
         if volume < MIN_VOLUME * len(atoms):

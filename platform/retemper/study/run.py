@@ -149,10 +149,11 @@ class Driver:
         if not missing:
             return
         from retemper.study.schedule import work_off
-        from retemper.sweep import nodes
+        from retemper.sweep import capacity, nodes
 
-        gpus = 0.0 if self.device == "cpu" else self.every[0].settings.sweep.gpus
-        with nodes.session(self.device, launch.cores()):
+        gpus = nodes.gpus(self.every[0].settings)
+        with nodes.session(self.device, launch.cores()) as cluster:
+            capacity.require({"CPU": 1, "GPU": gpus}, cluster=cluster)
             work_off(missing, {job.name: self.expected(job) for job in missing}, gpus, self.may_start, self.ended)
 
     def may_start(self, job: Job) -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
-from retemper import launch
+from retemper import launch, scratch
 from retemper.errors import RetemperError
 from retemper.settings import Settings
-from retemper.sweep import ship
+from retemper.sweep import capacity, ship
 
+ANSWER = 10.0  # s for a cluster to accept a connection
 OBJECT_STORE = 200_000_000  # bytes on one machine, where files are shared and plans are small
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -24,6 +26,7 @@ QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the searcher's metrics come with the last report alone
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the study is the state of a sweep, not Ray's
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a sweep at once, it goes on from its study
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",  # for a stopped trial to leave its worker to the next one
 }
 
@@ -43,19 +46,49 @@ def session(device: str, cores: int) -> Iterator[bool]:
     if address == "local":
         _start(cores)
     else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        _require_answer(address)
+        _connect(address)
     try:
         yield address != "local"
     finally:
         ray.shutdown()
 
 
+def _require_answer(address: str) -> None:
+    """Raise where nobody listens at ``host:port``: Ray itself tries for minutes. Other addresses are left to Ray."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise RetemperError(
+            f"No Ray cluster answers at {address} (RAY_ADDRESS): {error}.",
+            fix="start it (ray start --head), correct RAY_ADDRESS, or unset it to use this machine alone",
+        ) from error
+
+
 @contextlib.contextmanager
 def connected(settings: Settings) -> Iterator[Any]:
     """`session` for a sweep; on a cluster files travel through the actor that it yields."""
     with session(settings.finetune.device, max(launch.cores(), settings.sweep.concurrent or 0)) as cluster:
+        needs = resources(settings)
+        capacity.require({"CPU": needs["cpu"], "GPU": needs["gpu"]}, cluster=cluster)
         home = ship.serve() if cluster else None  # the actor lives as long as this name
         yield home
+
+
+def _connect(address: str) -> None:
+    """Join the cluster at `address`."""
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RetemperError(
+            f"Ray at {address} (RAY_ADDRESS) does not take part: {str(error).strip().splitlines()[0]}",
+            fix="start the cluster, correct RAY_ADDRESS, or unset it to compute on this machine",
+        ) from error
 
 
 def _start(cores: int) -> None:
@@ -74,6 +107,7 @@ def _start(cores: int) -> None:
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
                 object_store_memory=OBJECT_STORE,
+                _temp_dir=str(scratch.of_ray()),
             )
             return
         except Exception as error:  # Ray raises no class of its own
@@ -99,9 +133,14 @@ def places(settings: Settings) -> int:
     held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     if settings.finetune.device == "cpu":
         return max(1, int(held.get("CPU", 1.0)))
-    return max(1, int(held.get("GPU", 0.0) / settings.sweep.gpus))
+    return max(1, int(held.get("GPU", 0.0) / settings.sweep.gpus)) if gpus(settings) else 1
 
 
 def resources(settings: Settings) -> dict[str, float]:
     """What Ray reserves for a trial."""
-    return {"cpu": 1, "gpu": 0.0 if settings.finetune.device == "cpu" else settings.sweep.gpus}
+    return {"cpu": 1, "gpu": gpus(settings)}
+
+
+def gpus(settings: Settings) -> float:
+    """GPUs of a trial, as Ray counts them: those for CUDA."""
+    return settings.sweep.gpus if settings.finetune.device.startswith("cuda") else 0.0

@@ -171,6 +171,7 @@ def _tune(
         "study": about["study"],
     }
     (folder / "token").write_text(about["study"])
+    watcher = watch.Watch(study, space, settings, sweep_run, root)
     tuner = tune.Tuner(
         tune.with_resources(trial.run, nodes.resources(settings)),
         tune_config=tune.TuneConfig(
@@ -192,7 +193,11 @@ def _tune(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[watch.Watch(study, space, settings, sweep_run, root)],
+            callbacks=[watcher],
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except KeyboardInterrupt:
+        watcher.interrupted()
+        raise

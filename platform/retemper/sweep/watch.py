@@ -52,6 +52,11 @@ class Watch(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended(trial)
 
+    def interrupted(self) -> None:
+        """Someone ended the sweep: its run and those of the trials under way are killed, until it goes on."""
+        under_way = [self.runs.get(number) for number in sorted(self.epochs)]
+        tracking_sweep.interrupt([*under_way, self.sweep_run], self.root)
+
     def _ended(self, trial: Any) -> None:
         number = trial.config["number"]
         self.epochs.pop(number, None)
