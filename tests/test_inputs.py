@@ -261,6 +261,22 @@ def test_mended_code_runs_its_stages_again(project: Path, tmp_path: Path) -> Non
     assert {name: set(stages) for name, stages in found.items()} == {name: edit[2] for name, edit in EDITS.items()}
 
 
+@pytest.mark.hostile("inputs")
+def test_kept_tasks_are_those_of_the_code_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mended inference computes anew what the robustness suite had kept."""
+    from retemper.robustness import engine, points
+    from retemper.robustness import sources as suite
+    from retemper.robustness.calculators import Subject
+
+    task = engine.Task(points.single_points, Subject("emt", "ase", "ase.calculators.emt:EMT()", "emt"), {}, "one")
+    assert "retemper.inference" in inputs.code(["retemper.robustness.calculators"])
+    before, statements = task.key, sources.statements
+    suite.evaluators.cache_clear()
+    monkeypatch.setattr(sources, "statements", lambda name: "" if name.endswith("inference") else statements(name))
+    assert task.key != before
+    suite.evaluators.cache_clear()
+
+
 # ------------------------------------------------------------------ hashes
 
 
