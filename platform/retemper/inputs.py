@@ -7,7 +7,6 @@ lie, and the package's own code. A stage runs again when its file changes, and o
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,8 +35,27 @@ CARRIERS = frozenset(
     sources.PACKAGE + name
     for name in (
         *("cli", "errors", "files", "hashes", "inputs", "launch", "settings", "software", "sources", "store"),
-        *("foundations", "lineage", "versioning", "mlflow_store", "plots"),
-        *("tracking", "tracking_study", "tracking_sweep", "sweep.nodes", "sweep.ship", "sweep.status", "sweep.table"),
+        *(
+            "setting_errors",
+            "strict_yaml",
+            "sealed",
+            "scratch",
+            "ending",
+            "store_errors",
+            "embedded_store",
+            "experiment",
+        ),
+        *("foundations", "lineage", "versioning", "mlflow_store", "plots", "tracking_content"),
+        *(
+            "tracking",
+            "tracking_study",
+            "tracking_sweep",
+            "sweep.capacity",
+            "sweep.nodes",
+            "sweep.ship",
+            "sweep.status",
+            "sweep.table",
+        ),
         *("robustness.cluster", "robustness.figures", "robustness.identity", "robustness.sources"),
         *("promotion.commands", "promotion.export", "promotion.hook", "promotion.lammps", "promotion.load"),
         *("promotion.lock", "promotion.revisions", "promotion.show"),
@@ -219,16 +237,7 @@ def _settings(settings: Settings, paths: tuple[str, ...]) -> dict[str, Any]:
         for part in path.split("."):
             value = value[part]
         found |= {f"{path}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {path: value}
-    return {key: _plain(value) for key, value in found.items() if key not in EFFORT}
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it: infinities and NaN in words."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return {key: value for key, value in found.items() if key not in EFFORT}
 
 
 def _weights(entry: Foundation, root: Path, hashes: Hashes, before: dict[str, Any]) -> str:

@@ -102,8 +102,8 @@ def _parts(node: object) -> Iterator[str]:
         for name, value in ast.iter_fields(node):
             if name == "body" and _has_docstring(node):
                 value = value[1:]
-            if name == "exc" and isinstance(value, ast.Call) and _called(value) in ERRORS:
-                value = value.func
+            if name != "func" and isinstance(node, ast.Call) and _called(node) in ERRORS:
+                continue
             if value is not None and value != []:
                 yield f"{name}="
                 yield from _parts(value)

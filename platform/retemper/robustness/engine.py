@@ -1,8 +1,8 @@
 """Runs tasks over processes, keeps what they computed, and resumes after a kill.
 
 A task is a function of an evaluator and plain arguments. Its result is stored under the hash
-of the model, the code of the function's module and the arguments: analysis with another threshold
-finds it there, and so does a run that goes on after a kill. What is found is checked (`retemper.sealed`).
+of the model, the code of the function's module and of the evaluators, and the arguments: analysis with another
+threshold finds it there, and so does a run that goes on after a kill. What is found is checked (`retemper.sealed`).
 Processes are joblib's; with its Ray backend registered (`ray.util.joblib.register_ray`) the same tasks go to a
 Ray cluster.
 """
@@ -48,7 +48,8 @@ class Task:
         total = hashlib.sha256()
         owner = inspect.getmodule(self.function)
         code = sources.fingerprint(owner.__name__) if owner else ""
-        for part in (self.subject.identity, self.subject.backend, self.function.__qualname__, code):
+        evaluators = sources.evaluators()
+        for part in (self.subject.identity, self.subject.backend, self.function.__qualname__, code, evaluators):
             total.update(part.encode() + b"\0")
         feed(total, self.arguments)
         return total.hexdigest()[:24]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from retemper import sources
+from retemper import inputs, sources
 from retemper.files import digest
 from retemper.robustness import calculators
 
@@ -19,3 +19,9 @@ def fingerprint(module: str) -> str:
     names = sources.closure([module], lambda name: name.startswith(FOLLOWED) and name not in CARRIERS)
     limits = [calculators.MIN_VOLUME, calculators.SMALLEST_HEIGHT]  # of cells that are computed at all
     return digest([[(name, sources.statements(name)) for name in names], limits])
+
+
+@lru_cache
+def evaluators() -> str:
+    """Hash of the code that computes energies and forces, whatever asks for them."""
+    return digest(inputs.code([calculators.__name__]))
