@@ -161,7 +161,7 @@ def campaign(work: Path, source: Path, number: int, seed: int, apart: bool) -> N
     )
     record: list[dict[str, Any]] = []
     lock = threading.Lock()
-    with servers.mlflow(folder, *store) as variables:
+    with servers.open_mlflow(folder, *store) as variables:
         os.environ.update(variables)
         server = Server(variables["MLFLOW_TRACKING_URI"])
         server.runs()  # its first answer takes long
