@@ -146,33 +146,22 @@ def test_what_changed_is_said(project: Path) -> None:
     assert inputs.write(project, settings) == ["replay: replay.number, replay.pool: ../outside/pool.xyz"]
 
 
-# ------------------------------------------------------------------ weights that are downloaded
-
-
 @pytest.mark.hostile("inputs")
-def test_downloaded_weights_count_and_a_clone_needs_none(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """MACE finds the file in its cache, as after a download; offline, what `dvc pull` brought tells of the weights."""
-    from mace.calculators import foundations_models
+def test_downloaded_weights_count_by_their_hash(project: Path, tmp_path: Path) -> None:
+    """Where they lie, and whether they are there yet, is of no matter: a clone needs none of them to skip."""
+    entry = {key: value for key, value in ENTRY.items() if key != "file"} | {"loader": "mace_mp", "model": "small"}
 
-    url = "https://example.invalid/some.model"
-    monkeypatch.setattr(foundations_models, "mace_mp_urls", {**foundations_models.mace_mp_urls, "small": url})
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    kept = tmp_path / "home/.cache/mace/somemodel"
-    kept.parent.mkdir(parents=True)
-    kept.write_text("weights")
-    entry = {key: value for key, value in ENTRY.items() if key != "file"}
-    named = {"mini": {**entry, "loader": "mace_mp", "model": "small"}}
-    (project / "foundations/foundations.yaml").write_text(yaml.safe_dump(named))
-    first = write(project)
-    assert write(project) == first
+    def write_with(root: Path, **more: str) -> dict[str, str]:
+        (root / "foundations/foundations.yaml").write_text(yaml.safe_dump({"mini": {**entry, **more}}))
+        return write(root)
+
+    first = write_with(project, sha256="a" * 64)
     clone = tmp_path / "clone"
-    shutil.copytree(project, clone, ignore=shutil.ignore_patterns(".cache"))
-    kept.write_text("other ones")
-    assert {name for name, text in write(project).items() if text != first[name]} == MACE
-    kept.unlink()
+    shutil.copytree(project, clone, ignore=shutil.ignore_patterns(".cache", "runs"))
     assert write(clone) == first
+    now = write_with(project, sha256="b" * 64)
+    assert {name for name, text in now.items() if text != first[name]} == MACE
+    assert {name for name, text in write_with(project).items() if text != now[name]} == MACE
 
 
 # ------------------------------------------------------------------ the package's own code

@@ -15,14 +15,13 @@ from typing import Any
 
 from retemper import experiment, software, sources
 from retemper.errors import RetemperError
-from retemper.files import atomic_folder, digest, read_json, write_json
-from retemper.foundations import Foundation, find, weights
+from retemper.files import atomic_folder, read_json, write_json
+from retemper.foundations import Foundation, find
 from retemper.hashes import Hashes
 from retemper.settings import Settings
 
 FOLDER = Path("runs/inputs")
 MEMORY = Path(".cache/inputs/hashes.json")
-PLACES = Path(".cache/inputs/weights.json")  # where MACE keeps weights that it downloaded, by the entry's digest
 PROSE = frozenset({"name", "about", "licence", "citation"})  # of a foundation's entry
 NAMING = frozenset({"file", "sha256", "pool", "retention"})  # of it too: their contents count
 # Settings of how fast and where: they decide no number.
@@ -165,7 +164,7 @@ def write(root: Path, settings: Settings) -> list[str]:
     entry = find(settings.foundation, root)
     out = root / FOLDER
     before = {path.stem: read_json(path) for path in sorted(out.glob("*.json"))}
-    model = _weights(entry, root, hashes, before)
+    model = _weights(entry, root, hashes)
     found = {name: _of(name, stage, settings, entry, model, root, hashes) for name, stage in STAGES.items()}
     with atomic_folder(out) as folder:
         for name, content in found.items():
@@ -240,34 +239,16 @@ def _settings(settings: Settings, paths: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in EFFORT}
 
 
-def _weights(entry: Foundation, root: Path, hashes: Hashes, before: dict[str, Any]) -> str:
-    """Hash of the foundation's weights.
+def _weights(entry: Foundation, root: Path, hashes: Hashes) -> str:
+    """Hash of the foundation's weights: of the embedded file, else the entry's, by which what is downloaded is checked.
 
-    Weights that the entry does not name by hash are MACE's to download: here, before anything depends on them. Where
-    that fails, those of which an earlier run in ``runs/inputs`` tells (a clone's, after `dvc pull`) are assumed.
+    Without a hash in the entry no stage opens the weights.
     """
-    if entry.file is not None:
-        if not (root / entry.file).is_file():
-            raise _missing(f"The file of foundation {entry.name}", entry.file, root)
-        return hashes.of(root / entry.file)
-    if entry.sha256 is not None:
-        return entry.sha256  # checked whenever they are opened
-    places: dict[str, str] = read_json(root / PLACES) if (root / PLACES).is_file() else {}
-    key = digest(entry.model_dump())
-    if not Path(places.get(key, "")).is_file():
-        own = entry.model_dump(exclude=set(NAMING | PROSE), exclude_none=True)
-        for content in before.values():
-            if "weights" in content and content["foundation"] == own:
-                return str(content["weights"])
-        try:
-            places[key] = str(weights(entry, root).resolve())
-        except RetemperError as error:
-            print(
-                f"inputs: {str(error).splitlines()[0]}\ninputs: the stages that need it will say so again", flush=True
-            )
-            return "not on this machine"
-        write_json(root / PLACES, places)
-    return hashes.of(Path(places[key]))
+    if entry.file is None:
+        return entry.sha256 or "no sha256 in the catalogue"
+    if not (root / entry.file).is_file():
+        raise _missing(f"The file of foundation {entry.name}", entry.file, root)
+    return hashes.of(root / entry.file)
 
 
 def _oracle(spec: str, root: Path, hashes: Hashes) -> dict[str, Any]:
