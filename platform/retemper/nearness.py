@@ -85,10 +85,10 @@ class Nearness:
 def judge(train: Sequence[Atoms], held_out: Sequence[Atoms]) -> Nearness:
     """How many of the frames `held_out` lie near a frame of `train` (see above), and how near."""
     groups: dict[tuple[bytes, bytes], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for which, frames in enumerate((held_out, train)):
+    for side, frames in enumerate((held_out, train)):
         for k, frame in enumerate(frames):
             if len(frame) >= LEAST_ATOMS:
-                groups[frame.numbers.tobytes(), frame.pbc.tobytes()][which].append(k)
+                groups[frame.numbers.tobytes(), frame.pbc.tobytes()][side].append(k)
     judged = near = atoms = 0
     nearest: list[float] = []
     usual: list[float] = []
