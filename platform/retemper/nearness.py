@@ -92,7 +92,7 @@ def judge(train: Sequence[Atoms], held_out: Sequence[Atoms]) -> Nearness:
     judged = near = atoms = 0
     nearest: list[float] = []
     usual: list[float] = []
-    order = sorted((pair for pair in groups.values() if pair[0] and len(pair[1]) >= LEAST_FRAMES), key=_rarest)
+    order = sorted((pair for pair in groups.values() if pair[0] and len(pair[1]) >= LEAST_FRAMES), key=_commonest)
     for own, others in order:
         if atoms > MAX_ATOMS:
             break
@@ -109,7 +109,7 @@ def judge(train: Sequence[Atoms], held_out: Sequence[Atoms]) -> Nearness:
     return Nearness(len(held_out), judged, near, float(np.median(nearest)), float(np.median(usual)))
 
 
-def _rarest(pair: tuple[list[int], list[int]]) -> int:
+def _commonest(pair: tuple[list[int], list[int]]) -> int:
     return -len(pair[0])
 
 
