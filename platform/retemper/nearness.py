@@ -85,14 +85,14 @@ class Nearness:
 def judge(train: Sequence[Atoms], held_out: Sequence[Atoms]) -> Nearness:
     """How many of the frames `held_out` lie near a frame of `train` (see above), and how near."""
     groups: dict[tuple[bytes, bytes], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for which, frames in enumerate((held_out, train)):
+    for side, frames in enumerate((held_out, train)):
         for k, frame in enumerate(frames):
             if len(frame) >= LEAST_ATOMS:
-                groups[frame.numbers.tobytes(), frame.pbc.tobytes()][which].append(k)
+                groups[frame.numbers.tobytes(), frame.pbc.tobytes()][side].append(k)
     judged = near = atoms = 0
     nearest: list[float] = []
     usual: list[float] = []
-    order = sorted((pair for pair in groups.values() if pair[0] and len(pair[1]) >= LEAST_FRAMES), key=_rarest)
+    order = sorted((pair for pair in groups.values() if pair[0] and len(pair[1]) >= LEAST_FRAMES), key=_commonest)
     for own, others in order:
         if atoms > MAX_ATOMS:
             break
@@ -109,7 +109,7 @@ def judge(train: Sequence[Atoms], held_out: Sequence[Atoms]) -> Nearness:
     return Nearness(len(held_out), judged, near, float(np.median(nearest)), float(np.median(usual)))
 
 
-def _rarest(pair: tuple[list[int], list[int]]) -> int:
+def _commonest(pair: tuple[list[int], list[int]]) -> int:
     return -len(pair[0])
 
 

@@ -23,7 +23,7 @@ APART = 1.2  # ln of the factor between two units above which the labels should 
 NO_SHEAR = 0.02  # of the whole stress; below, the order of components does not matter
 ORDER = 0.5  # mean cosine between labelled and predicted components off the diagonal
 CLEARER = 0.15  # how much larger it must be in one order than in every other
-VOIGT = (0, 1, 2)
+VOIGT: tuple[int, ...] = (0, 1, 2)
 NAMES: dict[tuple[int, ...], str] = {
     VOIGT: "xx yy zz yz xz xy (Voigt)",
     (1, 2, 0): "xx yy zz xy yz zx, as in VASP's OUTCAR",
