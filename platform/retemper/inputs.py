@@ -104,27 +104,37 @@ def _references(settings: Settings, entry: Foundation) -> Named:
         yield "robustness.figures", settings.robustness.figures
 
 
+# Of frames that the dataset stage does not read: pools and retention sets.
+LIMITS = tuple(
+    f"dataset.{name}"
+    for name in ("weights", "max_rejected", "max_atoms", "max_stress", "max_force", "max_net_force", "min_distance")
+)
 JUDGED = ("system", "foundation", "dataset.level_of_theory", "evaluate.confidence")
 STAGES: dict[str, Stage] = {
     "dataset": Stage(("foundation", "dataset"), ("dataset",), (_data,), mace=True),
     "e0s": Stage(("foundation", "e0s", "dataset.energy_unit", "dataset.length_unit"), ("e0s",), mace=True),
     "replay": Stage(
-        ("foundation", "replay", "evaluate.retention", "dataset.near_duplicate"),
+        ("foundation", "replay", "evaluate.retention", "dataset.near_duplicate", *LIMITS),
         ("replay",),
         (_pool, _retention),
         apart=REFUSING - {sources.PACKAGE + "splits"},
         mace=True,
     ),
     "pseudolabel": Stage(("foundation", "pseudolabel"), ("pseudolabel",), mace=True),
-    "sweep": Stage(("system", "foundation", "seeds", "sweep", "finetune"), ("sweep.run",), apart=REFUSING, mace=True),
+    "sweep": Stage(
+        ("system", "foundation", "seeds", "sweep", "finetune", "dataset.weights"),
+        ("sweep.run",),
+        apart=REFUSING,
+        mace=True,
+    ),
     "finetune": Stage(
-        ("system", "foundation", "seeds", "finetune"),
+        ("system", "foundation", "seeds", "finetune", "dataset.weights"),
         ("finetune.build", "finetune.worker", "finetune.collect"),
         apart=REFUSING,
         mace=True,
     ),
     "evaluate": Stage(
-        ("system", "foundation", "evaluate", "dataset.near_duplicate"),
+        ("system", "foundation", "evaluate", "dataset.near_duplicate", *LIMITS),
         ("evaluate",),
         (_retention,),
         apart=REFUSING | {sources.PACKAGE + "replay"},
