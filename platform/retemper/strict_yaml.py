@@ -35,7 +35,7 @@ LONGEST = 1000  # digits of an integer
 class _RefusedError(Exception):
     """What is wrong at a place of a file, and how to mend it."""
 
-    def __init__(self, what: str, mark: yaml.Mark, fix: str):
+    def __init__(self, what: str, mark: Any, fix: str):
         super().__init__(what)
         self.what, self.line, self.fix = what, mark.line + 1, fix
 
@@ -50,13 +50,13 @@ class _Loader(yaml.SafeLoader):
     """Composes nodes; aliases, tags and directives are refused before anything is built from them."""
 
     def compose_document(self) -> Any:
-        event: Any = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if event.version or event.tags:
             raise _RefusedError("has a directive (%)", event.start_mark, "delete the line")
         return super().compose_document()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             raise _RefusedError(f"has an alias (*{event.anchor})", event.start_mark, "write the value itself")
         if event.tag is not None:
@@ -158,6 +158,7 @@ def _built(node: yaml.Node, location: Location, lines: dict[Location, int]) -> A
             lines[(*location, name)] = key.start_mark.line + 1
             found[name] = _built(value, (*location, name), lines)
         return found
+    assert isinstance(node, yaml.ScalarNode)
     return _scalar(node) if node.style is None else str(node.value)
 
 

@@ -70,5 +70,4 @@ def _largest() -> dict[str, float]:
     """What an autoscaler may add in all; nothing without one."""
     from ray._private.state import state  # Ray has no public function for it; its own trainers ask here
 
-    found: dict[str, float] | None = state.get_max_resources_from_cluster_config()
-    return found or {}
+    return dict(state.get_max_resources_from_cluster_config() or {})
