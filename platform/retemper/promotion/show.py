@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper import metric_names
-from retemper.errors import RetemperError
+from retemper.errors import RetemperError, short
 from retemper.mlflow_store import store_errors
 from retemper.promotion import aliases, compare, history, kept, revisions, robust
 from retemper.promotion.aliases import CHAMPION
@@ -55,7 +55,7 @@ def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) ->
     rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "rank", "aliases"]]
     for version in reversed(aliases.versions(client, name)):
         tags = version.tags
-        figures = [f"{float(value):.4g}" if (value := metric_names.tag(tags, key)) else "–" for key, _ in HEADLINES]
+        figures = [_number(value) if (value := metric_names.tag(tags, key)) else "–" for key, _ in HEADLINES]
         row = [f"{name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
         verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
         rows.append([*row, *verdict, ", ".join(sorted(held.get(str(version.version), [])))])
@@ -193,3 +193,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _number(tag: str) -> str:
+    """A tag that should hold a number, in four digits; what someone wrote instead is shown as it is."""
+    try:
+        return f"{float(tag):.4g}"
+    except ValueError:
+        return short(repr(tag), 20)
