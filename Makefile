@@ -1,10 +1,10 @@
-# make demo: fresh machine to comparison table.   make test: the tests.
+# make demo: fresh machine to comparison table.   make test: the tests; make test SEED=7: in that random order.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS := ignore
 
-.PHONY: install demo test slow lint clean
+.PHONY: install demo test slow lint docs clean
 
 install: .venv/.installed
 
@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/retemper table
 
 test: install
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile $(if $(SEED),--random-order-bucket=module --random-order-seed=$(SEED))
 
 slow: install
 	$(BIN)/python -m pytest -m slow
@@ -28,6 +28,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	$(BIN)/python .ci/pins.py
+
+docs: install # the table of hostile cases in docs/hostile.md
+	$(BIN)/python -m benchmarks.hostile.cases --write
 
 clean: # results and caches; data, foundations and the MLflow store stay
 	rm -rf runs .cache

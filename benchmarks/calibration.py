@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from retemper import launch
+from retemper import launch, model_file
 from retemper.active import calibrate, estimate, plugins
 from retemper.files import project_root, read_json
 from retemper.frames import FORCES, is_isolated_atom, read_frames
@@ -37,7 +37,7 @@ def main() -> None:
     system = load_settings(root / "params.yaml").system
     folder = root / "runs/finetune" / options.strategy
     seeds = sorted(read_json(folder / "summary.json")["seeds"], key=int)
-    models = [folder / f"seed-{seed}" / "model.model" for seed in seeds]
+    models = [folder / f"seed-{seed}" / model_file.NAME for seed in seeds]
     sets = {name: held_out(root, name) for name in ("train", "valid", "test")}
     errors, groups = {}, {name: groups_of(frames) for name, frames in sets.items()}
     for name in ("valid", "test"):

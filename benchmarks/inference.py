@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 
-from retemper import inference, symmetrix_backend
+from retemper import inference, model_file, symmetrix_backend
 
 ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 ELEMENTS = [1, 3, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 20, 22, 29, 30, 32, 35, 53]
@@ -92,7 +92,7 @@ def structures(number: int, seed: int = 0) -> list[Atoms]:
 def one_at_a_time(model: Path, frames: list[Atoms]) -> tuple[list[float], list[np.ndarray]]:
     from mace.calculators import MACECalculator
 
-    calculator = MACECalculator(model_paths=str(model), device="cpu", default_dtype="float64")
+    calculator = MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64")
     energies, forces = [], []
     for frame in frames:
         atoms = frame.copy()

@@ -22,6 +22,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import molecule
 
+from retemper import model_file
 from retemper.robustness import calculators, suite
 from retemper.robustness.calculators import Evaluator
 from retemper.robustness.context import Context
@@ -56,7 +57,7 @@ def droplet(waters: int, seed: int = 0) -> Atoms:
 def mace(model: Path) -> Any:
     from mace.calculators import MACECalculator
 
-    return MACECalculator(model_paths=str(model), device="cpu", default_dtype="float64")
+    return MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64")
 
 
 def dynamics(evaluator: Evaluator, model: Path, replicas: int, steps: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retemper import accuracy, evaluate
+from retemper import accuracy, evaluate, model_file
 from retemper.errors import RetemperError
 from retemper.files import project_root, read_json
 from retemper.settings import load_settings
@@ -25,7 +25,7 @@ def row(here: evaluate.Context, folder: Path) -> str:
     best, default = read_yaml(folder / "best.yaml"), read_json(folder / "about.json")["default"]
     chosen = best["provenance"]["training"]
     before, after = (
-        evaluate.fine_tuned(here, here.root / ".cache/training" / key / "model.model") for key in (default, chosen)
+        evaluate.fine_tuned(here, here.root / ".cache/training" / key / model_file.NAME) for key in (default, chosen)
     )
     cells = [folder.name]
     for name in SETS:

@@ -5,6 +5,7 @@ python -m pipelines.promote
 
 from __future__ import annotations
 
+from retemper import experiment
 from retemper.cli import stage
 from retemper.files import project_root
 from retemper.promotion import promote, verdict
@@ -15,6 +16,10 @@ from retemper.settings import load_settings
 def main() -> None:
     """Write ``runs/promote/verdict.json`` and ``verdict.md`` and print the decision."""
     root = project_root()
+    if (name := experiment.name()) is not None:
+        experiment.promote(root, name)
+        print(experiment.keep(name))
+        return
     content = promote.run(root, load_settings(root / "params.yaml"))
     for name, one in content["candidates"].items():
         state = "passes" if one["passed"] else "; ".join(one["failures"]) or "is the champion"

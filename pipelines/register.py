@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from retemper import registry
+from retemper import experiment, registry
 from retemper.cli import stage
 from retemper.files import project_root
 from retemper.settings import load_settings
@@ -17,7 +17,12 @@ from retemper.settings import load_settings
 def main(strategy: str) -> None:
     """Register every seed and write ``runs/register/<strategy>.json``."""
     root = project_root()
-    record = registry.register(root, load_settings(root / "params.yaml"), strategy)
+    settings = load_settings(root / "params.yaml")
+    if (name := experiment.name()) is not None:
+        experiment.register(root, settings.system, strategy, name)
+        print(experiment.keep(name))
+        return
+    record = registry.register(root, settings, strategy)
     best, versions = record["best"], record["versions"]
     print(
         f"{strategy}: " + ", ".join(f"seed {seed} is {record['model']}/{number}" for seed, number in versions.items())

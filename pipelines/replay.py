@@ -29,6 +29,7 @@ def main() -> None:
         root=root,
         device=settings.finetune.device,
         tolerance=settings.dataset.near_duplicate,
+        limits=settings.dataset,
     )
 
 

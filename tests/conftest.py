@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_ELEMENTS = (1, 6, 7, 8, 11, 17)
+COLLECTED = pytest.StashKey[set[Path]]()  # files whose tests were collected
+HOSTILE = pytest.StashKey[dict[str, int]]()  # hostile cases among them, by kind
 
 
 def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path:
@@ -39,12 +43,12 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path
         atomic_energies=np.stack([energies + 0.5 * k for k in range(len(heads))]),
         avg_num_neighbors=8.0,
         atomic_numbers=list(TINY_ELEMENTS),
-        gate=torch.nn.functional.silu,
         atomic_inter_scale=[0.8] * len(heads),
         atomic_inter_shift=[0.0] * len(heads),
         heads=heads,
         **{
             "correlation": 2,
+            "gate": torch.nn.functional.silu,
             "interaction_cls": plain,
             "interaction_cls_first": plain,
             "hidden_irreps": o3.Irreps("8x0e + 8x1o"),
@@ -54,6 +58,23 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model, path)
     return path
+
+
+@functools.cache
+def _as_trained(content: bytes) -> bytes:
+    from retemper import model_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "given.model").write_bytes(content)
+        model_file.write(model_file.load(Path(folder) / "given.model"), Path(folder) / model_file.NAME)
+        return (Path(folder) / model_file.NAME).read_bytes()
+
+
+def as_trained(model: Path, out: Path) -> Path:
+    """Write the model of a pickle as a training writes it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(_as_trained(model.read_bytes()))
+    return out
 
 
 @pytest.fixture(scope="session")
@@ -111,3 +132,12 @@ def project(registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with taken_back(registered, tmp_path):
         yield registered
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Count hostile cases before any is left out; an unknown kind is an error (`benchmarks.hostile.cases`)."""
+    from benchmarks.hostile.cases import count
+
+    config.stash[COLLECTED] = {item.path for item in items}
+    config.stash[HOSTILE] = dict(count(items))

@@ -13,7 +13,9 @@ import numpy as np
 import yaml
 from ase import Atoms
 from ase.data import chemical_symbols
+from conftest import as_trained
 
+from retemper import model_file
 from retemper.files import sha256, write_json
 from retemper.frames import write_frames
 from retemper.settings import Settings, load_settings
@@ -112,7 +114,7 @@ def write_training(
         folder = root / f"runs/finetune/{strategy}/seed-{seed}"
         rows = history(epochs, scale * (1.0 + 0.05 * seed), replay is not None)
         write_table(folder / "history.csv", rows)
-        shutil.copy(model, folder / "model.model")
+        as_trained(model, folder / model_file.NAME)
         (folder / "mace.yaml").write_text("lr: 0.001\n")
         asked = {"lr": 0.001, "heads": ["Default"], "epochs": epochs}
         write_json(folder / "effective.json", {"asked": asked, "ran": asked, "differences": list(differences)})
@@ -121,7 +123,7 @@ def write_training(
             "epochs": epochs,
             "valid_loss": rows[-1]["valid_loss"],
             "seconds": 2.0 * epochs,
-            "sha256": sha256(folder / "model.model"),
+            "sha256": sha256(folder / model_file.NAME),
             "key": f"key-{strategy}-{seed}",
             "trainable": trainable,
             "parameters": 1000,

@@ -99,6 +99,18 @@ def mlflow(folder: Path, *options: str, **variables: str) -> Iterator[dict[str, 
 
 
 @contextlib.contextmanager
+def open_mlflow(folder: Path, *options: str) -> Iterator[dict[str, str]]:
+    """``mlflow server`` without passwords, which answers faster; yields the variables of its clients."""
+    (port,) = free_ports(1)
+    environment = {name: value for name, value in os.environ.items() if name not in NAMES}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
+    uri = f"http://127.0.0.1:{port}"
+    with running([*command, *options], folder, folder / "log", environment) as process:
+        wait_for(lambda: answers(f"{uri}/health"), process)
+        yield {NAMES[0]: uri}
+
+
+@contextlib.contextmanager
 def postgresql() -> Iterator[str]:
     """A PostgreSQL server with an empty database; yields its address for SQLAlchemy."""
     pytest.importorskip("psycopg")

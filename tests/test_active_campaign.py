@@ -13,7 +13,7 @@ import run_files
 import yaml
 from ase import Atoms
 from ase.build import molecule
-from conftest import ROOT, build_tiny
+from conftest import ROOT, as_trained, build_tiny
 
 from retemper import versioning
 from retemper.active import campaign, choose, manual, rounds, source, status
@@ -54,7 +54,7 @@ def project(root: Path, model: Path, oracle: Any = "xtb", **acquired: Any) -> Se
     folder = root / "runs/finetune/naive"
     for seed in (1, 2):
         (folder / f"seed-{seed}").mkdir(parents=True)
-        (folder / f"seed-{seed}/model.model").write_bytes(model.read_bytes())
+        as_trained(model, folder / f"seed-{seed}/model.safetensors")
     write_json(folder / "summary.json", {"seeds": {"1": {"valid_loss": 0.2}, "2": {"valid_loss": 0.1}}})
     params = yaml.safe_load((root / "params.yaml").read_text())
     rattle = {"name": "rattle", "options": {"amplitudes": [0.12]}}
@@ -249,7 +249,8 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     from retemper.inference import atomic_energies
 
     settings = project(tmp_path, tiny_model)
-    explorer = build_tiny(tmp_path / rounds.FOLDER / "002/model.model", ["Default"], seed=4)
+    explorer = build_tiny(tmp_path / "explorer.model", ["Default"], seed=4)
+    explorer = as_trained(explorer, tmp_path / rounds.FOLDER / "002/model.safetensors")
     for number in (1, 2):
         write_json(tmp_path / rounds.FOLDER / rounds.name(number) / "round.json", {})
     e0s = atomic_energies(explorer)

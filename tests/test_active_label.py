@@ -23,7 +23,7 @@ from copper_clusters import clusters, direct
 from retemper.active import label, lock
 from retemper.charge import state_of
 from retemper.errors import RetemperError
-from retemper.files import read_json
+from retemper.files import read_json, write_json
 from retemper.frames import ENERGY, FORCES, STRESS
 from retemper.settings import Acquire, Plugin
 
@@ -359,3 +359,53 @@ def test_labels_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [len(atoms) for atoms in labelled] == [2, 4]
         assert labelled[0].info[ENERGY] == pytest.approx(direct(labelled[0])[0], abs=1e-12)
         assert [len(atoms) for atoms in failed] == [3] and kind in failed[0].info["reason"]
+
+
+def turned(path: Path) -> None:
+    """One digit of the energy."""
+    text = path.read_text()
+    place = text.index('"energy": ') + len('"energy": ') + 3
+    path.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
+
+
+SPOILT = {
+    "a digit": turned,
+    "cut off": lambda path: path.write_text(path.read_text()[:40]),
+    "emptied": lambda path: path.write_text(""),
+    "another's": lambda path: None,  # see below
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+}
+
+
+@pytest.mark.hostile("caches")
+def test_spoilt_labels_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each label spoilt in its own way: the labels are those of before, and each is said."""
+    own, frames = options("Traced()"), clusters(1 + len(SPOILT))
+    before, _ = label.label_all(frames, own, tmp_path)
+    paths = [tmp_path / label.CACHE / f"{label.key_of(atoms, own.oracle)}.json" for atoms in frames]
+    paths[list(SPOILT).index("another's")].write_bytes(paths[0].read_bytes())
+    for path, spoil in zip(paths, SPOILT.values(), strict=False):
+        spoil(path)
+    capsys.readouterr()
+    after, failed = label.label_all(frames, own, tmp_path)
+    assert failed == []
+    assert [atoms.info[ENERGY] for atoms in after] == [atoms.info[ENERGY] for atoms in before]
+    assert all(np.array_equal(a.arrays[FORCES], b.arrays[FORCES]) for a, b in zip(after, before, strict=True))
+    assert capsys.readouterr().out.count("put aside as") == len(SPOILT)
+
+
+@pytest.mark.hostile("caches")
+def test_labels_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    """Without a checksum, but of this structure: they may have taken days. Those of another are not taken."""
+    note = tmp_path / "note"
+    own, frames = options(f"Traced(log={str(note)!r})"), clusters()
+    label.label_all(frames, own, tmp_path)
+    paths = [tmp_path / label.CACHE / f"{label.key_of(atoms, own.oracle)}.json" for atoms in frames]
+    for path in paths:
+        content = read_json(path)
+        del content["seal"]
+        write_json(path, content)
+    paths[0].write_bytes(paths[1].read_bytes())
+    label.label_all(frames, own, tmp_path)
+    assert sum(count(note, "begin").values()) == len(frames) + 1

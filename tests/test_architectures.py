@@ -14,7 +14,7 @@ from architectures import MH1_HEADS, build_mh1, build_omol
 from conftest import ROOT, build_tiny
 from trainings import make_files, make_plan, molecules, run, weights, weights_of
 
-from retemper import inference, strategies
+from retemper import inference, model_file, strategies
 from retemper.errors import RetemperError
 from retemper.finetune import adapters, architecture, contraction, worker
 from retemper.frames import read_frames
@@ -64,10 +64,13 @@ def test_strategy_runs_as_asked(kind: str, name: str, sets: dict[str, Any], tmp_
     if "lora" in name:
         assert proof["ran"]["merge_gap"] < 1e-9
     frames = read_frames(files["folder"] / "valid.extxyz")[:2]
-    own = inference.predict(tmp_path / "model.model", frames, backend="torch")
+    own = inference.predict(tmp_path / "model.safetensors", frames, backend="torch")
     with inference.default_dtype("float64"):
         calculator = MACECalculator(
-            str(tmp_path / "model.model"), device="cpu", default_dtype="float64", head="Default"
+            models=model_file.read(tmp_path / "model.safetensors"),
+            device="cpu",
+            default_dtype="float64",
+            head="Default",
         )
     for atoms, energy, forces in zip(frames, own.energy, own.forces, strict=True):
         assert calculator.get_potential_energy(atoms) == pytest.approx(energy, abs=1e-8)

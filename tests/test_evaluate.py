@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from conftest import TINY_ELEMENTS
 
-from retemper import accuracy, evaluate, inference
+from retemper import accuracy, evaluate, inference, model_file
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
 from retemper.frames import ENERGY, FORCES, STRESS, write_frames
@@ -56,8 +56,7 @@ def changed(source: Path, path: Path, seed: int) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-    path.parent.mkdir(parents=True)
-    torch.save(model, path)
+    model_file.write(model, path)
 
 
 class Project:
@@ -102,7 +101,7 @@ class Project:
             write_json(root / f"runs/finetune/{strategy}/summary.json", record)
 
     def model(self, strategy: str, seed: int) -> Path:
-        return self.root / f"runs/finetune/{strategy}/seed-{seed}/model.model"
+        return self.root / f"runs/finetune/{strategy}/seed-{seed}/model.safetensors"
 
     def settings_with(self, options: dict[str, object]) -> Settings:
         return Settings.model_validate(
@@ -132,7 +131,7 @@ def by_calculator(model: Path, frames: list[Atoms], head: str) -> tuple[np.ndarr
     """Energies and flat force errors (eV, eV/A) from MACE's own calculator."""
     from mace.calculators import MACECalculator
 
-    calculator = MACECalculator(model_paths=str(model), device="cpu", default_dtype="float64", head=head)
+    calculator = MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64", head=head)
     energies, errors = [], []
     for frame in frames:
         atoms = frame.copy()

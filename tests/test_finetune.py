@@ -47,7 +47,7 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
     proof = json.loads((tmp_path / "effective.json").read_text())
     assert proof["differences"] == [] and proof["asked"]["lr"] == proof["ran"]["lr"]
     assert len(rows) == 2 and rows[1]["valid_loss"] < rows[0]["valid_loss"]
-    assert inference.elements(tmp_path / "model.model") == inference.elements(files["model"])
+    assert inference.elements(tmp_path / "model.safetensors") == inference.elements(files["model"])
     before, after = weights_of(files["model"]), weights(tmp_path)
     up = "interactions.0.linear_up.weight"
     frozen = {"freeze-5": up, "replay-freeze": up, "freeze-6": "products.0.linear.weight"}.get(name)
@@ -95,7 +95,7 @@ def test_a_silently_changed_setting_fails_the_run(
     monkeypatch.setattr(worker, "mace_flags", lambda *a: {**original(*a), "force_mh_ft_lr": False})
     with pytest.raises(RetemperError, match=r"lr: asked 0.0025, ran 0.0001"):
         run(make_plan(files, "replay", training__lr=2.5e-3), tmp_path)
-    assert not (tmp_path / "model.model").exists()
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_changed_labels_fail_the_run(files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_mace_would_lose_the_reference_energies(
     from retemper.inference import atomic_energies
 
     run(make_plan(files, "naive", epochs=1), tmp_path / "mended")
-    assert atomic_energies(tmp_path / "mended/model.model") == pytest.approx(files["target_e0s"], rel=1e-12)
+    assert atomic_energies(tmp_path / "mended/model.safetensors") == pytest.approx(files["target_e0s"], rel=1e-12)
     monkeypatch.setattr(worker, "_set_reference_energies", lambda model, plan: None)
     with pytest.raises(RetemperError, match=r"E0s\.Default"):
         run(make_plan(files, "naive", epochs=1), tmp_path / "alone")

@@ -93,10 +93,10 @@ def test_a_metric_without_an_interval_is_not_shown() -> None:
 @pytest.mark.parametrize("metric", ["robustness.cost", "retention.force_rmse", "target.stress_rmse"])
 def test_a_missing_metric_fails(metric: str, limit: dict[str, Any]) -> None:
     candidate, champion = model([50.0, 50.0]), model([90.0, 90.0], strategy="lora")
-    references = References(champion, champion)
     gate = Gate(metric=metric, **limit)
-    (outcome,) = gates.judge(candidate, [gate], references, {"naive": candidate})
-    assert not outcome.passed and outcome.reason.startswith("missing")
+    for references in (References(champion, champion), References(champion, None)):
+        (outcome,) = gates.judge(candidate, [gate], references, {"naive": candidate})
+        assert not outcome.passed and outcome.reason.startswith("missing")
 
 
 def test_a_metric_that_could_not_be_measured_fails_with_its_reason() -> None:
@@ -179,7 +179,7 @@ def test_difference_of_intervals_of_another_level() -> None:
 def test_robustness_of_another_level_is_not_compared() -> None:
     champion = model([50.0], strategy="lora", numbers={"robustness.md": Number(90.0, 85.0, 95.0, "%")})
     candidate = model([50.0], numbers={"robustness.md": Number(99.0, 97.0, 100.0, "%")})
-    gate = Gate(metric="robustness.md", relative_to="champion", better="higher")
+    gate = Gate(metric="robustness.md", relative_to="champion")
     assert judged(candidate, gate, champion).passed
     identity = {**champion.identity, "robustness.md.level": "thorough"}
     outcome = judged(candidate, gate, dataclasses.replace(champion, identity=identity))
@@ -241,16 +241,19 @@ def test_the_seed_that_stands_for_a_strategy_and_the_ranks() -> None:
     }
     candidates["worse"].numbers["target.force_rmse"] = Number(60.0, 55.0, 65.0)
     judged_all = verdict.decide(candidates, References(None, None), candidates, options, {}).judged
-    assert verdict.ranked(judged_all) == ["best", "worse", "untested"]
+    assert verdict.ranked(judged_all, "target.force_rmse") == ["best", "worse", "untested"]
 
 
 def test_margin_and_direction_of_metrics_without_frames() -> None:
     champion = model([50.0], strategy="lora", numbers={"robustness.md": Number(90.0, 85.0, 95.0, "%")})
     close = model([50.0], numbers={"robustness.md": Number(88.0, 83.0, 93.0, "%")})
-    gate = Gate(metric="robustness.md", relative_to="champion", better="higher", margin=10.0)
+    gate = Gate(metric="robustness.md", relative_to="champion", margin=10.0)
     assert judged(close, gate, champion).passed  # 2 % lower, certain within 2 + 0.84 * 7.07 = 7.9
     assert not judged(close, gate.model_copy(update={"margin": 7.0}), champion).passed
-    assert not judged(close, gate.model_copy(update={"better": "lower", "margin": 0.0}), champion).passed
+    fewer = model([50.0], numbers={"robustness.rss": Number(4.0, 3.0, 5.0, "%")})  # holes: lower is better
+    more = model([50.0], strategy="lora", numbers={"robustness.rss": Number(14.0, 13.0, 15.0, "%")})
+    assert judged(fewer, Gate(metric="robustness.rss", relative_to="champion"), more).passed
+    assert not judged(more, Gate(metric="robustness.rss", relative_to="champion"), fewer).passed
 
 
 def test_more_candidates_need_more_evidence() -> None:

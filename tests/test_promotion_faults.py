@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from promoted import GATES, set_gates, small_disk, standing
+from promoted import GATES, fill, set_gates, small_disk, standing
 
 import retemper
 from retemper import cli, registry
@@ -199,10 +199,7 @@ def test_full_disk(project: Path, tmp_path: Path) -> None:
         aliases.move(project, "salt", "champion", "1", "override", "first")
         for name in ("mlflow.db", "promotions.jsonl", "params.yaml"):
             shutil.copy(project / name, disk / name)
-        with (disk / "filler").open("wb") as file, pytest.raises(OSError):
-            while True:
-                file.write(b"0" * 65536)
-                file.flush()
+        fill(disk)
         with pytest.raises(RetemperError, match="disk space"):
             aliases.move(disk, "salt", "champion", "3", "override", "full")
         with pytest.MonkeyPatch.context() as patch:
@@ -227,10 +224,7 @@ def test_full_disk_while_registering(project: Path, tmp_path: Path, free: int) -
         shutil.copy(project / "params.yaml", disk)
         shutil.rmtree(disk / "runs/register")
         client: Any = connect(disk)
-        with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError):
-            while True:
-                file.write(b"0" * 4096)
-                file.flush()
+        fill(disk)
         os.truncate(disk / "filler", (disk / "filler").stat().st_size - free)
         settings = load_settings(disk / "params.yaml")
         with pytest.raises(RetemperError, match="No space left|failed|disk"):

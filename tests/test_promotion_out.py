@@ -34,7 +34,7 @@ def test_exports_give_the_registered_models_numbers(project: Path, tmp_path: Pat
     about = read_json(tmp_path / f"salt-3-{to}.json")
     assert ("lammps" in about) == to.startswith("lammps")
     assert about["head"] == "Default" and about["elements"] == ["H", "C", "N", "O", "Na", "Cl"]
-    weights = project / "runs/finetune/replay/seed-3/model.model"
+    weights = project / "runs/finetune/replay/seed-3/model.safetensors"
     with pytest.raises(RetemperError, match="does not give MACE's own energies"):
         export._check(weights, "pt_head", made[0], to, "float64")
     assert not made[0].exists()

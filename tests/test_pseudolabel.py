@@ -88,33 +88,31 @@ def test_the_address_names_everything_that_decides(
     assert len(others) == 6 and base not in others
 
 
-def test_cached_labels_that_were_changed_are_a_hard_error(
-    tiny_model: Path, frames: list[Atoms], tmp_path: Path
+def test_cached_labels_that_were_changed_are_made_again(
+    tiny_model: Path, frames: list[Atoms], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = pseudolabel.label(tiny_model, frames, name="tiny", cache=tmp_path)
     file = tmp_path / done.address / "labels.extxyz"
     whole = file.read_text()
-    file.write_text(whole.replace("CH3CH2OH", "").replace(" 0.", " 1.", 1))
-    with pytest.raises(RetemperError, match="not those that were made there"):
-        pseudolabel.label(tiny_model, frames, name="tiny", cache=tmp_path)
-    file.unlink()
-    with pytest.raises(RetemperError, match="no file"):
-        pseudolabel.label(tiny_model, frames, name="tiny", cache=tmp_path)
+    for spoil in (lambda: file.write_text(whole.replace(" 0.", " 1.", 1)), file.unlink):
+        spoil()
+        capsys.readouterr()
+        again = pseudolabel.label(tiny_model, frames, name="tiny", cache=tmp_path)
+        assert not again.reused and file.read_text() == whole
+        assert "put aside" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*.corrupt*"))) == 2
 
 
-def test_cached_labels_of_other_structures_are_a_hard_error(
+def test_cached_labels_of_other_structures_are_made_again(
     tiny_model: Path, frames: list[Atoms], tmp_path: Path
 ) -> None:
     """A record that is consistent with its file but lies under a wrong address."""
     done = pseudolabel.label(tiny_model, frames, name="tiny", cache=tmp_path)
-    wrong = pseudolabel.address(tiny_model, "Default", frames[::-1], "float64")
-    shutil.copytree(tmp_path / done.address, tmp_path / wrong)
-    with pytest.raises(RetemperError, match=r"not those of frame 0 \(Cl4Na4|not those of frame 0 \("):
-        pseudolabel.label(tiny_model, frames[::-1], name="tiny", cache=tmp_path)
-    fewer = pseudolabel.address(tiny_model, "Default", frames[:2], "float64")
-    shutil.copytree(tmp_path / done.address, tmp_path / fewer)
-    with pytest.raises(RetemperError, match="3 frames"):
-        pseudolabel.label(tiny_model, frames[:2], name="tiny", cache=tmp_path)
+    for others in (frames[::-1], frames[:2]):
+        wrong = pseudolabel.address(tiny_model, "Default", others, "float64")
+        shutil.copytree(tmp_path / done.address, tmp_path / wrong)
+        found = pseudolabel.label(tiny_model, others, name="tiny", cache=tmp_path)
+        assert not found.reused and [len(atoms) for atoms in found.frames] == [len(atoms) for atoms in others]
 
 
 def test_a_frame_that_fails_is_named_and_nothing_is_written(

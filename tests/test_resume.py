@@ -36,7 +36,7 @@ def test_killed_run_goes_on_as_the_same_run(files: dict[str, Any], tmp_path: Pat
         env={**os.environ, "PYTHONWARNINGS": "ignore"}, capture_output=True,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "killed/model.model").exists()
+    assert not (tmp_path / "killed/model.safetensors").exists()
     summary, rest = run(plan, tmp_path / "killed")
     assert summary["started_from"] == 2 and [row["epoch"] for row in rest] == [2, 3]
     assert rest[-1]["valid_loss"] == pytest.approx(rows[-1]["valid_loss"], rel=1e-10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -56,10 +55,10 @@ def test_what_decides_the_result_decides_the_key(tmp_path: Path) -> None:
 def test_a_broken_store_is_computed_again(tmp_path: Path) -> None:
     note, cache = tmp_path / "note", tmp_path / "cache"
     engine.run([task(note)], workers=1, cache=cache)
-    stored = next((cache / "tasks").glob("*.pickle"))
+    stored = next((cache / "tasks").glob("*.result"))
     stored.write_bytes(stored.read_bytes()[:20])
     result = engine.run([task(note)], workers=1, cache=cache)[0]
-    assert isinstance(pickle.loads(stored.read_bytes())[0], dict) and result["energy"] != 0
+    assert b"energy" in stored.read_bytes() and result["energy"] != 0
     assert len(note.read_text().splitlines()) == 2
 
 
@@ -107,6 +106,78 @@ def test_a_calculator_that_raises_gives_its_reason(tmp_path: Path) -> None:
 def test_a_calculator_that_cannot_be_made(spec: str) -> None:
     with pytest.raises(RetemperError, match="cannot be made"):
         calculators.describe(spec)
+
+
+NO_CALCULATORS = {  # what is named, and what the answer says
+    "os:system(command='touch {mark}')": "is no calculator",
+    "os:popen(cmd='touch {mark}')": "is no calculator",
+    "subprocess:Popen(args=['touch', '{mark}'])": "is no calculator",
+    "subprocess:run(args=['touch', '{mark}'])": "is no calculator",
+    "builtins:open(file='{mark}', mode='w')": "is no calculator",
+    "builtins:exec(source='1')": "is no calculator",
+    "pathlib:Path()": "is no calculator",
+    "ase.io:write(filename='{mark}', images=[])": "is no calculator",
+    "ase.calculators.emt:parameters": "is no calculator",
+    "makers:unsaid(mark='{mark}')": "is no calculator",
+    "makers:wrong()": "is no calculator",
+    "ase.calculators.emt:EMT(asap_cutoff=__import__('os').system('touch {mark}'))": "cannot be made",
+    "ase.calculators.emt:EMT(**{{'asap_cutoff': True}})": "cannot be made",
+    "ase.calculators.emt:EMT(True)": "cannot be made",
+    "ase.calculators.emt:EMT.__init__(self=1)": "cannot be made",
+    "os.path:os.system(command='touch {mark}')": "cannot be made",
+    "makers:raising()": "cannot be made: no licence",
+}
+MAKERS = """
+from typing import Union
+from pathlib import Path
+from ase.calculators.emt import EMT
+def unsaid(mark): Path(mark).touch(); return EMT()
+def said() -> EMT: return EMT()
+def either() -> Union[EMT, dict]: return EMT()
+def wrong() -> EMT: return {}
+def raising() -> EMT: raise RuntimeError("no licence")
+"""
+
+
+@pytest.mark.hostile("trust")
+@pytest.mark.parametrize("call", NO_CALCULATORS)
+def test_nothing_but_a_calculator_is_called(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a command, nor a function that does not say that it makes calculators, nor an expression."""
+    (tmp_path / "makers.py").write_text(MAKERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "makers", raising=False)
+    with pytest.raises(RetemperError, match=NO_CALCULATORS[call]):
+        calculators.describe("ase:" + call.format(mark=tmp_path / "mark"))
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("call", ["makers:said()", "makers:either", "retemper.xtb:calculator(charge=-1)"])
+def test_a_function_that_says_that_it_makes_calculators(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "makers.py").write_text(MAKERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "makers", raising=False)
+    assert calculators.describe("ase:" + call).kind == "ase"
+
+
+@pytest.mark.hostile("caches")
+@pytest.mark.parametrize("far", [1e4, 1e6, 1e9, 1e12, -1e300])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_atoms_out_of_reach_have_a_reason(far: float, periodic: bool, tiny_model: Path) -> None:
+    """At once, where a list of neighbours would take all memory or minutes."""
+    atoms = Atoms("OH", [[0, 0, 0], [far, 0, 0]], cell=[9, 9, 9], pbc=periodic)
+    found = calculators.describe(str(tiny_model)).open()([atoms, Atoms("OH", [[0, 0, 0], [1, 0, 0]])])
+    assert "out of reach" in found.reasons[0] and found.reasons[1] == "" and np.isnan(found.energy[0])
+
+
+@pytest.mark.hostile("stress")
+def test_a_cluster_that_does_not_answer_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    start = time.monotonic()
+    with pytest.raises(RetemperError, match="No Ray cluster answers at 127.0.0.1:1"):
+        engine.run([task(tmp_path / "note")], cache=tmp_path / "cache", ray=True)
+    assert time.monotonic() - start < 60
 
 
 # ------------------------------------------------------------------ what a calculator rests on

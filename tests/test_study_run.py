@@ -319,7 +319,7 @@ def test_killed_and_resumed(files: dict[str, Any], tmp_path: Path) -> None:
     assert (
         "some: 3 failed, 4 finished" in done.stdout and "7 runs (4 of all, 2 of broken, 1 of rates), 0" in done.stdout
     )
-    killed(root, lambda: any((root / ".cache/training").glob("*/state.pt")))
+    killed(root, lambda: any((root / ".cache/training").glob("*/state.last")))
     assert results(root) <= 2  # the two that cannot be
     assert not any((root / "studies/some").glob("table.csv"))
     killed(root, lambda: results(root) >= 4)  # and two more

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from retemper.files import write_json
 from retemper.sweep import alike, output
 from retemper.sweep.front import Trial, choose
 
@@ -22,7 +22,7 @@ def training(root: Path, name: str, logs: dict[str, np.ndarray]) -> dict[str, fl
     for part, log in logs.items():
         counts, squares = dict.fromkeys(GROUPS, COMPONENTS), COMPONENTS * np.exp(2 * log)
         errors[part] = {"counts": counts, "squares": dict(zip(GROUPS, squares.tolist(), strict=True))}
-    write_json(root / ".cache/training" / name / alike.FILE, errors)
+    alike.write(root / ".cache/training" / name, errors)
     return {part: 1e3 * float(np.sqrt(np.exp(2 * log).mean())) for part, log in logs.items()}
 
 
@@ -83,8 +83,9 @@ def test_the_difference_is_the_paired_t(tmp_path: Path) -> None:
 
 def test_what_was_measured_on_other_structures_is_left_out(tmp_path: Path) -> None:
     trials = sweep(tmp_path, np.random.default_rng(1), 0.0, 3)
-    path = tmp_path / ".cache/training/t2" / alike.FILE
-    path.write_text(path.read_text().replace("trajectory 5", "trajectory 9"))
+    folder = tmp_path / ".cache/training/t2"
+    text = json.dumps(alike.read(folder)).replace("trajectory 5", "trajectory 9")
+    alike.write(folder, json.loads(text))
     winner = trials[0]
     found = output.not_told_apart(winner, trials, ["target"], "single-system", tmp_path)
     assert found is not None and found.compared == 1

@@ -18,7 +18,7 @@ import yaml
 from clusters import cluster, submit
 from conftest import ROOT
 from servers import BUCKET, NAMES
-from sweeps import environment, make_project, stage
+from sweeps import environment, make_project, stage, write_params
 
 from retemper.files import read_json
 from retemper.mlflow_store import _client
@@ -54,6 +54,9 @@ def test_submitted_job(files: dict[str, Any], tmp_path: Path, tracking: Any, mon
     root = make_project(tmp_path / "project", files, trials=4, prune=False)
     for name in ("dvc.yaml", "pipelines", "data"):
         (root / name).symlink_to(ROOT / name)
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["dataset"]["files"] = ["data/raw/nacl.extxyz.xz"]  # the sets are there; the file must be too
+    write_params(root, params)
     dvc(root, "init", "--no-scm", "--quiet")
     laptop = tmp_path / "laptop"  # what travels: code and settings, no runs/
     for name in ("pipelines", "strategies", "platform/retemper"):
@@ -85,6 +88,7 @@ def test_submitted_job(files: dict[str, Any], tmp_path: Path, tracking: Any, mon
     assert secret not in done.stdout + done.stderr
     assert not [path for path in root.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
+    dvc(root, "repro", "inputs")
     dvc(root, "commit", "-f", "sweep@naive")
     assert "didn't change, skipping" in dvc(root, "repro", "--single-item", "sweep@naive")
     stage(root, "finetune", "naive")  # at home: the winner is taken over

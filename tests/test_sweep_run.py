@@ -147,7 +147,7 @@ def test_the_winner_is_taken_over(swept: tuple[Path, str]) -> None:
     """finetune@S uses the setting and does not train it again; a finished sweep is not repeated."""
     root, _ = swept
     best = yaml.safe_load((root / "runs/sweep/naive/best.yaml").read_text())
-    model = root / f".cache/training/{best['provenance']['training']}/model.model"
+    model = root / f".cache/training/{best['provenance']['training']}/model.safetensors"
     written = model.stat().st_mtime_ns
     assert "epoch " not in stage(root, "finetune", "naive").split("best epoch")[0]
     assert model.stat().st_mtime_ns == written
@@ -167,7 +167,7 @@ def test_retention_is_that_of_the_model(swept: tuple[Path, str]) -> None:
     root, _ = swept
     best = yaml.safe_load((root / "runs/sweep/naive/best.yaml").read_text())
     frames = read(root / "runs/replay/valid.extxyz", ":")
-    model = root / f".cache/training/{best['provenance']['training']}/model.model"
+    model = root / f".cache/training/{best['provenance']['training']}/model.safetensors"
     forces = predict(model, frames, dtype="float64", backend="torch").forces
     errors = [f - atoms.arrays["REF_forces"] for f, atoms in zip(forces, frames, strict=True)]
     rmse = 1e3 * float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
@@ -228,7 +228,7 @@ def test_holes_are_those_of_the_robustness_suite(swept: tuple[Path, str], tmp_pa
     (row,) = table(root / "runs/sweep/naive/trials.csv")
     frames = read_frames(root / "runs/dataset/valid.extxyz")
     elements = tuple(sorted({int(z) for atoms in frames for z in atoms.numbers}))
-    model = root / f".cache/training/{row['training']}/model.model"
+    model = root / f".cache/training/{row['training']}/model.safetensors"
     here = Context(calculators.describe(str(model)), elements, frames=frames)
     found = suite.evaluate(here, ["short_range"], tmp_path / "out", cache=tmp_path / "cache", workers=1)
     value = found["metrics"]["short_range"]["value"]

@@ -13,7 +13,7 @@ from conftest import ROOT
 from sweeps import make_project
 from trainings import run
 
-from retemper import strategies
+from retemper import sources, strategies
 from retemper.errors import RetemperError
 from retemper.finetune import build
 from retemper.settings import Sweep, load_settings
@@ -159,3 +159,16 @@ def test_settings_of_the_sweep() -> None:
     assert Sweep().trials == 0 and Sweep().objectives == ["target", "retention"]
     with pytest.raises(ValueError, match="listed twice"):
         Sweep(objectives=["target", "target"])
+
+
+@pytest.mark.hostile("inputs")
+@pytest.mark.parametrize(("module", "again"), [("retemper.finetune.loss", True), ("retemper.report.page", False)])
+def test_mended_code_of_the_trainer_trains_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, module: str, again: bool
+) -> None:
+    """A finished training was found in the cache under the same key, whatever had been mended since."""
+    before = build.plans(load_settings(project / "params.yaml"), "naive", project)[0].key
+    statements = sources.statements
+    monkeypatch.setattr(sources, "statements", lambda name: "mended" if name == module else statements(name))
+    after = build.plans(load_settings(project / "params.yaml"), "naive", project)[0].key
+    assert (after != before) is again

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.build import molecule
 from conftest import ROOT, TINY_ELEMENTS
 
-from retemper import strategies
+from retemper import model_file, strategies
 from retemper.files import sha256
 from retemper.finetune.plan import Plan, head_data, versions
 from retemper.frames import is_isolated_atom, read_frames, write_frames
@@ -99,9 +99,7 @@ def run(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[dict[str, float]
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    import torch
-
-    return dict(torch.load(folder / "model.model", weights_only=False).state_dict())
+    return dict(model_file.read(folder / model_file.NAME).state_dict())
 
 
 def weights_of(path: Path) -> dict[str, Any]:

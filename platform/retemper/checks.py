@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
 from retemper import charge
@@ -19,10 +19,13 @@ from retemper.settings import Dataset
 from retemper.store import Picked
 
 Array = np.ndarray
+FARTHEST = 1e5  # A; beyond, nothing is a structure, and neighbours are sought for ever
 MIN_HEIGHT = 0.7  # A, between opposite faces of a cell
 MIN_VOLUME = 1.0  # A^3 per atom of a crystal; hydrogen at 500 GPa has more
 LEVEL_KEYS = ("level_of_theory", "level", "theory", "lot", "functional", "xc", "xc_functional", "dft", "basis")
-CODE_KEYS = ("method", "calculator", "code", "basis_set", "pseudopotential")
+CODE_KEYS = ("method", "calculator", "code", "basis_set", "pseudopotential", "head")
+LARGE = 20_000  # atoms of a frame whose labels bear witness to their units
+LISTED = 10  # values that a message names
 ENERGY_CONFLICT = 2e-3  # eV/atom between labels of one structure
 FORCE_CONFLICT = 0.03  # eV/A, RMS between sizes of forces
 
@@ -58,12 +61,20 @@ def check_variation(frames: Sequence[Atoms]) -> None:
 def frame_fault(frame: Atoms, limits: Dataset) -> str | None:
     """What is wrong with one frame with mapped labels, in words; `None` when nothing is.
 
-    Checks, in this order: atoms, finite positions and labels, cell, size of forces, net
+    Checks, in this order: atoms, finite positions and labels, cell, size of stress and forces, net
     force, distances. Energies are judged over all frames by `energy_faults`.
     """
+    if len(frame) > limits.max_atoms:
+        return f"{len(frame)} atoms are above dataset.max_atoms ({limits.max_atoms})"
     fault = _numbers_fault(frame) or _cell_fault(frame)
     if fault is not None:
         return fault
+    stress = float(np.abs(frame.info.get(STRESS, 0.0)).max())
+    if stress > limits.max_stress:
+        return (
+            f"a stress of {stress:.3g} eV/A^3 ({stress / units.GPa:.0f} GPa) is above dataset.max_stress "
+            f"({limits.max_stress:g})"
+        )
     forces = frame.arrays[FORCES]
     largest = float(np.linalg.norm(forces, axis=1).max())
     if largest > limits.max_force:
@@ -76,7 +87,7 @@ def frame_fault(frame: Atoms, limits: Dataset) -> str | None:
 
 def can_be_measured(frame: Atoms) -> bool:
     """Whether a frame's numbers and cell are sound, whatever the units of its labels."""
-    return _numbers_fault(frame) is None and _cell_fault(frame) is None
+    return len(frame) <= LARGE and _numbers_fault(frame) is None and _cell_fault(frame) is None
 
 
 def _numbers_fault(frame: Atoms) -> str | None:
@@ -86,6 +97,12 @@ def _numbers_fault(frame: Atoms) -> str | None:
         return "an atom without an element"
     if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell.array).all()):
         return "positions or cell are not finite"
+    farthest = float(np.abs(frame.positions).max())
+    if farthest > FARTHEST:
+        return f"an atom lies {farthest:.2g} A from the origin (at most {FARTHEST:g} A)"
+    longest = float(np.linalg.norm(frame.cell.array, axis=1).max())
+    if longest > FARTHEST:
+        return f"the cell is {longest:.2g} A long (at most {FARTHEST:g} A)"
     if not np.isfinite(frame.info[ENERGY]):
         return "the energy is not finite"
     if not np.isfinite(frame.arrays[FORCES]).all():
@@ -230,7 +247,8 @@ def level_tags(frames: Sequence[Atoms]) -> tuple[dict[str, dict[str, int]], list
     for key, counts in tags.items():
         if len({value.lower() for value in counts}) < 2:
             continue
-        listed = ", ".join(f"{value} ({number})" for value, number in counts.most_common())
+        listed = ", ".join(f"{value[:60]} ({number})" for value, number in counts.most_common(LISTED))
+        listed += f" and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
         if key.lower() in LEVEL_KEYS:
             raise RetemperError(
                 f"Mixed levels of theory: the info key {key!r} has {len(counts)} values.",

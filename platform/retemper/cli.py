@@ -122,6 +122,12 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics", nargs="+", default=["all"], help="names as `retemper metrics` lists them; default: all")
     add("--level", default="quick", choices=("quick", "standard", "thorough"), help="some 1 or 5 minutes, or hours")
     add("--calculator", help="measure this instead of a MACE model: ase:package.module:Class(keyword=value)")
+    add("--sha256", help="of a model file by others (a pickle): it is opened when it has this hash")
+    add(
+        "--trust-pickle",
+        action="store_true",
+        help="open model files whatever is in them: to open a pickle is to run it",
+    )
     add("--head", help="head of a multihead model; default: the one called Default")
     add("--elements", nargs="+", help="symbols; default: those of the structures, else of the model")
     add("--structures", help="target structures, for dynamics; default: the project's test set")
@@ -136,6 +142,31 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, help="processes; default: one a core")
     add("--device", default="cpu", help="cpu or cuda, of a MACE model through torch")
     add("--out", help="folder; default: runs/robustness/<name>")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from retemper import foundations, launch, model_file
+    from retemper.errors import RetemperError
+    from retemper.files import project_root
+
+    try:
+        root: Path | None = project_root()
+    except RetemperError:
+        root = None
+    path = foundations.admitted(options.model, options.sha256, options.trust_pickle, root)
+    launch.import_mace()
+    model_file.convert(path, Path(options.out))
+    print(options.out)
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", help="model file, a pickle (*.model) or one that executes nothing (*.safetensors)")
+    add("out", help="file to write, of the other kind by its name")
+    add("--sha256", help="of the file, from where it comes: it is opened when it has this hash")
+    add("--trust-pickle", action="store_true", help="open it whatever is in it: to open a pickle is to run it")
 
 
 def _metrics(_: argparse.Namespace) -> None:
@@ -162,6 +193,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": (_sweep, _sweep_arguments, "show sweeps: trials, best so far, Pareto front, importance of each parameter"),
     "evaluate": (_evaluate, _evaluate_arguments, "measure what a model does away from its test set"),
     "metrics": (_metrics, _nothing, "list the robustness metrics: unit, direction, good and bad, cost, reference"),
+    "convert": (_convert, _convert_arguments, "write a model file as safetensors, which execute nothing, or as pickle"),
     "sync": (_sync, _nothing, "bring MLflow up to date with the files under runs/"),
 }
 

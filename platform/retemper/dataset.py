@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from retemper import charge, checks, splits, subset
+from retemper import charge, checks, nearness, reading, splits, subset
 from retemper.active import join
-from retemper.errors import RetemperError, unknown
+from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, require_space, write_json
-from retemper.foundations import find, weights
-from retemper.frames import ENERGY, stream_frames, write_frames
-from retemper.grouping import Grouping, group_frames, groups_of
-from retemper.labels import is_free_atom, stream_labels, stress_warnings
-from retemper.manifest import describe, reason_kind, summary
+from retemper.foundations import find
+from retemper.frames import ENERGY, write_frames
+from retemper.grouping import MIN_FRAMES, Grouping, group_frames, groups_of
+from retemper.labels import is_free_atom
+from retemper.manifest import describe, reason_kind, reasons, summary
 from retemper.settings import Dataset, Settings
 from retemper.store import Picked, Store
-from retemper.units import Judged, predictor, require_units
 
 SETS = ("train", "valid", "test", "isolated", "unused", "rejected")
-ENOUGH = 20  # frames of one file whose units are judged on their own
-WITNESSES = 20_000  # frames of one file that its units are judged by, in stretches of
-STRETCH = 100
 BYTES_PER_ATOM = 150  # of extxyz with forces, generously
 
 Array = np.ndarray
@@ -72,16 +65,16 @@ def build(settings: Settings, out: Path, root: Path) -> dict[str, Any]:
 def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str, Any]:
     dataset = settings.dataset
     files = [root / name for name in dataset.all_files]
-    parts = _read(files, dataset, store)
+    parts = reading.read(files, dataset, store)
     read = len(store)
-    parts, left = _leave_out(parts, dataset, store)
+    parts, left = reading.leave_out(parts, dataset, store)
     warnings = [text for part in parts for text in part.warnings]
     atoms = np.array([is_free_atom(frame) for frame in store], dtype=bool)  # [read]
     labelled = np.concatenate([part.frames for part in parts])
     rejected = [k for part in parts for k in part.rejected]
 
     checks.check_variation(Picked(store, labelled[~atoms[labelled]]))
-    judged = _judge_units(parts, store, settings, root)
+    judged = reading.judge_units(parts, store, settings, root)
     warnings += judged.warnings
     allowed = known_elements(settings.foundation, root)
     if allowed is None:
@@ -99,6 +92,7 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
     rejected += free_rejected + duplicates
     if conflicts:
         warnings.append("structures with contradicting labels were rejected: see rejected.extxyz")
+    _require_enough(frames, free, rejected, left, store)
 
     sets, grouping, left_out = _split(frames, parts, store, dataset)
     sets["train"], beyond, taken = _subset(sets["train"], store, settings, root)
@@ -109,9 +103,10 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
         sets[name] = np.append(sets[name], np.array([store.append(frame) for frame in more], dtype=np.int64))
     rejected += [store.append(frame) for frame in joined.rejected]
     read += joined.read
-    audited = splits.require_no_leaks(
-        {name: Picked(store, part) for name, part in sets.items()}, dataset.near_duplicate
-    )
+    final = {name: Picked(store, part) for name, part in sets.items()}
+    audited = splits.require_no_leaks(final, dataset.near_duplicate)
+    near = nearness.audit(final, dataset.near_test)
+    warnings += near.warnings
     others = {"isolated": free, "unused": left_out + beyond + left, "rejected": rejected}
     sets |= {name: np.array(part, dtype=np.int64) for name, part in others.items()}
     _count(sets, read, store)
@@ -124,6 +119,7 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
         "grouping": {"rule": grouping.rule, "groups": len(set(grouping.groups))},
         "subset": taken,
         "audited": audited,
+        "nearness": {name: asdict(one) for name, one in near.found.items()},
         "level_of_theory": {"declared": dataset.level_of_theory, "info_keys": tags, "left_out": len(left)},
         "units": {
             "energy": dataset.energy_unit,
@@ -142,110 +138,41 @@ def _build(settings: Settings, out: Path, root: Path, store: Store) -> dict[str,
     return manifest
 
 
+def _require_enough(
+    frames: Array, free: Sequence[int], rejected: Sequence[int], left: Sequence[int], store: Store
+) -> None:
+    """Raise, with the reasons, when too few frames are left to split."""
+    if len(frames) >= MIN_FRAMES:
+        return
+    kinds = reasons(Picked(store, [*rejected, *left]))
+    if free:
+        kinds = {"free atom": len(free), **kinds}
+    raise RetemperError(
+        f"Only {len(frames)} frame(s) are left to split into train, valid and test.",
+        expected=f"at least {MIN_FRAMES} frames of more than one atom",
+        got=f"{len(store)} frames read"
+        + "".join(f"; {number} not used: {kind}" for kind, number in list(kinds.items())[:8]),
+        fix="add labelled structures, or mend those that are not used for the reason above",
+    )
+
+
 def known_elements(foundation: str, root: Path) -> set[str] | None:
     """Symbols that the catalogue lists for a foundation; `None` where it only describes them."""
     symbols = set((find(foundation, root).elements or "").split())
     return symbols if symbols and symbols <= set(atomic_numbers) else None
 
 
-@dataclass(frozen=True)
-class Part:
-    """One file: indices of its frames in the store, and what to tell the user."""
-
-    name: str
-    frames: Array  # with labels
-    rejected: list[int]  # without
-    warnings: list[str]
-
-
-def _read(files: Sequence[Path], dataset: Dataset, store: Store) -> list[Part]:
-    """Every file once into `store`, with mapped labels; names are those of the settings."""
-    if len(set(dataset.all_files)) < len(dataset.all_files):
-        raise RetemperError("dataset.files and test_files name a file twice.", got=", ".join(dataset.all_files))
-    parts = []
-    for path, name in zip(files, dataset.all_files, strict=True):
-        frames, rejected, ignored = array("q"), [], 0
-        for frame, fault, without_cell in stream_labels(partial(stream_frames, path), dataset, name):
-            index = store.append(frame)
-            ignored += without_cell
-            if fault is None:
-                frames.append(index)
-            else:
-                store.note(index, "reason", fault)
-                rejected.append(index)
-        parts.append(Part(name, np.array(frames), rejected, stress_warnings(name, ignored)))
-    return parts
-
-
-def _leave_out(parts: Sequence[Part], dataset: Dataset, store: Store) -> tuple[list[Part], list[int]]:
-    """The files at the level of theory that is taken, and the frames of the others with their reason noted."""
-    for name in dataset.levels:
-        if name not in dataset.all_files:
-            raise unknown("file (dataset.levels)", name, dataset.all_files)
-    taken, left = [], []
-    for part in parts:
-        level = dataset.levels.get(part.name, dataset.level_of_theory)
-        if level == dataset.level_of_theory:
-            taken.append(part)
-        else:
-            own = [*part.frames.tolist(), *part.rejected]
-            left += _reject(store, dict.fromkeys(own, f"another level of theory ({level}), by dataset.levels"))
-    if not taken:
-        raise RetemperError(
-            "No file is at dataset.level_of_theory.",
-            expected=dataset.level_of_theory,
-            got=", ".join(sorted(set(dataset.levels.values()))),
-            fix="take one of the levels of dataset.levels as dataset.level_of_theory",
-        )
-    return taken, left
-
-
-def _judge_units(parts: Sequence[Part], store: Store, settings: Settings, root: Path) -> Judged:
-    """Units of each file with enough frames, and of all small ones together.
-
-    What the labels leave open is asked of an embedded foundation. A named one may not be on this
-    machine before the e0s stage fetches it: there `retemper.e0s` asks.
-    """
-    dataset = settings.dataset
-    small: list[Atoms] = []
-    judged: dict[str, list[Atoms]] = {}
-    for part in parts:
-        own = part.frames
-        if len(own) > WITNESSES:  # whole stretches, so that frames near each other in time are among them
-            own = np.concatenate([some[:STRETCH] for some in np.array_split(own, WITNESSES // STRETCH)])
-        sound = [frame for frame in Picked(store, own) if checks.can_be_measured(frame)]
-        if len(sound) >= ENOUGH or len(parts) == 1:
-            judged[part.name] = sound
-        else:
-            small += sound
-    if small:
-        judged["small files"] = small
-    entry = find(settings.foundation, root)
-    predict = None
-    if entry.file is not None and (root / entry.file).is_file():
-        predict = predictor(weights(entry, root), entry.head, settings.finetune.device)
-    return require_units(judged, dataset.energy_unit, dataset.length_unit, predict)
-
-
 def _check(frames: Array, atoms: Array, store: Store, dataset: Dataset, warnings: list[str]) -> tuple[Array, list[int]]:
     """Frames that pass all checks, and the others with their reason noted; adds to `warnings`."""
     faults = [checks.frame_fault(frame, dataset) for frame in Picked(store, frames)]
     fine = np.array([fault is None for fault in faults], dtype=bool)
-    rejected = _reject(store, dict(zip(frames.tolist(), faults, strict=True)))
+    rejected = reading.mark(store, dict(zip(frames.tolist(), faults, strict=True)))
     passed = frames[fine]
     judged = passed[~atoms[passed]]
     energy_faults, found = checks.energy_faults(Picked(store, judged), dataset.energy_window)
     warnings += found
-    absurd = _reject(store, dict(zip(judged.tolist(), energy_faults, strict=True)))
+    absurd = reading.mark(store, dict(zip(judged.tolist(), energy_faults, strict=True)))
     return passed[~np.isin(passed, absurd)], rejected + absurd
-
-
-def _reject(store: Store, reasons: Mapping[int, str | None]) -> list[int]:
-    """Note the reasons; the indices of those that have one."""
-    for index, reason in reasons.items():
-        if reason is not None:
-            store.note(index, "reason", reason)
-    return [index for index, reason in reasons.items() if reason is not None]
 
 
 def _set_aside(store: Store, frames: Array, reason: str) -> list[int]:
@@ -259,13 +186,13 @@ def _limit_rejected(rejected: Sequence[int], store: Store, read: int, share: flo
     """Raise when the checks took more frames than `share`; duplicates come later and do not count."""
     if len(rejected) <= share * read:
         return
-    reasons = [(frame.info["source"], frame.info["reason"]) for frame in Picked(store, rejected)]
-    kinds = Counter(reason_kind(reason) for _, reason in reasons)
+    every = [(frame.info["source"], frame.info["reason"]) for frame in Picked(store, rejected)]
+    kinds = Counter(reason_kind(reason) for _, reason in every)
     raise RetemperError(
         f"{len(rejected)} of {read} frames fail the checks: "
-        + "; ".join(f"{kind} ({number})" for kind, number in kinds.most_common()),
+        + "; ".join(f"{kind} ({number})" for kind, number in kinds.most_common(8)),
         expected=f"at most {share:.0%} (dataset.max_rejected)",
-        got=f"{reasons[0][0]}: {reasons[0][1]}",
+        got=f"{every[0][0]}: {every[0][1]}",
         fix="mend or remove these frames; or, if they are to be left out, raise dataset.max_rejected",
     )
 
@@ -275,31 +202,32 @@ def _free_atoms(atoms: Array, store: Store, warnings: list[str]) -> tuple[list[i
     kept: list[int] = []
     frames = {int(k): store[int(k)] for k in atoms}
     ions = [k for k, frame in frames.items() if charge.charge_of(frame)]
-    rejected = _reject(store, dict.fromkeys(ions, "a free ion is no reference energy"))
+    rejected = reading.mark(store, dict.fromkeys(ions, "a free ion is no reference energy"))
     frames = {k: frame for k, frame in frames.items() if k not in ions}
     for z in sorted({int(frame.numbers[0]) for frame in frames.values()}):
         same = {k: frame for k, frame in frames.items() if frame.numbers[0] == z}
         energies = [frame.info[ENERGY] for frame in same.values()]
         first, *others = same
         if max(energies) - min(energies) > checks.ENERGY_CONFLICT:
-            warnings.append(f"free atoms of {chemical_symbols[z]} have different energies ({energies}): none is used")
+            span = f"{min(energies):g} to {max(energies):g} eV"
+            warnings.append(f"free atoms of {chemical_symbols[z]} have different energies ({span}): none is used")
             reason = "conflict: free atoms of this element have different energies"
-            rejected += _reject(store, dict.fromkeys(same, reason))
+            rejected += reading.mark(store, dict.fromkeys(same, reason))
         else:
             kept.append(first)
-            rejected += _reject(store, dict.fromkeys(others, f"duplicate of {same[first].info['source']}"))
+            rejected += reading.mark(store, dict.fromkeys(others, f"duplicate of {same[first].info['source']}"))
     return kept, rejected
 
 
 def _without_duplicates(frames: Array, store: Store, dataset: Dataset) -> tuple[Array, list[int], bool]:
     """Frames without duplicates, those taken out, and whether labels of equal structures contradict each other."""
     reasons = checks.find_duplicates(Picked(store, frames), dataset.near_duplicate)
-    removed = _reject(store, {int(frames[k]): reason for k, reason in reasons.items()})
+    removed = reading.mark(store, {int(frames[k]): reason for k, reason in reasons.items()})
     return np.setdiff1d(frames, removed), removed, any(reason.startswith("conflict") for reason in reasons.values())
 
 
 def _split(
-    frames: Array, parts: Sequence[Part], store: Store, dataset: Dataset
+    frames: Array, parts: Sequence[reading.Part], store: Store, dataset: Dataset
 ) -> tuple[dict[str, Array], Grouping, list[int]]:
     """Train, valid and test sets, how they were grouped, and frames that none of them has."""
     given = []

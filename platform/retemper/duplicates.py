@@ -24,6 +24,7 @@ from retemper.store import Picked
 Array = np.ndarray
 DIMENSIONS = 16  # of the trees
 MAX_DISTANCES = 3000  # distances of a molecule that are projected
+MANY_ATOMS = 1000  # of a frame, above which copies are sought with the atoms in the same order alone
 BLOCK_ATOMS = 500_000  # whose coordinates are in memory at a time
 REORDERED = 0.1  # times the tolerance, for copies whose atoms were exchanged
 WAVES = np.array(
@@ -46,8 +47,8 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
         RMS displacement, A. Without periodicity after the best superposition; with it, at
         fixed fractional coordinates, up to a translation, for cells that agree within
         `tolerance` once turned alike. Another choice of cell for the same crystal is not
-        seen. Copies in which like atoms were exchanged, or a molecule was mirrored, are
-        found within a tenth of it, and with them their own near copies. 0 finds only structures with equal
+        seen. Copies of up to `MANY_ATOMS` atoms in which like atoms were exchanged, or a molecule was mirrored,
+        are found within a tenth of it, and with them their own near copies. 0 finds only structures with equal
         `retemper.frames.structure_hash`.
 
     Returns
@@ -59,7 +60,8 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
         return _pairs_in(frames, lambda frame: structure_hash(frame).encode(), _all_pairs)
     same_order = _pairs_in(frames, lambda frame: frame.numbers.tobytes(), lambda group: _moved(group, tolerance))
     repeated = {j for _, j in same_order}
-    first = np.array([k for k in range(len(frames)) if k not in repeated], dtype=np.int64)
+    small = (k for k, frame in enumerate(frames) if k not in repeated and len(frame) <= MANY_ATOMS)
+    first = np.fromiter(small, dtype=np.int64)
     reordered = _pairs_in(
         Picked(frames, first),
         lambda frame: np.sort(frame.numbers).tobytes(),
@@ -122,18 +124,10 @@ def _moved(group: Sequence[Atoms], tolerance: float) -> Array:
     Lindenstrauss), and its radius leaves a factor of two.
     """
     pbc = group[0].pbc
-    vectors, cells = [], []
-    for part in _blocks(group):
-        positions, cell = part.positions, part.cells
-        if pbc.any():
-            cell = full_cells(cell)
-            vectors.append(np.concatenate([_project_crystals(positions, cell), _turned(cell)], axis=1))
-        else:
-            vectors.append(_project_molecules(positions))
-        cells.append(cell)
-    pairs = _tree_pairs(np.concatenate(vectors), 2 * np.sqrt(2 * DIMENSIONS) * tolerance)
+    pairs = _tree_pairs(projected(group), 2 * np.sqrt(2 * DIMENSIONS) * tolerance)
     if pbc.any():
-        pairs = _alike_cells(np.concatenate(cells), pairs, tolerance)
+        cells = np.concatenate([full_cells(part.cells) for part in _blocks(group)])
+        pairs = _alike_cells(cells, pairs, tolerance)
     rms = [np.zeros(0)]
     for some in np.array_split(pairs, 1 + len(pairs) * len(group[0]) // 200_000) if len(pairs) else []:
         chosen, places = np.unique(some, return_inverse=True)
@@ -141,6 +135,18 @@ def _moved(group: Sequence[Atoms], tolerance: float) -> Array:
         movement, _ = displacements(own.positions, own.cells, pbc, *places.reshape(some.shape).T)
         rms.append(np.sqrt((movement**2).sum(axis=2).mean(axis=1)))
     return np.asarray(pairs[np.concatenate(rms) <= tolerance])
+
+
+def projected(group: Sequence[Atoms]) -> Array:
+    """Vectors [n_frames, some] of frames with the same atoms in the same order; near frames have near ones, A."""
+    vectors = []
+    for part in _blocks(group):
+        if part.pbc.any():
+            cells = full_cells(part.cells)
+            vectors.append(np.concatenate([_project_crystals(part.positions, cells), _turned(cells)], axis=1))
+        else:
+            vectors.append(_project_molecules(part.positions))
+    return np.concatenate(vectors)
 
 
 def _blocks(group: Sequence[Atoms]) -> Iterator[Coordinates]:
@@ -153,10 +159,13 @@ def _blocks(group: Sequence[Atoms]) -> Iterator[Coordinates]:
 def _project_molecules(positions: Array) -> Array:
     """Random projection [n_frames, DIMENSIONS] of interatomic distances, A."""
     random = np.random.default_rng(0)
-    first, second = np.triu_indices(positions.shape[1], 1)
-    if len(first) > MAX_DISTANCES:
-        chosen = random.choice(len(first), MAX_DISTANCES, replace=False)
-        first, second = first[chosen], second[chosen]
+    if positions.shape[1] > MANY_ATOMS:  # all pairs would not fit into memory
+        first, second = random.integers(0, positions.shape[1], (2, MAX_DISTANCES))
+    else:
+        first, second = np.triu_indices(positions.shape[1], 1)
+        if len(first) > MAX_DISTANCES:
+            chosen = random.choice(len(first), MAX_DISTANCES, replace=False)
+            first, second = first[chosen], second[chosen]
     projection = random.normal(size=(len(first), DIMENSIONS)) / np.sqrt(max(1, len(first)))
     parts = np.array_split(positions, 1 + len(positions) * len(first) // 2_000_000)
     return np.concatenate([np.linalg.norm(p[:, first] - p[:, second], axis=2) @ projection for p in parts])

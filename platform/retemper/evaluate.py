@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import accuracy, inference
+from retemper import accuracy, inference, model_file, reference_set
 from retemper.accuracy import FrameErrors
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, read_json, sha256, write_json
@@ -19,7 +19,7 @@ from retemper.foundations import find, weights
 from retemper.frames import FORCES, is_isolated_atom, labels_hash, read_frames
 from retemper.grouping import groups_of
 from retemper.replay import audit
-from retemper.settings import Settings
+from retemper.settings import Dataset, Settings
 
 FOUNDATION = "foundation"
 TARGET, RETENTION, REPLAY_HEAD = "target", "retention", "retention_replay_head"
@@ -64,13 +64,13 @@ def context(settings: Settings, root: Path) -> Context:
     source = settings.evaluate.retention or foundation.retention
     if source is None:
         print("evaluate: no retention set (evaluate.retention): what was forgotten is not measured", flush=True)
-    retention = retention_set(root / source, settings.evaluate.max_retention) if source else []
+    retention = retention_set(root / source, settings.evaluate.max_retention, settings.dataset) if source else []
     return Context(settings, root, model, inference.pick_head(model, foundation.head), target, retention)
 
 
-def retention_set(path: Path, maximum: int | None) -> list[Atoms]:
-    """Held-out pretraining structures without isolated atoms; a fixed random subset of at most `maximum`."""
-    frames = [atoms for atoms in read_frames(path) if not is_isolated_atom(atoms)]
+def retention_set(path: Path, maximum: int | None, limits: Dataset) -> list[Atoms]:
+    """Held-out pretraining structures, checked, without isolated atoms; a fixed random subset of at most `maximum`."""
+    frames = [atoms for atoms in reference_set.read(path, limits) if not is_isolated_atom(atoms)]
     if maximum is not None and len(frames) > maximum:
         chosen = np.sort(np.random.default_rng(SUBSET_SEED).permutation(len(frames))[:maximum])
         frames = [frames[i] for i in chosen]
@@ -239,7 +239,7 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
                 audit(read_frames(path), here.retention, f"runs/{seen}.extxyz", tolerance=near, groups=alike)
         folder = root / "runs/finetune" / name
         for seed in sorted(read_json(folder / "summary.json")["seeds"], key=int):
-            seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / "model.model")
+            seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / model_file.NAME)
             _say(name, seed, seeds[seed])
     summary = _summary(here, name, seeds)
     metrics = {

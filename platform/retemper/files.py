@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -89,6 +90,26 @@ def disk_explained(path: Path) -> Iterator[None]:
         raise reason from error
 
 
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _clear(path: Path) -> None:
+    """Remove what killed processes left of `path`, within a stage: DVC lets one process at a time write its outputs."""
+    if not os.environ.get("DVC_STAGE"):
+        return
+    for left in path.parent.glob(f".[0-9]*.{glob.escape(path.name)}"):
+        process = left.name[1:].removesuffix(f".{path.name}")
+        if process.isdigit() and not _alive(int(process)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on failure it goes.
@@ -100,6 +121,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     with disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
         try:
             yield temporary
             os.replace(temporary, path)
@@ -114,6 +136,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     with disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:

@@ -1,16 +1,16 @@
 """The catalogue of foundation models, ``foundations/foundations.yaml``.
 
-An entry is either embedded (``file`` with its ``sha256``) or named: loaded through
-MACE's own loaders (``loader: mace_mp|mace_off|mace_omol`` and ``model``), which
-download the weights on first use.
+An entry is either embedded (``file``) or named: downloaded on first use from where MACE's own
+loaders have it (``loader: mace_mp|mace_off|mace_omol`` and ``model``). Weights are pickles: they are
+opened when the entry has their ``sha256``, and not before.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
+from retemper import model_file
 from retemper.errors import RetemperError, unknown
 from retemper.files import project_root, sha256
 from retemper.setting_errors import in_file
@@ -18,6 +18,10 @@ from retemper.settings import Section, parse_named
 from retemper.strict_yaml import Location, read_yaml
 
 CATALOGUE = Path("foundations/foundations.yaml")
+OMOL = {  # MACE keeps this table inside its loader
+    "extra_large": "https://github.com/ACEsuit/mace-foundations/releases/download/mace_omol_0/"
+    "MACE-omol-0-extra-large-1024.model"
+}
 
 
 class Foundation(Section):
@@ -30,7 +34,7 @@ class Foundation(Section):
     citation: str
     elements: str | None = None  # "H Li B ..." or a description such as "89 elements"
     file: str | None = None  # embedded model, relative to the project root
-    sha256: str | None = None  # of the file; checked before it is unpickled
+    sha256: str | None = None  # of the file, without which it is not opened
     loader: Literal["mace_mp", "mace_off", "mace_omol"] | None = None
     model: str | None = None  # name that the loader knows
     head: str | None = None  # head to use of a multihead model
@@ -60,16 +64,15 @@ def find(name: str, root: Path | None = None) -> Foundation:
 
 
 def weights(foundation: Foundation, root: Path | None = None) -> Path:
-    """Path of the weights on this machine, checked.
+    """Path of the weights on this machine, checked: no one unpickles a file whose sha256 the catalogue does not know.
 
-    Embedded files are checked against their sha256 before anyone unpickles them. Named
-    models are downloaded by MACE's loader into MACE's cache; where the entry gives a
-    sha256 it is checked too.
+    Named models are downloaded into MACE's cache on first use.
 
     Raises
     ------
     RetemperError
-        A missing file, a sha256 that differs, or a download that failed.
+        A missing file, an entry without a sha256 (the message says which it would be), another sha256,
+        or a download that failed. The file was not opened.
     """
     if foundation.file is not None:
         path = (root or project_root()) / foundation.file
@@ -79,42 +82,58 @@ def weights(foundation: Foundation, root: Path | None = None) -> Path:
             )
     else:
         path = _download(foundation)
-    if foundation.sha256 is not None:
-        got = sha256(path)
-        if got != foundation.sha256:
-            raise RetemperError(
-                f"Foundation {foundation.name}: {path} is not the file of the catalogue. It was not opened.",
-                expected=f"sha256 {foundation.sha256}",
-                got=f"sha256 {got}",
-                fix="restore the file, or update the entry if you trust the new one",
-            )
+    got = sha256(path)
+    if foundation.sha256 is None:
+        origin = "whoever gave you the file" if foundation.file is not None else f"{foundation.about} as published"
+        raise RetemperError(
+            f"Foundation {foundation.name} has no sha256 in {CATALOGUE}. Weights are a pickle, to open them is to run "
+            f"what is in them: {path} was not opened.",
+            expected="the sha256 of the file that you trust, once, in the entry; later changes are refused by it",
+            got=f"sha256 {got}",
+            fix=f"compare with {origin}, then add to the entry {foundation.name}: 'sha256: {got}', and commit it",
+        )
+    if got != foundation.sha256.lower():
+        raise RetemperError(
+            f"Foundation {foundation.name}: {path} is not the file of the catalogue. It was not opened.",
+            expected=f"sha256 {foundation.sha256}",
+            got=f"sha256 {got}",
+            fix="restore the file, or update the entry if you trust the new one",
+        )
     return path
 
 
-def _download(foundation: Foundation) -> Path:
-    """Fetch a named model with MACE's own download function and return the cached file."""
-    from mace.calculators import foundations_models as mace_models
+def admitted(path: str | Path, sha: str | None, trust_pickle: bool, root: Path | None) -> Path:
+    """`model_file.admitted` for a file that a user names; one that the catalogue knows by its sha256 needs no word."""
+    path = Path(path)
+    known = {entry.sha256 for entry in catalogue(root).values()} if root is not None else set()
+    if sha is None and known and path.is_file() and sha256(path) in known:
+        return path
+    return model_file.admitted(path, sha, trust_pickle)
 
+
+def _download(foundation: Foundation) -> Path:
+    """Fetch the file of a named model, from where MACE's own loaders have it, and return the cached one, unopened."""
+    from mace.calculators import foundations_models as mace_models
+    from mace.tools.utils import get_cache_dir
+
+    tables = {"mace_mp": mace_models.mace_mp_urls, "mace_off": mace_models.mace_off_urls, "mace_omol": OMOL}
+    if foundation.loader is None:
+        raise RetemperError(f"Foundation {foundation.name} names neither a file nor a loader.", fix=f"edit {CATALOGUE}")
+    urls = tables[foundation.loader]
+    if foundation.model not in urls:
+        raise unknown(f"model of {foundation.loader} (foundation {foundation.name})", foundation.model, urls)
     try:
         if foundation.loader == "mace_mp":
             return Path(mace_models.download_mace_mp_checkpoint(foundation.model))
-        if foundation.loader in ("mace_off", "mace_omol"):
-            load = getattr(mace_models, foundation.loader)
-            model = load(model=foundation.model, device="cpu", return_raw_model=True)
-            cache = (
-                Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-                / "mace"
-                / f"retemper-{foundation.name}.model"
-            )
-            if not cache.exists():
-                import torch
-
-                torch.save(model, cache)
-            return cache
+        path = Path(get_cache_dir()) / urls[foundation.model].rsplit("/", 1)[1]
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            print(f"downloading {urls[foundation.model]} ({foundation.licence})", flush=True)
+            mace_models._urlretrieve_with_timeout(urls[foundation.model], str(path))
+        return path
     except (OSError, RuntimeError, ValueError) as error:
         raise RetemperError(
             f"Foundation {foundation.name} could not be downloaded: {error}",
             expected="a network connection, or the weights in MACE's cache (~/.cache/mace)",
             fix="download it on a machine with a network and copy it there, or use the embedded foundation",
         ) from error
-    raise RetemperError(f"Foundation {foundation.name} names neither a file nor a loader.", fix=f"edit {CATALOGUE}")

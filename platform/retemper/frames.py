@@ -21,7 +21,7 @@ from ase import Atoms
 from ase.io import iread, read, write
 from ase.io.formats import filetype, open_with_compression
 
-from retemper import charge
+from retemper import charge, frame_weights
 from retemper.errors import RetemperError
 from retemper.files import atomic_write
 
@@ -31,7 +31,7 @@ LINES = 50_000  # and lines, for large frames
 
 
 def read_frames(path: str | Path) -> list[Atoms]:
-    """All frames of a file that ASE reads (``.gz`` and ``.xz`` included).
+    """All frames of a file that ASE reads (``.gz`` and ``.xz`` included); ``run@:30`` is a file of that very name.
 
     A missing, empty, truncated or unreadable file is a `RetemperError`, as is a frame that contradicts itself in its
     charge or spin.
@@ -46,7 +46,11 @@ def stream_frames(path: str | Path) -> Iterator[Atoms]:
     """
     path = Path(path)
     if not path.is_file():
-        raise RetemperError(f"{path} does not exist.", fix="check the path in params.yaml, or `dvc pull`")
+        name, at, slice_ = path.name.rpartition("@")
+        fix = "check the path in params.yaml, or `dvc pull`"
+        if at and path.with_name(name).is_file():
+            fix = f"a name is the whole name of a file here: write the frames {slice_} of {name} to a file of their own"
+        raise RetemperError(f"{path} does not exist.", fix=fix)
     if path.stat().st_size == 0:
         raise RetemperError(f"{path} is empty.", expected="at least one structure")
     number = 0
@@ -74,7 +78,7 @@ def _parsed(path: Path) -> Iterator[Atoms]:
         with (opener or open)(path, "rt") as file:
             yield from _extxyz(path, file)
     elif opener is None:
-        yield from iread(path, index=":")
+        yield from iread(path, index=":", format=kind, do_not_split_by_at_sign=True)
     else:  # unpacked in memory: ASE seeks in the file, and each seek would unpack it again
         with opener(path, "rt") as file:
             text = file.read()
@@ -164,7 +168,7 @@ def _digest(parts: list[bytes]) -> str:
 
 
 def labels_hash(frames: Iterable[Atoms]) -> str:
-    """Hash of structures and their labels, in order: the identity of a labelled set."""
+    """Hash of structures, their labels and the weights of these, in order: the identity of a labelled set."""
     total = LabelsHash()
     for atoms in frames:
         total.add(atoms)
@@ -183,6 +187,8 @@ class LabelsHash:
         for value in (atoms.arrays.get(FORCES), atoms.info.get(STRESS)):
             if value is not None:
                 self._total.update((np.asarray(value, dtype="<f8").round(6) + 0.0).tobytes())
+        if (weights := frame_weights.weights_of(atoms)) != (1.0, 1.0, 1.0):
+            self._total.update(np.asarray(weights, dtype="<f8").tobytes())
 
     def digest(self) -> str:
         return self._total.hexdigest()[:16]

@@ -17,7 +17,7 @@ from retemper import charge
 Array = np.ndarray
 
 
-def neighbours(atoms: Atoms, reach: float) -> tuple[Array, Array, Array, Array]:
+def neighbours(atoms: Atoms, reach: float, longest: float = np.inf) -> tuple[Array, Array, Array, Array]:
     """Ordered pairs of atoms nearer than `reach` times the sum of their covalent radii, images included.
 
     Parameters
@@ -26,6 +26,8 @@ def neighbours(atoms: Atoms, reach: float) -> tuple[Array, Array, Array, Array]:
         Any periodicity; a periodic frame needs a sane cell.
     reach
         Multiple of the sum of covalent radii (Cordero et al., Dalton Trans. 2832 (2008)).
+    longest
+        A; an atom's share of a distance is cut at half of it.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def neighbours(atoms: Atoms, reach: float) -> tuple[Array, Array, Array, Array]:
     vector
         [n_pairs, 3] from first to second, A.
     """
-    cutoff = reach * covalent_radii[atoms.numbers]
+    cutoff = np.minimum(reach * covalent_radii[atoms.numbers], longest / 2)
     cell = full_cells(atoms.cell.array[None])[0]
     origin = np.zeros(3)
     if not atoms.pbc.any():

@@ -22,6 +22,7 @@ result is no larger than a held-out share.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ AUTO_KEYS = ("group", "trajectory", "traj", "traj_id", "name", "mol", "molecule"
 MIN_FRAMES = 5  # without isolated atoms and rejected frames
 MIN_RUN = 10  # shorter runs stay whole
 RELATED = 0.1  # A, RMS displacement between frames that should not be on either side of a split
+LISTED = 40  # keys that a message names
 HELD = 500_000  # atoms of a run up to which its frames are held in memory
 MAX_WORK = 2e7  # displacements of atoms that the search for relatives computes for frames with the same atoms
 
@@ -146,7 +148,19 @@ def _formulas(frames: Sequence[Atoms]) -> list[str]:
 
 def _value(frame: Atoms, key: str) -> str | None:
     value = frame.info.get("source_given" if key == "source" else key)
-    return None if value is None or str(value).strip() == "" else str(value)
+    return None if value is None or str(value).strip() == "" else name_of(value)
+
+
+def name_of(value: object) -> str:
+    """A group's name: numbers that are equal have one, however they are written (1, 1.0, "1", 1e0)."""
+    text = str(value).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(number) or isinstance(value, bool | np.bool_):
+        return text
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def _sensible(grouping: Grouping, share: float) -> bool:
@@ -178,7 +192,7 @@ def _unknown_key(frames: Sequence[Atoms], key: str) -> RetemperError:
     keys = sorted({name for frame in frames for name in frame.info if not name.startswith("REF_")})
     return RetemperError(
         f"No frame has the info key {key!r} of dataset.group.",
-        expected=f"auto, composition, or one of {', '.join(keys)}",
+        expected=f"auto, composition, or one of {', '.join(key[:60] for key in keys[:LISTED])}",
         fix="edit dataset.group in params.yaml",
     )
 

@@ -19,7 +19,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper import charge, launch
+from retemper import charge, crowding, model_file
 from retemper.errors import RetemperError, unknown
 
 BACKENDS = ("auto", "torch", "symmetrix")
@@ -77,20 +77,21 @@ def load(model: str | Path, device: str = "cpu", dtype: str = "float64") -> Any:
 @lru_cache(maxsize=8)
 def _load(path: Path, mtime: int, size: int, device: str, dtype: str) -> Any:
     """`mtime` and `size` are there for the cache's key."""
-    launch.import_mace()  # before torch.load: it allows pickled modules
     import torch
 
     try:
-        module = torch.load(path, map_location=device, weights_only=False)
+        module: Any = model_file.load(path, device)
+    except RetemperError:
+        raise
     except Exception as error:  # unpickling a foreign file raises nearly anything
         raise RetemperError(
             f"{path} cannot be loaded as a MACE model: {type(error).__name__}: {error}",
-            expected="a model file as mace_run_train saves it (*.model)",
+            expected=f"a model file of retemper ({model_file.NAME}) or of mace_run_train (*.model)",
         ) from error
     if not isinstance(module, torch.nn.Module) or not hasattr(module, "atomic_energies_fn"):
         raise RetemperError(
             f"{path} is not a MACE model.",
-            expected="a model file as mace_run_train saves it (*.model)",
+            expected=f"a model file of retemper ({model_file.NAME}) or of mace_run_train (*.model)",
             got=type(module).__name__,
             fix="give the *.model file, not a checkpoint (*.pt)",
         )
@@ -209,7 +210,7 @@ def predict(
 
 def check_frames(model: str | Path, frames: Sequence[Atoms]) -> None:
     """Every element known, positions and cells usable; otherwise a `RetemperError` names the frame."""
-    known = elements(model)
+    known, cutoff = elements(model), float(load(model).r_max)
     for index, atoms in enumerate(frames):
         if len(atoms) == 0:
             raise RetemperError(f"{name_of(atoms, index)} has no atoms.")
@@ -230,6 +231,13 @@ def check_frames(model: str | Path, frames: Sequence[Atoms]) -> None:
                 "but its cell does not span them.",
                 got=f"cell {atoms.cell.array.tolist()}, pbc {atoms.pbc.tolist()}",
                 fix="set the cell, or pbc to false",
+            )
+        if crowding.images(atoms, cutoff) > crowding.MOST_IMAGES:
+            raise RetemperError(
+                f"{name_of(atoms, index)} has a cell so narrow that its neighbours would fill the memory.",
+                expected=f"heights of more than some 0.1 A, with a cut-off of {cutoff:g} A",
+                got=f"{crowding.heights(atoms).min():.3g} A",
+                fix="leave the structure out",
             )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from retemper import charge
+from retemper import charge, frame_weights
 from retemper.errors import RetemperError
 from retemper.frames import ENERGY, FORCES, STRESS
 from retemper.geometry import heights
@@ -23,6 +24,9 @@ Fits = Callable[[Any, int], bool]
 ISOLATED = "IsolatedAtom"
 APART = 8.0  # A: one atom in a cell with all heights above is a free atom
 OURS = {ENERGY, FORCES, STRESS, "energy", "forces", "stress", "virial", "reason"}
+MACE_READS = {"elec_temp", "dipole", "polarizability", "REF_virials", "REF_charges"}  # that is no label here
+LISTED = 40  # keys that a message names
+NO_CELL = "frames without a cell have a stress of zero; it is ignored"
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,19 @@ def map_labels(frames: Sequence[Atoms], dataset: Dataset, origin: str) -> Mapped
     """Give frames of one file retemper's keys and units: `stream_labels` as lists."""
     mapped: list[Atoms] = []
     rejected: list[Atoms] = []
-    ignored = 0
-    for new, fault, without_cell in stream_labels(lambda: frames, dataset, origin):
-        ignored += without_cell
+    ignored: Counter[str] = Counter()
+    for new, fault, without in stream_labels(lambda: frames, dataset, origin):
+        ignored.update(without)
         if fault is None:
             mapped.append(new)
         else:
             rejected.append(reject(new, fault))
-    return Mapped(mapped, rejected, stress_warnings(origin, ignored))
+    return Mapped(mapped, rejected, ignored_warnings(origin, ignored))
 
 
 def stream_labels(
     read: Callable[[], Iterable[Atoms]], dataset: Dataset, origin: str
-) -> Iterator[tuple[Atoms, str | None, bool]]:
+) -> Iterator[tuple[Atoms, str | None, list[str]]]:
     """Frames of one file with retemper's keys and units.
 
     Parameters
@@ -91,46 +95,58 @@ def stream_labels(
     new
         Frame with species, positions, cell, periodicity, ``REF_energy`` (eV), ``REF_forces``
         (eV/A), ``REF_stress`` (nine numbers, eV/A^3, where there is one), ``config_type``,
-        ``source``, ``total_charge`` and ``total_spin`` where the user's frame says them in either spelling, and
-        the plain values of the user's info. Free atoms are ``IsolatedAtom``
-        without cell; they need no forces.
+        ``source``, ``total_charge`` and ``total_spin`` where the user's frame says them in either spelling,
+        weights of its labels where ``dataset.weights`` is "use", and the plain values of the user's info; nothing else
+        that MACE would obey. Free atoms are ``IsolatedAtom`` without cell; they need no forces.
     fault
         Why the frame has no usable label; `None` when it has.
-    without_cell
-        Whether a stress of zero was ignored because there is no cell.
+    ignored
+        What of the frame was ignored, for `ignored_warnings`.
 
     Raises
     ------
     RetemperError
-        A stress without a cell; at the end, a key that no frame has (the nearest is named).
+        A stress without a cell; at the end, weights of frames that no setting declares, and a key that no frame has
+        (the nearest is named).
     """
     energy, length = energy_factor(dataset.energy_unit), length_factor(dataset.length_unit)
     wanted = _wanted_keys(dataset.keys)
     lacking = {label for label, _, _ in wanted}
     only_atoms = True
+    weighted: Counter[str] = Counter()
     for index, frame in enumerate(read()):
         lacking -= {label for label, key, _ in wanted if label in lacking and look_up(frame, key) is not None}
         only_atoms = only_atoms and is_free_atom(frame)
         new = _plain(frame, f"{origin}:{index}", dataset.keys)
         fault = _map_energy_forces(frame, new, dataset.keys, energy, length)
-        without_cell = False
+        extra = (MACE_READS - {dataset.keys.virial}) & {*frame.info, *frame.arrays}
+        ignored = [f"frames have {key}, which is no label here; it is ignored" for key in extra]
+        weights = frame_weights.said(frame)
+        weighted.update(weights.keys())
+        if fault is None and dataset.weights == "use":
+            fault = frame_weights.fault(weights)
+            new.info |= weights if fault is None else {}
+        elif weights and dataset.weights == "ignore":
+            ignored.append("frames have weights of their own; they are ignored (dataset.weights)")
         if fault is None and not is_free_atom(frame):
             stress, fault = _stress(frame, dataset.keys, energy, length)
             if stress is not None and _require_cell(frame, stress, f"{origin}:{index}"):
                 new.info[STRESS] = stress.ravel().round(12)
             elif stress is not None:
-                without_cell = True
-        yield new, fault, without_cell
+                ignored.append(NO_CELL)
+        yield new, fault, ignored
+    if weighted and dataset.weights == "refuse":
+        raise frame_weights.refused(weighted, origin)
     if only_atoms:
         lacking -= {"forces"}
     for label, key, fits in wanted:
         if label in lacking:
-            raise _missing(read(), label, key, fits, origin)
+            raise _missing(read(), label, key, fits, dataset.keys, origin)
 
 
-def stress_warnings(origin: str, ignored: int) -> list[str]:
-    """What to say about stresses that were ignored."""
-    return [f"{origin}: {ignored} frames without a cell have a stress of zero; it is ignored"] if ignored else []
+def ignored_warnings(origin: str, ignored: Mapping[str, int]) -> list[str]:
+    """What to say about what was ignored in frames of a file, by its number of frames."""
+    return [f"{origin}: {number} {what}" for what, number in sorted(ignored.items())]
 
 
 def _plain(frame: Atoms, source: str, keys: Keys) -> Atoms:
@@ -144,6 +160,8 @@ def _plain(frame: Atoms, source: str, keys: Keys) -> Atoms:
     )
     skip = OURS.union(*charge.SPELLINGS.values()) | {keys.energy, keys.stress, keys.virial}
     for key, value in frame.info.items():
+        if key in MACE_READS or frame_weights.is_weight(key):
+            continue
         if key not in skip and isinstance(value, str | bool | int | float | np.generic) and len(str(value)) < 200:
             new.info["source_given" if key == "source" else key] = value
     new.info |= charge.info_of(frame, source)
@@ -230,27 +248,30 @@ def _wanted_keys(keys: Keys) -> list[tuple[str, str, Fits]]:
     return [(label, key, fits) for label, key, needed, fits in every if key is not None and needed]
 
 
-def _missing(frames: Iterable[Atoms], label: str, key: str, fits: Fits, origin: str) -> RetemperError:
-    """Error for a missing key, with the nearest key that could hold this label."""
+def _missing(frames: Iterable[Atoms], label: str, key: str, fits: Fits, keys: Keys, origin: str) -> RetemperError:
+    """Error for a missing key, with the nearest key that could hold this label; keys of other labels could not."""
     found: dict[str, None] = {}
+    others = {"numbers", "positions", keys.energy, keys.forces, keys.stress, keys.virial}
     for frame in frames:
         results = getattr(frame.calc, "results", {})
-        for name in [*frame.info, *frame.arrays, *results]:
+        arrays = list(frame.arrays) if label == "forces" else []
+        for name in sorted({*frame.info, *arrays, *results} - found.keys() - others):
             value = look_up(frame, name)
             numeric = np.asarray(value).dtype.kind in "fiu" if not isinstance(value, str) else False
-            if name not in found and name not in ("numbers", "positions") and numeric and fits(value, len(frame)):
+            if numeric and len(found) < LISTED and fits(value, len(frame)):
                 found[name] = None
-    lower = {name.lower(): name for name in found}
+    lower = {name.lower(): name for name in sorted(found)}
     near = difflib.get_close_matches(key.lower(), lower, n=1, cutoff=0.6)
-    alike = [name for name in found if label[:5] in name.lower()]
+    alike = [name for name in sorted(found) if label[:5] in name.lower()]
     nearest = lower[near[0]] if near else (alike[0] if alike else None)
+    if nearest is not None:
+        fix = f"set dataset.keys.{label}: {nearest} in params.yaml"
+    elif label in ("stress", "virial"):
+        fix = f"where the labels have no {label}, set dataset.keys.{label}: null in params.yaml, else its key"
+    else:
+        fix = f"set dataset.keys.{label} in params.yaml to the key of the {label}, or label the structures"
     return RetemperError(
         f"{origin}: no frame has {key!r}, the key of the {label} (dataset.keys.{label}).",
-        got=f"keys that could be it: {', '.join(found)}" if found else "no key in the file could be it",
-        fix=(
-            f"set dataset.keys.{label}: {nearest} in params.yaml"
-            if nearest
-            else f"set dataset.keys.{label} in params.yaml to the key of the {label}"
-            + (", or to null" if label in ("stress", "virial") else ", or label the structures")
-        ),
+        got=f"keys that could be it: {', '.join(sorted(found))}" if found else "no key in the file could be it",
+        fix=fix,
     )

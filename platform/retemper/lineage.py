@@ -19,7 +19,7 @@ from retemper import __version__
 from retemper.errors import RetemperError
 from retemper.files import digest
 from retemper.foundations import find
-from retemper.settings import Settings
+from retemper.settings import Settings, load_settings
 from retemper.strict_yaml import read_yaml
 
 PACKAGES = ("mace-torch", "torch", "e3nn", "ase", "numpy", "mlflow", "dvc", "symmetrix-xl")
@@ -49,6 +49,28 @@ def git(root: Path, *arguments: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def project_identity(root: Path) -> str | None:
+    """Which project this is, the same in all its clones and on all their branches.
+
+    ``tracking.project`` where it is set, else the first commit of the repository and the folder in it; `None`
+    outside git and in shallow clones, which do not have that commit.
+    """
+    path = root / "params.yaml"
+    named = load_settings(path).tracking.project if path.is_file() and path.stat().st_size else None
+    if named:
+        return named
+    return _first_commit(root)
+
+
+@lru_cache(maxsize=8)
+def _first_commit(root: Path) -> str | None:
+    if git(root, "rev-parse", "--is-shallow-repository") != "false":
+        return None
+    commits = sorted((git(root, "rev-list", "--max-parents=0", "HEAD") or "").split())
+    prefix = git(root, "rev-parse", "--show-prefix")
+    return f"{commits[0][:12]}/{prefix}".rstrip("/") if commits else None
 
 
 def dvc_hashes(root: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from ase import Atoms
 from retemper import __version__
 from retemper.files import sha256
 from retemper.frames import ENERGY, FORCES, STRESS, LabelsHash, in_blocks
+from retemper.nearness import Nearness
 from retemper.settings import Settings
 
 FORMULAS = 50  # compositions that are listed by name
@@ -130,7 +131,7 @@ def reason_kind(reason: str) -> str:
         if reason.startswith(name):
             return name
     setting = re.search(r"dataset\.(\w+)", reason)
-    return setting.group(0) if setting else reason
+    return setting.group(0) if setting else re.sub(r"(?<!\w)[-+]?\d[\d.]*(e[-+]?\d+)?", "..", reason)
 
 
 def reasons(frames: Iterable[Atoms]) -> dict[str, int]:
@@ -159,7 +160,8 @@ def summary(manifest: dict[str, Any]) -> str:
     lines = [
         f"dataset {manifest['system']}: {manifest['read']} frames read, {' '.join(manifest['elements'])}, "
         f"{manifest['level_of_theory']['declared']}",
-        f"grouped by {manifest['grouping']['rule']} ({manifest['grouping']['groups']} groups), no leaks",
+        f"grouped by {manifest['grouping']['rule']} ({manifest['grouping']['groups']} groups), no structure or "
+        "group in two sets",
         f"{'set':9s} {'frames':>7s} {'atoms':>8s} {'groups':>7s} {'stress':>7s} "
         f"{'E/atom, eV':>21s} {'F rms':>8s} {'F max':>8s}",
     ]
@@ -176,5 +178,8 @@ def summary(manifest: dict[str, Any]) -> str:
             lines.append(f"{name}: " + ", ".join(f"{kind} {number}" for kind, number in manifest[name].items()))
     if manifest["rounds"]:
         lines.append(labels_used(manifest))
+    lines += [
+        f"nearness of {name} to train: {Nearness(**one).in_words()}" for name, one in manifest["nearness"].items()
+    ]
     lines += [f"warning: {text}" for text in manifest["warnings"]]
     return "\n".join(lines)

@@ -68,6 +68,17 @@ def measured_names() -> dict[str, Quantity | None]:
     return {**errors, **RATIOS, **{f"{ROBUSTNESS}.{name}": None for name in suite_names()}}
 
 
+def better(name: str) -> Literal["lower", "higher"]:
+    """The direction in which a metric of `measured_names` is better."""
+    quantity = measured_names()[name]
+    if quantity is not None:
+        return quantity.better
+    from retemper.robustness import metrics  # not needed to read settings
+
+    direction: Literal["lower", "higher"] = metrics.load(name.removeprefix(f"{ROBUSTNESS}.")).INFO.direction
+    return direction
+
+
 def check(name: str) -> str:
     """`name`, if a finished model can have it; otherwise an error that names the nearest.
 

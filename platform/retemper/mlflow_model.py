@@ -1,27 +1,36 @@
-"""A fine-tuned MACE model as MLflow keeps it: this file is stored beside the weights and run when the model is loaded.
+"""A fine-tuned MACE model as MLflow loads and serves it.
 
-It needs torch, mace-torch and ase, not retemper. The weights are a pickle, so their sha256
-is compared with the one recorded at registration before they are opened.
+The artifact has no code of its own: ``MLmodel`` names this module of the installed package, the weights are tensors
+with a description (`retemper.model_file`). What is loaded is compared with the digest that the registry, a database,
+has of the whole artifact; who can write the artifact cannot change that one together with it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 from ase import Atoms
-from mace.calculators import MACECalculator  # before torch.load: importing mace allows pickled modules
+from mace.calculators import MACECalculator
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc.model import PythonModel
+from mlflow.protos.databricks_pb2 import RESOURCE_EXHAUSTED
 
-CLOSEST = 1e-3  # A, of two atoms
+from retemper import artifact, crowding, model_file
+from retemper.errors import RetemperError
+
 MAX_EDGES = 4_000  # of the structures that are evaluated together, unless one alone has more
+MOST_STRUCTURES = 10_000  # of a request
+MOST_ATOMS = 20_000  # of a request
+MOST_PAIRS = 200_000  # ordered, within the cut-off, of one structure; memory grows with them
+MOST_PAIRS_TOGETHER = 2_000_000  # of a request; time grows with them
+MOST_WAITING = 8  # requests that wait for the one that is computed; others are answered with status 429
+LONGEST_WAIT = 60.0  # s, of a request that waits
 SPELLINGS = {"total_charge": ("total_charge", "charge"), "total_spin": ("total_spin", "spin")}  # e; 2S + 1
 
 
@@ -72,62 +81,118 @@ def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dt
     ------
     ValueError
         Another sha256, or a model without that head.
+    RetemperError
+        A damaged file.
     """
     content = Path(path).read_bytes()
     got = hashlib.sha256(content).hexdigest()
     if got != sha256:
         raise ValueError(f"{path} is not the registered model and was not opened: sha256 {got}, registered {sha256}")
-    import torch
-
-    model = torch.load(io.BytesIO(content), map_location=device)
+    model = model_file.loads(content, str(path)).to(device)
     heads = list(getattr(model, "heads", ["Default"]))
     if head not in heads:
         raise ValueError(f"{path} has no head {head!r}, only {', '.join(heads)}")
     return Calculator(models=model, device=device, default_dtype=dtype, head=head)
 
 
-class FineTunedMACE(PythonModel):
+def _load_pyfunc(path: str, model_config: dict[str, Any]) -> Served:
+    """What MLflow calls with the weights inside a downloaded artifact; see `retemper.artifact.check`."""
+    folder = Path(path).parents[1]
+    try:
+        if not artifact.check(folder):
+            print(
+                f"note: {folder} is not compared with a registry (none is set by MLFLOW_TRACKING_URI, or it is no "
+                "registered version): changed numbers would not be noticed",
+                file=sys.stderr,
+            )
+        model = model_file.read(path)
+        heads = list(getattr(model, "heads", ["Default"]))
+        if model_config["head"] not in heads:
+            raise RetemperError(f"{path} has no head {model_config['head']!r}.", expected=f"one of {heads}")
+    except RetemperError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+    device, dtype = model_config["device"], model_config["dtype"]
+    return Served(Calculator(models=model, device=device, default_dtype=dtype, head=model_config["head"]))
+
+
+class Served:
     """Energies, forces and stresses of structures given as JSON.
 
     A row has ``numbers`` [n_atoms], ``positions`` [n_atoms, 3] in A and, where there is one,
     ``cell`` [3, 3] in A, ``pbc`` [3] (default: periodic where there is a cell), ``charge`` (in e, default 0) and
     ``spin`` (multiplicity 2S + 1, default 1), also as ``total_charge`` and ``total_spin``. The answer has
     ``energy`` (eV), ``forces`` [n_atoms, 3] (eV/A) and ``stress`` [3, 3] (eV/A^3, null without
-    periodicity in three directions). Rows that cannot be evaluated are refused, status 400.
+    periodicity in three directions). Rows that cannot be evaluated, collapsed ones and ones that are too large
+    are refused, status 400. One request is computed at a time; too many that wait are refused, status 429.
     """
 
-    def load_context(self, context: Any) -> None:
-        """Open the weights; ``model_config`` says which head, device and dtype."""
-        config = context.model_config
-        self.calculator = calculator(
-            context.artifacts["model"], config["sha256"], config["head"], config["device"], config["dtype"]
-        )
+    def __init__(self, calculator: Any):
+        self.calculator = calculator
+        self.turn = threading.Lock()  # MACE sets torch's default dtype, of the whole process
+        self.waiting = threading.Semaphore(MOST_WAITING + 1)
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Evaluate all rows, in batches. MLflow turns a list of rows into a table before it gets here."""
         known = {int(z) for z in self.calculator.z_table.zs}
         try:
             frames = [structure(row, known) for row in numbered(model_input)]
-            answers = evaluate(self.calculator, frames)
+            require_bearable(frames, float(self.calculator.r_max))
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
+        if not self.waiting.acquire(blocking=False):
+            raise MlflowException(f"{MOST_WAITING} requests wait already; try later", error_code=RESOURCE_EXHAUSTED)
+        try:
+            if not self.turn.acquire(timeout=LONGEST_WAIT):
+                raise MlflowException(f"waited for {LONGEST_WAIT:g} s; try later", error_code=RESOURCE_EXHAUSTED)
+            try:
+                answers = evaluate(self.calculator, frames)
+            except ValueError as error:
+                raise MlflowException.invalid_parameter_value(str(error)) from error
+            finally:
+                self.turn.release()
+        finally:
+            self.waiting.release()
         return pd.DataFrame(answers, columns=["energy", "forces", "stress"])
 
 
-def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
-    """Energy, forces and stress of every frame, evaluated together in batches of similar size.
+def require_bearable(frames: Sequence[Atoms], cutoff: float) -> None:
+    """`ValueError` for structures that have collapsed, or that are too many or too large for a shared server.
 
-    Atoms in the same place raise `ValueError`: they would make the answers of the whole batch NaN.
+    Pairs are counted, not listed: a cell of 0.01 A would have a billion of them.
     """
+    atoms = sum(len(frame) for frame in frames)
+    if len(frames) > MOST_STRUCTURES or atoms > MOST_ATOMS:
+        raise ValueError(
+            f"{len(frames)} structures with {atoms} atoms; a request may have at most {MOST_STRUCTURES} structures "
+            f"with {MOST_ATOMS} atoms: send several, or use retemper.load"
+        )
+    total = 0
+    for k, frame in enumerate(frames):
+        if wrong := crowding.collapsed(frame):
+            raise ValueError(f"structure {k} has collapsed: {wrong}")
+        if crowding.images(frame, cutoff) > crowding.MOST_IMAGES:
+            raise ValueError(f"structure {k}: its cell is too narrow for so many atoms ({len(frame)})")
+        found = crowding.count(frame, cutoff)
+        if found.ratio < crowding.NEAREST:
+            raise ValueError(
+                f"structure {k} has collapsed: two atoms are {found.distance:.3g} A apart, {found.ratio:.2g} times the "
+                f"sum of their covalent radii, expected at least {crowding.NEAREST:g} times"
+            )
+        total += found.pairs
+        if found.pairs > MOST_PAIRS or total > MOST_PAIRS_TOGETHER:
+            raise ValueError(
+                f"structure {k}: {found.pairs} pairs of atoms within {cutoff:g} A, {total} up to here in this request; "
+                f"at most {MOST_PAIRS} and {MOST_PAIRS_TOGETHER}: send less, or use retemper.load"
+            )
+
+
+def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
+    """Energy, forces and stress of every frame, evaluated together in batches of similar size."""
     import torch
     from mace.tools import torch_geometric
 
     answers: list[dict[str, Any]] = [{}] * len(frames)
     graphs = {index: graph(calculator, atoms) for index, atoms in enumerate(frames)}
-    for index, one in graphs.items():
-        vectors = one.positions[one.edge_index[1]] - one.positions[one.edge_index[0]] + one.shifts
-        if len(vectors) and float(vectors.norm(dim=1).min()) < CLOSEST:
-            raise ValueError(f"structure {index}: two atoms are less than {CLOSEST:g} A apart")
     for indices in batches([int(one.edge_index.shape[1]) for one in graphs.values()]):
         batch = torch_geometric.Batch.from_data_list([graphs[k] for k in indices]).to(calculator.device)
         periodic = [bool(frames[k].pbc.all()) for k in indices]
@@ -222,6 +287,3 @@ def _array(row: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndar
     if not np.isfinite(array).all():
         raise ValueError(f"structure {row['row']}: {name!r} is not finite")
     return array
-
-
-mlflow.models.set_model(FineTunedMACE())

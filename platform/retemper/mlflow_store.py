@@ -7,10 +7,10 @@ The store is ``mlflow.db`` (sqlite) with ``mlartifacts/`` at the project root, o
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
+import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,55 +18,99 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retemper import lineage
-from retemper.errors import RetemperError
-from retemper.files import atomic_write, project_root, require_space
+import psutil
+
+from retemper import embedded_store, lineage
+from retemper.files import digest, project_root
 from retemper.results import Results, evaluation_metrics
+from retemper.store_errors import ARTIFACTS, explained
+from retemper.store_errors import DATABASE as DATABASE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Metric, Run
 
-DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+
+# Tags of runs.
+CHECKOUT, PROCESS, PROJECT = "retemper.checkout", "retemper.process", "retemper.project"
+PAGE = 1000  # runs a request
+FIRST_ANSWER = 13  # s in which a server must answer
+LONGEST_KEY = 250  # characters of a metric's name
+
+_ours: set[str] = set()  # variables of the environment that `impatient` has set
 
 
 def tracking_uri(root: Path | None = None) -> str:
     """``MLFLOW_TRACKING_URI``, or the embedded store of the project at `root`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root or project_root()).resolve() / DATABASE}"
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    return given or embedded_store.uri((root or project_root()).resolve() / DATABASE)
+
+
+def is_embedded(root: Path | None = None) -> bool:
+    """Whether the store is a project's own ``mlflow.db``, by default or by its address."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        return True
+    file = embedded_store.file_of(tracking_uri(root))
+    return file is not None and file.name == DATABASE and (file.parent / "params.yaml").is_file()
 
 
 def connect(root: Path | None = None) -> MlflowClient:
-    """Client of the tracking store; the embedded store is created first where there is none.
+    """Client of the tracking store; the embedded store is created first where there is none, and looked at.
 
     A server is asked once whether it answers: MLflow itself would try for four minutes.
+
+    Raises
+    ------
+    StoreError
+        The embedded store cannot be used (see `embedded_store.ready`).
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        _create_database((root or project_root()).resolve())
-    return _client(tracking_uri(root))
+    quiet()
+    uri = tracking_uri(root)
+    file = embedded_store.file_of(uri)
+    if file is None:
+        return _client(uri)
+    if is_embedded(root):
+        embedded_store.ready(file.parent)
+    elif file.exists():
+        embedded_store.check(file)
+    return _client(uri, file.stat().st_ino if file.exists() else 0)
 
 
 @lru_cache(maxsize=8)
-def _client(uri: str) -> MlflowClient:
-    quiet()
+def _client(uri: str, file: int = 0) -> MlflowClient:
+    """`file` tells a database from another that took its place."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    with impatient():
+    with impatient(retries=0, seconds=FIRST_ANSWER):
         client.search_experiments(max_results=1)
     return client
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
-    """Requests to a server are tried twice at most, ten seconds each."""
-    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    added = {name: value for name, value in patience.items() if name not in os.environ}
-    os.environ.update(added)
+def impatient(retries: int, seconds: int | None) -> Iterator[None]:
+    """Requests to a server are tried again `retries` times at most, each for so many seconds (`None`: MLflow's).
+
+    What the user has set wins; within such a block another one has its own patience.
+    """
+    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
+    if seconds is not None:
+        patience["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
+    before = {name: os.environ.get(name) for name in patience}
+    changed = [name for name, value in before.items() if value is None or name in _ours]
+    new = set(changed) - _ours
+    os.environ.update({name: patience[name] for name in changed})
+    _ours.update(new)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        _ours.difference_update(new)
+        for name in changed:
+            value = before[name]
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def quiet() -> None:
@@ -76,29 +120,6 @@ def quiet() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-def _create_database(root: Path) -> None:
-    """Make ``mlflow.db`` under a lock, whole or not at all.
-
-    Processes that create the database together break it, and so does a kill half way: it is
-    made under another name and moved into place.
-    """
-    database = root / DATABASE
-    if database.exists():
-        return
-    from filelock import FileLock
-
-    with FileLock(root / ".mlflow.lock"):
-        if database.exists():
-            return
-        require_space(root, 10_000_000)
-        quiet()
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        with atomic_write(database) as temporary:
-            make: Any = SqlAlchemyStore
-            make(f"sqlite:///{temporary}", (root / ARTIFACTS).as_uri()).engine.dispose()
 
 
 def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
@@ -131,34 +152,122 @@ def default_store(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def store_errors(root: Path | None = None) -> Iterator[None]:
-    """Failures of the tracking store as `RetemperError`."""
+    """Failures of the tracking store as `StoreError`, without waiting long for it."""
     quiet()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield
-    except (MlflowException, ConnectionError) as error:
-        raise RetemperError(
-            f"MLflow at {tracking_uri(root)} failed: {str(error).splitlines()[0][:300]}",
-            expected="a tracking store that answers",
-            fix=f"start the server, or unset MLFLOW_TRACKING_URI to use {DATABASE} in the project",
-        ) from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise RetemperError(
-            f"No space left on the disk for MLflow at {tracking_uri(root)}.", fix="free space, then run again"
-        ) from error
+        with impatient(retries=2, seconds=None):
+            yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise explained(error, tracking_uri(root)) from error
 
 
 # ------------------------------------------------------------------ what runs and metrics say of themselves
 
 
+def runs_where(client: MlflowClient, experiment: str, condition: str) -> Iterator[Run]:
+    """Runs of an experiment for which MLflow's `condition` holds, newest first."""
+    page: Any = None
+    while page is None or page.token:
+        token = page.token if page else None
+        page = client.search_runs(
+            [experiment], condition, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token
+        )
+        yield from page
+
+
+def runs_with(client: MlflowClient, experiment: str, **tags: str | int) -> list[Run]:
+    """Runs with these ``retemper.`` tags, newest first."""
+    wanted = " and ".join(f"tags.`retemper.{name}` = '{value}'" for name, value in tags.items())
+    return list(runs_where(client, experiment, wanted))
+
+
 def find_run(client: MlflowClient, experiment: str, **tags: str | int) -> Run | None:
     """The newest run with these ``retemper.`` tags that nothing has superseded."""
-    wanted = " and ".join(f"tags.`retemper.{name}` = '{value}'" for name, value in tags.items())
-    runs = client.search_runs([experiment], wanted, order_by=["attributes.start_time DESC"])
-    return next((run for run in runs if "retemper.superseded" not in run.data.tags), None)
+    found = runs_with(client, experiment, **tags)
+    return next((run for run in found if "retemper.superseded" not in run.data.tags), None)
+
+
+def checkout(root: Path) -> str:
+    """The folder that a run is made in, on which machine: on a shared server two checkouts train the same at once."""
+    return f"{platform.node()}:{root}"
+
+
+def own_tags(root: Path) -> dict[str, str]:
+    """Tags that say whose a run is: project and folder."""
+    project = lineage.project_identity(root)
+    return {CHECKOUT: checkout(root)} | ({PROJECT: project} if project else {})
+
+
+def process_tags() -> dict[str, str]:
+    """The tag that says which process a run lives in."""
+    own = psutil.Process()
+    return {PROCESS: f"{platform.node()} {own.pid} {own.create_time():.0f}"}
+
+
+def set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
+    """Set those that differ."""
+    from mlflow.entities import RunTag
+
+    new = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
+    if new:
+        client.log_batch(run.info.run_id, tags=new)
+
+
+def close_dead(client: MlflowClient, experiment: str) -> None:
+    """Runs of this machine that are RUNNING in a process that is no more become KILLED."""
+    for run in list(runs_where(client, experiment, "attributes.status = 'RUNNING'")):
+        host, _, process = run.data.tags.get(PROCESS, "").partition(" ")
+        if host == platform.node() and not _lives(process):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _lives(process: str) -> bool:
+    number, _, since = process.partition(" ")
+    try:
+        began = float(psutil.Process(int(number)).create_time())
+        return abs(began - float(since)) < 2.0
+    except psutil.NoSuchProcess:
+        return False
+
+
+def of_project(run: Run, root: Path) -> bool:
+    """Whether a run is not another project's; what does not say whose it is may be anyone's."""
+    own, its = lineage.project_identity(root), run.data.tags.get(PROJECT)
+    return own is None or its is None or own == its or is_embedded(root)
+
+
+def log_params(client: MlflowClient, run_id: str, flat: Mapping[str, str]) -> None:
+    """Parameters, as many at once as MLflow takes."""
+    from mlflow.entities import Param
+
+    params = [Param(name, text) for name, text in flat.items()]
+    for start in range(0, len(params), 100):
+        client.log_batch(run_id, params=params[start : start + 100])
+
+
+def metric_key(name: str) -> str:
+    """`name` as MLflow takes it: where letters are replaced or cut off, some digits keep it apart from others."""
+    plain = re.sub(r"[^\w./ :-]", "_", name)
+    parts = [part if part.strip(".") else "_" * max(1, len(part)) for part in plain.split("/")]
+    plain = "/".join(parts)
+    if plain == name and len(name) <= LONGEST_KEY:
+        return name
+    return f"{plain[: LONGEST_KEY - 7]}-{digest(name)[:6]}"
+
+
+def log_datasets(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
+    """A run's data sets; once more where another process stored one of them at the same moment."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run_id, datasets=inputs)
+    except MlflowException as error:
+        if "IntegrityError" not in str(error):
+            raise
+        client.log_inputs(run_id, datasets=inputs)
 
 
 def run_tags(origin: Mapping[str, Any], strategy: str, seed: int, key: str) -> dict[str, str]:
@@ -210,5 +319,5 @@ def metric_entities(
     for key, value in evaluation_metrics(results, name, seed).items():
         data = None if key.startswith("robustness") else sets["target" if key.startswith("target") else "retention"]
         name_of_set, hash_of_set = (data.role, data.md5) if data else (None, None)
-        metrics.append(Metric(key, value, now, step, model_id, name_of_set, hash_of_set, run_id))
+        metrics.append(Metric(metric_key(key), value, now, step, model_id, name_of_set, hash_of_set, run_id))
     return metrics

@@ -1,13 +1,15 @@
 """Labels by the foundation model, addressed by their content.
 
 The address names everything that decides the labels: the foundation's sha256, the head, the
-structures in their order with charge and spin, the dtype, and the versions of retemper and MACE. Labels found
-under an address are used again only when they are what was written there.
+structures in their order with charge and spin, the dtype, the versions of retemper and MACE, and the code
+that labels. Labels found under an address are used again only when they are what was written there; others are put
+aside and made again.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import __version__, charge, inference
+from retemper import __version__, charge, inference, inputs, sealed
 from retemper.accuracy import stress_matrix
-from retemper.errors import RetemperError
-from retemper.files import atomic_folder, digest, read_json, sha256, write_json
+from retemper.files import atomic_folder, digest, sha256, write_json
 from retemper.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
 
 CACHE = Path(".cache/pseudolabels")
@@ -47,6 +48,7 @@ def address(model: str | Path, head: str, frames: Sequence[Atoms], dtype: str) -
             "dtype": dtype,
             "retemper": __version__,
             "mace": importlib.metadata.version("mace-torch"),
+            "code": inputs.code([__name__]),
         }
     )
 
@@ -71,14 +73,13 @@ def label(
     Raises
     ------
     RetemperError
-        A frame that cannot be labelled (named), or cached labels that are not what their
-        record says.
+        A frame that cannot be labelled (named).
     """
     head = inference.pick_head(model, head)
     where = cache / address(model, head, frames, dtype)
-    reused = (where / "manifest.json").is_file()
-    if reused:
-        labelled, manifest = _read(where, frames)
+    kept = _read(where, frames)
+    if kept is not None:
+        labelled, manifest = kept
     else:
         predicted = inference.predict(model, frames, head=head, dtype=dtype, device=device, progress=progress)
         labelled = [_with_labels(atoms, predicted, i) for i, atoms in enumerate(frames)]
@@ -87,7 +88,7 @@ def label(
             write_frames(folder / "labels.extxyz", labelled)
             stored = read_frames(folder / "labels.extxyz") if labelled else []
             manifest |= {"sha256": sha256(folder / "labels.extxyz"), "labels_hash": labels_hash(stored)}
-            write_json(folder / "manifest.json", manifest)
+            sealed.write_json(folder / "manifest.json", where.name, manifest)
         labelled = stored
     result = []
     source = f"foundation:{name}:{sha256(model)[:12]}"
@@ -99,7 +100,7 @@ def label(
         copy.arrays[FORCES] = atoms.arrays[FORCES]
         copy.info[SOURCE] = source
         result.append(copy)
-    return Labelled(result, where.name, reused, str(manifest["backend"]), rmse(frames, result))
+    return Labelled(result, where.name, kept is not None, str(manifest["backend"]), rmse(frames, result))
 
 
 def _without_labels(atoms: Atoms) -> Atoms:
@@ -126,33 +127,25 @@ def _with_labels(atoms: Atoms, predicted: inference.Predictions, i: int) -> Atom
     return bare
 
 
-def _read(where: Path, frames: Sequence[Atoms]) -> tuple[list[Atoms], dict[str, Any]]:
-    """Cached labels of `frames`; anything that is not as recorded is an error."""
-    manifest: dict[str, Any] = read_json(where / "manifest.json")
+def _read(where: Path, frames: Sequence[Atoms]) -> tuple[list[Atoms], dict[str, Any]] | None:
+    """Cached labels of `frames`; `None` where there are none. What is not as it was made is put aside."""
+    if not os.path.lexists(where):
+        return None
+    if not where.is_dir():
+        sealed.put_aside(where, "it is no folder")
+        return None
+    manifest: dict[str, Any] | None = sealed.read_json(where / "manifest.json", where.name)
+    if manifest is None:
+        return None
     file = where / "labels.extxyz"
-    got = sha256(file) if file.is_file() else "no file"
-    if got != manifest["sha256"]:
-        raise RetemperError(
-            f"The pseudolabels in {where} are not those that were made there.",
-            expected=f"sha256 {manifest['sha256']}",
-            got=got,
-            fix=f"delete {where} and run again: they will be made anew",
-        )
-    labelled = read_frames(file) if file.stat().st_size else []
-    if len(labelled) != len(frames):
-        raise RetemperError(
-            f"The pseudolabels in {where} are of {len(labelled)} frames.",
-            expected=f"{len(frames)} frames",
-            fix=f"delete {where} and run again: they will be made anew",
-        )
-    for i, (atoms, cached) in enumerate(zip(frames, labelled, strict=True)):
-        finite = np.isfinite(cached.info[ENERGY]) and np.isfinite(cached.arrays[FORCES]).all()
-        if structure_hash(atoms) != structure_hash(cached) or not finite:
-            raise RetemperError(
-                f"The pseudolabels in {where} are not those of {inference.name_of(atoms, i)}.",
-                fix=f"delete {where} and run again: they will be made anew",
-            )
-    return labelled, manifest
+    why = sealed.difference(where, {file.name: manifest["sha256"]})
+    if not why:
+        labelled = read_frames(file) if file.stat().st_size else []
+        if [structure_hash(atoms) for atoms in labelled] == [structure_hash(atoms) for atoms in frames]:
+            return labelled, manifest
+        why = "its labels are of other structures"
+    sealed.put_aside(where, why)
+    return None
 
 
 def rmse(original: Sequence[Atoms], labelled: Sequence[Atoms]) -> dict[str, float | None]:

@@ -8,24 +8,29 @@ way back is `retemper.load`.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from retemper import lineage, model_card, tracking
+from retemper import artifact, embedded_store, lineage, model_card, tracking
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256, write_json
-from retemper.mlflow_store import connect, default_store, metric_entities, store_errors
+from retemper.mlflow_store import connect, default_store, metric_entities, store_errors, tracking_uri
 from retemper.promotion import aliases, kept, measures
 from retemper.promotion.history import Model
 from retemper.promotion.load import CANDIDATE
 from retemper.promotion.lock import locked
 from retemper.results import FORGETTING, FOUNDATION, Results, read_results, seed_value, summary_value
 from retemper.settings import Settings
+from retemper.store_errors import ARTIFACTS, ASIDE, DATABASE, StoreError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 HEAD = "Default"  # MACE's name of the head that learned the target data
 # Tags of a version that are its training run's, by their names there.
@@ -48,9 +53,12 @@ def sync(root: Path, settings: Settings) -> int:
     int
         How many versions there are for the strategies of `settings`.
     """
+    root = Path(root).resolve()
     results = read_results(root, settings)
     there = [name for name in results.registered if name in results.summaries and name in results.evaluations]
-    return sum(len(index(root, settings, name)["versions"]) for name in there)
+    if not there:
+        return 0
+    return sum(len(record["versions"]) for record in _index(root, settings, there).values())
 
 
 def index(root: Path, settings: Settings, strategy: str) -> dict[str, Any]:
@@ -70,35 +78,54 @@ def index(root: Path, settings: Settings, strategy: str) -> dict[str, Any]:
     Raises
     ------
     RetemperError
-        Training or evaluation has not run, a model file is not the one that was trained, or
-        MLflow cannot be reached.
+        Training or evaluation has not run, a model file is not the one that was trained, the name belongs to
+        another project on this server, or MLflow cannot be reached.
     """
-    results = read_results(root, settings, strategies=[strategy])
-    if strategy not in results.summaries:
-        raise RetemperError(f"Strategy {strategy} has not been trained.", fix=f"dvc repro finetune@{strategy}")
-    for name, stage in ((strategy, f"evaluate@{strategy}"), (FOUNDATION, FOUNDATION)):
-        if name not in results.evaluations:
-            raise RetemperError(f"{name} has not been evaluated.", fix=f"dvc repro -f {stage}")
-    runs = tracking.sync(root, settings, [strategy])[strategy]
+    return _index(root, settings, [strategy])[strategy]
+
+
+def _index(root: Path, settings: Settings, strategies: list[str]) -> dict[str, dict[str, Any]]:
+    """`index` of several strategies at once: what is up to date is found by one search."""
+    results = read_results(root, settings, strategies=strategies)
+    for strategy in strategies:
+        if strategy not in results.summaries:
+            raise RetemperError(f"Strategy {strategy} has not been trained.", fix=f"dvc repro finetune@{strategy}")
+        for name, stage in ((strategy, f"evaluate@{strategy}"), (FOUNDATION, FOUNDATION)):
+            if name not in results.evaluations:
+                raise RetemperError(f"{name} has not been evaluated.", fix=f"dvc repro -f {stage}")
+    system = settings.system
     with store_errors(root):
         client = connect(root)
+        runs = tracking.runs(client, results)
         _registered_model(client, settings)
+        aliases.require_own(client, root, system)
+        known = aliases.versions(client, system)
+        records = {}
         with default_store(root):
-            versions = {seed: _register_seed(client, results, strategy, seed, run) for seed, run in runs.items()}
-        best = min(versions, key=lambda seed: _force_rmse(results, strategy, seed))
-        mean = summary_value(results.evaluations[strategy], "target", "force_rmse")
-        assert mean is not None and mean["mean"] is not None
-        record = {
-            "model": settings.system,
-            "versions": {str(seed): version for seed, version in versions.items()},
-            "best": {"seed": best, "version": versions[best], **numbers(results, strategy, best)},
-            "force_rmse": mean["mean"],
-            "test_md5": lineage.file_md5(root / "runs/dataset/test.extxyz"),
-        }
-        _set_candidate(client, root, settings, strategy, record)
-        with locked(client, root, settings.system):
-            aliases.settle(client, root, settings.system)  # a rebuilt store gets its champion back
-    return record
+            for strategy in strategies:
+                versions = {
+                    seed: _register_seed(client, results, strategy, seed, run, known)
+                    for seed, run in runs[strategy].items()
+                }
+                records[strategy] = _record(results, strategy, versions)
+        _say_registered(client, root, system, {str(run.info.experiment_id) for run in runs[strategies[0]].values()})
+        _set_candidate(client, root, settings, records)
+        with locked(client, root, system):
+            aliases.settle(client, root, system)  # a rebuilt store gets its champion back
+    return records
+
+
+def _record(results: Results, strategy: str, versions: dict[int, str]) -> dict[str, Any]:
+    best = min(versions, key=lambda seed: _force_rmse(results, strategy, seed))
+    mean = summary_value(results.evaluations[strategy], "target", "force_rmse")
+    assert mean is not None and mean["mean"] is not None
+    return {
+        "model": results.settings.system,
+        "versions": {str(seed): version for seed, version in versions.items()},
+        "best": {"seed": best, "version": versions[best], **numbers(results, strategy, best)},
+        "force_rmse": mean["mean"],
+        "test_md5": lineage.file_md5(results.root / "runs/dataset/test.extxyz"),
+    }
 
 
 def numbers(results: Results, strategy: str, seed: int) -> dict[str, Any]:
@@ -144,8 +171,10 @@ def _registered_model(client: MlflowClient, settings: Settings) -> None:
             raise
 
 
-def _register_seed(client: MlflowClient, results: Results, strategy: str, seed: int, run_id: str) -> str:
-    """The version of a seed: the one that is there, its numbers brought up to date, or a new one."""
+def _register_seed(
+    client: MlflowClient, results: Results, strategy: str, seed: int, run: Run, known: list[ModelVersion]
+) -> str:
+    """The version of a seed: the one that is among `known`, its numbers brought up to date, or a new one."""
     training, system = results.trainings[strategy][seed], results.settings.system
     weights = training.outcome["sha256"]
     if not training.model.is_file():
@@ -158,7 +187,7 @@ def _register_seed(client: MlflowClient, results: Results, strategy: str, seed: 
             got=f"sha256 {got}",
             fix=f"dvc checkout, or dvc repro -f finetune@{strategy}",
         )
-    run = client.get_run(run_id)
+    run_id = str(run.info.run_id)
     inputs = run.inputs.dataset_inputs if run.inputs else []
     tags = {
         "strategy": strategy,
@@ -172,31 +201,67 @@ def _register_seed(client: MlflowClient, results: Results, strategy: str, seed: 
     }
     tags |= {name: run.data.tags[source] for name, source in FROM_RUN.items() if source in run.data.tags}
     card = model_card.write(results, strategy, seed, tags)
-    existing = [v for v in aliases.versions(client, system) if aliases.model_of(v) == Model(weights, strategy, seed)]
-    if existing:
-        version = existing[0]
-        if all(version.tags.get(name) == value for name, value in tags.items()):
-            kept.keep(client, version, results, measures.collect(results, strategy, seed))
-            return str(version.version)
-        for name, value in tags.items():
-            client.set_model_version_tag(system, version.version, name, value)
-        client.update_model_version(system, version.version, card)
-        model_id = kept.model_id(version)
-    else:
-        model_id = _log_model(client, results, strategy, seed, run_id, tags)
-        version = client.create_model_version(
-            system, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
-        )
-    kept.keep(client, version, results, measures.collect(results, strategy, seed))
-    client.set_logged_model_tags(model_id, tags)
-    client.log_batch(run_id, metrics=metric_entities(results, strategy, seed, model_id, run_id))
+    model, measured = Model(weights, strategy, seed), measures.collect(results, strategy, seed)
+    version = next((one for one in known if aliases.model_of(one) == model), None)
+    # Of two that trained the same weights the first says on which machine.
+    lasting = {name: value for name, value in tags.items() if name not in FROM_RUN}
+    if version is not None and all(version.tags.get(name) == value for name, value in lasting.items()):
+        kept.keep(client, version, results, measured)
+        return str(version.version)
+    with locked(client, results.root, system):
+        there = aliases.versions(client, system)  # another process may have registered it meanwhile
+        version = next((one for one in there if aliases.model_of(one) == model), None)
+        if version is not None:
+            for name, value in lasting.items():
+                if version.tags.get(name) != value:
+                    client.set_model_version_tag(system, version.version, name, value)
+            client.update_model_version(system, version.version, card)
+            model_id = kept.model_id(version)
+        else:
+            model_id, tags[artifact.TAG] = _log_model(client, results, strategy, seed, run_id, tags)
+            version = client.create_model_version(
+                system, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
+            )
+        kept.keep(client, version, results, measured)
+        client.set_logged_model_tags(model_id, tags)
+        client.log_batch(run_id, metrics=metric_entities(results, strategy, seed, model_id, run_id))
     return str(version.version)
+
+
+def _say_registered(client: MlflowClient, root: Path, system: str, experiments: set[str]) -> None:
+    """Tag the logged models of an embedded store with their versions, as a server does by itself.
+
+    Raises
+    ------
+    StoreError
+        The files of a version are not where the store says.
+    """
+    if embedded_store.file_of(tracking_uri(root)) is None:
+        return
+    versions = {kept.model_id(version): version for version in aliases.versions(client, system)}
+    page: Any = None
+    while page is None or page.token:
+        page = client.search_logged_models(sorted(experiments), page_token=page.token if page else None)
+        for logged in page:
+            version = versions.get(logged.model_id)
+            if version is None:
+                continue
+            place = urlsplit(str(logged.artifact_location))
+            if place.scheme == "file" and not (Path(unquote(place.path)) / "MLmodel").is_file():
+                raise StoreError(
+                    f"The files of {system}/{version.version} are not in {unquote(place.path)}.",
+                    expected=f"{ARTIFACTS}/ beside {DATABASE}",
+                    fix=f"bring {ARTIFACTS}/ from where {DATABASE} came from, or {ASIDE}",
+                )
+            of = json.dumps([{"name": system, "version": int(version.version)}])
+            if logged.tags.get("mlflow.modelVersions") != of:
+                client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": of})
 
 
 def _log_model(
     client: MlflowClient, results: Results, strategy: str, seed: int, run_id: str, tags: dict[str, str]
-) -> str:
-    """Store the weights as pyfunc model made from code; returns its identifier."""
+) -> tuple[str, str]:
+    """Store the weights as pyfunc model without code of its own; returns its identifier and the artifact's digest."""
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
@@ -217,8 +282,6 @@ def _log_model(
         inputs=Schema([ColSpec(kind, name, required=False) for kind, name in given]),
         outputs=Schema([ColSpec(DataType.double, "energy"), ColSpec(matrix, "forces"), ColSpec(either, "stress")]),
     )
-    packages = lineage.versions()
-    requirements = [f"{name}=={packages[name]}" for name in ("mlflow", "mace-torch", "torch", "ase", "numpy")]
     run = client.get_run(run_id)
     name = f"{strategy}-seed-{seed}"
     logged = client.create_logged_model(run.info.experiment_id, name, run_id, tags, run.data.params, "MACE")
@@ -228,30 +291,35 @@ def _log_model(
         mlflow.pyfunc.save_model(
             path=str(path),
             mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
-            python_model=str(Path(__file__).with_name("mlflow_model.py")),
-            artifacts={"model": str(results.trainings[strategy][seed].model)},
-            model_config={"sha256": tags["sha256"], "head": HEAD, "device": "cpu", "dtype": "float64"},
+            loader_module="retemper.mlflow_model",
+            data_path=str(results.trainings[strategy][seed].model),
+            model_config={"head": HEAD, "device": "cpu", "dtype": "float64"},
             signature=signature,
-            pip_requirements=requirements,
+            pip_requirements=artifact.requirements(),
         )
+        artifact.add_package(path)
+        digest = artifact.digest(path)
         kept.add_origin(results.root, path / kept.FOLDER)
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
+    return str(logged.model_id), digest
 
 
-def _set_candidate(client: MlflowClient, root: Path, settings: Settings, strategy: str, latest: dict[str, Any]) -> None:
+def _set_candidate(client: MlflowClient, root: Path, settings: Settings, latest: dict[str, dict[str, Any]]) -> None:
     """Give the alias to the best version of the best strategy registered on the same test set."""
-    records = [latest]
+    records, system = list(latest.values()), settings.system
     for name in settings.strategies:
         path = root / f"runs/register/{name}.json"
-        if name != strategy and path.is_file():
+        if name not in latest and path.is_file():
             record = read_json(path)
-            if record["model"] == settings.system and record["test_md5"] == latest["test_md5"]:
+            comparable = record["versions"] and record["test_md5"] == records[0]["test_md5"]  # not an experiment's
+            if record["model"] == system and comparable:
                 records.append(record)
     best = min(records, key=lambda record: record["force_rmse"])
-    known = {(v.tags.get("sha256"), v.tags.get("seed")): v.version for v in aliases.versions(client, settings.system)}
+    known = {(v.tags.get("sha256"), v.tags.get("seed")): v.version for v in aliases.versions(client, system)}
     version = known.get((best["best"]["sha256"], str(best["best"]["seed"])))
-    if version is not None:  # None: registered in another store, and not in this one yet
-        aliases.point(client, settings.system, CANDIDATE, str(version))
+    if version is None:  # registered in another store, and not in this one yet
+        return
+    if str(dict(client.get_registered_model(system).aliases).get(CANDIDATE)) != str(version):
+        aliases.point(client, system, CANDIDATE, str(version))

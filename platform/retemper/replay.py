@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import selection
+from retemper import reference_set, selection
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
 from retemper.files import atomic_folder, sha256, write_json
@@ -31,8 +31,10 @@ from retemper.frames import (
     structure_hash,
     write_frames,
 )
-from retemper.settings import Replay
+from retemper.grouping import name_of
+from retemper.settings import Dataset, Replay
 from retemper.splits import leaks, uncharged
+from retemper.units import predictor
 
 NEAR = 1e-3  # A; the default of dataset.near_duplicate
 
@@ -48,7 +50,8 @@ class Choice:
 
 def group_of(atoms: Atoms) -> str:
     """The group that keeps a frame and its relatives on one side of a split."""
-    return str(atoms.info.get("group") or atoms.symbols)
+    group = atoms.info.get("group")
+    return str(atoms.symbols) if group is None or str(group).strip() == "" else name_of(group)
 
 
 def choose(
@@ -235,6 +238,18 @@ def audit(
         )
 
 
+def _read(path: Path | None, limits: Dataset | None, model: Path, head: str | None, device: str) -> list[Atoms]:
+    """Frames of a pool or a retention set, checked where there are `limits`; none without a path."""
+    if path is None:
+        return []
+    if limits is None:
+        return read_frames(path)
+    frames = reference_set.read(path, limits)
+    for text in reference_set.judge_units(frames, path.name, predictor(model, head, device)):
+        print(f"replay: warning: {text}", flush=True)
+    return frames
+
+
 def make(
     settings: Replay,
     foundation: Foundation,
@@ -246,11 +261,13 @@ def make(
     root: Path,
     device: str = "cpu",
     tolerance: float = NEAR,
+    limits: Dataset | None = None,
 ) -> None:
     """Write ``train.extxyz``, ``valid.extxyz`` and ``manifest.json`` into the folder `out`.
 
-    A foundation without a pool gives empty sets (and a line that says so): strategies without
-    replay do not need them.
+    With `limits` the pool and the retention set pass the checks of the data set, units included.
+
+    A foundation without a pool gives empty sets (and a line that says so): strategies without replay do not need them.
     """
     source = settings.pool or foundation.pool
     with atomic_folder(out) as folder:
@@ -263,11 +280,10 @@ def make(
             write_frames(folder / "valid.extxyz", [])
             write_json(folder / "manifest.json", {"source": None, "train": describe([]), "valid": describe([])})
             return
-        pool = read_frames(root / source)
+        pool, held_out = (_read(path, limits, model, foundation.head, device) for path in (root / source, retention))
         choice = choose(
             pool, settings, model=model, head=foundation.head, device=device, target=target, tolerance=tolerance
         )
-        held_out = read_frames(retention) if retention is not None else []
         manifest: dict[str, Any] = {"source": source, "sha256": sha256(root / source), **choice.report}
         manifest["audited_against_retention"] = len(held_out)
         for name, indices in (("train", choice.train), ("valid", choice.valid)):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retemper import metric_names
+from retemper import metric_names, model_file
 from retemper.errors import RetemperError
 from retemper.files import read_json
 from retemper.settings import Settings
@@ -39,7 +39,7 @@ class Training:
 
     @property
     def model(self) -> Path:
-        return self.folder / "model.model"
+        return self.folder / model_file.NAME
 
     @property
     def proven(self) -> bool:
@@ -126,8 +126,10 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
             robustness[name] = measured
     for name in names:
         record = optional(runs / f"register/{name}.json", f"register@{name}")
-        if record is not None:
+        if record is not None and record["versions"]:
             registered[name] = record
+        elif record is not None:
+            missing.append(f"register@{name} (an experiment registers nothing: dvc exp apply, dvc repro)")
     path = runs / "promote/verdict.json"
     verdict = optional(path, "promote", counts_looks) if settings.promotion.gates else None
     return Results(

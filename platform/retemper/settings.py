@@ -73,6 +73,7 @@ class Dataset(Section):
     keys: Keys = Keys()
     energy_unit: str = "eV"  # eV, meV, Hartree, Ry, kcal/mol, kJ/mol
     length_unit: str = "Angstrom"  # Angstrom, Bohr, nm: unit of the labels; positions are always as ASE reads them
+    weights: Literal["refuse", "use", "ignore"] = "refuse"  # of frames: config_energy_weight, ...: docs/labels.md
     group: str = "auto"  # info key that names trajectory or molecule; "composition"; "auto" picks
     valid: float = Field(0.1, gt=0, lt=1)  # share of the frames, by whole groups
     test: float = Field(0.1, gt=0, lt=1)
@@ -81,10 +82,13 @@ class Dataset(Section):
     subset: Literal["groups", "random", "farthest-point", "first"] = "groups"  # which: retemper/subset.py
     seed: Seed = 0
     max_force: float = Field(50.0, gt=0)  # eV/A; frames above are rejected
+    max_stress: float = Field(6.0, gt=0)  # eV/A^3, any component (6 are 960 GPa); frames above are rejected
+    max_atoms: int = Field(20_000, ge=1)  # of a frame; larger ones are rejected: training needs GB for some thousand
     min_distance: float = Field(0.4, gt=0)  # times the sum of covalent radii; frames below are rejected
     max_net_force: float = Field(0.1, gt=0)  # eV/A per atom: mean force of a frame; above is rejected
     energy_window: float = Field(20.0, gt=0)  # eV/atom around the robust fit; frames outside are rejected
     near_duplicate: float = Field(1e-3, ge=0)  # A; same species within this RMS displacement is a duplicate
+    near_test: Literal["warn", "refuse"] = "warn"  # where most test frames lie between training frames: nearness.py
     max_rejected: float = Field(0.05, ge=0, le=1)  # share of the frames that may fail the checks; above is an error
 
     @model_validator(mode="after")
@@ -222,6 +226,7 @@ class Acquire(Section):
 
 class Tracking(Section):
     experiment: Name = "retemper"  # MLflow experiment
+    project: Name | None = None  # tells projects on one server apart; null: the first commit of the git repository
 
 
 class Gate(Section):
@@ -232,7 +237,6 @@ class Gate(Section):
     min: float | None = None  # the smallest
     relative_to: Literal["champion", "foundation"] | None = None  # not worse than that by more than `margin`
     margin: float = 0.0  # share of the reference's error; in the metric's unit where there are no errors by frame
-    better: Literal["lower", "higher"] = "lower"  # of a relative gate; errors are always better when lower
     by: Literal["bound", "value"] = (
         "bound"  # what max or min is compared with: the interval's bound, or the value alone
     )
@@ -247,18 +251,15 @@ class Gate(Section):
     def _one_limit(self) -> Gate:
         if sum(limit is not None for limit in (self.max, self.min, self.relative_to)) != 1:
             raise ValueError(f"the gate on {self.metric} needs exactly one of max, min, relative_to")
-        if self.relative_to is None and (self.margin or self.better != "lower"):
-            raise ValueError(f"margin and better belong to relative gates; the one on {self.metric} has max or min")
+        if self.relative_to is None and self.margin:
+            raise ValueError(f"margin belongs to relative gates; the one on {self.metric} has max or min")
         if self.relative_to is not None and self.by != "bound":
             raise ValueError(f"by belongs to gates with max or min; the one on {self.metric} compares")
-        quantity = metric_names.measured_names()[self.metric]
-        if quantity is not None and self.better != quantity.better:
-            raise ValueError(f"{self.metric} is better when {quantity.better}")
         return self
 
 
 class Promotion(Section):
-    objective: str = "target.force_rmse"  # among models that pass, the one where this is lowest is promoted
+    objective: str = "target.force_rmse"  # of the models that pass and the champion, the best here is champion
     gates: list[Gate] = []  # all must hold; without gates nothing is promoted
     hook: str | None = None  # command that is told of every move of champion and challenger: JSON on its input
 

@@ -14,7 +14,7 @@ from ase import Atoms
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError
 from retemper.frames import structure_hash
-from retemper.grouping import Grouping
+from retemper.grouping import Grouping, name_of
 from retemper.labels import is_free_atom
 from retemper.store import Chain, Picked
 
@@ -160,7 +160,7 @@ def _shared(sets: Mapping[str, Sequence[Atoms]], tolerance: float, groups: bool)
         if not is_free_atom(frame):
             kept.append(k)
             if groups and "group" in frame.info:
-                holders[str(frame.info["group"])].add(list(sets)[names[k]])
+                holders[name_of(frame.info["group"])].add(list(sets)[names[k]])
     frames, owner = Picked(every, kept), names[kept]
     found = []
     for i, j in near_pairs(frames, tolerance):

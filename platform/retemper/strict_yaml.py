@@ -158,8 +158,7 @@ def _built(node: yaml.Node, location: Location, lines: dict[Location, int]) -> A
             lines[(*location, name)] = key.start_mark.line + 1
             found[name] = _built(value, (*location, name), lines)
         return found
-    assert isinstance(node, yaml.ScalarNode)
-    return _scalar(node) if node.style is None else str(node.value)
+    return _scalar(node) if isinstance(node, yaml.ScalarNode) and node.style is None else str(node.value)
 
 
 def _key(node: yaml.Node) -> str:

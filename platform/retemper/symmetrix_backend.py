@@ -24,9 +24,9 @@ import numpy as np
 from ase import Atoms
 from matscipy.neighbours import neighbour_list
 
-from retemper import inference, launch
+from retemper import inference, launch, model_file, sealed
 from retemper.errors import RetemperError
-from retemper.files import atomic_write, digest, sha256
+from retemper.files import digest, sha256
 from retemper.geometry import full_cells
 
 CACHE = Path(".cache/symmetrix")
@@ -187,12 +187,12 @@ def extracted(model: str | Path, head: str, elements: Sequence[int]) -> Path:
     version = importlib.metadata.version("symmetrix-xl")
     key = digest([sha256(model), head, elements, SPLINE_POINTS, version])
     path = CACHE / f"{sha256(model)[:12]}-{re.sub(r'[^A-Za-z0-9_.-]', '_', head)}-{key}.json"
-    if not path.exists():
+
+    def make(temporary: Path) -> None:
         print(f"  extracting {model} for symmetrix (once a model) ...", flush=True)
-        content = _extract(model, head, elements)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(content, separators=(",", ":")))
-    return path.resolve()
+        temporary.write_text(json.dumps(_extract(model, head, elements), separators=(",", ":")))
+
+    return sealed.file(path, key, make).resolve()
 
 
 def _extract(model: str | Path, head: str, elements: list[int]) -> dict[str, Any]:
@@ -208,9 +208,10 @@ def _extract(model: str | Path, head: str, elements: list[int]) -> dict[str, Any
             single = remove_pt_head(inference.load(model), head).double()
             model = Path(folder) / "single.model"
             torch.save(single, model)
-        content: dict[str, Any] = extraction.extract_mace_data(
-            str(model), species=elements, num_spline_points=SPLINE_POINTS
-        )
+        with model_file.pickled(model) as pickle:
+            content: dict[str, Any] = extraction.extract_mace_data(
+                str(pickle), species=elements, num_spline_points=SPLINE_POINTS
+            )
     return content
 
 

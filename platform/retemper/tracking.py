@@ -9,39 +9,53 @@ costs a warning, never a training run.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper import lineage
-from retemper.files import digest, project_root, read_json, sha256
-from retemper.finetune import course
-from retemper.manifest import labels_used
+from retemper.files import digest, project_root
 from retemper.mlflow_store import (
+    CHECKOUT,
+    checkout,
+    close_dead,
     connect,
     dataset_inputs,
     experiment_id,
-    find_run,
-    flatten,
     impatient,
-    metric_entities,
+    is_embedded,
+    log_datasets,
+    of_project,
+    own_tags,
+    process_tags,
     quiet,
     run_tags,
+    runs_where,
+    runs_with,
+    set_tags,
     store_errors,
     tracking_uri,
 )
-from retemper.results import FOUNDATION, Results, Training, evaluation_metrics, read_results, read_training
-from retemper.settings import Settings, load_settings
+from retemper.promotion.lock import locked
+from retemper.results import FOUNDATION, Results, Training, read_results, read_training
+from retemper.settings import Settings
+from retemper.store_errors import StoreError, explained
+from retemper.tracking_content import (
+    MODEL,
+    describe,
+    epochs_there,
+    index_training,
+    log_evaluation,
+    same_history,
+    state,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-FILES = ("effective.json", "mace.yaml", "history.csv")
 
 
 # ------------------------------------------------------------------ live, from the trainer
@@ -63,7 +77,9 @@ _given_up: set[str] = set()
 def start_training(
     settings: dict[str, Any], *, experiment: str, strategy: str, seed: int, root: Path, key: str
 ) -> str | None:
-    """Open the run of one seed, or the one that a killed process left.
+    """Open a run for one seed, or the one that a killed process left in this folder.
+
+    Runs that came to their end stay as they are: training again is another run, which follows them when it ends.
 
     Parameters
     ----------
@@ -84,21 +100,31 @@ def start_training(
     with never_fatal(tracking_uri(root)):
         client = connect(root)
         experiment_number = experiment_id(client, root, experiment)
-        run = find_run(client, experiment_number, key=key, strategy=strategy, seed=seed)
+        run = _attempt(client, experiment_number, root, {"key": key, "strategy": strategy, "seed": seed})
+        tags = own_tags(root) | process_tags()
+        steps: set[int] = set()
         if run is None:
-            run = client.create_run(
-                experiment_number,
-                run_name=f"{strategy}/seed-{seed}",
-                tags=run_tags(lineage.origin(root), strategy, seed, key),
-            )
+            tags |= run_tags(lineage.origin(root), strategy, seed, key)
+            run = client.create_run(experiment_number, run_name=f"{strategy}/seed-{seed}", tags=tags)
         else:
+            steps = set(epochs_there(client, run.info.run_id))
             client.update_run(run.info.run_id, status="RUNNING")
+            set_tags(client, run, tags)
         run_id = str(run.info.run_id)
-        _describe(client, run, root, settings)
-        steps = {metric.step for metric in client.get_metric_history(run_id, "train_loss")}
+        describe(client, run, root, settings)
         _live[run_id] = _Live(client, root, steps)
         _given_up.discard(run_id)
         return run_id
+    return None
+
+
+def _attempt(client: MlflowClient, experiment: str, root: Path, wanted: Mapping[str, str | int]) -> Run | None:
+    """The newest run of this project's folder that did not come to its end; finished ones are left as they are."""
+    for run in runs_with(client, experiment, **wanted):
+        tags = run.data.tags
+        over = run.info.status == "FINISHED" or MODEL in tags or "retemper.superseded" in tags
+        if not over and (is_embedded(root) or tags.get(CHECKOUT, checkout(root)) == checkout(root)):
+            return run
     return None
 
 
@@ -129,7 +155,7 @@ def finish_training(run_id: str | None, folder: str | Path, status: str = "FINIS
     Parameters
     ----------
     folder : path
-        Folder of the seed with ``history.csv``, ``effective.json``, ``mace.yaml``, ``model.model``;
+        Folder of the seed with ``history.csv``, ``effective.json``, ``mace.yaml``, ``model.safetensors``;
         after a failure those that there are.
     status : str
         ``FINISHED``, ``FAILED`` or ``KILLED``.
@@ -139,13 +165,38 @@ def finish_training(run_id: str | None, folder: str | Path, status: str = "FINIS
     live = _live.pop(run_id, None)
     root = live.root if live else project_root()
     with never_fatal(tracking_uri(root), run_id):
-        client = live.client if live else connect(root)
-        tags = client.get_run(run_id).data.tags
-        training = read_training(Path(folder), tags["retemper.strategy"], int(tags["retemper.seed"]))
-        if _same_history(client, run_id, training):
-            _index_training(client, run_id, training, status)
-        else:
-            _supersede(client, run_id)
+        client = connect(root)  # anew: the project may have been moved meanwhile
+        run = client.get_run(run_id)
+        training = read_training(Path(folder), run.data.tags["retemper.strategy"], int(run.data.tags["retemper.seed"]))
+        if not same_history(client, run_id, training):
+            _supersede(client, run, "trained again")
+            return
+        index_training(client, run_id, training, status)
+        if status == "FINISHED":
+            _follow(client, client.get_run(run_id))
+
+
+def _follow(client: MlflowClient, run: Run) -> None:
+    """Earlier runs of the same key and folder are superseded by `run`; when one left the same weights, `run` by it."""
+    tags = run.data.tags
+    same = {name: tags[f"retemper.{name}"] for name in ("key", "strategy", "seed")}
+    for other in runs_with(client, run.info.experiment_id, **same):
+        later = other.info.start_time > run.info.start_time
+        if other.info.run_id == run.info.run_id or later or "retemper.superseded" in other.data.tags:
+            continue
+        if other.data.tags.get(CHECKOUT) != tags.get(CHECKOUT):
+            continue
+        if other.data.tags.get(MODEL) == tags.get(MODEL):
+            _supersede(client, run, str(other.info.run_id))
+            return
+        _supersede(client, other, str(run.info.run_id))
+
+
+def _supersede(client: MlflowClient, run: Run, by: str) -> None:
+    """Put a run aside: trained again with other numbers, or a repetition. One that is over keeps its status."""
+    client.set_tag(run.info.run_id, "retemper.superseded", by)
+    if run.info.status == "RUNNING":
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 @contextlib.contextmanager
@@ -153,16 +204,18 @@ def never_fatal(uri: str, run_id: str | None = None) -> Iterator[None]:
     """Turn a store that fails into one warning, without waiting long for it."""
     quiet()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with impatient():
+        with impatient(retries=1, seconds=7):
             yield
-    except (MlflowException, OSError) as error:
+    except (StoreError, MlflowException, SQLAlchemyError, OSError) as error:
         if run_id is not None:
             _given_up.add(run_id)
+        said = error if isinstance(error, StoreError) else explained(error, uri)
         warnings.warn(
-            f"MLflow at {uri} does not take this run: {str(error).splitlines()[0][:300]}. Training goes on; "
-            "history.csv holds the numbers, and `retemper sync` puts them into MLflow later.",
+            f"MLflow does not take this run. Training goes on; history.csv holds the numbers, and `retemper sync` "
+            f"puts them into MLflow later.\n{said}",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -174,8 +227,8 @@ def never_fatal(uri: str, run_id: str | None = None) -> Iterator[None]:
 def sync(root: str | Path, settings: Settings, strategies: list[str] | None = None) -> dict[str, dict[int, str]]:
     """Bring MLflow up to date with the finished seeds and evaluations under ``runs/``.
 
-    Runs that are there are completed, those that are not are made from the files. Doing it
-    again changes nothing.
+    Runs that are there are completed, those that are not are made from the files, and those whose process died
+    are closed. Doing it again changes nothing, and asks little.
 
     Returns
     -------
@@ -190,154 +243,83 @@ def sync(root: str | Path, settings: Settings, strategies: list[str] | None = No
     root = Path(root).resolve()
     results = read_results(root, settings, strategies=strategies)
     with store_errors(root):
-        client = connect(root)
-        experiment_number = experiment_id(client, root, settings.tracking.experiment)
-        runs: dict[str, dict[int, str]] = {}
-        for strategy, summary in results.summaries.items():
-            runs[strategy] = {}
-            for seed, training in results.trainings[strategy].items():
-                run_id = _training_run(client, experiment_number, root, training, summary)
-                runs[strategy][seed] = run_id
-                _log_evaluation(client, run_id, results, strategy, seed)
-        if FOUNDATION in results.evaluations:
-            content = digest(results.evaluations[FOUNDATION])
-            run = find_run(client, experiment_number, key=content, strategy=FOUNDATION, seed=0)
-            if run is None:
-                run = client.create_run(
-                    experiment_number, run_name=FOUNDATION, tags=run_tags({}, FOUNDATION, 0, content)
-                )
-                inputs = [lineage.foundation_file(root, settings.foundation, lineage.dvc_hashes(root))]
-                client.log_inputs(run.info.run_id, datasets=dataset_inputs(inputs))
-                client.set_terminated(run.info.run_id, "FINISHED")
-            runs[FOUNDATION] = {0: str(run.info.run_id)}
-            _log_evaluation(client, runs[FOUNDATION][0], results, FOUNDATION, 0)
-    return runs
+        found = runs(connect(root), results)
+    return {name: {seed: str(run.info.run_id) for seed, run in seeds.items()} for name, seeds in found.items()}
 
 
-def _training_run(
-    client: MlflowClient, experiment: str, root: Path, training: Training, summary: dict[str, Any]
-) -> str:
-    """The run of a finished seed: found by its model or key, completed, or made."""
-    strategy, seed = training.strategy, training.seed
-    model = training.outcome["sha256"]
-    run = find_run(client, experiment, model_sha256=model, strategy=strategy, seed=seed)
+def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
+    """`sync`, with the runs themselves. One search tells which are up to date."""
+    root, settings = results.root, results.settings
+    experiment = experiment_id(client, root, settings.tracking.experiment)
+    close_dead(client, experiment)
+    there: dict[str, Run] = {}
+    for run in runs_where(client, experiment, "tags.`retemper.synced` != ''"):
+        current = run.info.status == "FINISHED" and "retemper.superseded" not in run.data.tags
+        if current and of_project(run, root):
+            there.setdefault(run.data.tags["retemper.synced"], run)
+    found: dict[str, dict[int, Run]] = {}
+    wanted = [(name, seed) for name in results.summaries for seed in results.trainings[name]]
+    wanted += [(FOUNDATION, 0)] if FOUNDATION in results.evaluations else []
+    for name, seed in wanted:
+        of_files = digest(results.evaluations[name]) if name == FOUNDATION else state(results, name, seed)
+        up_to_date = there.get(of_files)
+        if up_to_date is None:
+            with locked(client, root, settings.system):
+                make = _foundation_run if name == FOUNDATION else _training_run
+                run_id = make(client, experiment, results, name, seed)
+                log_evaluation(client, run_id, results, name, seed)
+                client.set_tag(run_id, "retemper.synced", of_files)
+            up_to_date = client.get_run(run_id)
+        found.setdefault(name, {})[seed] = up_to_date
+    return found
+
+
+def _foundation_run(client: MlflowClient, experiment: str, results: Results, name: str, seed: int) -> str:
+    """The run that holds the foundation's evaluation: found by its content, or made."""
+    root, content = results.root, digest(results.evaluations[name])
+    same = runs_with(client, experiment, key=content, strategy=name, seed=seed)
+    run = next((one for one in same if of_project(one, root)), None)
     if run is None:
-        key = str(training.outcome.get("key", model[:16]))
-        run = find_run(client, experiment, key=key, strategy=strategy, seed=seed)
-        if run is not None and not _same_history(client, run.info.run_id, training):
-            _supersede(client, run.info.run_id)
-            run = None
-        if run is None:
-            ended = (training.folder / "history.csv").stat().st_mtime
-            started = int(1000 * (ended - sum(row.get("seconds", 0.0) for row in training.history)))
-            name = f"{strategy}/seed-{seed}"
-            tags = run_tags(summary.get("origin", {}), strategy, seed, key)
-            run = client.create_run(experiment, started, tags, name)
-        _describe(client, run, root, {"foundation": summary["foundation"], **summary["settings"]})
-    _index_training(client, str(run.info.run_id), training, "FINISHED")
+        tags = run_tags({}, name, seed, content) | own_tags(root)
+        run = client.create_run(experiment, run_name=name, tags=tags)
+        inputs = [lineage.foundation_file(root, results.settings.foundation, lineage.dvc_hashes(root))]
+        log_datasets(client, run.info.run_id, dataset_inputs(inputs))
+    if run.info.status != "FINISHED":
+        client.set_terminated(run.info.run_id, "FINISHED")
     return str(run.info.run_id)
 
 
-def _index_training(client: MlflowClient, run_id: str, training: Training, status: str) -> None:
-    """Epochs, outcome, files and status of a seed's folder into its run; what is there stays."""
-    from mlflow.entities import Metric, RunTag
-
-    run = client.get_run(run_id)
-    have = {name: {m.step for m in client.get_metric_history(run_id, name)} for name in run.data.metrics}
-    clock = run.info.start_time
-    metrics = []
-    for row in training.history:
-        clock += int(1000 * row.get("seconds", 0.0))
-        epoch = int(row["epoch"])
-        metrics += [Metric(n, v, clock, epoch) for n, v in row.items() if n != "epoch" and epoch not in have.get(n, ())]
-    final = {
-        "best_epoch": training.outcome.get("best_epoch"),
-        "best_valid_loss": training.outcome.get("valid_loss"),
-        "training_seconds": training.outcome.get("seconds"),
-        "training_cpu_seconds": training.outcome.get("cpu_seconds"),
-        "trainable_share": training.trainable_share,
-    }
-    metrics += [Metric(n, float(v), clock, 0) for n, v in final.items() if v is not None and n not in have]
-    for start in range(0, len(metrics), 1000):
-        client.log_batch(run_id, metrics=metrics[start : start + 1000])
-
-    files = [path for name in FILES if (path := training.folder / name).is_file()]
-    identity = digest([(path.name, lineage.file_md5(path)) for path in files])
-    if run.data.tags.get("retemper.files") != identity:
-        from retemper.plots import learning_curve_png
-
-        with tempfile.TemporaryDirectory() as folder:
-            if training.history:
-                curve = Path(folder) / "learning-curve.png"
-                learning_curve_png(training.history, curve, f"{training.strategy}, seed {training.seed}")
-                files.append(curve)
-            for path in files:
-                client.log_artifact(run_id, str(path))
-    tags = {"retemper.files": identity, "retemper.proven": str(training.proven).lower()}
-    if "best_epoch" in training.outcome:
-        tags["retemper.converged"] = str(course.converged(training.outcome)).lower()
-    if status == "FINISHED" and training.model.is_file():
-        tags["retemper.model_sha256"] = training.outcome.get("sha256") or sha256(training.model)
-    client.log_batch(run_id, tags=[RunTag(n, v) for n, v in tags.items() if run.data.tags.get(n) != v])
-    if run.info.status != status:
-        client.set_terminated(run_id, status)
+def _training_run(client: MlflowClient, experiment: str, results: Results, strategy: str, seed: int) -> str:
+    """The run of a finished seed: found by its model or key, completed, or made."""
+    root, training, summary = results.root, results.trainings[strategy][seed], results.summaries[strategy]
+    model = training.outcome["sha256"]
+    started, ended = _times(training)
+    same: dict[str, str | int] = {"strategy": strategy, "seed": seed}
+    left = [one for one in runs_with(client, experiment, model_sha256=model, **same) if of_project(one, root)]
+    run = min(left, key=lambda one: "retemper.superseded" in one.data.tags, default=None)
+    if run is None:
+        key = str(training.outcome.get("key", model[:16]))
+        run = _attempt(client, experiment, root, {"key": key, **same})
+        if run is not None and not same_history(client, run.info.run_id, training):
+            _supersede(client, run, "trained again")
+            run = None
+        if run is None:
+            tags = run_tags(summary.get("origin", {}), strategy, seed, key) | own_tags(root)
+            run = client.create_run(experiment, started, tags, f"{strategy}/seed-{seed}")
+    elif "retemper.superseded" in run.data.tags:  # its files are back
+        client.delete_tag(run.info.run_id, "retemper.superseded")
+    asked = (training.effective or {}).get("asked", {})
+    epochs = {"epochs": asked["max_epochs"]} if "max_epochs" in asked else {}
+    about = {"system": results.settings.system, "foundation": summary["foundation"], **summary["settings"], **epochs}
+    describe(client, run, root, about)
+    run_id = str(run.info.run_id)
+    index_training(client, run_id, training, "FINISHED", ended)
+    _follow(client, client.get_run(run_id))
+    return run_id
 
 
-def _supersede(client: MlflowClient, run_id: str) -> None:
-    """Put a run aside whose epochs are not those of the folder: it was trained again. `sync` makes another one."""
-    client.set_tag(run_id, "retemper.superseded", "true")
-    client.set_terminated(run_id, "KILLED")
-
-
-def _same_history(client: MlflowClient, run_id: str, training: Training) -> bool:
-    """Whether every epoch that the store has is the one of ``history.csv``."""
-    own = {int(row["epoch"]): row["train_loss"] for row in training.history}
-    stored = {metric.step: metric.value for metric in client.get_metric_history(run_id, "train_loss")}
-    return all(step in own and abs(own[step] - value) <= 1e-9 * abs(value) for step, value in stored.items())
-
-
-# ------------------------------------------------------------------ evaluations
-
-
-def _log_evaluation(client: MlflowClient, run_id: str, results: Results, name: str, seed: int) -> None:
-    """Metrics and parity plots of one seed into its run, once for each content of ``metrics.json``."""
-    evaluation = results.evaluations.get(name)
-    if evaluation is None or str(seed) not in evaluation["seeds"]:
-        return
-    flat = evaluation_metrics(results, name, seed)
-    identity = digest(flat)
-    if client.get_run(run_id).data.tags.get("retemper.evaluation") == identity:
-        return
-    client.log_batch(run_id, metrics=metric_entities(results, name, seed))
-    folder = results.root / "runs/evaluate" / name
-    client.log_artifact(run_id, str(folder / "metrics.json"), "evaluate")
-    if (folder / "parity.csv").is_file():
-        from retemper.plots import parity_png
-
-        with tempfile.TemporaryDirectory() as temporary:
-            for path in parity_png(folder / "parity.csv", seed, Path(temporary), name):
-                client.log_artifact(run_id, str(path), "evaluate")
-    robust = results.root / "runs/robustness" / name / f"seed-{seed}"
-    if robust.is_dir():
-        client.log_artifacts(run_id, str(robust), "robustness")
-    client.set_tag(run_id, "retemper.evaluation", identity)
-
-
-# ------------------------------------------------------------------ what a run says of itself
-
-
-def _describe(client: MlflowClient, run: Run, root: Path, settings: dict[str, Any]) -> None:
-    """Parameters that are not there yet, and the identity of the data."""
-    from mlflow.entities import Param, RunTag
-
-    flat = flatten({name: value for name, value in settings.items() if name not in ("about", "search")})
-    new = [Param(name, text) for name, text in flat.items() if name not in run.data.params]
-    for start in range(0, len(new), 100):
-        client.log_batch(run.info.run_id, params=new[start : start + 100])
-    labels = next((text for name, text in flat.items() if f".{name}".endswith(".replay.labels")), None)
-    files = lineage.training_data(root, load_settings(root / "params.yaml"), labels)
-    client.log_inputs(run.info.run_id, datasets=dataset_inputs(files))
-    held = {f"dvc.{file.dvc_path}": file.dvc_md5 for file in files if file.dvc_path and file.dvc_md5}
-    manifest = root / "runs/dataset/manifest.json"
-    used = {"dataset.labels": labels_used(read_json(manifest))[:5000]} if manifest.is_file() else {}
-    client.log_batch(run.info.run_id, tags=[RunTag(name, value) for name, value in (held | used).items()])
+def _times(training: Training) -> tuple[int, int]:
+    """When a finished training began and ended, ms; where its summary does not say, its newest file does."""
+    end = training.outcome.get("ended") or (training.folder / "history.csv").stat().st_mtime
+    seconds = training.outcome.get("seconds") or sum(row.get("seconds", 0.0) for row in training.history)
+    return int(1000 * (end - seconds)), int(1000 * end)

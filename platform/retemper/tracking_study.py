@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper import lineage
-from retemper.mlflow_store import connect, experiment_id, flatten, run_tags, tracking_uri
+from retemper.mlflow_store import (
+    connect,
+    experiment_id,
+    flatten,
+    log_params,
+    own_tags,
+    run_tags,
+    runs_where,
+    tracking_uri,
+)
+from retemper.promotion.lock import locked
 from retemper.study import table
 from retemper.study.plan import Run, values
 from retemper.study.spec import Study
@@ -21,7 +31,6 @@ from retemper.tracking import never_fatal
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PAGE = 1000
 SECTIONS = ("dataset", "e0s", "replay", "finetune", "evaluate", "robustness")
 
 
@@ -40,7 +49,9 @@ def sync(root: Path, study: Study, runs: Sequence[Run]) -> None:
         experiment = experiment_id(client, root, experiment_of(study))
         there = _states(client, experiment)
         for one in ended:
-            _write(client, experiment, root, one, there)
+            if _lacks(root, one, there):
+                with locked(client, root, experiment_of(study)):
+                    _write(client, experiment, root, one)
 
 
 def record(root: Path, study: Study, run: Run) -> None:
@@ -48,46 +59,52 @@ def record(root: Path, study: Study, run: Run) -> None:
     with never_fatal(tracking_uri(root)):
         client = connect(root)
         experiment = experiment_id(client, root, experiment_of(study))
-        _write(client, experiment, root, run, _states(client, experiment, run.key))
+        with locked(client, root, experiment_of(study)):
+            _write(client, experiment, root, run)
 
 
 def _states(client: MlflowClient, experiment: str, key: str | None = None) -> dict[str, tuple[str, str]]:
-    """Run and state by key; of one key where it is given."""
+    """Run and state by key, of one key where it is given; a run without a state was broken off in between."""
     wanted = f"tags.`retemper.key` = '{key}'" if key else ""
     found: dict[str, tuple[str, str]] = {}
-    page = client.search_runs([experiment], wanted, max_results=PAGE)
-    while True:
-        for run in page:
-            tags = run.data.tags
-            if "retemper.state" in tags:
-                found[tags["retemper.key"]] = (str(run.info.run_id), tags["retemper.state"])
-        if not page.token:
-            return found
-        page = client.search_runs([experiment], wanted, max_results=PAGE, page_token=page.token)
+    for run in runs_where(client, experiment, wanted):
+        tags = run.data.tags
+        if "retemper.key" in tags and not found.get(tags["retemper.key"], ("", ""))[1]:
+            found[tags["retemper.key"]] = (str(run.info.run_id), tags.get("retemper.state", ""))
+    return found
 
 
-def _write(client: MlflowClient, experiment: str, root: Path, run: Run, there: dict[str, tuple[str, str]]) -> None:
-    """The MLflow run of a row: tags, settings and numbers, its state last."""
-    from mlflow.entities import Metric, Param, RunTag
-
+def _state(root: Path, run: Run) -> str:
     found = table.result(root, run.key)
     assert found is not None
-    state = table.FAILED if "failed" in found else table.FINISHED
-    run_id, had = there.get(run.key, (None, None))
-    if had == state:
+    return table.FAILED if "failed" in found else table.FINISHED
+
+
+def _lacks(root: Path, run: Run, there: dict[str, tuple[str, str]]) -> bool:
+    return there.get(run.key, ("", ""))[1] != _state(root, run)
+
+
+def _write(client: MlflowClient, experiment: str, root: Path, run: Run) -> None:
+    """The MLflow run of a row: tags, settings and numbers, its state last. Call it within the study's lock."""
+    from mlflow.entities import Metric, RunTag
+
+    there = _states(client, experiment, run.key)
+    if not _lacks(root, run, there):
         return
-    if run_id is None:
-        tags = run_tags(lineage.origin(root), run.name, run.seed, run.key)
+    found, state = table.result(root, run.key), _state(root, run)
+    assert found is not None
+    run_id = there.get(run.key, ("", ""))[0]
+    if not run_id:
+        tags = run_tags(lineage.origin(root), run.name, run.seed, run.key) | own_tags(root)
         tags |= {"retemper.kind": "study", "retemper.designs": " ".join(run.designs)}
         tags |= {f"axis.{axis}": table.text(level) for axis, level in run.levels.items()}
         run_id = str(client.create_run(experiment, run_name=run.words()[:250], tags=tags).info.run_id)
-        settings = {name: getattr(run.settings, name).model_dump() for name in SECTIONS}
-        strategy = run.strategy.model_dump(exclude={"about", "search"})
-        flat = flatten({"system": run.settings.system, "foundation": run.settings.foundation, **settings})
-        flat |= flatten({"strategy": strategy, "axis": dict(values(run))})
-        for start in range(0, len(flat), 100):
-            part = list(flat.items())[start : start + 100]
-            client.log_batch(run_id, params=[Param(name, text) for name, text in part])
+    settings = {name: getattr(run.settings, name).model_dump() for name in SECTIONS}
+    strategy = run.strategy.model_dump(exclude={"about", "search"})
+    flat = flatten({"system": run.settings.system, "foundation": run.settings.foundation, **settings})
+    flat |= flatten({"strategy": strategy, "axis": dict(values(run))})
+    params = client.get_run(run_id).data.params
+    log_params(client, run_id, {name: text for name, text in flat.items() if name not in params})
     now = int(time.time() * 1000)
     numbers: dict[str, Any] = {"cpu_seconds": found["cpu_seconds"]}
     if state == table.FINISHED:

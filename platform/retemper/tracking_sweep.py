@@ -6,52 +6,91 @@ costs a warning. A trial's run is not that of the model that is registered: `fin
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from retemper import lineage
-from retemper.files import read_json
+from retemper.files import digest, read_json
 from retemper.mlflow_store import (
     connect,
     dataset_inputs,
     experiment_id,
     find_run,
     flatten,
+    log_datasets,
+    log_params,
+    own_tags,
+    process_tags,
     run_tags,
+    runs_with,
+    set_tags,
     store_errors,
     tracking_uri,
 )
+from retemper.promotion.lock import locked
 from retemper.results import read_history, read_table
 from retemper.settings import Settings, load_settings
 from retemper.strategies import load
 from retemper.strict_yaml import read_yaml
 from retemper.sweep.output import MEASURED
 from retemper.tracking import log_epoch, never_fatal
+from retemper.tracking_content import curve, epochs_there
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+DATABASE, TABLES = "study.db", ("best.yaml", "trials.csv", "front.csv", "importance.json")
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
 def start_sweep(settings: Settings, root: Path, strategy: str, about: dict[str, Any]) -> str | None:
-    """The parent run of a sweep: the one of this study when there is one."""
+    """The parent run of a sweep: the one of this study when there is one.
+
+    The caller alone works on this study: trials that an interrupted sweep left as RUNNING are closed.
+    """
     with never_fatal(tracking_uri(root)):
         client = connect(root)
         experiment = experiment_id(client, root, settings.tracking.experiment)
-        run = find_run(client, experiment, sweep=about["study"], kind="sweep")
-        if run is None:
-            tags = run_tags(lineage.origin(root), strategy, about["seed"], f"sweep-{about['study']}")
-            tags |= {"retemper.sweep": about["study"], "retemper.kind": "sweep"}
-            run = client.create_run(experiment, run_name=f"{strategy}/sweep", tags=tags)
-            for name, text in flatten({"sweep": settings.sweep.model_dump(), "space": about["space"]}).items():
-                client.log_param(run.info.run_id, name, text)
-            files = lineage.training_data(root, load_settings(root / "params.yaml"), None)
-            client.log_inputs(run.info.run_id, datasets=dataset_inputs(files))
-        else:
+        run = _parent(client, experiment, settings, root, strategy, about)
+        if run.info.status != "RUNNING":
             client.update_run(run.info.run_id, status="RUNNING")
+        set_tags(client, run, process_tags())
+        _close_trials(client, experiment, about["study"])
         return str(run.info.run_id)
     return None
+
+
+def _parent(
+    client: MlflowClient, experiment: str, settings: Settings, root: Path, strategy: str, about: dict[str, Any]
+) -> Run:
+    """The run of a study, found or made."""
+    run = find_run(client, experiment, sweep=about["study"], kind="sweep")
+    if run is None:
+        tags = run_tags(lineage.origin(root), strategy, about["seed"], f"sweep-{about['study']}") | own_tags(root)
+        tags |= {"retemper.sweep": about["study"], "retemper.kind": "sweep"}
+        run = client.create_run(experiment, run_name=f"{strategy}/sweep", tags=tags)
+        flat = flatten({"sweep": settings.sweep.model_dump(), "space": about["space"]})
+        log_params(client, run.info.run_id, flat)
+        files = lineage.training_data(root, load_settings(root / "params.yaml"), None)
+        log_datasets(client, run.info.run_id, dataset_inputs(files))
+    return run
+
+
+def _close_trials(client: MlflowClient, experiment: str, study: str) -> None:
+    """Trials of a study that nobody works on any more, and that are RUNNING still, were broken off."""
+    for run in runs_with(client, experiment, sweep=study, kind="trial"):
+        if run.info.status != "RUNNING":
+            continue
+        client.set_tag(run.info.run_id, "retemper.reason", "the sweep was interrupted")
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def start_trial(
@@ -66,18 +105,33 @@ def start_trial(
         study = parent.data.tags["retemper.sweep"]
         run = find_run(client, parent.info.experiment_id, sweep=study, kind="trial", trial=number)
         if run is None:
-            strategy, seed = parent.data.tags["retemper.strategy"], int(parent.data.tags["retemper.seed"])
-            tags = run_tags(lineage.origin(root), strategy, seed, f"trial-{study}-{number}")
-            tags |= {"retemper.sweep": study, "retemper.kind": "trial", "retemper.trial": str(number)}
-            tags |= {"retemper.training": training, "mlflow.parentRunId": sweep_run}
-            run = client.create_run(parent.info.experiment_id, run_name=f"{strategy}/trial-{number}", tags=tags)
-            from mlflow.entities import Param
-
-            shown = {name: value for name, value in settings.items() if name not in ("about", "search")}
-            flat = flatten({**shown, "searched": params})
-            client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in flat.items()])
+            run = _trial(client, root, parent, number, settings, params, training, None)
+        elif run.info.status != "RUNNING":
+            client.update_run(run.info.run_id, status="RUNNING")
+        set_tags(client, run, process_tags())
         return str(run.info.run_id)
     return None
+
+
+def _trial(
+    client: MlflowClient,
+    root: Path,
+    parent: Run,
+    number: int,
+    settings: dict[str, Any],
+    params: dict[str, Any],
+    training: str,
+    started: int | None,
+) -> Run:
+    """A new nested run; `started` in ms, `None`: now."""
+    study, strategy = parent.data.tags["retemper.sweep"], parent.data.tags["retemper.strategy"]
+    tags = run_tags(lineage.origin(root), strategy, int(parent.data.tags["retemper.seed"]), f"trial-{study}-{number}")
+    tags |= own_tags(root) | {"retemper.sweep": study, "retemper.kind": "trial", "retemper.trial": str(number)}
+    tags |= {"retemper.training": training, "mlflow.parentRunId": str(parent.info.run_id)}
+    run = client.create_run(parent.info.experiment_id, started, tags, f"{strategy}/trial-{number}")
+    shown = {name: value for name, value in settings.items() if name not in ("about", "search")}
+    log_params(client, run.info.run_id, flatten({**shown, "searched": params}))
+    return run
 
 
 def log_trial_epoch(run_id: str | None, row: dict[str, float]) -> None:
@@ -92,26 +146,29 @@ def finish_trial(
     if run_id is None:
         return
     with never_fatal(tracking_uri(root), run_id):
-        client = connect(root)
-        have = {metric.step for metric in client.get_metric_history(run_id, "train_loss")}
-        from mlflow.entities import Metric
+        _end_trial(connect(root), run_id, history, state, values, reason, None)
 
-        now = int(time.time() * 1000)
-        rows = read_history(history) if history.is_file() else []
-        metrics = [
-            Metric(name, value, now, int(row["epoch"]))
-            for row in rows
-            if int(row["epoch"]) not in have
-            for name, value in row.items()
-            if name != "epoch"
-        ]
-        metrics += [Metric(f"sweep.{name}", value, now, 0) for name, value in values.items()]
-        for start in range(0, len(metrics), 1000):
-            client.log_batch(run_id, metrics=metrics[start : start + 1000])
-        client.set_tag(run_id, "retemper.state", state)
-        if reason:
-            client.set_tag(run_id, "retemper.reason", reason[:5000])
-        client.set_terminated(run_id, STATUS[state])
+
+def _end_trial(
+    client: MlflowClient,
+    run_id: str,
+    history: Path,
+    state: str,
+    values: dict[str, float],
+    reason: str,
+    ended: int | None,
+) -> None:
+    from mlflow.entities import Metric
+
+    run = client.get_run(run_id)
+    have = set(epochs_there(client, run_id)) if "train_loss" in run.data.metrics else set()
+    for batch in curve(read_history(history) if history.is_file() else [], have, run.info.start_time):
+        client.log_batch(run_id, metrics=batch)
+    now = ended or int(time.time() * 1000)
+    if values:
+        client.log_batch(run_id, metrics=[Metric(f"sweep.{name}", value, now, 0) for name, value in values.items()])
+    set_tags(client, run, {"retemper.state": state} | ({"retemper.reason": reason[:5000]} if reason else {}))
+    client.set_terminated(run_id, STATUS[state], ended)
 
 
 def interrupt(runs: Sequence[str | None], root: Path) -> None:
@@ -123,25 +180,56 @@ def interrupt(runs: Sequence[str | None], root: Path) -> None:
 
 def finish_sweep(settings: Settings, root: Path, strategy: str) -> None:
     """Close the parent run: what was chosen, and the tables of ``runs/sweep/<strategy>``."""
-    folder = root / "runs/sweep" / strategy
-    about, best = read_json(folder / "about.json"), read_yaml(folder / "best.yaml")
-    run_id = start_sweep(settings, root, strategy, about)
-    if run_id is None:
-        return
-    with never_fatal(tracking_uri(root), run_id):
+    about = read_json(root / "runs/sweep" / strategy / "about.json")
+    with never_fatal(tracking_uri(root)):
         client = connect(root)
-        for name, value in best["objectives"].items():
-            client.log_metric(run_id, f"best.{name}", value)
-        client.set_tag(run_id, "retemper.best_trial", str(best["chosen"]["trial"]))
-        for name in ("best.yaml", "trials.csv", "front.csv", "importance.json"):
+        experiment = experiment_id(client, root, settings.tracking.experiment)
+        parent = _parent(client, experiment, settings, root, strategy, about)
+        _close_trials(client, experiment, about["study"])
+        _close(client, root, strategy, parent)
+
+
+def _close(client: MlflowClient, root: Path, strategy: str, parent: Run) -> None:
+    """What was chosen, once for each content."""
+    folder, run_id = root / "runs/sweep" / strategy, str(parent.info.run_id)
+    if parent.data.tags.get("retemper.synced") != _content(folder):
+        from mlflow.entities import Metric
+
+        best, now = read_yaml(folder / "best.yaml"), int(time.time() * 1000)
+        client.log_batch(run_id, [Metric(f"best.{name}", value, now, 0) for name, value in best["objectives"].items()])
+        for name in TABLES:
             client.log_artifact(run_id, str(folder / name))
-        client.set_terminated(run_id, "FINISHED")
+        set_tags(
+            client, parent, {"retemper.best_trial": str(best["chosen"]["trial"]), "retemper.synced": _content(folder)}
+        )
+    if parent.info.status != "FINISHED" or "retemper.synced" not in parent.data.tags:
+        ended = max((end for _, end in _times(folder).values()), default=None)
+        client.set_terminated(run_id, "FINISHED", ended)
+
+
+def _content(folder: Path) -> str:
+    """Digest of what a sweep left."""
+    return digest([lineage.file_md5(folder / name) for name in ("about.json", *TABLES)])
+
+
+def _times(folder: Path) -> dict[int, tuple[int, int]]:
+    """When each trial of a sweep began and ended (ms), by its number, as the study says."""
+    if not (folder / DATABASE).is_file():
+        return {}
+    with contextlib.closing(sqlite3.connect(f"file:{quote(str(folder / DATABASE))}?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT number, datetime_start, datetime_complete FROM trials").fetchall()
+    return {number: (_ms(start), _ms(end)) for number, start, end in rows if start and end}
+
+
+def _ms(time_of_day: str) -> int:
+    return round(1000 * datetime.fromisoformat(time_of_day).timestamp())
 
 
 def sync(root: Path, settings: Settings) -> int:
     """Bring MLflow up to date with the finished sweeps under ``runs/sweep``; returns how many trials they have.
 
-    Runs that are there stay as they are; those that are not are made from ``trials.csv`` and the histories.
+    Runs that are there stay as they are; those that are not are made from ``trials.csv`` and the histories. A
+    sweep whose files have not changed since costs one request.
 
     Raises
     ------
@@ -149,23 +237,51 @@ def sync(root: Path, settings: Settings) -> int:
         The tracking store cannot be reached.
     """
     count = 0
+    there = [name for name in settings.strategies if (root / "runs/sweep" / name / "about.json").is_file()]
+    if not there:
+        return 0
     with store_errors(root):
-        for strategy in settings.strategies:
+        client = connect(root)
+        experiment = experiment_id(client, root, settings.tracking.experiment)
+        for strategy in there:
             folder = root / "runs/sweep" / strategy
-            if not (folder / "about.json").is_file():
-                continue
-            about = read_json(folder / "about.json")
-            sweep_run = start_sweep(settings, root, strategy, about)
-            for row in read_table(folder / "trials.csv"):
-                given = {path: row[path] for path in about["space"] if row[path]}
-                params = {path: None if text == "none" else json.loads(text) for path, text in given.items()}
-                full = load(strategy, root, {**settings.finetune.overrides, **params}).model_dump()
-                number, history = int(row["trial"]), folder / f"trials/{row['trial']}.csv"
-                shown = {**full, "epochs": about["epochs"]}
-                run_id = start_trial(sweep_run, root, number, shown, params, row["training"])
-                if run_id is not None and "retemper.state" not in connect(root).get_run(run_id).data.tags:
-                    values = {name: float(row[name]) for name in MEASURED if row[name]}
-                    finish_trial(run_id, root, history, row["state"], values, row["reason"])
-                count += 1
-            finish_sweep(settings, root, strategy)
+            about, rows = read_json(folder / "about.json"), read_table(folder / "trials.csv")
+            count += len(rows)
+            run = find_run(client, experiment, sweep=about["study"], kind="sweep")
+            if run is None or run.info.status != "FINISHED" or run.data.tags.get("retemper.synced") != _content(folder):
+                with locked(client, root, settings.system):
+                    parent = _parent(client, experiment, settings, root, strategy, about)
+                    _sync_trials(client, root, settings, parent, about, rows)
+                    _close_trials(client, experiment, about["study"])
+                    _close(client, root, strategy, client.get_run(parent.info.run_id))
     return count
+
+
+def _sync_trials(
+    client: MlflowClient,
+    root: Path,
+    settings: Settings,
+    parent: Run,
+    about: dict[str, Any],
+    rows: list[dict[str, str]],
+) -> None:
+    """Make or complete the nested runs of a sweep that is over."""
+    strategy = about["strategy"]
+    folder = root / "runs/sweep" / strategy
+    times = _times(folder)
+    of_sweep = runs_with(client, parent.info.experiment_id, sweep=about["study"], kind="trial")
+    there = {run.data.tags["retemper.trial"]: run for run in reversed(of_sweep)}
+    for row in rows:
+        run, number = there.get(row["trial"]), int(row["trial"])
+        if run is not None and "retemper.state" in run.data.tags:
+            continue
+        started, ended = times.get(number, (None, None))
+        if run is None:
+            given = {path: row[path] for path in about["space"] if row[path]}
+            params = {path: None if text == "none" else json.loads(text) for path, text in given.items()}
+            full = load(strategy, root, {**settings.finetune.overrides, **params}).model_dump()
+            shown = {**full, "epochs": about["epochs"]}
+            run = _trial(client, root, parent, number, shown, params, row["training"], started)
+        values = {name: float(row[name]) for name in MEASURED if row[name]}
+        history = folder / f"trials/{number}.csv"
+        _end_trial(client, str(run.info.run_id), history, row["state"], values, row["reason"], ended)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from retemper.errors import RetemperError
 
-OWN = ("dvc.lock", "data/rounds", "data/campaign.json")  # what a round changes itself
+STATE = ("dvc.lock", "data/rounds", "data/campaign.json")  # what a round changes itself, and its undoing puts back
+MOVES = "promotions.jsonl"  # the stage promote adds to it, and nothing takes away
+OWN = (*STATE, MOVES)
 # DVC's command in a process that ends with its parent, so that a killed campaign leaves no graph running
 CHILD = (
     "import sys; from retemper.launch import die_with_parent; die_with_parent(); "
@@ -20,14 +22,24 @@ CHILD = (
 
 def dvc(root: Path, *arguments: str) -> None:
     """Run a command of DVC; its output goes to the terminal. A failure is a `RetemperError`."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    done = subprocess.run([sys.executable, "-c", CHILD, *arguments], cwd=root, env=environment, check=False)
-    if done.returncode:
+    status = _dvc(root, *arguments)
+    if status:
         raise RetemperError(
-            f"`dvc {' '.join(arguments)}` failed (status {done.returncode}).",
+            f"`dvc {' '.join(arguments)}` failed (status {status}).",
             fix="see its messages above; then run the same command again: it goes on where it was",
         )
+
+
+def as_tracked(root: Path, path: str) -> bool:
+    """Whether what a ``.dvc`` file tracks is as it says."""
+    return _dvc(root, "status", "--quiet", path) == 0
+
+
+def _dvc(root: Path, *arguments: str) -> int:
+    """Status of a command of DVC."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run([sys.executable, "-c", CHILD, *arguments], cwd=root, env=environment, check=False).returncode
 
 
 def git(root: Path, *arguments: str) -> str:

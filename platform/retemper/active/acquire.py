@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import mixture
+from retemper import mixture, model_file
 from retemper.active import calibrate, choose, label, manual, rounds, source
 from retemper.active.calibrate import Calibration, Scale
 from retemper.active.source import Source
@@ -118,7 +118,7 @@ def _begin(settings: Settings, root: Path, number: int, work: Path, labels: int)
         print(f"the oracle reproduces {checked['number']} labels of the data", flush=True)
     with atomic_folder(work) as folder:
         for seed, path in found.models.items():
-            shutil.copy2(path, folder / f"seed-{seed}.model")
+            shutil.copy2(path, folder / f"seed-{seed}{model_file.SUFFIX}")
         plan = {
             "round": number,
             "labels": labels,

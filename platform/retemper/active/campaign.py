@@ -1,7 +1,8 @@
 """Rounds until there is a reason to stop. What is done lies in files, so a killed campaign goes on where it was.
 
 A round's steps: ``data/rounds/NNN`` is made, DVC tracks it, the graph runs again, its results are noted in
-``data/campaign.json``, all is committed. Each step sees from its output whether it is done.
+``data/campaign.json``, all is committed, with the moves of aliases (``promotions.jsonl``). Each step sees from its
+output whether it is done.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def round_once(root: Path, *, resume: bool = False, partial: bool = False) -> in
             )
         if begun is None and resume:
             raise RetemperError("No round has begun.", fix="retemper round")
-        number = begun if begun is not None else next_round(root)
+        number = begun if begun is not None else _next(settings, root)
         _round(settings, root, number, settings.acquire.labels, partial)
         return number
 
@@ -73,7 +74,7 @@ def campaign(root: Path, *, most: int, budget: int | None) -> str:
                 why = _reason(settings, root, most, budget)
                 if why:
                     break
-            number = begun if begun is not None else next_round(root)
+            number = begun if begun is not None else _next(settings, root)
             left = settings.acquire.labels if budget is None else min(settings.acquire.labels, budget - spent(root))
             _round(settings, root, number, max(1, left), False)
             begun = None
@@ -87,6 +88,13 @@ def campaign(root: Path, *, most: int, budget: int | None) -> str:
 def next_round(root: Path) -> int:
     """Number after the last round."""
     return max(rounds.numbers(root), default=0) + 1
+
+
+def _next(settings: Settings, root: Path) -> int:
+    """Number of the round to begin; what was made before it becomes a commit of its own, so that it can be undone."""
+    number = next_round(root)
+    versioning.commit(root, f"Before round {number} of {settings.system}")
+    return number
 
 
 def unfinished(root: Path) -> int | None:

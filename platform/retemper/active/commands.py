@@ -13,6 +13,13 @@ from retemper.files import project_root
 def _round(options: argparse.Namespace) -> None:
     from retemper.launch import prepare
 
+    if options.undo:
+        from retemper.active import undo
+
+        if options.resume or options.partial:
+            raise RetemperError("--undo stands alone.")
+        print(f"round {undo.undo(project_root())} is undone")
+        return
     prepare()
     from retemper.active import campaign
 
@@ -36,6 +43,7 @@ def _campaign(options: argparse.Namespace) -> None:
 
 def _round_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="finish the round that has begun, or take labels back")
+    parser.add_argument("--undo", action="store_true", help="take the last committed round back, by a further commit")
     parser.add_argument("--partial", action="store_true", help="structures that did not come back count as failed")
 
 

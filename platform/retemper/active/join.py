@@ -20,6 +20,7 @@ from retemper.active import rounds
 from retemper.duplicates import near_pairs
 from retemper.errors import RetemperError, unknown
 from retemper.files import sha256
+from retemper.grouping import name_of
 from retemper.labels import Mapped, map_labels, reject
 from retemper.manifest import reasons
 from retemper.settings import Dataset, Keys
@@ -60,7 +61,7 @@ def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | No
     """
     found = Joined()
     chosen = _chosen(dataset, root)
-    groups = {name: {str(frame.info["group"]) for frame in part} for name, part in sets.items()} if chosen else {}
+    groups = {name: {name_of(frame.info["group"]) for frame in part} for name, part in sets.items()} if chosen else {}
     for number in chosen:
         about = rounds.about(root, number)
         if about["level_of_theory"] != dataset.level_of_theory:
@@ -151,7 +152,7 @@ def _new(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined) -
 
 
 def _place(frame: Atoms, groups: Mapping[str, Collection[str]], dataset: Dataset) -> str:
-    group = str(frame.info["group"])
+    group = name_of(frame.info["group"])
     for name in ("test", "valid", "train"):
         if group in groups[name]:
             return name

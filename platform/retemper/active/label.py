@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper import sealed
 from retemper.active import plugins, workers
 from retemper.active.workers import Answer, Job
 from retemper.charge import info_of, state_of
 from retemper.errors import RetemperError
-from retemper.files import digest, read_json, write_json
+from retemper.files import digest
 from retemper.frames import ENERGY, FORCES, STRESS, geometry_hash
 from retemper.labels import reject
 from retemper.settings import Acquire, Plugin
@@ -135,10 +136,12 @@ def _ended(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _read(folder: Path, key: str, options: Acquire) -> dict[str, Any]:
     """What is known of a structure; settings that allow more than its failures had open it again."""
-    path = folder / f"{key}.json"
-    if not path.is_file():
+    record: dict[str, Any] | None = sealed.read_json(folder / f"{key}.json", key, unsealed=True)
+    if record is not None and record.get("key") != key:  # of an earlier version, without a checksum
+        sealed.put_aside(folder / f"{key}.json", "it is of another structure or oracle")
+        record = None
+    if record is None:
         return {"key": key, "oracle": options.oracle.model_dump(), "state": "open", "attempts": []}
-    record: dict[str, Any] = read_json(path)
     ended = _ended(record)
     if record["state"] == "failed" and ended[-1]["kind"] != "refused":
         longer = ended[-1]["kind"] == "timeout" and ended[-1]["seconds"] < options.timeout
@@ -150,7 +153,7 @@ def _read(folder: Path, key: str, options: Acquire) -> dict[str, Any]:
 
 
 def _write(folder: Path, key: str, record: dict[str, Any]) -> None:
-    write_json(folder / f"{key}.json", record)
+    sealed.write_json(folder / f"{key}.json", key, record)
 
 
 def _sort(frames: Sequence[Atoms], records: Sequence[dict[str, Any]]) -> tuple[list[Atoms], list[Atoms]]:

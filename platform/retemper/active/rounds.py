@@ -2,7 +2,7 @@
 
 ``labelled.extxyz`` and ``failed.extxyz`` (with ``info["reason"]``), ``unphysical.extxyz`` (found but not sent to
 the oracle), ``round.json`` (models, settings, seeds, calibration, choices), calibration plots and, where the next
-round starts from it, ``model.model`` with ``seen.extxyz``, all structures that it was trained on. DVC
+round starts from it, ``model.safetensors`` with ``seen.extxyz``, all structures that it was trained on. DVC
 tracks each folder.
 """
 
@@ -13,13 +13,15 @@ from typing import Any
 
 from ase import Atoms
 
+from retemper import model_file
 from retemper.errors import RetemperError
 from retemper.files import read_json
 from retemper.frames import read_frames
 
 FOLDER = Path("data/rounds")
 WORK = Path(".cache/rounds")
-MODEL = "model.model"  # the weights that explored
+MODEL = model_file.NAME  # the weights that explored
+FORMER = "model.model"  # the same, as a pickle, of an earlier version
 SEEN = "seen.extxyz"  # without labels
 
 
@@ -48,8 +50,18 @@ def about(root: Path, number: int) -> dict[str, Any]:
 
 def last_model(root: Path) -> Path | None:
     """Weights that explored in the last round that kept them; `None` before."""
-    kept = [root / FOLDER / name(number) / MODEL for number in numbers(root)]
-    return next((path for path in reversed(kept) if path.is_file()), None)
+    for number in reversed(numbers(root)):
+        folder = root / FOLDER / name(number)
+        if (folder / MODEL).is_file():
+            return folder / MODEL
+        if (folder / FORMER).is_file():
+            raise RetemperError(
+                f"Round {number} kept its weights as a pickle, {FORMER}, which is not opened.",
+                expected=MODEL,
+                fix=f"retemper convert {folder / FORMER} {folder / MODEL} --trust-pickle if the round is your own, "
+                f"delete {FORMER}, then dvc add {FOLDER / name(number)}",
+            )
+    return None
 
 
 def seen(root: Path) -> list[Atoms]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import inference
+from retemper import inference, model_file
 from retemper.active import rounds
 from retemper.errors import RetemperError, unknown
 from retemper.files import read_json
@@ -65,14 +65,14 @@ def of_project(settings: Settings, root: Path) -> Source:
     if not (folder / "summary.json").is_file():
         raise RetemperError(f"No model of {strategy} is trained yet.", fix="dvc repro")
     outcomes = read_json(folder / "summary.json")["seeds"]
-    models = {int(s): folder / f"seed-{s}" / "model.model" for s in sorted(outcomes, key=int)}
+    models = {int(s): folder / f"seed-{s}" / model_file.NAME for s in sorted(outcomes, key=int)}
     lead = seed if seed in models else int(min(outcomes, key=lambda s: float(outcomes[s]["valid_loss"])))
     return _source(settings, root, strategy, champion, models, lead)
 
 
 def of_plan(settings: Settings, root: Path, plan: dict[str, Any], work: Path) -> Source:
     """The same for a round that has begun: its own copies of the weights."""
-    models = {int(seed): work / f"seed-{seed}.model" for seed in plan["models"]}
+    models = {int(seed): work / f"seed-{seed}{model_file.SUFFIX}" for seed in plan["models"]}
     found = _source(settings, root, plan["strategy"], plan["champion"], models, plan["lead"])
     own = f"{rounds.FOLDER}/{rounds.name(plan['round'])}:"  # where the round is made anew, its labels are there already
     found = replace(found, train=_without(own, found.train), valid=_without(own, found.valid))

@@ -13,11 +13,11 @@ import numpy as np
 from ase import Atoms
 from scipy.linalg import qr
 
-from retemper import foundations
+from retemper import foundations, sealed
 from retemper.e0_fit import clusters, few_held, unsettled
 from retemper.e0_methods import group_names
 from retemper.errors import RetemperError, unknown
-from retemper.files import atomic_write, digest
+from retemper.files import digest
 from retemper.foundations import Foundation
 from retemper.frames import FORCES, is_isolated_atom, read_frames
 from retemper.settings import Dataset, Keys, Settings, parse
@@ -189,10 +189,11 @@ def _of_file(model: Path, entry: Foundation, path: Path, root: Path) -> np.ndarr
     from retemper.descriptors import mean_descriptors
     from retemper.study.plan import file_hash
 
-    kept = root / CACHE / f"{digest([file_hash(model), entry.head, file_hash(path)])}.npy"
-    if not kept.is_file():
+    key = digest([file_hash(model), entry.head, file_hash(path)])
+    kept = root / CACHE / f"{key}.descriptors"
+    points = sealed.read(kept, key)
+    if points is None:
         frames = [atoms for atoms in read_frames(path) if not is_isolated_atom(atoms)]
         points = mean_descriptors(model, frames, head=entry.head, progress=True)
-        with atomic_write(kept) as temporary, temporary.open("wb") as file:
-            np.save(file, points)
-    return np.asarray(np.load(kept), dtype=float)
+        sealed.write(kept, key, points)
+    return np.asarray(points, dtype=float)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retemper import foundations
+from retemper import foundations, inputs, sealed
 from retemper.active import rounds
 from retemper.errors import RetemperError
-from retemper.files import read_json, sha256
+from retemper.files import digest, read_json, sha256
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
 from retemper.frames import labels_hash, read_frames, write_frames
 from retemper.settings import Settings
@@ -33,7 +33,8 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
     start, start_sha, start_head = _start(settings, strategy, weights, sha, entry.head, root)
     e0s = {int(z): float(e) for z, e in read_json(root / "runs/e0s/e0s.json")["E0s"].items()}
     data = root / "runs/dataset"
-    target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s)
+    weighted = settings.dataset.weights == "use"
+    target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s, weighted)
     replay = _replay(strategy, settings, entry, weights, sha, root) if strategy.replay is not None else None
     batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:
@@ -58,6 +59,7 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
             dtype=settings.finetune.dtype,
             device=settings.finetune.device,
             versions=versions(),
+            code=digest(inputs.code(["retemper.finetune.worker"], inputs.REFUSING)),
             disk_above=settings.finetune.disk_above,
         )
         for seed in settings.seeds
@@ -128,7 +130,8 @@ def _replay(
         )
     if strategy.replay.number is not None:
         train = _first(train, strategy.replay.number, root)
-    return head_data(train, folder / "valid.extxyz", source, atomic_energies(weights, entry.head))
+    e0s, weighted = atomic_energies(weights, entry.head), settings.dataset.weights == "use"
+    return head_data(train, folder / "valid.extxyz", source, e0s, weighted)
 
 
 def _first(path: Path, number: int, root: Path) -> Path:
@@ -141,7 +144,6 @@ def _first(path: Path, number: int, root: Path) -> Path:
         )
     if number == len(frames):
         return path
-    subset = root / ".cache/replay" / f"{labels_hash(frames[:number])}.extxyz"
-    if not subset.exists():
-        write_frames(subset, frames[:number])
-    return subset
+    identity = labels_hash(frames[:number])
+    subset = root / ".cache/replay" / f"{identity}.extxyz"
+    return sealed.file(subset, identity, lambda temporary: write_frames(temporary, frames[:number]))

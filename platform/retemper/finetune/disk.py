@@ -12,8 +12,8 @@ from typing import Any
 
 from ase import Atoms
 
-from retemper import charge
-from retemper.files import atomic_write, locked
+from retemper import charge, sealed
+from retemper.files import locked
 from retemper.finetune.plan import Plan
 from retemper.frames import BLOCK, ENERGY, FORCES, STRESS, in_blocks, stream_frames
 
@@ -26,15 +26,13 @@ def flags(plan: Plan, folder: Path) -> dict[str, Any]:
     if target.n_train <= plan.disk_above:
         return {}
     files = ((target.train, target.train_hash), (target.valid, target.valid_hash))
-    train, valid = (_converted(Path(path), folder / f"{identity}.aselmdb") for path, identity in files)
+    train, valid = (_converted(Path(path), folder / f"{identity}.aselmdb", identity) for path, identity in files)
     return {"train_file": str(train), "valid_file": str(valid), "atomic_numbers": str(plan.elements)}
 
 
-def _converted(path: Path, out: Path) -> Path:
+def _converted(path: Path, out: Path, identity: str) -> Path:
     with locked(out.with_suffix(".lock"), "writes the same structures"):
-        if not out.exists():
-            write(path, out)
-    return out
+        return sealed.file(out, identity, lambda temporary: write(path, temporary))
 
 
 def write(path: Path, out: Path) -> None:
@@ -45,16 +43,15 @@ def write(path: Path, out: Path) -> None:
     def packed(content: Any) -> bytes:
         return zlib.compress(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    with atomic_write(out) as temporary:
-        number = 0
-        with lmdb.open(str(temporary), subdir=False, lock=False, map_size=LARGEST) as file:
-            for block in in_blocks(stream_frames(path), BLOCK):
-                with file.begin(write=True) as rows:
-                    for atoms in block:
-                        number += 1
-                        rows.put(str(number).encode(), packed(_row(atoms)))
+    number = 0
+    with lmdb.open(str(out), subdir=False, lock=False, map_size=LARGEST) as file:
+        for block in in_blocks(stream_frames(path), BLOCK):
             with file.begin(write=True) as rows:
-                rows.put(b"nextid", packed(number + 1))
+                for atoms in block:
+                    number += 1
+                    rows.put(str(number).encode(), packed(_row(atoms)))
+        with file.begin(write=True) as rows:
+            rows.put(b"nextid", packed(number + 1))
 
 
 def _row(atoms: Atoms) -> dict[str, Any]:

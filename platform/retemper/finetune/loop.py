@@ -19,11 +19,11 @@ import torch
 from mace.tools.train import evaluate, train_one_epoch
 
 from retemper.errors import RetemperError
+from retemper.files import atomic_write
 from retemper.finetune import checkpoint, course
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import WholeSet
 from retemper.finetune.plan import REPLAY
-from retemper.metric_names import renamed
 
 Progress = Callable[[dict[str, float]], None]
 Probe = Callable[[torch.nn.Module], dict[str, float]]
@@ -58,33 +58,38 @@ def run(
     output_args: dict[str, bool],
     device: torch.device,
     folder: Path,
+    key: str,
+    saved: dict[str, Any] | None,
     progress: Progress,
     probe: Probe | None = None,
-) -> dict[str, Any]:
-    """Train, or go on training, until `max_num_epochs` or `patience`.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train, or go on training from `saved` (of `checkpoint.read`), until `max_num_epochs` or `patience`.
 
-    Writes ``state.pt`` (resume), ``best.pt`` (state dict of the best averaged weights) and
-    ``history.csv`` in `folder`. The objective that picks the best epoch and drives the
-    schedule is the training loss on the validation sets, both heads included. `probe` looks at
-    the averaged weights after every epoch; what it returns goes into the epoch's row and decides nothing.
+    Writes checkpoints of the run `key` and ``history.csv`` in `folder`. The objective that picks the best
+    epoch and drives the schedule is the training loss on the validation sets, both heads included. `probe` looks
+    at the averaged weights after every epoch; what it returns goes into the epoch's row and decides nothing.
 
     Returns
     -------
-    dict
-        ``best_epoch`` (-1: before training), ``best_loss``, ``epochs`` (run in all),
-        ``seconds`` (by the clock), ``cpu_seconds`` (of this process), ``converged`` (the best epoch is not the
-        last), ``started_from`` (epoch at which this process took up the run).
+    tuple of dict
+        The outcome: ``best_epoch`` (-1: before training), ``best_loss``, ``epochs`` (run in all), ``seconds`` (by
+        the clock), ``cpu_seconds`` (of this process), ``converged`` (the best epoch is not the last),
+        ``started_from`` (epoch at which this process took up the run). And the state dict of the best averaged
+        weights.
 
     Raises
     ------
     RetemperError
-        The loss became NaN or infinite; the last good model stays in ``best.pt``.
+        The loss became NaN or infinite; the last good model stays in the checkpoint.
     """
     losses = _Losses()
     state = {"epoch": 0, "best_epoch": -1, "best_loss": math.inf, "stale": 0, "seconds": 0.0, "valid_loss": math.inf}
     state["cpu_seconds"] = 0.0
-    saved = checkpoint.load(folder / "state.pt", device)
+    best: dict[str, Any] = {}
+    rows: list[dict[str, float]] = []
     if saved is not None:
+        saved = checkpoint.resume(saved, device)
+        best, rows = saved["best"], saved["history"]
         state.update(saved["state"])
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -113,7 +118,8 @@ def run(
         row["valid_loss"] = row["valid.loss"] + row.get("valid_replay.loss", 0.0)
         return row
 
-    history = _History(folder / "history.csv", upto=started_from)
+    if rows:
+        _write_history(folder / "history.csv", rows)
     while state["epoch"] < max_num_epochs and state["stale"] < patience:
         epoch = int(state["epoch"])
         start, start_cpu = time.perf_counter(), time.process_time()
@@ -149,14 +155,18 @@ def run(
         if row["valid_loss"] < state["best_loss"]:
             state.update(best_loss=row["valid_loss"], best_epoch=epoch, stale=0)
             with ema.average_parameters() if ema is not None else contextlib.nullcontext():
-                checkpoint.save(folder / "best.pt", {"model": model.state_dict()})
+                best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         else:
             state["stale"] += 1
-        history.append(row)
+        rows.append(row)
+        _write_history(folder / "history.csv", rows)
         checkpoint.save(
-            folder / "state.pt",
+            folder,
+            key,
             {
                 "state": state,
+                "history": rows,
+                "best": best,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "lr_scheduler": lr_scheduler.state_dict(),
@@ -173,7 +183,7 @@ def run(
         "cpu_seconds": float(state["cpu_seconds"]),
         "started_from": started_from,
     }
-    return {**outcome, "converged": course.converged(outcome)}
+    return {**outcome, "converged": course.converged(outcome)}, best
 
 
 def _largest_lr(optimizer: torch.optim.Optimizer) -> float:
@@ -191,22 +201,10 @@ def _loader_restore(loader: Any, state: Any) -> None:
         loader.generator.set_state(state.cpu())
 
 
-class _History:
-    """``history.csv``: one line an epoch; lines after epoch `upto` of a killed run are dropped."""
-
-    def __init__(self, path: Path, upto: int):
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open() as file:
-                self.rows = [renamed(row) for row in csv.DictReader(file) if int(row["epoch"]) < upto]
-
-    def append(self, row: dict[str, float]) -> None:
-        self.rows.append(row)
-        columns = list(dict.fromkeys(name for one in self.rows for name in one))  # a probe may come or go on resuming
-        temporary = self.path.with_suffix(".part")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(self.path)
+def _write_history(path: Path, rows: list[dict[str, float]]) -> None:
+    """``history.csv``: one line an epoch; a probe may come or go on resuming."""
+    columns = list(dict.fromkeys(name for one in rows for name in one))
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -32,6 +32,7 @@ class HeadData:
     valid_hash: str
     label_source: str  # "target", "original" or "foundation:<sha256>"
     E0s: dict[int, float]  # eV by atomic number, every element of the model
+    weighted: bool = False  # whether frames may have weights of their own; their hashes hold them
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Plan:
     dtype: str
     device: str
     versions: dict[str, str] = field(default_factory=dict)
+    code: str = ""  # identity of the code that trains
     disk_above: int = 50_000  # training frames above which they are read from disk; the result is the same
 
     @property
@@ -63,6 +65,7 @@ class Plan:
         for head in (content["target"], content["replay"] or {}):
             head.pop("train", None)
             head.pop("valid", None)
+            head.pop("weighted", None)
         content["strategy"] = {k: v for k, v in content["strategy"].items() if k not in ("name", "about", "search")}
         training = {k: v for k, v in content["strategy"]["training"].items() if k != "batch_size"}
         content["strategy"]["training"] = training  # the plan's own batch size is the one that runs
@@ -71,7 +74,7 @@ class Plan:
         return digest(content)
 
 
-def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float]) -> HeadData:
+def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float], weighted: bool = False) -> HeadData:
     """Count and hash the frames of both files."""
     (n_train, train_hash), (n_valid, valid_hash) = counted(train), counted(valid)
     return HeadData(
@@ -83,6 +86,7 @@ def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float]
         valid_hash=valid_hash,
         label_source=label_source,
         E0s=E0s,
+        weighted=weighted,
     )
 
 

@@ -8,17 +8,19 @@ or ignores settings silently in more than ten ways; each would show here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from retemper import charge
+from retemper import charge, frame_weights
 from retemper.errors import RetemperError
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss
 from retemper.finetune.plan import REPLAY, TARGET, HeadData, Plan
+from retemper.frames import ENERGY, FORCES, STRESS, stream_frames
 from retemper.strategies import Strategy
 
 
@@ -170,52 +172,86 @@ def differences(want: Any, got: Any, path: str = "", tolerance: float = 1e-5) ->
     return [f"{path.rstrip('.')}: asked {want}, ran {got}"]
 
 
-def labels_of(frames: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Energies [n] (eV), root mean square forces [n] (eV/A), charge and multiplicity [n, 2] of frames as loaded."""
-    rows = np.empty((len(frames), 4))
-    for k in range(len(frames)):  # once each: of a set on disk every look makes the frame anew
-        frame = frames[k]
-        labels = float(frame.energy), float(frame.forces.double().pow(2).mean().sqrt())
-        rows[k] = *labels, float(frame.total_charge), float(frame.total_spin)
-    return rows[:, 0], rows[:, 1], rows[:, 2:]
+@dataclass(frozen=True)
+class Loaded:
+    """What frames hold that a model is trained on, one row a frame."""
+
+    labels: np.ndarray  # [n, 2] energy (eV), root mean square force (eV/A)
+    states: np.ndarray  # [n, 2] charge (e), multiplicity
+    weights: np.ndarray  # [n, 4] of energy, forces and stress in the loss, and of the frame; stress 0 without a label
+
+    @classmethod
+    def by_mace(cls, frames: Sequence[Any]) -> Loaded:
+        """Of frames as MACE loaded them."""
+        rows = np.empty((len(frames), 8))
+        for k in range(len(frames)):  # once each: of a set on disk every look makes the frame anew
+            frame = frames[k]
+            labels = float(frame.energy), float(frame.forces.double().pow(2).mean().sqrt())
+            weights = (frame.energy_weight, frame.forces_weight, frame.stress_weight, frame.weight)
+            rows[k] = *labels, float(frame.total_charge), float(frame.total_spin), *map(float, weights)
+        return cls(rows[:, :2], rows[:, 2:4], rows[:, 4:])
+
+    @classmethod
+    def from_file(cls, path: str, weighted: bool) -> Loaded:
+        """Of a labelled file; weights count where they were asked for (`weighted`), else all are 1."""
+        rows = []
+        for a in stream_frames(path):
+            energy, forces, stress = frame_weights.weights_of(a) if weighted else (1.0, 1.0, 1.0)
+            weights = energy, forces, stress if STRESS in a.info else 0.0, 1.0
+            rms = float(np.sqrt(np.mean(a.arrays[FORCES] ** 2)))
+            rows.append((float(a.info[ENERGY]), rms, charge.charge_of(a), charge.spin_of(a) or 1.0, *weights))
+        table = np.array(rows).reshape(-1, 8)
+        return cls(table[:, :2], table[:, 2:4], table[:, 4:])
 
 
-def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) -> None:
-    """Raise unless MACE loaded exactly the labels, charges and spins of the file: none dropped, doubled or replaced.
+def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) -> dict[str, Any]:
+    """What of the frames' weights in the loss is not 1, by label; see `retemper.frame_weights.summary`.
 
-    Energies agree to 1e-6 relative (float32 storage), root mean square forces to 1e-4 eV/A.
+    Raises
+    ------
+    RetemperError
+        MACE did not load exactly the labels, charges, spins and weights of the file: one is dropped, doubled or
+        replaced. Energies agree to 1e-6 relative (float32 storage), root mean square forces to 1e-4 eV/A.
     """
-    from retemper.frames import ENERGY, FORCES, stream_frames
+    got, want = Loaded.by_mace(loaded), Loaded.from_file(path, data.weighted)
+    if len(got.labels) != len(want.labels):
+        raise RetemperError(
+            f"Head {head}: MACE trains on {len(got.labels)} frames.",
+            expected=f"the {len(want.labels)} frames of {path}",
+        )
+    energies, forces = (
+        np.isclose(got.labels[:, k], want.labels[:, k], rtol=rtol, atol=1e-4) for k, rtol in enumerate((1e-6, 1e-4))
+    )
+    _require(energies & forces, got.labels, want.labels, f"Head {head}: MACE holds other labels than {path}", _label)
+    states = np.isclose(got.states, want.states, atol=1e-4).all(axis=1)
+    _require(states, got.states, want.states, f"Head {head}: MACE holds other charges or spins than {path}", _state)
+    weights = np.isclose(got.weights, want.weights, rtol=1e-5, atol=1e-6).all(axis=1)
+    asked = "with the weights of" if data.weighted else "without weights for the frames of"
+    _require(weights, got.weights, want.weights, f"Head {head}: MACE does not train {asked} {path}", _weight)
+    return frame_weights.summary((energy, forces, stress or 1.0) for energy, forces, stress, _ in got.weights)
 
-    energies, forces, states = labels_of(loaded)
-    want, want_states = [], []
-    for a in stream_frames(path):
-        want.append((float(a.info[ENERGY]), float(np.sqrt(np.mean(a.arrays[FORCES] ** 2)))))
-        want_states.append((charge.charge_of(a), charge.spin_of(a) or 1.0))
-    want_e, want_f = np.array(want).T
-    if len(energies) != len(want_e):
+
+def _require(same: np.ndarray, got: np.ndarray, want: np.ndarray, what: str, say: Callable[[Any], str]) -> None:
+    """Raise unless all rows are the `same`; `say` puts a row into words."""
+    off = np.flatnonzero(~same)
+    if len(off):
         raise RetemperError(
-            f"Head {head}: MACE trains on {len(energies)} frames.", expected=f"the {len(want_e)} frames of {path}"
+            f"{what} ({len(off)} of {len(same)} frames, first: {off[0]}).",
+            expected=say(want[off[0]]),
+            got=say(got[off[0]]),
         )
-    off = ~(np.isclose(energies, want_e, rtol=1e-6, atol=1e-4) & np.isclose(forces, want_f, rtol=1e-4, atol=1e-4))
-    if off.any():
-        first = int(np.flatnonzero(off)[0])
-        raise RetemperError(
-            f"Head {head}: MACE holds other labels than {path} "
-            f"({int(off.sum())} of {len(off)} frames, first: {first}).",
-            expected=f"energy {want_e[first]:.6f} eV, RMS force {want_f[first]:.6f} eV/A ({data.label_source} labels)",
-            got=f"energy {energies[first]:.6f} eV, RMS force {forces[first]:.6f} eV/A",
-        )
-    off = ~np.isclose(states, want_states, atol=1e-4).all(axis=1)
-    if off.any():
-        first = int(np.flatnonzero(off)[0])
-        wanted, found = (f"charge {q:g}, multiplicity {m:g}" for q, m in (want_states[first], states[first].tolist()))
-        raise RetemperError(
-            f"Head {head}: MACE holds other charges or spins than {path} "
-            f"({int(off.sum())} of {len(off)} frames, first: {first}).",
-            expected=wanted,
-            got=found,
-        )
+
+
+def _label(row: Any) -> str:
+    return f"energy {row[0]:.6f} eV, RMS force {row[1]:.6f} eV/A"
+
+
+def _state(row: Any) -> str:
+    return f"charge {row[0]:g}, multiplicity {row[1]:g}"
+
+
+def _weight(row: Any) -> str:
+    return f"weights: energy {row[0]:g}, forces {row[1]:g}, stress {row[2]:g}, frame {row[3]:g}"
 
 
 def fingerprint(model: Any) -> dict[str, torch.Tensor]:

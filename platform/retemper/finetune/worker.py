@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,9 +23,10 @@ import yaml
 from mace.cli import run_train
 from mace.tools import build_default_arg_parser, model_script_utils
 
+from retemper import model_file, sealed
 from retemper.errors import RetemperError
-from retemper.files import locked, read_json, sha256, write_json
-from retemper.finetune import adapters, architecture, checkpoint, contraction, disk, loop, proof
+from retemper.files import locked, sha256, write_json
+from retemper.finetune import adapters, architecture, checkpoint, collect, contraction, disk, loop, proof
 from retemper.finetune.batches import PairedLoader
 from retemper.finetune.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
@@ -39,7 +41,8 @@ class _Done(Exception):  # noqa: N818 (not an error)
 def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None = None) -> dict[str, Any]:
     """Run `plan` in `folder` and return its summary; a finished run returns at once.
 
-    `folder` gets ``model.model``, ``history.csv``, ``effective.json``, ``mace.yaml``,
+    What lies there is checked: a damaged file, or one of another run, is put aside and made again.
+    `folder` gets ``model.safetensors``, ``history.csv``, ``effective.json``, ``mace.yaml``,
     ``training.log`` and the checkpoints. After a kill the same call goes on where it was.
     A lock keeps a second process out of the folder: it waits, and finds the run finished.
 
@@ -49,15 +52,17 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
         The effective configuration differs from the plan, labels were changed, frozen
         parameters moved, or the loss diverged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    sealed.own_folder(folder)
     with locked(folder / ".lock", "trains the same"):
         return _train_or_find(plan, folder, progress, probe)
 
 
 def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None) -> dict[str, Any]:
-    summary_file = folder / "summary.json"
-    if summary_file.exists() and (folder / "model.model").exists():
-        return dict(read_json(summary_file))
+    finished = collect.finished(folder, plan.key)
+    if finished is not None:
+        return finished
+    saved = checkpoint.read(folder, plan.key)
+    sealed.plain_files(folder, (*collect.FILES, "training.log"))
     strategy = Strategy.model_validate(plan.strategy)
     random = architecture.config(_foundation(plan, torch.device("cpu"))) if strategy.start == "random" else None
     flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
@@ -66,7 +71,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     result: dict[str, Any] = {}
 
     def in_place_of_mace_train(**given: Any) -> None:
-        result.update(_train(plan, strategy, folder, progress, probe, given))
+        result.update(_train(plan, strategy, folder, saved, progress, probe, given))
         raise _Done
 
     with (
@@ -75,13 +80,15 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
         in_place_of(model_script_utils, "_build_model", architecture.builder(random))
         if random
         else contextlib.nullcontext(),
+        model_file.pickled(plan.foundation) as pickle,  # MACE opens nothing else
         contextlib.suppress(_Done),
     ):
+        flags |= {"foundation_model": str(pickle)} if flags.get("foundation_model") else {}
         run_train.run(arguments(flags))
     if not result:
         raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
-    result["sha256"] = sha256(folder / "model.model")
-    write_json(summary_file, result)
+    result["sha256"] = sha256(folder / model_file.NAME)
+    collect.finish(folder, plan.key, result)
     return result
 
 
@@ -89,6 +96,7 @@ def _train(
     plan: Plan,
     strategy: Strategy,
     folder: Path,
+    saved: dict[str, Any] | None,
     progress: loop.Progress,
     probe: loop.Probe | None,
     given: dict[str, Any],
@@ -99,10 +107,13 @@ def _train(
     if strategy.freeze is not None:
         architecture.freeze_embeddings(model)
     frames = _frames(given["train_loader"].dataset, given["valid_loaders"], list(model.heads))
+    frame_weights = {}
     for head, data in ((TARGET, plan.target), (REPLAY, plan.replay)):
         if data is not None:
-            proof.check_labels(head, data, frames[head][0], data.train)
-            proof.check_labels(head, data, frames[head][1], data.valid)
+            frame_weights[head] = {
+                "train": proof.check_labels(head, data, frames[head][0], data.train),
+                "valid": proof.check_labels(head, data, frames[head][1], data.valid),
+            }
     loss_fn, loader = given["loss_fn"], given["train_loader"]
     if plan.replay is not None and strategy.replay is not None:
         weights = {name: getattr(strategy.replay, name) for name in ("energy_weight", "forces_weight", "stress_weight")}
@@ -138,9 +149,10 @@ def _train(
             got="; ".join(wrong),
             fix="this is a bug or a changed MACE release: report it with effective.json",
         )
+    _require_writable(model, strategy)
     before = proof.fingerprint(model)
     with contraction.sparse(model), architecture.addition(model):
-        outcome = loop.run(
+        outcome, best = loop.run(
             model=model,
             loss_fn=loss_fn,
             train_loader=loader,
@@ -154,21 +166,23 @@ def _train(
             output_args=given["output_args"],
             device=device,
             folder=folder,
+            key=plan.key,
+            saved=saved,
             progress=progress,
             probe=probe,
         )
+    got["frame_weights"] = frame_weights
     got["epochs"] = outcome["epochs"]
     got["counts"] = proof.check_moved(before, model, trained)
     got["start_gap"] = gap
     got["versions"] = plan.versions
-    best = torch.load(folder / "best.pt", map_location=device, weights_only=False)
-    model.load_state_dict(best["model"])
+    model.load_state_dict(best)
     if strategy.lora is not None:
         with architecture.addition(model):
             got["merge_gap"] = _merged(model, batch)
     for parameter in model.parameters():
         parameter.requires_grad = True
-    checkpoint.write(folder / "model.model", model.to("cpu"))
+    model_file.write(model.to("cpu"), folder / model_file.NAME)
     write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": []})
     return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
 
@@ -189,8 +203,15 @@ def _set_reference_energies(model: Any, plan: Plan) -> None:
 def _foundation(plan: Plan, device: torch.device) -> torch.nn.Module:
     if sha256(plan.foundation) != plan.foundation_sha256:
         raise RetemperError(f"{plan.foundation} changed since the run was planned.", expected=plan.foundation_sha256)
-    model: torch.nn.Module = torch.load(plan.foundation, map_location=device, weights_only=False)
-    return model
+    return model_file.load(plan.foundation, str(device))
+
+
+def _require_writable(model: torch.nn.Module, strategy: Strategy) -> None:
+    """Raise before the first step where the trained model could not be written (`model_file.write`)."""
+    if strategy.lora is not None:
+        model = copy.deepcopy(model)
+        adapters.merge(model)
+    model_file.require_describable(model)
 
 
 def _gap_to_foundation(plan: Plan, forces: np.ndarray) -> float:
@@ -250,6 +271,8 @@ def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strat
     note = "# mace_run_train --config mace.yaml\n"
     for what in unflagged:
         note += f"# {what}: MACE has no setting for it and builds another model (retemper.finetune.architecture)\n"
+    if model_file.executes_nothing(plan.foundation):
+        note += f"# foundation_model: MACE opens pickles alone; write one with retemper convert {plan.foundation} OUT\n"
     if strategy.replay is None and strategy.start == "foundation":
         note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"
     if strategy.freeze is not None:

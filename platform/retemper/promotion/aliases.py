@@ -9,7 +9,7 @@ as such. This module alone writes aliases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from retemper import lineage
 from retemper.errors import RetemperError, unknown
 from retemper.files import require_space
-from retemper.mlflow_store import connect, store_errors
+from retemper.mlflow_store import PROJECT, connect, is_embedded, store_errors, tracking_uri
 from retemper.promotion import history
 from retemper.promotion.history import How, Model, Move
-from retemper.promotion.lock import locked
+from retemper.promotion.lock import LOCK_MODEL, locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,6 +43,11 @@ class Standing:
 # ------------------------------------------------------------------ what is so
 
 
+def systems(client: MlflowClient) -> list[str]:
+    """Names of all registered models, without those that stand for locks."""
+    return [m.name for m in client.search_registered_models() if not m.name.startswith(LOCK_MODEL)]
+
+
 def versions(client: MlflowClient, system: str) -> list[ModelVersion]:
     """All versions of a registered model, newest first."""
     found = list(client.search_model_versions(f"name = '{system}'", max_results=10000))
@@ -52,7 +57,37 @@ def versions(client: MlflowClient, system: str) -> list[ModelVersion]:
 def model_of(version: ModelVersion) -> Model:
     """Which trained model a version is."""
     tags = version.tags
-    return Model(tags.get("sha256", ""), tags.get("strategy", ""), int(tags.get("seed", -1)))
+    seed = tags.get("seed", "")
+    return Model(tags.get("sha256", ""), tags.get("strategy", ""), int(seed) if seed.isdecimal() else -1)
+
+
+def require_own(client: MlflowClient, root: Path, system: str) -> None:
+    """Take the name of a registered model for this project where nobody has it.
+
+    Raises
+    ------
+    RetemperError
+        It is another project's.
+    """
+    own, tags = lineage.project_identity(root), dict(client.get_registered_model(system).tags)
+    if not _anothers(tags, root):
+        if own is not None and PROJECT not in tags and not is_embedded(root):
+            client.set_registered_model_tag(system, PROJECT, own)
+        return
+    whose = tags[PROJECT]
+    raise RetemperError(
+        f"The registered model {system} at {tracking_uri(root)} belongs to another project.",
+        expected=f"project {own}",
+        got=f"project {whose}",
+        fix="give this project another name (system in params.yaml); "
+        f"if it is the same project, set tracking.project: {whose} in params.yaml",
+    )
+
+
+def _anothers(tags: Mapping[str, str], root: Path) -> bool:
+    """Whether the tags of a registered model say that it is another project's."""
+    own, whose = lineage.project_identity(root), tags.get(PROJECT)
+    return None not in (own, whose) and own != whose and not is_embedded(root)
 
 
 def point(client: MlflowClient, system: str, alias: str, version: str | None) -> None:
@@ -66,7 +101,7 @@ def point(client: MlflowClient, system: str, alias: str, version: str | None) ->
 def settle(client: MlflowClient, root: Path, system: str) -> list[Move]:
     """Join the histories of store and file, finish what was interrupted, enter what was moved by hand.
 
-    Call it within `locked`.
+    Call it within `locked`. A model that another project registered under the name is looked at and left alone.
 
     Returns
     -------
@@ -80,9 +115,11 @@ def settle(client: MlflowClient, root: Path, system: str) -> list[Move]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise unknown("registered model", system, [m.name for m in client.search_registered_models()]) from None
+        raise unknown("registered model", system, systems(client)) from None
     tags = dict(registered.tags)
     stored = [history.loads(v, f"tag {k} of {system}") for k, v in tags.items() if k.startswith(MOVE)]
+    if _anothers(tags, root):
+        return history.join(stored)
     moves = history.join(stored, history.read(root, system))
     models = {str(version.version): model_of(version) for version in versions(client, system)}
     here = {alias: str(number) for alias, number in dict(registered.aliases).items()}
@@ -177,6 +214,7 @@ def move(
         client = connect(root)
         with locked(client, root, system):
             moves = settle(client, root, system)
+            require_own(client, root, system)
             last = history.last(moves, alias)
             holder = last.to if last else None
             to = None if version is None else _model(client, system, version)
@@ -205,6 +243,7 @@ def rollback(root: Path, system: str, reason: str, alias: str = CHAMPION) -> Mov
         client = connect(root)
         with locked(client, root, system):
             moves = settle(client, root, system)
+            require_own(client, root, system)
             held = history.stack(moves, alias)
             if len(held) < 2 or held[-2] is None:
                 raise RetemperError(f"{system} has no earlier {alias} to go back to.", fix="retemper models")

@@ -66,6 +66,12 @@ def _export(options: argparse.Namespace) -> None:
     print("\n".join(str(path) for path in made))
 
 
+def _serve(options: argparse.Namespace) -> None:
+    from retemper import serve
+
+    serve.run(project_root(), options.name, options.host, options.port)
+
+
 def _name(parser: argparse.ArgumentParser, name: str = "name") -> None:
     parser.add_argument(name, help="nacl@champion, nacl/4, or nacl: the champion, else the candidate")
 
@@ -101,6 +107,12 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
 
 
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="default: this machine alone; there are no passwords")
+    parser.add_argument("--port", type=int, default=5055)
+
+
 def _lineage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("hash", help="md5 of data, sha256 of weights or foundation, git commit; six digits or more")
 
@@ -113,5 +125,6 @@ COMMANDS: dict[str, Command] = {
     "promote": (_promote, _promote_arguments, "give an alias to a version that passes the gates, or with a reason"),
     "rollback": (_rollback, _rollback_arguments, "give `champion` back to the version that had it before"),
     "export": (_export, _export_arguments, "write a version for other programs"),
+    "serve": (_serve, _serve_arguments, "answer requests for energies and forces, as JSON"),
     "lineage": (_lineage, _lineage_arguments, "list the versions that came of a data set, foundation or commit"),
 }

@@ -17,22 +17,26 @@ system, so that a model whose energy depends on them is not written for it.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 
-from retemper import charge, inference, launch
+from retemper import charge, inference, launch, model_file
 from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_write, sha256, write_json
 from retemper.mlflow_store import store_errors
 from retemper.promotion import kept, lammps
 from retemper.promotion.commands import FORMATS
 from retemper.promotion.load import existing_store, resolve
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 # Largest difference to MACE's own calculator: eV, and eV/A.
 TOLERANCE = {"float64": (1e-6, 1e-6), "float32": (5e-3, 5e-3)}
@@ -53,7 +57,7 @@ LAMMPS = {
         "pair_coeff * * {elements}",
     ),
 }
-ASE = '''"""{about}
+ASE = '''"""A fine-tuned MACE model as ASE calculator.
 
 Needs mace-torch and ase. Energies in eV, forces in eV/A, stress in eV/A^3. A model that reads them
 takes the total charge (e) and the multiplicity 2S + 1 from atoms.info["charge"] and atoms.info["spin"].
@@ -64,16 +68,17 @@ from pathlib import Path
 
 from mace.calculators import MACECalculator
 
-MODEL = Path(__file__).with_name("{model}")
-SHA256 = "{sha256}"
+ABOUT = {about}
+MODEL = Path(__file__).with_name({model})
+SHA256 = {sha256}
 
 
-def calculator(device="cpu", dtype="{dtype}"):
+def calculator(device="cpu", dtype={dtype}):
     if hashlib.sha256(MODEL.read_bytes()).hexdigest() != SHA256:
         raise ValueError(f"{{MODEL}} is not the exported file")
-    return MACECalculator(model_paths=[str(MODEL)], device=device, default_dtype=dtype, head="{head}")
+    return MACECalculator(model_paths=[str(MODEL)], device=device, default_dtype=dtype, head={head})
 '''
-TORCH_SIM = '''"""{about}
+TORCH_SIM = '''"""A fine-tuned MACE model for torch-sim.
 
 Needs torch-sim-atomistic and mace-torch. Energies in eV, forces in eV/A, stress in eV/A^3.
 """
@@ -85,16 +90,18 @@ import mace  # noqa: F401  (before torch loads the file: it allows pickled modul
 import torch
 from torch_sim.models.mace import MaceModel
 
-MODEL = Path(__file__).with_name("{model}")
-SHA256 = "{sha256}"
+ABOUT = {about}
+MODEL = Path(__file__).with_name({model})
+SHA256 = {sha256}
 
 
-def model(device="cpu", dtype=torch.{dtype}):
+def model(device="cpu", dtype=getattr(torch, {dtype})):
     if hashlib.sha256(MODEL.read_bytes()).hexdigest() != SHA256:
         raise ValueError(f"{{MODEL}} is not the exported file")
     loaded = torch.load(MODEL, map_location=device, weights_only=False)
     return MaceModel(model=loaded, device=torch.device(device), dtype=dtype)
 '''
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of files, also in the words of LAMMPS and a shell
 
 
 def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64") -> list[Path]:
@@ -125,22 +132,25 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
     """
     if to not in FORMATS:
         raise unknown("export format", to, FORMATS)
+    if dtype not in inference.DTYPES:
+        raise unknown("dtype", dtype, inference.DTYPES)
     with store_errors(root), tempfile.TemporaryDirectory() as temporary:
         client = existing_store(root)
         version = resolve(client, name)
         weights = kept.weights(client, root, version, Path(temporary))
         read = _require_state(weights, to)
-        head, stem = version.tags["head"], f"{version.name}-{version.version}"
+        head, stem = inference.pick_head(weights, version.tags.get("head")), _stem(version)
         one = single_head(weights, head, Path(temporary) / "single.model")
         folder.mkdir(parents=True, exist_ok=True)
-        about = f"{version.name}/{version.version}: {version.tags['strategy']}, seed {version.tags['seed']}"
-        words = {"about": about, "model": f"{stem}.model", "head": head, "dtype": dtype, "sha256": sha256(one)}
+        about = f"{version.name}/{version.version}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}"
+        given = {"about": about, "model": f"{stem}.model", "head": head, "dtype": dtype, "sha256": sha256(one)}
+        words = {name: repr(value) for name, value in given.items()}  # literals, whatever the registry says
         made = _write(one, head, to, folder, stem, dtype, words)
         _check(weights, head, made[0], to, dtype)
         facts: dict[str, Any] = {
             "model": f"{version.name}/{version.version}",
             "format": to,
-            "registered_sha256": version.tags["sha256"],
+            "registered_sha256": kept.registered_sha256(version),
             "files": {path.name: sha256(path) for path in made},
             "head": head,
             "elements": [chemical_symbols[z] for z in inference.elements(one)],
@@ -154,6 +164,18 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
             facts["checked"] = "loaded by MACE's own code and evaluated for two structures; not run in LAMMPS itself"
         write_json(folder / f"{stem}-{to}.json", facts)
     return [*made, folder / f"{stem}-{to}.json"]
+
+
+def _stem(version: ModelVersion) -> str:
+    """Beginning of the files' names; a name of letters that files, LAMMPS or a shell take otherwise is refused."""
+    stem = f"{version.name}-{version.version}"
+    if not NAME.fullmatch(stem):
+        raise RetemperError(
+            f"The registered model is called {version.name!r}, which cannot name a file for other programs.",
+            expected="letters, digits, '.', '_' and '-'",
+            fix="register it under another name (system in params.yaml)",
+        )
+    return stem
 
 
 def _require_state(weights: Path, to: str) -> tuple[str, ...]:
@@ -170,21 +192,17 @@ def _require_state(weights: Path, to: str) -> tuple[str, ...]:
 
 
 def single_head(weights: Path, head: str, out: Path) -> Path:
-    """Write `weights` with `head` alone, in their own precision; a model with one head is copied."""
-    if len(inference.heads(weights)) == 1:
-        inference.pick_head(weights, head)
-        with atomic_write(out) as temporary:
-            temporary.write_bytes(weights.read_bytes())
-        return out
+    """Write `weights` with `head` alone as a pickle, in their own precision."""
     launch.import_mace()
-    import torch
     from mace.tools.scripts_utils import remove_pt_head
 
     inference.pick_head(weights, head)
-    model = torch.load(weights, map_location="cpu", weights_only=False)
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    with inference.default_dtype(dtype), atomic_write(out) as temporary:
-        torch.save(remove_pt_head(model, head), temporary)
+    model = model_file.load(weights)
+    if len(inference.heads(weights)) > 1:
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        with inference.default_dtype(dtype):
+            model = remove_pt_head(model, head)
+    model_file.write_pickle(model, out)
     return out
 
 
@@ -201,7 +219,7 @@ def torch_sim_model(single: Path, device: str, dtype: str) -> Any:
         from torch_sim.models.mace import MaceModel
     except ImportError as error:
         raise RetemperError("torch-sim is not installed.", fix='pip install "retemper[torch-sim]"') from error
-    loaded = torch.load(single, map_location=device, weights_only=False)
+    loaded = model_file.load(single, device)
     if len(getattr(loaded, "heads", ["Default"])) > 1:
         raise RetemperError(f"{single} has several heads, of which torch-sim would use the first.")
     with inference.default_dtype(dtype):
@@ -230,29 +248,16 @@ def _write(one: Path, head: str, to: str, folder: Path, stem: str, dtype: str, w
 # ------------------------------------------------------------------ loading back
 
 
-def probes(elements: list[int]) -> list[Atoms]:
-    """Small structures of a model's elements: a cluster of five atoms and a periodic cell of four."""
-    random = np.random.default_rng(0)
-    chosen = [elements[k % len(elements)] for k in range(5)]
-    bond = 2.2 * float(np.mean([covalent_radii[z] for z in chosen]))
-    grid = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=float)
-    cluster = Atoms(chosen, bond * grid + random.normal(0.0, 0.05, (5, 3)))
-    fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
-    cell = Atoms(chosen[:4], cell=np.eye(3) * 1.5 * bond, pbc=True, scaled_positions=fcc)
-    cell.positions += random.normal(0.0, 0.05, (4, 3))
-    return [cluster, cell]
-
-
 def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None:
     """Energies and forces of the written file against MACE's calculator on the registered weights."""
     launch.import_mace()
     from mace.calculators import MACECalculator
 
     with inference.default_dtype(dtype):
-        reference = MACECalculator(model_paths=[str(weights)], device="cpu", default_dtype=dtype, head=head)
+        reference = MACECalculator(models=model_file.load(weights), device="cpu", default_dtype=dtype, head=head)
         evaluate = _evaluator(written, to, dtype)
         most_energy, most_forces = TOLERANCE[dtype]
-        for atoms in probes(inference.elements(weights)):
+        for atoms in model_file.probes(inference.elements(weights)):
             energy, forces = evaluate(atoms)
             off = abs(energy - float(reference.get_potential_energy(atoms)))
             off_forces = float(np.abs(forces - reference.get_forces(atoms)).max())

@@ -60,6 +60,7 @@ class References:
     foundation: Measured | None
     champion: Measured | None
     obstacle: str | None = None
+    by_person: bool = False  # how the champion came to its place: a person decided
 
 
 Made = Callable[[bool, str, Interval | None], Outcome]
@@ -113,7 +114,7 @@ def _absolute(candidate: Measured, gate: Gate) -> Outcome:
     sign, word = ("≤", "above") if gate.max is not None else ("≥", "below")
     good, reason = _within(gate, number, limit, word)
     rule = f"{sign} {limit:g} {number.unit}".rstrip() + (" by value" if gate.by == "value" else "")
-    return _outcome(gate, rule, number, limit, good, reason)
+    return outcome_for(gate.metric, rule, number, limit, good, reason, absolute=True)
 
 
 def _within(gate: Gate, number: Number, limit: float, word: str) -> tuple[bool, str]:
@@ -136,13 +137,22 @@ def _within(gate: Gate, number: Number, limit: float, word: str) -> tuple[bool, 
     return False, f"not shown: {number.value:.4g} would do, but {how}"
 
 
-def _outcome(
-    gate: Gate, rule: str, number: Number, limit: float, good: bool, reason: str, compared: Interval | None = None
+def outcome_for(
+    metric: str,
+    rule: str,
+    number: Number,
+    limit: float | None,
+    good: bool,
+    reason: str,
+    compared: Interval | None = None,
+    *,
+    absolute: bool = False,
 ) -> Outcome:
+    """An outcome of a model's `number`."""
     return Outcome(
-        metric=gate.metric,
+        metric=metric,
         rule=rule,
-        absolute=gate.relative_to is None,
+        absolute=absolute,
         passed=good,
         value=number.value,
         low=number.low,
@@ -171,12 +181,14 @@ def _relative(
     limit = (1.0 + gate.margin) if by_frame else gate.margin
 
     def outcome(good: bool, reason: str, found: Interval | None = None) -> Outcome:
-        return _outcome(gate, rule, number, limit, good, reason, found)
+        return outcome_for(gate.metric, rule, number, limit, good, reason, found)
 
     if gate.relative_to == "champion":
         if references.obstacle is not None:
             return outcome(False, references.obstacle)
         if references.champion is None:
+            if number.value is None:
+                return outcome(False, f"missing: {number.reason}")
             return outcome(True, "there is no champion yet")
         reference = references.champion
     else:
@@ -255,7 +267,7 @@ def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confiden
         if number.value is None or number.low is None or number.high is None:
             why = number.reason if number.value is None else "no interval"
             return outcome(False, f"missing: {gate.metric} of {measured.name}: {why}", None)
-    sign = 1.0 if gate.better == "lower" else -1.0
+    sign = 1.0 if metric_names.better(gate.metric) == "lower" else -1.0
     a, b = ((n.value or 0.0, n.low or 0.0, n.high or 0.0) for n in (ours, theirs))
     paired = robust.paired(candidate, reference, gate.metric, confidence)
     if paired is not None and paired.groups < FEWEST_GROUPS:

@@ -22,6 +22,7 @@ from retemper.files import atomic_write
 FILE = "promotions.jsonl"
 LONGEST_REASON = 1000  # characters; the store bounds a tag
 How = Literal["gates", "override", "rollback", "outside"]
+PERSONS = ("override", "rollback", "outside")  # a person decided
 
 
 @dataclass(frozen=True, order=True)
@@ -147,16 +148,23 @@ def stack(moves: Sequence[Move], alias: str) -> list[Model | None]:
     return held
 
 
+def by_person(moves: Sequence[Move], alias: str) -> bool:
+    """Whether a person, not the gates, decided who has an alias."""
+    newest = last(moves, alias)
+    return newest is not None and newest.how in PERSONS
+
+
 def barred(moves: Sequence[Move], alias: str) -> dict[Model, str]:
-    """Models that were rolled back from and have not been promoted by a person since, with the reason."""
+    """Models from which a person took the alias and to which none has given it since, with the reason."""
     found: dict[Model, str] = {}
     holder: Model | None = None
     for move in moves:
         if move.alias != alias:
             continue
-        if move.how == "rollback" and holder is not None:
-            found[holder] = f"rolled back on {move.time[:10]} ({move.reason}): only a person promotes it again"
-        elif move.how == "override" and move.to is not None:
+        if move.how in PERSONS and holder is not None:
+            verb = "rolled back" if move.how == "rollback" else "replaced by a person"
+            found[holder] = f"{verb} on {move.time[:10]} ({move.reason}): only a person promotes it again"
+        if move.how in PERSONS and move.to is not None:
             found.pop(move.to, None)
         holder = move.to
     return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retemper import artifact
 from retemper.errors import RetemperError
 from retemper.files import digest, sha256
 from retemper.lineage import file_md5
@@ -19,14 +21,27 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-FOLDER = "retemper"  # below the version's artifacts
+FOLDER = artifact.LATER  # below the version's artifacts
 TRAINING = ("mace.yaml", "effective.json", "history.csv")
 ORIGIN = ("params.yaml", "dvc.lock")
-WEIGHTS = "artifacts/model.model"
+FORMER_WEIGHTS = "artifacts/model.model"  # a pickle, of versions that an earlier release registered
 
 
 def model_id(version: ModelVersion) -> str:
-    """Logged model behind a version; MLflow leaves the version's own field empty."""
+    """Logged model behind a version; MLflow leaves the version's own field empty.
+
+    Raises
+    ------
+    RetemperError
+        The version was made by hand in MLflow.
+    """
+    if not str(version.source).startswith("models:/"):
+        raise RetemperError(
+            f"{version.name}/{version.version} was not registered by retemper.",
+            expected="a logged model with its weights",
+            got=f"source {version.source}",
+            fix="use another version (retemper models), or delete it in MLflow",
+        )
     return str(version.source).removeprefix("models:/")
 
 
@@ -64,8 +79,10 @@ def fetch(client: MlflowClient, root: Path | None, version: ModelVersion) -> Mea
 
 def weights(client: MlflowClient, root: Path | None, version: ModelVersion, folder: Path) -> Path:
     """Download a version's weights into `folder`; they are refused unless their sha256 is the registered one."""
-    path = _download(client, root, version, WEIGHTS, folder)
-    got, registered = sha256(path), version.tags.get("sha256")
+    registered = registered_sha256(version)
+    place = artifact.WEIGHTS if artifact.TAG in version.tags else FORMER_WEIGHTS
+    path = _download(client, root, version, place, folder)
+    got = sha256(path)
     if got != registered:
         raise RetemperError(
             f"The weights of {version.name}/{version.version} are not the registered ones and were not opened.",
@@ -73,6 +90,27 @@ def weights(client: MlflowClient, root: Path | None, version: ModelVersion, fold
             got=f"sha256 {got}",
             fix="register it again, or restore the store from a backup",
         )
+    return path
+
+
+def registered_sha256(version: ModelVersion) -> str:
+    """The sha256 of a version's weights as the registry has it; it names files, so that nothing else will do."""
+    found = str(version.tags.get("sha256", ""))
+    if not re.fullmatch("[0-9a-f]{64}", found):
+        raise RetemperError(
+            f"{version.name}/{version.version} has no sha256 of its weights, which were not opened.",
+            expected="the tag sha256 as registration writes it, 64 hexadecimal digits",
+            got=repr(found[:100]),
+            fix="register it again (retemper sync)",
+        )
+    return found
+
+
+def whole(client: MlflowClient, root: Path | None, version: ModelVersion, folder: Path) -> Path:
+    """Download a version's artifact into `folder`; refused unless all its files are the registered ones."""
+    registered_sha256(version)
+    path = _download(client, root, version, "", folder)
+    artifact.require(path, version.tags.get(artifact.TAG), f"{version.name}/{version.version}")
     return path
 
 
@@ -85,6 +123,5 @@ def _download(client: MlflowClient, root: Path | None, version: ModelVersion, pa
     from mlflow.artifacts import download_artifacts
 
     place = client.get_logged_model(model_id(version)).artifact_location
-    return Path(
-        download_artifacts(artifact_uri=f"{place}/{path}", dst_path=str(folder), tracking_uri=tracking_uri(root))
-    )
+    uri = f"{place}/{path}".rstrip("/")
+    return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri(root)))

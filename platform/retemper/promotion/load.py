@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retemper import launch
+from retemper import artifact, launch, model_file
 from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_write, project_root
 from retemper.mlflow_store import DATABASE, connect, store_errors
 from retemper.promotion import kept
-from retemper.promotion.aliases import CHAMPION, versions
+from retemper.promotion.aliases import CHAMPION, systems, versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,13 +66,13 @@ def load(
             if to == "torch-sim":
                 from retemper.promotion.export import single_head, torch_sim_model
 
-                one = single_head(path, version.tags["head"], Path(folder) / "single.model")
+                one = single_head(path, str(version.tags.get("head")), Path(folder) / "single.model")
                 return torch_sim_model(one, place, dtype)
             launch.import_mace()
             from retemper.mlflow_model import calculator
 
             try:
-                return calculator(path, version.tags["sha256"], version.tags["head"], place, dtype)
+                return calculator(path, version.tags["sha256"], str(version.tags.get("head")), place, dtype)
             except ValueError as error:
                 raise RetemperError(
                     f"Version {version.version} of {version.name} cannot be loaded: {error}.", fix="register it again"
@@ -84,7 +84,8 @@ def weights(name_or_uri: str, folder: Path, root: Path) -> Path:
     with store_errors(root):
         client = existing_store(root)
         version = resolve(client, name_or_uri)
-        place = folder / f"{version.tags['sha256'][:16]}.model"
+        sha, safe = kept.registered_sha256(version), artifact.TAG in version.tags
+        place = folder / f"{sha[:16]}{model_file.SUFFIX if safe else '.model'}"
         with tempfile.TemporaryDirectory() as temporary, atomic_write(place) as copy:
             shutil.copyfile(kept.weights(client, root, version, Path(temporary)), copy)
     return place
@@ -123,7 +124,7 @@ def resolve(client: MlflowClient, name_or_uri: str) -> ModelVersion:
         alias, number = "", alias
     found = versions(client, model)
     if not found:
-        raise unknown("registered model", model, [entry.name for entry in client.search_registered_models()])
+        raise unknown("registered model", model, systems(client))
     if number:
         chosen = next((version for version in found if str(version.version) == number), None)
         if chosen is None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from retemper.errors import RetemperError
+
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
@@ -38,4 +40,14 @@ def number(versions: Iterable[ModelVersion], judged: Sequence[ModelVersion], fra
 
 
 def _look(version: ModelVersion, frames: str) -> int:
-    return int(version.tags.get(LOOK, 0)) if version.tags.get(FRAMES) == frames else 0
+    if version.tags.get(FRAMES) != frames:
+        return 0
+    text = version.tags.get(LOOK, "0")
+    if not text.isdigit():
+        raise RetemperError(
+            f"The tag {LOOK} of {version.name}/{version.version} is no number.",
+            expected="for the how manieth time models were judged on these test frames",
+            got=repr(text),
+            fix="put the number back, or delete the tag: the look then counts as the first",
+        )
+    return int(text)

@@ -7,7 +7,7 @@ Each strategy is judged by one version (`verdict.pick_seed`). The verdict is
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from retemper.errors import RetemperError
 from retemper.files import atomic_folder, digest, read_json, write_json
 from retemper.foundations import find
 from retemper.mlflow_store import connect, store_errors
-from retemper.promotion import aliases, hook, kept, looks, measures, verdict
+from retemper.promotion import aliases, history, hook, kept, looks, measures, verdict
 from retemper.promotion.aliases import CHALLENGER, CHAMPION, Standing
 from retemper.promotion.gates import References
 from retemper.promotion.history import How, Model, Move, barred
@@ -66,7 +66,9 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
             seed, chosen[strategy] = verdict.pick_seed(measured, losses, settings.promotion)
             candidates[strategy] = measured[seed]
         champion = aliases.standing(client, moves, system, CHAMPION)
-        references = compared_with(client, results, candidates, champion)
+        references = replace(
+            compared_with(client, results, candidates, champion), by_person=history.by_person(moves, CHAMPION)
+        )
         others = {n: c for n, c in candidates.items() if champion is None or c.model != champion.model}
         judged = [versions[name][one.seed] for name, one in others.items()]
         tested = next(iter(candidates.values())).identity["target"]
@@ -195,12 +197,12 @@ def _move(root: Path, settings: Settings, content: dict[str, Any], champion: Sta
     done: list[Move | None] = []
     if content["champion"]:
         version, expected = candidates[content["champion"]]["version"], champion.model if champion else None
-        reason = f"lowest {content['objective']} of the candidates that pass all {len(settings.promotion.gates)} gates"
+        reason = f"best {content['objective']} of the candidates that pass all {len(settings.promotion.gates)} gates"
         done.append(
             aliases.move(root, settings.system, CHAMPION, version, "gates", reason, expected=expected, verdict=of)
         )
     challenger = candidates[content["challenger"]]["version"] if content["challenger"] else None
-    reason = f"lowest {content['objective']} of the others that pass the absolute gates"
+    reason = f"best {content['objective']} of the others that pass the absolute gates"
     if challenger is None:
         reason = "no other candidate passes the absolute gates"
     done.append(aliases.move(root, settings.system, CHALLENGER, challenger, "gates", reason, verdict=of))

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retemper import evaluate
-from retemper.files import digest, read_json, write_json
+from retemper import evaluate, sealed
+from retemper.files import digest
 from retemper.promotion import kept, measures
 from retemper.promotion.aliases import Standing
 from retemper.promotion.gates import References
@@ -53,10 +53,10 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
     """
     here = evaluate.context(results.settings, results.root)
     identity = evaluate.identity(here)
-    path = results.root / CACHE / f"{digest([before.sha256, identity, 'groups'])}.json"
-    if path.is_file():
-        content = read_json(path)
-    else:
+    key = digest([before.sha256, identity, "groups"])
+    path = results.root / CACHE / f"{key}.json"
+    content = sealed.read_json(path, key)
+    if content is None:
         print(f"promote: {version.name}/{version.version} was measured on other frames: measuring it again", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             parts = evaluate.fine_tuned(here, kept.weights(client, results.root, version, Path(folder)))
@@ -70,7 +70,7 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
             }
             for part, measured in parts.items()
         }
-        write_json(path, content)
+        sealed.write_json(path, key, content)
     numbers = {name: number for name, number in before.numbers.items() if name.startswith("robustness.")}
     level = results.settings.evaluate.confidence
     numbers |= measures.from_reports({part: entry["report"] for part, entry in content.items()}, level)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper import metric_names
-from retemper.errors import RetemperError, short
+from retemper.errors import RetemperError
 from retemper.mlflow_store import store_errors
 from retemper.promotion import aliases, compare, history, kept, revisions, robust
 from retemper.promotion.aliases import CHAMPION
 from retemper.promotion.gates import FRAMES_OF
 from retemper.promotion.load import existing_store, resolve
-from retemper.promotion.lock import LOCK_MODEL, locked
+from retemper.promotion.lock import locked
 from retemper.promotion.measures import Measured, Number
 from retemper.promotion.verdict import HEADING
 from retemper.statistics import FEWEST_GROUPS, two_sided
@@ -37,7 +37,7 @@ def models(root: Path, system: str | None = None) -> str:
     """Versions of every registered model (or of one) with aliases, verdict and headline metrics."""
     with store_errors(root):
         client = existing_store(root)
-        names = [m.name for m in client.search_registered_models() if not m.name.startswith(LOCK_MODEL)]
+        names = aliases.systems(client)
         blocks = []
         for name in [n for n in names if system in (None, n)]:
             with locked(client, root, name):
@@ -55,7 +55,7 @@ def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) ->
     rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "rank", "aliases"]]
     for version in reversed(aliases.versions(client, name)):
         tags = version.tags
-        figures = [_number(value) if (value := metric_names.tag(tags, key)) else "–" for key, _ in HEADLINES]
+        figures = [_figure(metric_names.tag(tags, key)) for key, _ in HEADLINES]
         row = [f"{name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
         verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
         rows.append([*row, *verdict, ", ".join(sorted(held.get(str(version.version), [])))])
@@ -65,6 +65,14 @@ def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) ->
         model = champion.model
         lines.append(f"the champion ({model.strategy}, seed {model.seed}, {model.sha256[:12]}) is not registered here")
     return "\n".join(lines)
+
+
+def _figure(text: str | None) -> str:
+    """A tag's number in four digits; what somebody wrote there by hand as it is."""
+    try:
+        return "–" if text is None else f"{float(text):.4g}"
+    except ValueError:
+        return text or "–"
 
 
 def show(root: Path, name: str) -> str:
@@ -193,11 +201,3 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def _number(tag: str) -> str:
-    """A tag that should hold a number, in four digits; what someone wrote instead is shown as it is."""
-    try:
-        return f"{float(tag):.4g}"
-    except ValueError:
-        return short(repr(tag), 20)

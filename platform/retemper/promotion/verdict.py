@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retemper.promotion import gates
+from retemper.promotion import gates, objective
 from retemper.promotion.gates import Outcome, References
 from retemper.promotion.history import Model
 from retemper.promotion.measures import Measured, Number
@@ -71,12 +71,12 @@ def pick_seed(seeds: Mapping[int, Measured], losses: Mapping[int, float], option
     return chosen, f"lowest validation loss of the seeds with {unmeasured} ({which} of {len(seeds)} seeds)"
 
 
-def ranked(judged: Mapping[str, Judged]) -> list[str]:
-    """Names of the candidates: those that pass every gate, then the absolute ones, then the rest; each by objective."""
+def ranked(judged: Mapping[str, Judged], metric: str) -> list[str]:
+    """Names of the candidates: those that pass every gate, then the absolute ones, then the rest; each by `metric`."""
 
     def key(name: str) -> tuple[bool, bool, float]:
         one = judged[name]
-        return not one.passed, not one.absolute, float("inf") if one.objective is None else one.objective
+        return not one.passed, not one.absolute, objective.order(metric, one.objective)
 
     return sorted(judged, key=key)
 
@@ -91,9 +91,9 @@ def decide(
 ) -> Verdict:
     """Judge one candidate a strategy.
 
-    The next champion is the candidate with the lowest objective among those that pass all gates,
-    the challenger the one among the others that pass the absolute gates. The present champion is not
-    among the candidates.
+    The next champion is the candidate with the best objective among those that pass all gates, if it is better than
+    the present champion's (`objective.against_champion`); the challenger is the one among the others that pass the
+    absolute gates. The present champion is not among the candidates.
 
     Parameters
     ----------
@@ -115,14 +115,18 @@ def decide(
             candidates=len(candidates),
             look=look,
         )
+        standing = objective.against_champion(candidate, options, references)
+        outcomes += [] if standing is None else [standing]
         judged[strategy] = Judged(candidate, outcomes, number.value, barred.get(candidate.model))
-    champion = _best({name: one for name, one in judged.items() if one.passed})
-    challenger = _best({name: one for name, one in judged.items() if one.absolute and name != champion})
+    passing = [name for name, one in judged.items() if one.passed]
+    champion = _best(judged, passing, options.objective)
+    others = [name for name, one in judged.items() if one.absolute and name != champion]
+    challenger = _best(judged, others, options.objective)
     return Verdict(judged, challenger, champion)
 
 
-def _best(judged: Mapping[str, Judged]) -> str | None:
-    return min(judged, key=lambda name: judged[name].objective or 0.0) if judged else None
+def _best(judged: Mapping[str, Judged], names: Iterable[str], metric: str) -> str | None:
+    return min(names, key=lambda name: objective.order(metric, judged[name].objective), default=None)
 
 
 # ------------------------------------------------------------------ as data and as text
@@ -140,7 +144,7 @@ def as_dict(
     about
         What was judged, by which gates, against whom.
     """
-    order = ranked(verdict.judged)
+    order = ranked(verdict.judged, about["objective"])
     return {
         **about,
         "challenger": verdict.challenger,

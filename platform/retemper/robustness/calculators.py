@@ -15,12 +15,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from ase import Atoms
 
-from retemper import charge, software
-from retemper.files import digest, read_json, sha256, write_json
+from retemper import charge, sealed, software
+from retemper.files import digest, sha256
 from retemper.robustness.specification import PREFIX, create, ingredients
 
 MIN_VOLUME = 0.5  # A^3/atom; denser cells have too many neighbours to compute and no meaning
 SMALLEST_HEIGHT = 0.5  # A between faces of a periodic cell
+FARTHEST = 1000.0  # A from the middle; a list of neighbours takes memory and time with the volume that it spans
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def unusable(atoms: Atoms) -> str:
     """Why a structure cannot be computed, or ""."""
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         return "positions or cell are not finite"
+    if len(atoms) and (reach := float(np.ptp(atoms.positions, axis=0).max()) / 2) > FARTHEST:
+        return f"positions or cell are out of reach: atoms lie up to {reach:.3g} A from the middle"
     if atoms.pbc.any():
         volume = abs(np.linalg.det(atoms.cell.array))
         if volume < MIN_VOLUME * len(atoms):
@@ -262,9 +265,11 @@ def fastest(subject: Subject, frames: Sequence[Atoms], elements: Sequence[int], 
 
     key = digest([fast.identity, fast.elements, [structure_hash(atoms) for atoms in frames], TOLERANCE])
     path = cache / f"backend-{key}.json"
-    if not path.is_file():
-        write_json(path, {"difference": _difference(fast, frames)})
-    difference = read_json(path)["difference"]
+    kept = sealed.read_json(path, key)
+    if kept is None:
+        kept = {"difference": _difference(fast, frames)}
+        sealed.write_json(path, key, kept)
+    difference = kept["difference"]
     if difference["refused"]:
         return subject, f"torch: symmetrix refuses the model ({difference['refused']})"
     worst = max(difference["forces"], difference["energy"], difference["stress"])

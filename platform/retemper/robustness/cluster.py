@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from retemper.sweep import capacity
+from retemper import launch
+from retemper.sweep import capacity, nodes
 
 
 def parallel(calls: Sequence[Any]) -> list[Any]:
-    """Results of joblib `calls` on the cluster that ``RAY_ADDRESS`` names, or on a local one."""
+    """Results of joblib `calls` on the cluster that ``RAY_ADDRESS`` names, or on a local one.
+
+    Raises
+    ------
+    RetemperError
+        No cluster answers there, or it has no CPU.
+    """
     import ray
     from joblib import Parallel, parallel_backend
     from ray.util.joblib import register_ray
 
-    address = os.environ.get("RAY_ADDRESS", "local")
-    if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False, include_dashboard=False)
-    capacity.require({"CPU": 1}, cluster=address != "local")
-    register_ray()
-    with parallel_backend("ray"):
-        return list(Parallel(batch_size=1)(calls))
+    joined = contextlib.nullcontext(True) if ray.is_initialized() else nodes.session("cpu", launch.cores())
+    with joined as cluster:
+        capacity.require({"CPU": 1}, cluster=cluster)
+        register_ray()
+        with parallel_backend("ray"):
+            return list(Parallel(batch_size=1)(calls))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from retemper import foundations
+from retemper import foundations, model_file
 from retemper.errors import RetemperError
 from retemper.files import project_root, read_json
 from retemper.frames import read_frames
@@ -70,7 +70,7 @@ def _subject(options: argparse.Namespace, root: Path | None) -> Subject:
         trained = root / "runs/finetune" / model / "summary.json"
         if trained.is_file():
             first = min(read_json(trained)["seeds"], key=int)
-            path = trained.parent / f"seed-{first}" / "model.model"
+            path = trained.parent / f"seed-{first}" / model_file.NAME
         elif model in foundations.catalogue(root):
             entry = foundations.find(model, root)
             path, head = foundations.weights(entry, root), head or entry.head
@@ -86,6 +86,8 @@ def _subject(options: argparse.Namespace, root: Path | None) -> Subject:
                 fix="retemper foundations lists the foundations; runs/finetune/ holds what was trained",
             )
         return calculators.describe(str(path), name=model, head=head, device=options.device)
+    if not model.startswith(PREFIX):
+        foundations.admitted(model, options.sha256, options.trust_pickle, root)
     return calculators.describe(model, name=model, head=head, device=options.device)
 
 
@@ -111,7 +113,11 @@ def _context(options: argparse.Namespace, root: Path | None, settings: Settings 
         changes["retention"] = project.molecules(read_frames(options.retention))
     if options.foundation:
         named = foundations.catalogue(root).get(options.foundation) if root is not None else None
-        path = foundations.weights(named, root) if named else options.foundation
+        path = (
+            foundations.weights(named, root)
+            if named
+            else foundations.admitted(options.foundation, None, options.trust_pickle, root)
+        )
         changes["foundation"] = calculators.describe(str(path), name="foundation", head=named.head if named else None)
     if options.oracle:
         level = project.oracle_level(options.oracle, options.oracle_level)

@@ -1,16 +1,16 @@
 """Runs tasks over processes, keeps what they computed, and resumes after a kill.
 
 A task is a function of an evaluator and plain arguments. Its result is stored under the hash
-of the model, the code of the function's module and the arguments: analysis with another threshold
-finds it there, and so does a run that goes on after a kill. Processes are joblib's; with its
-Ray backend registered (`ray.util.joblib.register_ray`) the same tasks go to a Ray cluster.
+of the model, the code of the function's module and of the evaluators, and the arguments: analysis with another
+threshold finds it there, and so does a run that goes on after a kill. What is found is checked (`retemper.sealed`).
+Processes are joblib's; with its Ray backend registered (`ray.util.joblib.register_ray`) the same tasks go to a
+Ray cluster.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import charge, launch
+from retemper import charge, launch, sealed
 from retemper.errors import RetemperError
-from retemper.files import atomic_write
 from retemper.robustness import sources
 from retemper.robustness.calculators import Evaluator, Subject
 
 CACHE = Path(".cache/robustness")
 SAY_EVERY = 10.0  # s between lines of progress
+SUFFIX = ".result"  # of what is kept of a task
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Task:
         total = hashlib.sha256()
         owner = inspect.getmodule(self.function)
         code = sources.fingerprint(owner.__name__) if owner else ""
-        for part in (self.subject.identity, self.subject.backend, self.function.__qualname__, code):
+        evaluators = sources.evaluators()
+        for part in (self.subject.identity, self.subject.backend, self.function.__qualname__, code, evaluators):
             total.update(part.encode() + b"\0")
         feed(total, self.arguments)
         return total.hexdigest()[:24]
@@ -135,7 +136,7 @@ def run(
     Raises
     ------
     RetemperError
-        A full disk.
+        A full disk, or a result that is no plain data.
     """
     folder = (cache or CACHE) / "tasks"
     keys = [task.key for task in tasks]
@@ -144,7 +145,7 @@ def run(
     for key, task in zip(keys, tasks, strict=True):
         if key in done or key in waiting:
             continue
-        stored = None if task.alone else _read(folder / f"{key}.pickle")
+        stored = None if task.alone else sealed.read(folder / f"{key}{SUFFIX}", key)
         if stored is not None:
             done[key] = stored[0]
         else:
@@ -158,7 +159,7 @@ def run(
     for number, (key, result) in enumerate(_spread(together, waiting, count, ray), 1):
         done[key] = result
         if not isinstance(result, Failure):
-            _store(folder / f"{key}.pickle", result)
+            sealed.write(folder / f"{key}{SUFFIX}", key, [result])
         now = time.monotonic()
         if now - said > SAY_EVERY:
             said = now
@@ -211,24 +212,6 @@ def _in_own_process(task: Task) -> Any:
             return pool.submit(_work, 0, task).result()[1]
         except TerminatedWorkerError:
             return Failure("the process that computed it died (crash in the calculator, or out of memory)")
-
-
-def _store(path: Path, result: Any) -> None:
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        pickle.dump((result,), file, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-def _read(path: Path) -> tuple[Any] | None:
-    """What was stored, as a tuple of one; `None` where nothing was, or where it cannot be read any more."""
-    try:
-        with path.open("rb") as file:
-            stored: tuple[Any] = pickle.load(file)
-            return stored
-    except FileNotFoundError:
-        return None
-    except (EOFError, pickle.UnpicklingError, AttributeError, ImportError):
-        path.unlink()
-        return None
 
 
 def failures(results: Iterable[Any]) -> list[str]:

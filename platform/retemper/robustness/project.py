@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from retemper import foundations
+from retemper import foundations, model_file
 from retemper.errors import RetemperError, unknown
 from retemper.files import atomic_folder, read_json, write_json
 from retemper.frames import ENERGY, is_isolated_atom, read_frames
@@ -130,7 +130,7 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
         for seed in asked:
             if seed not in trained:
                 raise unknown(f"seed of {name} (robustness.seeds)", seed, trained)
-        models = {seed: folder / f"seed-{seed}" / "model.model" for seed in asked}
+        models = {seed: folder / f"seed-{seed}" / model_file.NAME for seed in asked}
     seeds: dict[str, Any] = {}
     with atomic_folder(root / FOLDER / name) as out:
         for seed, model in models.items():

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from retemper.files import read_json
+from retemper.study import kept
 from retemper.study.jobs import RESULTS, Job, spent_on
 from retemper.study.plan import Run
 from retemper.systems.listing import size as count
@@ -85,8 +85,8 @@ def fit(root: Path) -> Model:
     """The model from all results of finished runs below `root`."""
     from scipy.optimize import nnls
 
-    every = [read_json(path) for path in sorted((root / RESULTS).glob("*.json"))]
-    known = [found for found in every if "failed" not in found and found["cpu_seconds"] > 0]
+    every = [kept.load(path) for path in sorted((root / RESULTS).glob("*.json"))]
+    known = [found for found in every if found is not None and "failed" not in found and found["cpu_seconds"] > 0]
     if not known:
         return Model((0.0, 1.0, POOL_ATOMS, 0.0), {}, 0, 1.0)
     seconds = np.array([found["cpu_seconds"] for found in known])

@@ -19,16 +19,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from retemper import foundations, launch
+from retemper import foundations, launch, sealed
 from retemper.errors import RetemperError
-from retemper.files import read_json, write_json
 from retemper.study.plan import Run, places
 
 CACHE = Path(".cache/study")
 RESULTS = Path("studies/results")
 LINKED = ("strategies", "foundations", "data", "systems", ".cache")  # of the project, in the folder of a run
 SPENT = "spent.json"  # seconds that a job has taken so far, in its folder
-CHECKPOINTS = ("state.pt", "best.pt")  # of a training; nothing reads them once it is finished
+CHECKPOINTS = ("state.last", "state.before")  # of a training; nothing reads them once it is finished
 STAGES = ("dataset", "whole", "e0s", "replay", "pseudolabel", "foundation", "foundation-robustness")
 
 
@@ -110,7 +109,7 @@ def perform(job: Job) -> dict[str, Any]:
         with FileLock(f"{job.folder}.lock"), _clock(job) as spent:
             if not job.done:
                 launch.import_mace()
-                _stage(job) if job.kind != "run" else _run(job, spent)
+                _run(job, spent) if job.kind == "run" else _whole_stage(job)
             return {"cpu_seconds": spent()}
     except Exception as error:  # whatever it is, it would come again: recorded, not retried
         return {"cpu_seconds": spent_on(job.folder), "failed": reason_of(error, job.run.root)}
@@ -134,7 +133,8 @@ def seconds(device: str) -> float:
 
 def spent_on(folder: Path) -> float:
     """Seconds of a job so far, those before a kill included."""
-    return float(read_json(folder / SPENT)["cpu_seconds"]) if (folder / SPENT).is_file() else 0.0
+    found = sealed.read_json(folder / SPENT, folder.name, then="counted from zero")
+    return float(found["cpu_seconds"]) if found is not None else 0.0
 
 
 @contextmanager
@@ -145,13 +145,21 @@ def _clock(job: Job) -> Iterator[Any]:
 
     def spent() -> float:
         total = round(before + seconds(device) - start, 2)
-        write_json(job.folder / SPENT, {"cpu_seconds": total})
+        sealed.write_json(job.folder / SPENT, job.folder.name, {"cpu_seconds": total})
         return total
 
     try:
         yield spent
     finally:
         spent()
+
+
+def _whole_stage(job: Job) -> None:
+    """A stage, and the checksums of what it wrote."""
+    _stage(job)
+    every = [Path(folder) / name for folder, _, names in os.walk(job.folder) for name in names]  # not through links
+    own = [path for path in every if path.name not in (SPENT, sealed.FOLDER_SEAL) and not path.is_symlink()]
+    sealed.seal_folder(job.folder, job.key, [str(path.relative_to(job.folder)) for path in own])
 
 
 def _stage(job: Job) -> None:
@@ -180,7 +188,7 @@ def _stage(job: Job) -> None:
         held_out = root / retention if retention else None
         replay.make(
             settings.replay, entry, model, _beside_clock(out), retention=held_out, target=target, root=root,
-            device=device, tolerance=settings.dataset.near_duplicate,
+            device=device, tolerance=settings.dataset.near_duplicate, limits=settings.dataset,
         )  # fmt: skip
         _adopt(out)
     elif job.kind == "pseudolabel":
@@ -245,6 +253,7 @@ def _run(job: Job, spent: Any) -> None:
     from retemper import evaluate
     from retemper.finetune import build, collect
     from retemper.finetune.worker import train
+    from retemper.study.kept import keep
     from retemper.study.result import gather
 
     run, settings = job.run, job.run.settings
@@ -262,7 +271,7 @@ def _run(job: Job, spent: Any) -> None:
         from retemper.robustness import project as robustness
 
         robustness.run(run.name, settings, here)
-    write_json(job.output, {**gather(here, run), "cpu_seconds": spent()})
+    keep(job.output, {**gather(here, run), "cpu_seconds": spent()})
     shutil.rmtree(here / "runs", ignore_errors=True)
     for path in here.iterdir():
         if path.is_symlink():

@@ -10,10 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from retemper import launch, tracking_study
+from retemper import launch, sealed, tracking_study
 from retemper.errors import RetemperError
-from retemper.files import read_json, write_json
-from retemper.study import cost, report, table
+from retemper.study import cost, kept, report, table
 from retemper.study.jobs import CACHE, RESULTS, Job, jobs, spent_on
 from retemper.study.plan import Run, runs
 from retemper.study.spec import Study, load
@@ -54,13 +53,15 @@ def dry(path: Path, root: Path) -> str:
 
 
 def _forget(every: Sequence[Run], retry: bool) -> None:
-    """Delete the results of runs that are to be tried again."""
+    """Delete the results of runs that are to be tried again; what is damaged of results and stages is put aside."""
+    for job in jobs(every):
+        if job.kind != "run" and job.done:
+            sealed.check_folder(job.folder, job.key)
     for one in every:
         path = one.root / RESULTS / f"{one.key}.json"
-        if path.is_file():
-            found = read_json(path)
-            if found.get("died") or (retry and "failed" in found):
-                path.unlink()
+        found = kept.load(path)
+        if found is not None and (found.get("died") or (retry and "failed" in found)):
+            path.unlink()
 
 
 class Driver:
@@ -94,7 +95,9 @@ class Driver:
         return sum(self.counted.values())
 
     def _result(self, job: Job) -> dict[str, Any]:
-        found: dict[str, Any] = read_json(job.output)
+        found = kept.load(job.output)
+        if found is None:
+            raise RetemperError(f"{job.output} is not there any more, or was damaged.", fix="run the study again")
         return found
 
     @property
@@ -189,7 +192,7 @@ class Driver:
             print(f"  {job.kind} of {job.run.settings.system}: {what}", flush=True)
             return
         if "failed" in found and not job.done:
-            write_json(job.output, found)
+            kept.keep(job.output, found)
         self.model = cost.fit(self.root)
         tracking_study.record(self.root, self.study, job.run)
         left = [one for one in self.missing if one.kind == "run"]

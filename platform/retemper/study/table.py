@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper.errors import RetemperError
-from retemper.files import atomic_write, read_json
-from retemper.study import groups
+from retemper.files import atomic_write
+from retemper.study import groups, kept
 from retemper.study.jobs import RESULTS
 from retemper.study.plan import Run, values
 from retemper.study.spec import AXES, Study
@@ -49,8 +49,7 @@ def place(study: Study, root: Path) -> Path:
 
 def result(root: Path, key: str) -> dict[str, Any] | None:
     """What is kept of a run; `None` while it has no result."""
-    path = root / RESULTS / f"{key}.json"
-    return read_json(path) if path.is_file() else None
+    return kept.load(root / RESULTS / f"{key}.json")
 
 
 def row(run: Run, found: dict[str, Any] | None, metrics: Sequence[str]) -> dict[str, Any]:

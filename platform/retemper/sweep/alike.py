@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from retemper import statistics
-from retemper.files import read_json
+from retemper import sealed, statistics
 
 FILE = "groups.json"  # in the folder of a training: its errors by group, for each set
 CONFIDENCE = 0.95
@@ -36,6 +35,17 @@ class Alike:
         return f"{same} ({self.groups} groups of validation structures, one seed each)"
 
 
+def write(folder: Path, errors: dict[str, Any]) -> None:
+    """Leave the errors by group in the folder of a training."""
+    sealed.write_json(folder / FILE, folder.name, errors)
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """What `write` left; `None` without it, or where it is damaged or of another training (which is put aside)."""
+    found: dict[str, Any] | None = sealed.read_json(folder / FILE, folder.name, then="its trial is not compared")
+    return found
+
+
 def of(used: Path, others: dict[int, tuple[Path, float]], weights: dict[str, float]) -> Alike | None:
     """What is alike; `None` where no errors by group are there.
 
@@ -48,12 +58,12 @@ def of(used: Path, others: dict[int, tuple[Path, float]], weights: dict[str, flo
     weights
         By set, what the logarithm of the force error counts in the score.
     """
-    if not (used / FILE).is_file():
+    ours = read(used)
+    if ours is None:
         return None
-    ours = read_json(used / FILE)
     alike, compared = [], 0
     for number, (folder, behind) in sorted(others.items()):
-        theirs = read_json(folder / FILE) if (folder / FILE).is_file() else {}
+        theirs = read(folder) or {}
         if any(ours[name]["counts"] != theirs.get(name, {}).get("counts") for name in weights):
             continue  # measured on other structures
         compared += 1

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
-from retemper import launch
+from retemper import launch, scratch
 from retemper.errors import RetemperError
 from retemper.settings import Settings
 from retemper.sweep import capacity, ship
 
+ANSWER = 10.0  # s for a cluster to accept a connection
 OBJECT_STORE = 200_000_000  # bytes on one machine, where files are shared and plans are small
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -44,11 +46,26 @@ def session(device: str, cores: int) -> Iterator[bool]:
     if address == "local":
         _start(cores)
     else:
+        _require_answer(address)
         _connect(address)
     try:
         yield address != "local"
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise where nobody listens at ``host:port``: Ray itself tries for minutes. Other addresses are left to Ray."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise RetemperError(
+            f"No Ray cluster answers at {address} (RAY_ADDRESS): {error}.",
+            fix="start it (ray start --head), correct RAY_ADDRESS, or unset it to use this machine alone",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -90,6 +107,7 @@ def _start(cores: int) -> None:
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
                 object_store_memory=OBJECT_STORE,
+                _temp_dir=str(scratch.of_ray()),
             )
             return
         except Exception as error:  # Ray raises no class of its own

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper import model_file
 from retemper.errors import RetemperError
-from retemper.files import write_json
 from retemper.finetune.plan import TARGET, Plan
 from retemper.frames import FORCES, is_isolated_atom, read_frames
 from retemper.grouping import groups_of
@@ -112,13 +112,13 @@ def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequen
     if "valid_replay.force_rmse" in best:
         values["replay_head"] = best["valid_replay.force_rmse"]
     sets = {"target": plan.target.valid} | ({RETENTION: retention} if retention is not None else {})
-    errors = {name: _by_group(plan, folder / "model.model", _frames(path)) for name, path in sets.items()}
-    write_json(folder / alike.FILE, errors)
+    errors = {name: _by_group(plan, folder / model_file.NAME, _frames(path)) for name, path in sets.items()}
+    alike.write(folder, errors)
     if retention is not None:
         square, count = (sum(errors[RETENTION][name].values()) for name in ("squares", "counts"))
         values[RETENTION] = 1e3 * math.sqrt(square / count)
     if HOLES in objectives:
-        values[HOLES] = holes(plan, folder / "model.model")
+        values[HOLES] = holes(plan, folder / model_file.NAME)
     return values
 
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from retemper import model_file, scratch, sealed
 from retemper.files import atomic_write, sha256
 from retemper.finetune.plan import Plan
 
 # in the order in which they are sent: the last file of a group makes it whole
-STATE = ("best.pt", "history.csv", "state.pt")
-RESULT = ("effective.json", "mace.yaml", "training.log", "model.model", "groups.json", "summary.json")
+STATE = ("history.csv", "state.last")
+RESULT = ("effective.json", "mace.yaml", "training.log", model_file.NAME, "groups.json", "summary.json")
 NAME = "retemper-home"
 
 
@@ -65,21 +65,17 @@ def sees(token: str, content: str) -> bool:
     return not os.environ.get("RETEMPER_SCRATCH") and file.is_file() and file.read_text() == content
 
 
-def scratch() -> Path:
-    """Folder of this node for files of trials: ``RETEMPER_SCRATCH``, or one below the temporary folder."""
-    folder = Path(os.environ.get("RETEMPER_SCRATCH") or Path(tempfile.gettempdir()) / f"retemper-{os.getuid()}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def fetched(path: str, far: Any) -> str:
-    """A copy of a file of the project on this node, made once and named by its content."""
+    """A copy of a file of the project on this node, made once, named by its content and checked by it."""
     import ray
 
     sha = ray.get(far.sha256.remote(path))
-    local = scratch() / "files" / f"{sha}{Path(path).suffix}"
-    local.parent.mkdir(exist_ok=True)
+    local = scratch.folder() / "files" / f"{sha}{Path(path).suffix}"
+    sealed.own_folder(local.parent)
     with FileLock(f"{local}.lock"):
+        sealed.plain_files(local.parent, [local.name])
+        if local.is_file() and sha256(local) != sha:
+            sealed.put_aside(local, "it is not the project's file", "fetched again")
         if not local.is_file():
             with atomic_write(local) as temporary:
                 temporary.write_bytes(ray.get(far.read.remote(path)))
@@ -100,7 +96,7 @@ def bring(folder: str, far: Any) -> Path:
     """A folder of this node with what the run's folder at home holds: a state to go on from, or a finished run."""
     import ray
 
-    local = scratch() / "training" / Path(folder).name
+    local = scratch.folder() / "training" / Path(folder).name
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir(parents=True)
     for name in (*STATE, *RESULT):

@@ -26,6 +26,7 @@ ENERGIES_FOLLOW, ENERGIES_OPPOSE = 0.5, -0.8  # correlation
 # ln of the slope over 22 sets with a foundation of 450 meV/A; of the stress, where pressures add to it
 FORCE_SPREAD, ENERGY_SPREAD, STRESS_SPREAD = 0.2, 0.3, 0.7
 CAP = 40.0
+LEAST_STRESSES = 8
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def stress_slope(predicted: Predicted) -> Witness | None:
         k for k, frame in enumerate(predicted.frames) if STRESS in frame.info and np.isfinite(predicted.stress[k]).all()
     ]
     labels = [np.reshape(predicted.frames[k].info[STRESS], (3, 3)) for k in use]
-    slope = _slope(labels, [predicted.stress[k] for k in use]) if len(use) >= 8 else None
+    slope = _slope(labels, [predicted.stress[k] for k in use]) if len(use) >= LEAST_STRESSES else None
     if slope is None or abs(slope[1]) < FORCES_FOLLOW:
         return None
     times = f"{math.copysign(slope[0], slope[1]):.2g} times"

@@ -154,11 +154,19 @@ def _judge(
     verdict = _weigh(found, combinations(energy_unit, length_unit), signs, math.log(np.median(list(map(len, frames)))))
     evidence = list(dict.fromkeys(witness.text for witness in found[0]))
     verdict = replace(verdict, evidence=evidence)
-    if verdict.message or not any(STRESS in frame.info for frame in frames):
+    if verdict.wrong or not any(STRESS in frame.info for frame in frames):
         return verdict
-    unit = energy_factor(energy_unit) / length_factor(length_unit) ** 3
-    wrong, message, fix, text, untested = judge_stress(frames, unit, predicted)
-    return Verdict(wrong, message, fix, evidence + text, verdict.untested + untested)
+    length = length_factor(length_unit)
+    stress = judge_stress(frames, energy_factor(energy_unit) / length**3, predicted, length)
+    first = verdict.message and not stress.wrong
+    return Verdict(
+        stress.wrong,
+        verdict.message if first else stress.message,
+        verdict.fix if first else stress.fix,
+        evidence + stress.evidence,
+        verdict.untested + stress.untested + ([stress.message] if first and stress.message else []),
+        verdict.correction if first else None,
+    )
 
 
 def _signs(found: Sequence[Witness], frames: Sequence[Atoms]) -> list[tuple[int, int]]:

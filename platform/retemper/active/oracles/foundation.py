@@ -36,7 +36,7 @@ def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """MACE's own calculator; structures with charge and spin are refused unless the model embeds them."""
-    from retemper import launch
+    from retemper import launch, model_file
     from retemper.foundations import find, weights
     from retemper.inference import pick_head, reads
 
@@ -54,4 +54,4 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
             fix="use a foundation that was trained on ions (mace-omol), or another oracle",
         )
     head = pick_head(path, entry.head)
-    return MACECalculator(model_paths=str(path), device="cpu", default_dtype=options.dtype, head=head)
+    return MACECalculator(models=model_file.load(path), device="cpu", default_dtype=options.dtype, head=head)

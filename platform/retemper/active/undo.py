@@ -1,0 +1,131 @@
+"""The last round taken back: its commits, its folder, what the stages made with it, and the aliases that it moved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from retemper import versioning
+from retemper.active import rounds
+from retemper.active.lock import alone
+from retemper.errors import RetemperError
+from retemper.promotion import history
+from retemper.promotion.history import Move
+from retemper.settings import Settings, load_settings
+from retemper.versioning import MOVES, OWN, STATE, git
+
+
+def undo(root: Path) -> int:
+    """Put rounds, notes, ``dvc.lock`` and ``runs`` back to before the last committed round; returns its number.
+
+    One new commit says so; none is removed. Labels stay in their cache, models in the registry. Aliases that the round
+    moved go back to who had them, as a further move of the history. Killed anywhere, it goes on when called again.
+
+    Raises
+    ------
+    RetemperError
+        No round is committed, a round has begun, files differ from the last commit, or later commits build upon the
+        round.
+    """
+    with alone(root):
+        settings = load_settings(root / "params.yaml")
+        versioning.require_clean(root)
+        number = _last(root)
+        tracked = f"{rounds.FOLDER}/{rounds.name(number)}.dvc"
+        made = git(root, "log", "-1", "--diff-filter=A", "--format=%H", "--", tracked)
+        before = git(root, "rev-parse", f"{made}^")
+        _require_undisturbed(root, number, made, before)
+        folder = root / rounds.FOLDER / rounds.name(number)
+        if folder.is_dir():
+            _require_kept(root, number, tracked)
+        moves = _moves(root, before)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(root / rounds.WORK / rounds.name(number), ignore_errors=True)
+        known = [path for path in STATE if any(git(root, "ls-tree", of, "--", path) for of in ("HEAD", before))]
+        git(root, "restore", f"--source={before}", "--staged", "--worktree", "--", *known)
+        versioning.dvc(root, "checkout", "--quiet")
+        _give_back(root, settings, number, moves)
+        if (root / MOVES).is_file():
+            git(root, "add", "--", MOVES)
+            known.append(MOVES)
+        git(root, "commit", "-q", "-m", f"Undo round {number} of {settings.system}", "--", *known)
+        return number
+
+
+def _last(root: Path) -> int:
+    """The last round that is committed."""
+    begun = [int(path.parent.name) for path in (root / rounds.WORK).glob("[0-9]*/plan.json")]
+    listed = git(root, "ls-tree", "--name-only", "HEAD", f"{rounds.FOLDER}/").splitlines()
+    there = [int(Path(name).stem) for name in listed if name.endswith(".dvc") and Path(name).stem.isdigit()]
+    left = [number for number in begun if number > max(there, default=0)]
+    if left:
+        raise RetemperError(
+            f"Round {max(left)} has begun and is not committed.",
+            fix=f"`retemper round --resume` finishes it; or delete {rounds.WORK / rounds.name(max(left))}",
+        )
+    if not there:
+        raise RetemperError("There is no round to undo.", expected=f"a committed round in {rounds.FOLDER}")
+    return max(there)
+
+
+def _require_undisturbed(root: Path, number: int, made: str, before: str) -> None:
+    """Raise where files or commits since the round are not its own."""
+    now, then = (
+        set(git(root, "diff", "--name-only", "--relative", of, "--", *STATE).splitlines()) for of in ("HEAD", before)
+    )
+    if now & then:  # what an undoing that was killed has put back is as it was before the round
+        raise RetemperError(
+            f"Files of round {number} differ from the last commit.",
+            expected="a clean checkout",
+            got=", ".join(sorted(now & then)),
+            fix="commit or restore them (`git checkout -- <file>`)",
+        )
+    for commit in git(root, "log", "--format=%H", f"{made}..HEAD", "--", *STATE).splitlines():
+        files = git(root, "diff-tree", "--no-commit-id", "--name-only", "-r", "--relative", commit).splitlines()
+        own = all(any(name == path or name.startswith(f"{path}/") for path in OWN) for name in files)
+        if not own or "data/campaign.json" not in files:  # a correction of the round's labels, the end of a campaign
+            raise RetemperError(
+                f"A later commit builds upon round {number}.",
+                expected="nothing after it that changes dvc.lock, data/rounds or data/campaign.json",
+                got=git(root, "log", "-1", "--format=%h %s", commit),
+                fix=f"`git revert {commit[:10]}`, then undo the round; or go back on a branch: git checkout -b "
+                f"other {before[:10]} && dvc checkout",
+            )
+
+
+def _require_kept(root: Path, number: int, tracked: str) -> None:
+    """Raise where the round's folder is not what DVC tracks; else have DVC's cache hold it."""
+    if (root / tracked).is_file() and not versioning.as_tracked(root, tracked):
+        raise RetemperError(
+            f"The files of round {number} are not those that are committed.",
+            fix=f"`dvc checkout {tracked}` puts them back; keep what you need of them elsewhere first",
+        )
+    if (root / tracked).is_file():
+        versioning.dvc(root, "commit", "--quiet", "--force", tracked)
+
+
+def _moves(root: Path, before: str) -> list[Move]:
+    """Moves of the history before the round."""
+    if not git(root, "ls-tree", "--name-only", before, "--", MOVES):
+        return []
+    lines = git(root, "show", f"{before}:./{MOVES}").splitlines()
+    return history.join(history.loads(line, MOVES) for line in lines if line.strip())
+
+
+def _give_back(root: Path, settings: Settings, number: int, moves: list[Move]) -> None:
+    """Aliases that stand where the round put them go back to where `moves`, those before it, left them."""
+    now = [move for move in history.read(root, settings.system) if move not in moves]
+    for alias in dict.fromkeys(move.alias for move in now):
+        last = history.last(now, alias)
+        if last is None or last.how != "gates":
+            continue
+        from retemper.promotion import aliases
+
+        earlier = history.last([move for move in moves if move.system == settings.system], alias)
+        version = earlier.version if earlier is not None and earlier.to is not None else None
+        aliases.move(root, settings.system, alias, version, "override", f"round {number} was undone")
+        print(f"{alias} of {settings.system}: {'nobody' if version is None else f'version {version}'}, as it was")
+    if list((root / "runs/register").glob("*.json")):
+        from retemper import registry
+
+        registry.sync(root, settings)  # the candidate is the best of what is registered now

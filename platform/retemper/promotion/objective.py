@@ -1,0 +1,66 @@
+"""Whether a candidate is better in the objective than the champion that stands. No MLflow here."""
+
+from __future__ import annotations
+
+import math
+
+from retemper import metric_names
+from retemper.promotion import gates, robust
+from retemper.promotion.gates import FRAMES_OF, Outcome, References
+from retemper.promotion.measures import Measured
+from retemper.settings import Promotion
+
+
+def order(objective: str, value: float | None) -> float:
+    """Sorts the best first, and what was not measured last."""
+    if value is None:
+        return math.inf
+    return value if metric_names.better(objective) == "lower" else -value
+
+
+def against_champion(candidate: Measured, options: Promotion, references: References) -> Outcome | None:
+    """The outcome of a gate that nobody need write: the champion stays unless a candidate is better in the objective.
+
+    Values are compared, not bounds: this alone only keeps a re-run from moving anything, and a worse model from
+    following a better one. A gate relative to the champion asks for more, and says it in its place. A champion that
+    the gates put there, and that no longer passes those with ``max`` and ``min``, gives way to whoever passes.
+
+    Returns
+    -------
+    Outcome or None
+        `None` where there is nothing to add: no champion, a gate that asks for more, an objective not measured.
+    """
+    objective = options.objective
+    ours = candidate.number(objective)
+    stricter = any(g.metric == objective and g.relative_to == "champion" and g.margin <= 0 for g in options.gates)
+    champion = references.champion
+    if stricter or ours.value is None or (champion is None and references.obstacle is None):
+        return None
+    rule = f"{metric_names.better(objective)} than the champion's, by value"
+
+    def outcome(good: bool, reason: str, limit: float | None = None) -> Outcome:
+        return gates.outcome_for(objective, rule, ours, limit, good, reason)
+
+    if champion is None:
+        return outcome(False, str(references.obstacle))
+    absolute = [gate for gate in options.gates if gate.relative_to is None]
+    fails = [o for o in gates.judge(champion, absolute, references, {}) if not o.passed]
+    if fails and not references.by_person:
+        return outcome(True, f"the champion does not pass {fails[0].metric} {fails[0].rule}: {fails[0].reason}")
+    theirs = champion.number(objective)
+    differs = _otherwise(candidate, champion, objective)
+    if theirs.value is None or differs:
+        why = differs or f"missing: {objective} of {champion.name}: {theirs.reason}"
+        return outcome(False, f"{why}; a person may promote with a reason")
+    good = order(objective, ours.value) < order(objective, theirs.value)
+    return outcome(good, f"{ours.value:.4g} against {theirs.value:.4g} {ours.unit}".rstrip(), theirs.value)
+
+
+def _otherwise(candidate: Measured, champion: Measured, objective: str) -> str:
+    """What of the objective was measured otherwise for the champion, in words; "" where nothing was."""
+    name = gates.SAME_AS.get(objective, objective)
+    kind = FRAMES_OF.get(name.partition(".")[0])
+    if kind is not None and candidate.identity.get(kind) != champion.identity.get(kind):
+        return f"{champion.name} was measured on other {kind} frames"
+    differs = robust.otherwise(candidate, champion, objective)
+    return f"{champion.name} was measured otherwise: {differs}" if differs else ""

@@ -1,0 +1,510 @@
+"""What is kept on disk is damaged, cut off, exchanged or planted: the same numbers as undisturbed, and a word."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from study_project import empty_project, runs, write_result
+from trainings import make_plan, weights
+from trainings import run as train
+
+from retemper import pseudolabel, sealed
+from retemper.advise import facts
+from retemper.errors import RetemperError
+from retemper.files import sha256
+from retemper.finetune import build, checkpoint, collect, disk
+from retemper.foundations import Foundation
+from retemper.frames import ENERGY, write_frames
+from retemper.robustness import calculators, engine
+from retemper.robustness.points import single_points
+from retemper.study import kept, run, table
+from retemper.sweep import alike
+
+# ------------------------------------------------------------------ faults
+
+
+class Planted:
+    """Leaves a mark where it is unpickled."""
+
+    mark: Path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def flip(path: Path, place: float) -> None:
+    """Turn one bit at `place` (a share of the length)."""
+    data = bytearray(path.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def replaced(path: Path, make: Callable[[Path], object]) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    make(path)
+
+
+def plant(path: Path) -> None:
+    planted = Planted()
+    planted.mark = path.with_name("mark")
+    path.write_bytes(pickle.dumps(planted))
+
+
+FAULTS: dict[str, Callable[[Path, Path], object]] = {
+    "a bit of the content": lambda path, other: flip(path, 0.7),
+    "a bit of the head": lambda path, other: flip(path, 0.02),
+    "the last bit": lambda path, other: flip(path, 0.985),
+    "cut off": lambda path, other: os.truncate(path, path.stat().st_size // 2),
+    "emptied": lambda path, other: os.truncate(path, 0),
+    "longer": lambda path, other: path.write_bytes(path.read_bytes() * 2),
+    "another's": lambda path, other: shutil.copy(other, path),
+    "a pickle that runs code": lambda path, other: plant(path),
+    "not text": lambda path, other: path.write_bytes(bytes(range(256)) * 4),
+    "JSON of another kind": lambda path, other: path.write_text("[1, 2]\n"),
+    "a folder": lambda path, other: replaced(path, lambda one: (one / "in").mkdir(parents=True)),
+    "a pipe": lambda path, other: replaced(path, os.mkfifo),
+    "a link to itself": lambda path, other: replaced(path, lambda one: one.symlink_to(one)),
+    "a link to another's": lambda path, other: replaced(path, lambda one: one.symlink_to(other)),
+}
+SILENT: dict[str, Callable[[Path, Path], object]] = {  # as if nothing had been kept
+    "gone": lambda path, other: path.unlink(),
+    "a link to nothing": lambda path, other: replaced(path, lambda one: one.symlink_to("nowhere")),
+}
+
+
+# ------------------------------------------------------------------ caches
+
+
+@dataclass
+class Kept:
+    """A file that is kept, one of the same kind of something else, and how a person gets at its content."""
+
+    path: Path
+    other: Path
+    get: Callable[[], Any]
+
+
+EMT = calculators.describe("ase:ase.calculators.emt:EMT()")
+
+
+def tasks(folder: Path, request: pytest.FixtureRequest) -> Kept:
+    def task(distance: float) -> engine.Task:
+        frames = [Atoms("Cu2", [[0, 0, 0], [distance, 0, 0]]), Atoms("Cu")]
+        return engine.Task(single_points, EMT, {"frames": frames}, "pair")
+
+    def get() -> Any:
+        (found,) = engine.run([task(2.2)], workers=1, cache=folder)
+        return [found["energy"].tolist(), [one.tolist() for one in found["forces"]], found["reasons"]]
+
+    engine.run([task(2.2), task(2.5)], workers=1, cache=folder)
+    return Kept(*(folder / f"tasks/{task(d).key}{engine.SUFFIX}" for d in (2.2, 2.5)), get)
+
+
+def pseudolabels(folder: Path, request: pytest.FixtureRequest, name: str) -> Kept:
+    model = request.getfixturevalue("tiny_model")
+    sets = [[Atoms("OH2", [[0, 0, 0], [d, 0, 0], [0, d, 0]])] for d in (0.95, 1.05)]
+
+    def get(frames: list[Atoms] = sets[0]) -> Any:
+        made = pseudolabel.label(model, frames, name="tiny", cache=folder, progress=False)
+        return [atoms.info[ENERGY] for atoms in made.frames]
+
+    places = []
+    for frames in sets:
+        get(frames)
+        places.append(folder / pseudolabel.address(model, "Default", frames, "float64") / name)
+    return Kept(*places, get)
+
+
+def training(folder: Path, request: pytest.FixtureRequest, name: str) -> Kept:
+    """A finished training; where it is not sound, it is trained again (`test_training_...`)."""
+
+    def leave(key: str) -> None:
+        (folder / key).mkdir(parents=True, exist_ok=True)
+        for one in collect.FILES:
+            (folder / key / one).write_text(f"{one} of {key}, as its training left it\n" * 9)
+        collect.finish(folder / key, key, {"key": key, "epochs": 3, "best_loss": 0.1 + len(key)})
+
+    def get() -> Any:
+        if collect.finished(folder / "one", "one") is None:
+            leave("one")
+        found = collect.finished(folder / "one", "one")
+        return found, [(folder / "one" / file).read_text() for file in collect.FILES]
+
+    for key in ("one", "another"):
+        leave(key)
+    return Kept(folder / "one" / name, folder / "another" / name, get)
+
+
+def state(folder: Path, request: pytest.FixtureRequest) -> Kept:
+    """The last checkpoint; the one before is taken up, whose next epoch is the same one again."""
+    for key in ("one", "another"):
+        (folder / key).mkdir()
+        for epoch in (1, 2):
+            checkpoint.save(folder / key, key, {"epoch": epoch, "model": {"w": torch.arange(99.0) * epoch}})
+
+    def get() -> Any:
+        found = checkpoint.read(folder / "one", "one")
+        assert found is not None
+        content = checkpoint.resume(found, torch.device("cpu"))
+        if content["epoch"] == 1:
+            checkpoint.save(folder / "one", "one", {"epoch": 2, "model": {"w": content["model"]["w"] * 2}})
+            return get()
+        return content["epoch"], content["model"]["w"].tolist()
+
+    return Kept(folder / "one" / checkpoint.LAST, folder / "another" / checkpoint.LAST, get)
+
+
+def study_result(folder: Path, request: pytest.FixtureRequest) -> Kept:
+    """A result of a study; the run is made again, here by what makes results for tests."""
+    root = empty_project(folder)
+    every = runs(root)
+    for number, one in enumerate(every):
+        path = root / run.RESULTS / f"{one.key}.json"
+        write_result(one, 50.0 + number)
+        kept.keep(path, json.loads(path.read_text()))
+
+    def get() -> Any:
+        run._forget(every, False)
+        path = root / run.RESULTS / f"{every[0].key}.json"
+        if kept.load(path) is None:
+            write_result(every[0], 50.0)
+            kept.keep(path, json.loads(path.read_text()))
+        return table.result(root, every[0].key)
+
+    return Kept(*(root / run.RESULTS / f"{one.key}.json" for one in every[:2]), get)
+
+
+def stage(folder: Path, request: pytest.FixtureRequest) -> Kept:
+    """A file that a stage of a study wrote."""
+
+    def make(name: str) -> None:
+        (folder / name / "sets").mkdir(parents=True, exist_ok=True)
+        (folder / name / "sets/train.extxyz").write_text(f"frames of {name}\n" * 9)
+        sealed.seal_folder(folder / name, name, ["sets/train.extxyz"])
+
+    def get() -> Any:
+        if not (folder / "one").exists() or not sealed.check_folder(folder / "one", "one"):
+            make("one")
+        return (folder / "one/sets/train.extxyz").read_text()
+
+    make("one")
+    make("another")
+    return Kept(*(folder / name / "sets/train.extxyz" for name in ("one", "another")), get)
+
+
+def subset(folder: Path, request: pytest.FixtureRequest) -> Kept:
+    """The first structures of a replay set."""
+    files = request.getfixturevalue("files")
+    source = files["folder"] / "replay-train.extxyz"
+
+    def get(number: int = 4) -> Any:
+        return build._first(source, number, folder).read_text()
+
+    get()
+    get(5)
+    one, another = (build._first(source, number, folder) for number in (4, 5))
+    return Kept(one, another, get)
+
+
+def on_disk(folder: Path, request: pytest.FixtureRequest) -> Kept:
+    """A training set that MACE reads from disk."""
+    import lmdb
+
+    plan = dataclasses.replace(make_plan(request.getfixturevalue("files"), "naive"), disk_above=0)
+
+    def get() -> Any:
+        path = disk.flags(plan, folder)["train_file"]
+        with lmdb.open(path, subdir=False, lock=False, readonly=True) as file, file.begin() as rows:
+            return sorted((bytes(key), bytes(value)) for key, value in rows.cursor())
+
+    get()
+    found = disk.flags(plan, folder)
+    return Kept(Path(found["train_file"]), Path(found["valid_file"]), get)
+
+
+def descriptors(folder: Path, request: pytest.FixtureRequest) -> Kept:
+    """Descriptors of a foundation's pool, by which data are said to be near to it."""
+    model = request.getfixturevalue("tiny_model")
+    frames = [Atoms("OH2", [[0, 0, 0], [0.9 + 0.01 * k, 0, 0], [0, 0.9 + 0.02 * k, 0]]) for k in range(12)]
+    write_frames(folder / "pool.extxyz", frames[:6])
+    write_frames(folder / "held.extxyz", frames[6:9])
+    entry = Foundation(
+        name="tiny", about="", level_of_theory="", licence="", citation="", file=str(model), sha256=sha256(model),
+        head="Default", pool="pool.extxyz", retention="held.extxyz",
+    )  # fmt: skip
+
+    def get() -> Any:
+        found = facts.distance(entry, frames[9:], folder)
+        assert found is not None
+        return dataclasses.astuple(found)
+
+    get()
+    one, another = sorted((folder / facts.CACHE).iterdir())
+    return Kept(one, another, get)
+
+
+def errors(folder: Path, request: pytest.FixtureRequest) -> Kept:
+    """Errors by group beside a training; without them its trial is measured again."""
+
+    def measure(name: str) -> None:
+        alike.write(folder / name, {"target": {"counts": {"a": 3.0}, "squares": {"a": len(name) / 7}}})
+
+    def get() -> Any:
+        if alike.read(folder / "one") is None:
+            measure("one")
+        return alike.read(folder / "one")
+
+    measure("one")
+    measure("another")
+    return Kept(folder / "one" / alike.FILE, folder / "another" / alike.FILE, get)
+
+
+CACHES: dict[str, Callable[[Path, pytest.FixtureRequest], Kept]] = {
+    "a robustness task": tasks,
+    "pseudolabels": lambda folder, request: pseudolabels(folder, request, "labels.extxyz"),
+    "pseudolabels' manifest": lambda folder, request: pseudolabels(folder, request, "manifest.json"),
+    "a training's model": lambda folder, request: training(folder, request, collect.FILES[0]),
+    "a training's history": lambda folder, request: training(folder, request, "history.csv"),
+    "a training's summary": lambda folder, request: training(folder, request, collect.SUMMARY),
+    "a checkpoint": state,
+    "a study's result": study_result,
+    "a study's stage": stage,
+    "a replay subset": subset,
+    "a set on disk": on_disk,
+    "descriptors": descriptors,
+    "errors by group": errors,
+}
+
+
+@pytest.mark.hostile("caches")
+@pytest.mark.parametrize("fault", [*FAULTS, *SILENT])
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_kept_file(
+    cache: str, fault: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = CACHES[cache](tmp_path, request)
+    expected = one.get()
+    before = one.other.read_bytes()
+    capsys.readouterr()
+    ({**FAULTS, **SILENT}[fault])(one.path, one.other)
+    assert one.get() == expected
+    said = capsys.readouterr().out
+    assert ("put aside as" in said) or fault in SILENT, said
+    assert not list(tmp_path.rglob("mark")) and one.other.read_bytes() == before
+    assert one.get() == expected and "put aside" not in capsys.readouterr().out  # mended for good
+
+
+# ------------------------------------------------------------------ trainings, really
+
+EPOCHS = 3
+
+
+class Stopped(Exception):  # noqa: N818 (not an error)
+    """Ends a training after an epoch, as a kill does."""
+
+
+@pytest.fixture(scope="module")
+def trained(files: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """A whole training, one of the same that was stopped after two epochs, and a finished one of another seed."""
+    root = tmp_path_factory.mktemp("trained")
+    plan = make_plan(files, "naive", epochs=EPOCHS, training__lr=1e-3)
+    train(plan, root / "whole")
+    train(dataclasses.replace(plan, seed=2), root / "another")
+
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == 1:
+            raise Stopped
+
+    from retemper.finetune import worker
+
+    with pytest.raises(Stopped):
+        worker.train(plan, root / "stopped", stop)
+    return root, root / "whole", plan
+
+
+LAST, BEFORE, MODEL = checkpoint.LAST, checkpoint.BEFORE, collect.FILES[0]
+STOPPED: dict[str, tuple[tuple[str, ...], int]] = {  # files that are damaged, and the epoch from which it goes on
+    "nothing": ((), 2),
+    "the last checkpoint": ((LAST,), 1),
+    "both checkpoints": ((LAST, BEFORE), 0),
+    "the history": (("history.csv",), 2),
+}
+
+
+@pytest.mark.hostile("caches")
+@pytest.mark.parametrize("damaged", STOPPED)
+def test_a_stopped_training_goes_on_from_what_is_sound(
+    damaged: str, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, whole, plan = trained
+    folder = shutil.copytree(root / "stopped", tmp_path / "run")
+    names, epoch = STOPPED[damaged]
+    for name in names:
+        flip(folder / name, 0.7)
+    capsys.readouterr()
+    summary, _ = train(plan, folder)
+    assert summary["started_from"] == epoch
+    said = capsys.readouterr().out
+    assert all(f"{name}: it is damaged; put aside" in said for name in names if name != "history.csv")
+    assert_same(folder, whole)
+
+
+FOREIGN: dict[str, tuple[str, ...]] = {
+    "a folder of another seed": (),
+    "the model of another seed": (MODEL,),
+    "model and summary of another seed": (MODEL, collect.SUMMARY),
+    "a checkpoint of another seed": (LAST, collect.SUMMARY),
+}
+
+
+@pytest.mark.hostile("caches")
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_foreign_training_is_noticed(
+    case: str, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, whole, plan = trained
+    folder = shutil.copytree(whole if FOREIGN[case] else root / "another", tmp_path / "run")
+    for name in FOREIGN[case]:
+        shutil.copy(root / "another" / name, folder / name)
+    if FOREIGN[case] == (MODEL,):  # exchanged after the training, before the stage takes it over
+        with pytest.raises(RetemperError, match="is not as it was left"):
+            collect._require_own(plan, folder, folder)
+    capsys.readouterr()
+    train(plan, folder)
+    assert "put aside as" in capsys.readouterr().out
+    assert_same(folder, whole)
+
+
+def assert_same(folder: Path, whole: Path) -> None:
+    """The same weights to every digit, and the same history but for its clocks."""
+    a, b = weights(folder), weights(whole)
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    untimed = [
+        [line.split(",")[:-2] for line in (one / "history.csv").read_text().splitlines()] for one in (folder, whole)
+    ]
+    assert untimed[0] == untimed[1] and len(untimed[0]) == EPOCHS + 1
+
+
+@pytest.mark.hostile("caches")
+def test_torch_refuses_code_when_asked_though_mace_allows_it(tmp_path: Path) -> None:
+    """MACE switches torch's protection off for the whole process; asked for by name it holds."""
+    from retemper import launch
+
+    launch.import_mace()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    planted = Planted()
+    planted.mark = tmp_path / "mark"
+    torch.save({"weights": planted}, tmp_path / "file")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "file", weights_only=True)
+    assert not planted.mark.exists()
+
+
+# ------------------------------------------------------------------ records
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, True, 0, -(2**63), 2**64 - 1, 1e-320, float("inf"), "Å", b"\0\xff", [], {}, (), (1, (2.0, "x")),
+        {1: [None]}, {"a": (1, [2, {"b": ()}])},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_record_is_read_as_it_was_written(content: Any, tmp_path: Path) -> None:
+    sealed.write(tmp_path / "x", "key", [content])
+    (found,) = sealed.read(tmp_path / "x", "key")
+    assert found == content and type(found) is type(content)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "i4", "u1", "?", "c16", "U7", "S3", ">f8"])
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3), (1, 2, 2)])
+def test_arrays_are_read_bit_by_bit(dtype: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    bits = np.random.default_rng(0).integers(0, 2, size=shape)
+    array = np.asarray(bits * 0.1 if "f" in dtype else bits).astype(dtype)
+    array = array[::-1] if array.ndim else array  # not contiguous
+    sealed.write(tmp_path / "x", "key", {"array": array, "transposed": array.T})
+    found = sealed.read(tmp_path / "x", "key")
+    for name, expected in (("array", array), ("transposed", array.T)):
+        assert found[name].dtype == array.dtype and found[name].shape == expected.shape
+        assert found[name].tobytes() == expected.tobytes() and found[name].flags.writeable
+
+
+@pytest.mark.parametrize("number", [np.float64(0.1), np.float32(0.1), np.int32(3), np.bool_(True), np.float64("nan")])
+def test_numbers_of_numpy_stay_so(number: Any, tmp_path: Path) -> None:
+    sealed.write(tmp_path / "x", "key", [number])
+    (found,) = sealed.read(tmp_path / "x", "key")
+    assert type(found) is type(number) and found.tobytes() == number.tobytes()
+
+
+@pytest.mark.parametrize("content", [object(), {1, 2}, np.array([object()]), 2**65, [lambda: 0]], ids=type)
+def test_what_is_no_plain_data_is_refused(content: Any, tmp_path: Path) -> None:
+    with pytest.raises(RetemperError, match="cannot be kept"):
+        sealed.write(tmp_path / "x", "key", content)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.hostile("caches")
+@pytest.mark.parametrize("kind", ["write", "write_json"])
+def test_no_bit_of_a_record_can_turn(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every single bit: nothing is read from it, or what was written."""
+    content = {"energy": -1.25, "forces": [0.1, 0.2], "state": "done"}
+    path = tmp_path / "x"
+    write, read = (sealed.write, sealed.read) if kind == "write" else (sealed.write_json, sealed.read_json)
+    write(path, "key", content)
+    data = path.read_bytes()
+    refused = 0
+    for bit in range(8 * len(data)):
+        turned = bytearray(data)
+        turned[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(bytes(turned))
+        found = read(path, "key")
+        assert found in (None, content)
+        refused += found is None
+        for aside in tmp_path.glob("*.corrupt*"):
+            aside.unlink()
+    assert refused > 0.9 * 8 * len(data)
+
+
+@pytest.mark.hostile("caches")
+def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cache").write_text("")
+    assert sealed.read(tmp_path / "cache/tasks/x", "key") is None
+    sealed.write(tmp_path / "cache/tasks/x", "key", [1])
+    assert sealed.read(tmp_path / "cache/tasks/x", "key") == [1]
+    assert "cache.corrupt" in capsys.readouterr().out
+
+
+@pytest.mark.hostile("caches")
+def test_the_record_of_another_user(tmp_path: Path) -> None:
+    """Files that this user may not read or replace: said, not a traceback."""
+    if os.geteuid() != 0:
+        pytest.skip("needs another user")
+    tmp_path.chmod(0o755)
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        folder.chmod(0o755)
+        sealed.write(folder / "x", "key", [1])
+        (folder / "x").chmod(0o600)
+        script = "import os, sys; from pathlib import Path; from retemper import sealed\n"
+        script += "os.setuid(65534); sealed.read(Path(sys.argv[1]), 'key')"
+        python = [sys.executable, "-c", script, str(folder / "x")]
+        done = subprocess.run(python, capture_output=True, text=True, env=os.environ)
+    finally:
+        shutil.rmtree(folder)
+    assert "RetemperError" in done.stderr and "cannot be put aside: Permission denied" in done.stderr, done.stderr

@@ -1,0 +1,537 @@
+"""Files, tags and artifacts by someone who means harm, or that were damaged: nothing of them runs, nothing passes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import runpy
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import architectures
+import numpy as np
+import pytest
+import yaml
+from ase.build import molecule
+from conftest import ROOT, as_trained, build_tiny
+
+import retemper
+from retemper import artifact, cli, foundations, inference, model_file
+from retemper.errors import RetemperError
+from retemper.files import sha256
+from retemper.mlflow_store import connect, store_errors, tracking_uri
+from retemper.promotion import export, kept
+from retemper.promotion.load import resolve
+
+
+class Evil:
+    """A pickle that leaves a mark when it is opened."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+def evil(path: Path, mark: Path) -> Path:
+    import torch
+
+    torch.save(Evil(mark), path)
+    return path
+
+
+# ------------------------------------------------------------------ models as files that execute nothing
+
+BUILT: dict[str, Callable[[Path], Path]] = {
+    "one head": lambda path: build_tiny(path, ["Default"]),
+    "two heads": lambda path: build_tiny(path, ["pt_head", "Default"]),
+    "two body orders": lambda path: build_tiny(path, ["Default"], correlation=[3, 2]),
+    "last layer kept": lambda path: build_tiny(path, ["Default"], keep_last_layer_irreps=True),
+    "tanh, soft distances": lambda path: build_tiny(path, ["Default"], gate=_tanh(), distance_transform="Soft"),
+    "MH-1": architectures.build_mh1,
+    "OMOL": architectures.build_omol,
+    "miniature, float32": lambda path: ROOT / "foundations/mini.model",
+}
+
+
+def _tanh() -> Any:
+    import torch
+
+    return torch.tanh
+
+
+def answers(model: Path, dtype: str) -> list[np.ndarray]:
+    """Energies and forces of every head."""
+    found = []
+    for head in inference.heads(model):
+        frames = model_file.probes(inference.elements(model))
+        own = inference.predict(model, frames, head=head, dtype=dtype, backend="torch")
+        found += [own.energy, np.concatenate(own.forces)]
+    return found
+
+
+@pytest.mark.parametrize("kind", BUILT)
+def test_a_model_comes_back_bit_by_bit(kind: str, tmp_path: Path) -> None:
+    given = BUILT[kind](tmp_path / "given.model")
+    model_file.convert(given, tmp_path / "a.safetensors")
+    model_file.convert(tmp_path / "a.safetensors", tmp_path / "b.model")
+    dtype = model_file.description_of((tmp_path / "a.safetensors").read_bytes(), "a").dtype
+    right = answers(given, dtype)
+    for other in (tmp_path / "a.safetensors", tmp_path / "b.model"):
+        for one, two in zip(right, answers(other, dtype), strict=True):
+            assert (one == two).all()
+    model_file.convert(tmp_path / "b.model", tmp_path / "c.safetensors")
+    assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+
+
+def test_models_by_others_come_back(real_data: Path, tmp_path: Path) -> None:
+    """Files of earlier releases of MACE, which lack some tensors of today's."""
+    files = sorted((real_data.parent / "models").glob("*.model"))
+    if not files:
+        pytest.skip("no models by others beside RETEMPER_DATA")
+    for path in files:
+        model_file.convert(path, tmp_path / f"{path.stem}.safetensors")
+        for one, two in zip(
+            answers(path, "float64"), answers(tmp_path / f"{path.stem}.safetensors", "float64"), strict=True
+        ):
+            assert np.abs(one - two).max() < 1e-9
+
+
+def test_reading_changes_no_random_numbers(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+
+    path = as_trained(tiny_model, tmp_path / model_file.NAME)
+    torch.manual_seed(5)
+    right = torch.rand(3)
+    torch.manual_seed(5)
+    before = torch.get_default_dtype()
+    model_file.read(path)
+    model_file.require_describable(model_file.load(path))
+    assert torch.get_default_dtype() == before and (torch.rand(3) == right).all()
+
+
+def header(content: bytes) -> tuple[dict[str, Any], bytes]:
+    length = struct.unpack("<Q", content[:8])[0]
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def packed(head: dict[str, Any], data: bytes) -> bytes:
+    text = json.dumps(head).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def described(**change: Any) -> Callable[[bytes], bytes]:
+    """The file with another description: fields by their name, those of the arguments too."""
+
+    def damage(content: bytes) -> bytes:
+        head, data = header(content)
+        about = json.loads(head["__metadata__"]["retemper"])
+        for name, value in change.items():
+            (about["arguments"] if name in about["arguments"] else about)[name] = value
+        head["__metadata__"]["retemper"] = json.dumps(about)
+        return packed(head, data)
+
+    return damage
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
+
+
+def without_description(content: bytes) -> bytes:
+    head, data = header(content)
+    del head["__metadata__"]
+    return packed(head, data)
+
+
+def renamed_tensor(content: bytes) -> bytes:
+    head, data = header(content)
+    head["evil"] = head.pop("r_max")
+    return packed(head, data)
+
+
+DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda content: b"", "is no model file"),
+    "text": (lambda content: b"import os; os.system('true')", "is no model file"),
+    "cut off": (lambda content: content[: len(content) // 2], "is damaged"),
+    "header cut off": (lambda content: content[:100], "is no model file"),
+    "one bit of a weight": (flipped, "its tensors are not those that were written"),
+    "no description": (without_description, "has no description"),
+    "a tensor renamed": (renamed_tensor, "its tensors are not those that were written"),
+    "header of 10 GB": (lambda content: struct.pack("<Q", 10**10) + content[8:], "is no model file"),
+    "header nested deeply": (lambda content: struct.pack("<Q", 10**5) + b"[" * 10**5, "has no description"),
+    "another class": (described(architecture="EnergyDipolesMACE"), "does not describe a model: architecture"),
+    "a class by its path": (described(architecture="os.system"), "does not describe a model: architecture"),
+    "an unknown field": (described(code="import os"), "does not describe a model: code"),
+    "another format": (described(format="retemper MACE 99"), "does not describe a model: format"),
+    "an unknown block": (described(interaction_cls="os.system"), "unknown interaction: 'os.system'"),
+    "an unknown readout": (described(readout_cls="builtins.eval"), "unknown readout: 'builtins.eval'"),
+    "an unknown activation": (described(gate="__import__('os').abort"), "unknown activation"),
+    "no irreps": (described(hidden_irreps="rubbish"), "MACE cannot build the model"),
+    "other irreps": (described(hidden_irreps="16x0e"), "MACE cannot build the model"),
+    "other elements": (described(atomic_numbers=[1, 6]), "MACE cannot build the model"),
+    "no element": (described(atomic_numbers=[200]), "does not describe a model: atomic_numbers.0"),
+    "another head more": (described(heads=["Default", "evil"]), "MACE cannot build the model"),
+    "a cut-off that is no number": (described(r_max="4"), "does not describe a model: arguments.r_max"),
+    "a negative cut-off": (described(r_max=-4.0), "does not describe a model: arguments.r_max"),
+    "a huge basis": (described(num_bessel=10**9), "does not describe a model: arguments.num_bessel"),
+    "a huge angular momentum": (described(max_ell=50), "does not describe a model: arguments.max_ell"),
+    "a number for a switch": (described(use_so3=1), "does not describe a model: arguments.use_so3"),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return as_trained(tiny_model, tmp_path_factory.mktemp("sound") / model_file.NAME).read_bytes()
+
+
+@pytest.mark.hostile("trust")
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_file_is_not_opened(how: str, sound: bytes, tmp_path: Path) -> None:
+    damage, message = DAMAGED[how]
+    path = tmp_path / model_file.NAME
+    path.write_bytes(damage(sound))
+    with pytest.raises(RetemperError, match=message):
+        inference.load(path)
+
+
+@pytest.mark.hostile("trust")
+def test_a_pickle_in_the_place_of_a_trained_model_is_not_opened(tmp_path: Path) -> None:
+    path = evil(tmp_path / model_file.NAME, tmp_path / "mark")
+    with pytest.raises(RetemperError, match="is no model file and was not opened"):
+        inference.load(path)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.hostile("trust")
+def test_what_cannot_be_described_is_refused_before_training(tiny_model: Path) -> None:
+    import torch
+
+    model = model_file.load(tiny_model)
+    model.readouts[-1].non_linearity.acts[0].f = torch.nn.functional.softplus  # type: ignore[union-attr, index]
+    with pytest.raises(RetemperError, match="cannot be described in .*: MACE has no name for softplus"):
+        model_file.require_describable(model)
+
+
+# ------------------------------------------------------------------ pickles of others
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A project whose catalogue has one foundation, with what is given of its entry."""
+
+    def write(content: bytes | None = None, **entry: Any) -> Path:
+        about = dict.fromkeys(("about", "level_of_theory", "licence", "citation"), "tiny")
+        (tmp_path / "foundations").mkdir(exist_ok=True)
+        (tmp_path / "foundations/tiny.model").write_bytes(tiny_model.read_bytes() if content is None else content)
+        (tmp_path / "foundations/foundations.yaml").write_text(yaml.safe_dump({"tiny": about | entry}))
+        (tmp_path / "params.yaml").touch()
+        return tmp_path
+
+    monkeypatch.chdir(tmp_path)
+    return write
+
+
+@pytest.mark.hostile("trust")
+@pytest.mark.parametrize("loader", [None, "mace_mp", "mace_off", "mace_omol"])
+def test_weights_without_a_sha256_are_not_opened(
+    loader: str | None, catalogue: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has the line to add; with it they are admitted. What was downloaded before is not trusted either."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bad = evil(tmp_path / "bad.model", tmp_path / "mark")
+    if loader is None:
+        entry: dict[str, Any] = {"file": "foundations/tiny.model"}
+        root = catalogue(bad.read_bytes(), **entry)
+    else:
+        model, name = {
+            "mace_mp": ("small", "20231210mace128L0_energy_epoch249model"),
+            "mace_off": ("small", "MACE-OFF23_small.model"),
+            "mace_omol": ("extra_large", "MACE-omol-0-extra-large-1024.model"),
+        }[loader]
+        (tmp_path / "cache/mace").mkdir(parents=True)
+        shutil.copy(bad, tmp_path / "cache/mace" / name)
+        entry = {"loader": loader, "model": model}
+        root = catalogue(**entry)
+    with pytest.raises(RetemperError, match=f"(?s)has no sha256.*was not opened.*'sha256: {sha256(bad)}'"):
+        foundations.weights(foundations.find("tiny", root), root)
+    root = catalogue(bad.read_bytes(), **entry, sha256=sha256(bad))
+    assert sha256(foundations.weights(foundations.find("tiny", root), root)) == sha256(bad)
+    root = catalogue(bad.read_bytes(), **entry, sha256="0" * 64)
+    with pytest.raises(RetemperError, match="is not the file of the catalogue. It was not opened"):
+        foundations.weights(foundations.find("tiny", root), root)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.hostile("trust")
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "is a pickle: to open it is to run what is in it. It was not opened"),
+        (["--sha256", "0" * 64], "is not the file that was asked for, and was not opened"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "convert"])
+def test_a_model_by_someone_needs_a_word(
+    command: str, flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = evil(tmp_path / "theirs.model", tmp_path / "mark")
+    more = ["--metrics", "physics"] if command == "evaluate" else [str(tmp_path / "out.safetensors")]
+    with pytest.raises(SystemExit):
+        cli.main([command, str(bad), *more, *flags])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("how", ["sha256", "trust", "catalogue"])
+def test_with_a_word_it_is_opened(how: str, catalogue: Callable[..., Path], tiny_model: Path, tmp_path: Path) -> None:
+    given = tmp_path / "theirs.model"
+    shutil.copy(tiny_model, given)
+    if how == "catalogue":
+        catalogue(file="foundations/tiny.model", sha256=sha256(given))
+    flags = {"sha256": ["--sha256", sha256(given).upper()], "trust": ["--trust-pickle"], "catalogue": []}[how]
+    cli.main(["convert", str(given), str(tmp_path / "out.safetensors"), *flags])
+    cli.main(["convert", str(tmp_path / "out.safetensors"), str(tmp_path / "back.model")])  # its own need none
+    one, two = (answers(tmp_path / name, "float64") for name in ("theirs.model", "back.model"))
+    assert all((a == b).all() for a, b in zip(one, two, strict=True))
+
+
+# ------------------------------------------------------------------ what the registry says goes into scripts
+
+TAGS = {
+    "end of a docstring": '"""\nimport pathlib; pathlib.Path("mark").touch()\n"""',
+    "end of a string": '"); __import__("pathlib").Path("mark").touch(); ("',
+    "single quotes": "'); __import__('pathlib').Path('mark').touch(); ('",
+    "new lines": "naive\nimport pathlib\npathlib.Path('mark').touch()\n",
+    "carriage return": "naive\rimport pathlib; pathlib.Path('mark').touch()",
+    "backslashes": "naive\\",
+    "a shell": "$(touch mark) `touch mark` ; touch mark",
+    "braces": "{sha256} {0} {about.__class__}",
+    "other alphabets": "naïve ☃ \u2028 \x00 \x1b[31m",
+}
+
+
+@pytest.fixture
+def tagged(project: Path, tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Set tags of salt/1; they are put back."""
+    client: Any = connect(project)
+    before = dict(client.get_model_version("salt", "1").tags)
+
+    def write(**tags: str) -> Path:
+        for name, value in tags.items():
+            client.set_model_version_tag("salt", "1", name, value)
+        return project
+
+    yield write
+    for name, value in before.items():
+        client.set_model_version_tag("salt", "1", name, value)
+
+
+@pytest.mark.hostile("trust")
+@pytest.mark.parametrize("what", TAGS)
+def test_a_tag_is_no_code_in_a_script(
+    what: str, tagged: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tagged(strategy=TAGS[what], seed=TAGS[what])
+    made = export.export(root, "salt/1", "ase", tmp_path / "out")
+    (script,) = [path for path in made if path.suffix == ".py"]
+    kinds = {type(node) for node in ast.parse(script.read_text(encoding="utf-8")).body}
+    assert kinds == {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef}
+    monkeypatch.chdir(tmp_path)
+    assert TAGS[what] in runpy.run_path(str(script))["ABOUT"]
+    assert not list(tmp_path.rglob("mark"))
+
+
+@pytest.mark.hostile("trust")
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"head": 'Default")); import os  # '}, "Unknown head"),
+        ({"sha256": "../../../etc/passwd"}, "has no sha256 of its weights"),
+        ({"sha256": "0" * 64}, "were not opened"),
+        ({"sha256": ""}, "has no sha256 of its weights"),
+    ],
+)
+def test_a_tag_that_cannot_be_is_refused(
+    tags: dict[str, str], message: str, tagged: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = tagged(**tags)
+    with pytest.raises(RetemperError, match=message):
+        export.export(root, "salt/1", "ase", tmp_path / "out")
+    if "sha256" in tags:
+        with pytest.raises(RetemperError, match=message):
+            retemper.load("salt/1", root=root)
+
+
+@pytest.mark.hostile("trust")
+@pytest.mark.parametrize("name", ["salt;touch mark", "salt $(id)", "salt\nunits real", "../salt", "-salt", "s" * 200])
+def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
+    class Version:
+        version = "1"
+
+    Version.name = name  # type: ignore[attr-defined]
+    with pytest.raises(RetemperError, match="cannot name a file for other programs"):
+        export._stem(Version())  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ artifacts that someone changed
+
+
+def stored(root: Path, number: str) -> Path:
+    """Folder of a version's artifact in the store."""
+    client: Any = connect(root)
+    model_id = client.get_model_version("salt", number).source.removeprefix("models:/")
+    place = client.get_logged_model(model_id).artifact_location
+    return Path(place.removeprefix("file://"))
+
+
+@pytest.fixture
+def opened(project: Path, tmp_path: Path) -> Iterator[Path]:
+    """The artifact of salt/2, which a test may change; it is put back."""
+    place = stored(project, "2")
+    shutil.copytree(place, tmp_path / "kept")
+    yield place
+    shutil.rmtree(place)
+    shutil.copytree(tmp_path / "kept", place)
+
+
+def of_another_version(place: Path, root: Path) -> None:
+    shutil.copy(stored(root, "1") / artifact.WEIGHTS, place / artifact.WEIGHTS)
+
+
+def whole_of_another_version(place: Path, root: Path) -> None:
+    shutil.rmtree(place)
+    shutil.copytree(stored(root, "1"), place)
+
+
+def own_loader(place: Path, root: Path) -> None:
+    """Code beside the weights, and an MLmodel that names it."""
+    (place / "code").mkdir()
+    (place / "code/theirs.py").write_text("from pathlib import Path\nPath('mark').touch()\n")
+    about = yaml.safe_load((place / "MLmodel").read_text())
+    about["flavors"]["python_function"] |= {"loader_module": "theirs", "code": "code"}
+    (place / "MLmodel").write_text(yaml.safe_dump(about))
+
+
+def appended(name: str, text: str) -> Callable[[Path, Path], None]:
+    def change(place: Path, root: Path) -> None:
+        with (place / name).open("a") as file:
+            file.write(text)
+
+    return change
+
+
+def pickled_weights(place: Path, root: Path) -> None:
+    evil(place / artifact.WEIGHTS, root / "mark")
+
+
+def link(place: Path, root: Path) -> None:
+    (place / "more").symlink_to("/etc/passwd")
+
+
+CHANGES: dict[str, tuple[Callable[[Path, Path], None], bool]] = {  # and whether MLflow's own way notices
+    "weights of another version": (of_another_version, True),
+    "everything of another version": (whole_of_another_version, True),
+    "a pickle for weights": (pickled_weights, True),
+    "a package more": (appended("requirements.txt", "evil-package\n"), True),
+    "another environment": (appended("conda.yaml", "\n# x\n"), True),
+    "another description": (appended("MLmodel", "\nmetadata: {evil: true}\n"), True),
+    "a file more": (appended("sitecustomize.py", "raise SystemExit\n"), True),
+    "a link": (link, True),
+    "a loader of its own": (own_loader, False),
+}
+
+
+@pytest.mark.hostile("trust")
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_changed_artifact_is_not_served(
+    what: str, opened: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.pyfunc
+
+    change, noticed = CHANGES[what]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(project))
+    mlflow.pyfunc.load_model("models:/salt/2")  # as it was
+    change(opened, project)
+    client = connect(project)
+    (tmp_path / "copy").mkdir()
+    with store_errors(project), pytest.raises(Exception, match="was not opened|outside the artifact"):
+        kept.whole(client, project, resolve(client, "salt/2"), tmp_path / "copy")
+    if noticed:
+        with pytest.raises(Exception, match="was not opened|outside the artifact"):
+            mlflow.pyfunc.load_model("models:/salt/2")
+    assert not (project / "mark").exists()
+
+
+def test_an_artifact_has_no_code_of_its_own(project: Path) -> None:
+    place = stored(project, "1")
+    about = yaml.safe_load((place / "MLmodel").read_text())["flavors"]["python_function"]
+    assert about["loader_module"] == "retemper.mlflow_model" and about.get("code") is None
+    assert not list(place.rglob("*.py")) + list(place.rglob("*.pkl")) + list(place.rglob("*.model"))
+
+
+def test_weights_without_a_registry_are_read_with_a_note(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow.pyfunc
+
+    monkeypatch.setattr("mlflow.tracking.is_tracking_uri_set", lambda: False)
+    shutil.copytree(stored(project, "1"), tmp_path / "copy")
+    mlflow.pyfunc.load_model(str(tmp_path / "copy"))
+    assert "is not compared with a registry" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ what a version requires
+
+
+def test_requirements_are_public_versions_that_are_installed(project: Path) -> None:
+    from importlib.metadata import version
+
+    lines = (stored(project, "1") / "requirements.txt").read_text().split()
+    pins = dict(line.split("==") for line in lines)
+    assert {"mlflow", "torch", "mace-torch", "ase", "numpy", "safetensors"} <= set(pins)
+    assert not [line for line in lines if "+" in line]
+    assert {name: version(name).partition("+")[0] for name in pins} == pins
+
+
+def test_pip_finds_what_a_version_requires(project: Path, tmp_path: Path) -> None:
+    """Against the index that pip is set up with; skipped where none answers, and not when it lacks something."""
+    place = stored(project, "1")
+    pip = [shutil.which("pip") or pytest.skip("pip is not installed"), "--disable-pip-version-check"]
+    there = subprocess.run([*pip, "download", "--no-deps", "-d", str(tmp_path), "six"], capture_output=True, text=True)
+    if there.returncode:
+        pytest.skip("no package index answers")
+    command = [*pip, "install", "--dry-run", "--no-deps", "--ignore-installed", "-r", "requirements.txt"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_package_beside_a_model_opens_it(project: Path, tmp_path: Path) -> None:
+    """The wheel that environments are built with, alone: the served answer is the one from here."""
+    place = stored(project, "1")
+    (wheel,) = (place / "wheels").glob("*.whl")
+    assert yaml.safe_load((place / "python_env.yaml").read_text())["dependencies"][-1] == f"wheels/{wheel.name}"
+    shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
+    code = (
+        "import sys, json, retemper, pandas, mlflow.pyfunc\n"
+        "assert retemper.__file__.startswith(sys.argv[2]), retemper.__file__\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "row = {'numbers': [8, 1, 1], 'positions': [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]}\n"
+        "print(json.dumps(model.predict(pandas.DataFrame([row]))['energy'][0]))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")}
+    environment["PYTHONPATH"] = str(tmp_path / "installed")
+    command = [sys.executable, "-W", "ignore", "-c", code, str(place), str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    water = molecule("H2O")
+    water.positions = [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]
+    right = retemper.load("salt/1", device="cpu", root=project).get_potential_energy(water)
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(right, abs=1e-9)
