@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper import metric_names
-from retemper.errors import RetemperError, short
+from retemper.errors import RetemperError
 from retemper.mlflow_store import store_errors
 from retemper.promotion import aliases, compare, history, kept, revisions, robust
 from retemper.promotion.aliases import CHAMPION
@@ -201,11 +201,3 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def _number(tag: str) -> str:
-    """A tag that should hold a number, in four digits; what someone wrote instead is shown as it is."""
-    try:
-        return f"{float(tag):.4g}"
-    except ValueError:
-        return short(repr(tag), 20)
