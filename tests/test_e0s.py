@@ -13,6 +13,7 @@ from ase import Atoms
 
 from retemper import e0_fit, e0_methods, e0s, inference, stoichiometry
 from retemper.errors import RetemperError
+from retemper.files import sha256
 from retemper.frames import ENERGY, write_frames
 from retemper.settings import Dataset, E0s, Settings
 
@@ -55,7 +56,7 @@ def diagnose(tiny_model: Path, tmp_path: Path) -> Diagnose:
             foundation="tiny",
             strategies=["naive"],
             seeds=[1],
-            dataset=Dataset(files=[], level_of_theory="test"),
+            dataset=Dataset(files=["some.extxyz"], level_of_theory="test"),
             e0s=E0s.model_validate(options),
         )
         return e0s.diagnose(settings, tmp_path / "dataset", tiny_model, tmp_path / "e0s.json")
@@ -342,7 +343,8 @@ def test_stage_writes_e0s_or_exits_with_one_and_says_why(
     )
     (tmp_path / "params.yaml").write_text(params)
     (tmp_path / "foundations").mkdir()
-    entry = f"tiny: {{about: a, level_of_theory: b, licence: c, citation: d, head: Default, file: {tiny_model}}}\n"
+    entry = "about: a, level_of_theory: b, licence: c, citation: d, head: Default"
+    entry = f"tiny: {{{entry}, file: {tiny_model}, sha256: '{sha256(tiny_model)}'}}\n"
     (tmp_path / "foundations" / "foundations.yaml").write_text(entry)
     monkeypatch.chdir(tmp_path)
     assert stage.main() == 1
