@@ -14,7 +14,7 @@ from ase.build import molecule
 from conftest import ROOT
 
 from retemper.dataset import build
-from retemper.files import digest, write_json
+from retemper.files import digest, sha256, write_json
 from retemper.frames import read_frames, write_frames
 from retemper.settings import Dataset, Settings
 from retemper.subset import order
@@ -61,7 +61,7 @@ def project(root: Path, model: Path, **dataset: Any) -> Settings:
     (root / "foundations").mkdir(exist_ok=True)
     shutil.copytree(ROOT / "strategies", root / "strategies", dirs_exist_ok=True)
     about = {"about": "a", "level_of_theory": "PBE", "licence": "MIT", "citation": "c"}
-    entry = {**about, "elements": "H C N O Na Cl", "file": str(model)}
+    entry = {**about, "elements": "H C N O Na Cl", "file": str(model), "sha256": sha256(model)}
     (root / "foundations/foundations.yaml").write_text(yaml.safe_dump({"tiny": entry}))
     some = read_frames(ROOT / "data/raw/nacl.extxyz.xz")[:120:2]
     write_frames(root / "data.extxyz", some)
