@@ -348,5 +348,5 @@ def test_distance_to_the_pool(tiny_model: Path, tmp_path: Path) -> None:
     assert (same.beyond, same.median) == pytest.approx((0.0, 0.0), abs=1e-3)
     assert held.median == pytest.approx(1.0) and held.beyond <= 0.1
     assert far.beyond == 1.0 and far.median > 2
-    assert len(list((tmp_path / facts.CACHE).glob("*.npy"))) == 2
+    assert len(list((tmp_path / facts.CACHE).glob("*.descriptors"))) == 2
     assert facts.distance(entry.model_copy(update={"pool": None}), frames, tmp_path) is None

@@ -30,7 +30,11 @@ TOP_LEVEL = {"finetune/loss.py", "finetune/batches.py", "finetune/checkpoint.py"
 # One module alone touches each big dependency: package -> path prefixes that may import it anywhere.
 OWNERS = {
     "mlflow": (
+        "artifact.py",
+        "embedded_store.py",
+        "serve.py",
         "tracking.py",
+        "tracking_content.py",
         "tracking_sweep.py",
         "tracking_study.py",
         "registry.py",
@@ -46,6 +50,7 @@ OWNERS = {
         "active/cluster.py",
         "robustness/cluster.py",
         "study/schedule.py",
+        "sweep/capacity.py",
         "sweep/nodes.py",
         "sweep/run.py",
         "sweep/search.py",

@@ -26,10 +26,10 @@ def test_an_unknown_metric_is_refused_when_the_settings_are_read(where: str) -> 
         parse(Settings, content, "params.yaml")
 
 
-def test_errors_are_not_better_when_higher() -> None:
+def test_the_direction_of_a_metric_is_no_setting() -> None:
     content: dict[str, Any] = dict(read_yaml(ROOT / "params.yaml"))
     gate = {"metric": "target.force_rmse", "relative_to": "champion", "better": "higher"}
-    with pytest.raises(RetemperError, match="better when lower"):
+    with pytest.raises(RetemperError, match="metrics know which direction is better"):
         parse(Settings, {**content, "promotion": {"gates": [gate]}}, "params.yaml")
 
 

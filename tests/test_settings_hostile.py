@@ -239,8 +239,9 @@ VALUES: list[tuple[str, str, str]] = [
     ("finetune.device", "gpu", "pattern"),
     ("robustness.elements", "[NO]", "pattern"),
     ("finetune.dtype", "float16", "one of float32, float64"),
-    ("evaluate.bootstrap", "1000", "is no setting any more.*\n.*delete the line"),
-    ("promotion.resamples", "5000", "is no setting any more.*\n.*delete the line"),
+    ("evaluate.bootstrap", "1000", "is no setting any more.*\n.*delete bootstrap"),
+    ("promotion.resamples", "5000", "is no setting any more.*\n.*delete resamples"),
+    ("promotion.gates", "[{metric: robustness.md, min: 9, better: higher}]", "no setting any more.*\n.*delete better"),
 ]  # fmt: skip
 
 

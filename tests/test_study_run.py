@@ -119,7 +119,7 @@ def test_without_metrics_nothing_is_sent_away_from_the_test_set(root: Path) -> N
     with_metrics = runs(root, metrics=["short_range"])
     assert [job.kind for job in jobs(with_metrics)].count("foundation-robustness") == 1
     assert with_metrics[0].key != runs(root)[0].key
-    with pytest.raises(RetemperError, match="did you mean 'short_range'"):
+    with pytest.raises(ValueError, match="did you mean 'short_range'"):
         runs(root, metrics=["short_rnge"])
 
 

@@ -180,9 +180,9 @@ def _seal(key: str, content: dict[str, Any]) -> str:
 def file(path: Path, key: str, make: Callable[[Path], None]) -> Path:
     """`path` as ``make(temporary path)`` made it for `key`; made where it is not there, or is not what was made.
 
-    Its checksum lies beside it, in ``<name>.json``.
+    Its checksum lies beside it, in ``<name>.seal``.
     """
-    record = path.with_name(f"{path.name}.json")
+    record = path.with_name(f"{path.name}.seal")
     kept = read_json(record, key) if os.path.lexists(path) else None
     if kept is not None:
         why = difference(path.parent, kept["files"])

@@ -27,9 +27,10 @@ EXPECTED = dict(KINDS.values()) | {
     "model_type": "names and values",
     "finite_number": "a finite number",
 }
-# Settings that earlier versions had, and what became of them.
+# Settings that earlier versions had, without positions in lists, and what became of them.
 GONE = {
     "evaluate.bootstrap": "intervals are over groups, nothing is resampled; evaluate.confidence sets their level",
+    "promotion.gates.better": "metrics know which direction is better",
     "promotion.resamples": "gates compare over groups, nothing is resampled; a gate's confidence sets its level",
 }
 
@@ -58,8 +59,9 @@ def explained(every: Sequence[ErrorDetails], model: type[BaseModel], place: Plac
     others = len({one["loc"] for one in every}) - len({one["loc"] for one in alternatives})
     more = "" if not others else f" ({others} more problem{'s' if others > 1 else ''})"
     cause = first.get("ctx", {}).get("error")
-    if where in GONE:
-        return RetemperError(f"{here}: {where} is no setting any more: {GONE[where]}.", fix="delete the line")
+    former = ".".join(part for part in location if isinstance(part, str))
+    if first["type"] == "extra_forbidden" and former in GONE:
+        return RetemperError(f"{here}: {where} is no setting any more: {GONE[former]}.", fix=f"delete {location[-1]}")
     if first["type"] == "extra_forbidden":
         near = unknown("setting", location[-1], _fields(_inside(model, location[:-1])))
         return RetemperError(f"{here}: Unknown setting {where!r}{more}.", expected=near.expected, fix=near.fix)

@@ -157,7 +157,7 @@ def _tune(
     prune = options.prune if options.prune is not None else options.trials >= PRUNE_FROM
     print(
         f"{strategy}: {left} of {options.trials} trials to run, {at_once} at a time, {about['epochs']} epochs, early "
-        f"stopping {'on' if prune else 'off'}; optuna-dashboard sqlite:///{folder / studies.DATABASE}",
+        f"stopping {'on' if prune else 'off'}; optuna-dashboard {studies.address(folder)}",
         flush=True,
     )
     sweep_run = tracking_sweep.start_sweep(settings, root, strategy, about)

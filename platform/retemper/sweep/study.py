@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
 
 from retemper.files import read_json
 from retemper.finetune.plan import Plan
@@ -40,7 +41,12 @@ def storage(folder: Path) -> optuna.storages.RDBStorage:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     folder.mkdir(parents=True, exist_ok=True)
-    return optuna.storages.RDBStorage(f"sqlite:///{folder / DATABASE}", engine_kwargs={"connect_args": {"timeout": 30}})
+    return optuna.storages.RDBStorage(address(folder), engine_kwargs={"connect_args": {"timeout": 30}})
+
+
+def address(folder: Path) -> str:
+    """The database of a study's folder as SQLAlchemy is told of it, whatever characters the path has."""
+    return URL.create("sqlite", database=str(folder / DATABASE)).render_as_string()
 
 
 def open_study(folder: Path, name: str, objectives: Sequence[str]) -> optuna.Study:
