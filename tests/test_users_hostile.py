@@ -387,21 +387,28 @@ def test_a_lock_whose_holder_lives_is_not_taken(
 
 @pytest.mark.slow
 @pytest.mark.hostile("users")
-def test_a_lock_that_is_let_go_while_another_asks_for_it(on_server: Path) -> None:
+def test_a_lock_that_is_let_go_while_another_asks_for_it(tmp_path: Path) -> None:
     """It may be gone when the server goes to look whose it is: then it is free, and nothing has failed."""
     inside: list[int] = []
+    store = (
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        str(tmp_path / "kept"),
+    )
+    with servers.open_mlflow(tmp_path, *store) as variables:
+        client = MlflowClient(*2 * tuple(variables.values()))
 
-    def hold(number: int) -> int:
-        client: Any = connect()
-        for _ in range(25):
-            with lock._server_lock(client, "salt"):
-                inside.append(number)
-                assert inside == [number]
-                inside.remove(number)
-        return number
+        def hold(number: int) -> int:
+            for _ in range(25):
+                with lock._server_lock(client, "salt"):
+                    inside.append(number)
+                    assert inside == [number]
+                    inside.remove(number)
+            return number
 
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(hold, range(4))) == [0, 1, 2, 3]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(hold, range(4))) == [0, 1, 2, 3]
 
 
 # ------------------------------------------------------------------ real trainings and sweeps, killed
