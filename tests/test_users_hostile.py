@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,29 @@ def test_a_lock_whose_holder_lives_is_not_taken(
     client.create_registered_model(f"{lock.LOCK_MODEL}salt", tags={"holder": "gone", "since": f"{time.time() + 999}"})
     lock._acquire(client, "salt", f"{lock.LOCK_MODEL}salt", "another")
     lock._delete_lock(client, f"{lock.LOCK_MODEL}salt")
+
+
+@pytest.mark.slow
+@pytest.mark.hostile("users")
+def test_a_lock_that_is_let_go_while_another_asks_for_it(tmp_path: Path) -> None:
+    """It may be gone when the server goes to look whose it is: then it is free, and nothing has failed."""
+    from mlflow import MlflowClient
+
+    inside: list[int] = []
+    store = ("--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path))
+    with servers.open_mlflow(tmp_path, *store) as variables:
+        client = MlflowClient(*2 * tuple(variables.values()))
+
+        def hold(number: int) -> int:
+            for _ in range(25):
+                with lock._server_lock(client, "salt"):
+                    inside.append(number)
+                    assert inside == [number]
+                    inside.remove(number)
+            return number
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(hold, range(4))) == [0, 1, 2, 3]
 
 
 # ------------------------------------------------------------------ real trainings and sweeps, killed

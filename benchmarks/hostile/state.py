@@ -170,7 +170,7 @@ def _runs(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         for table in ("params", "tags"):
             for row in _rows(database, f"select key, value from {table} where run_uuid = ?", own):
                 yield f"{key} {table} {row['key']}", row["value"]
-        for row in _rows(database, "select key, step, value from metrics where run_uuid = ?", own):
+        for row in _rows(database, "select distinct key, step, value from metrics where run_uuid = ?", own):
             yield f"{key} metric {row['key']} at {row['step']}", repr(row["value"])
         question = "select d.name, d.digest from inputs i join datasets d on d.dataset_uuid = i.source_id"
         for row in _rows(database, f"{question} where i.destination_id = ?", own):

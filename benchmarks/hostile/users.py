@@ -30,10 +30,10 @@ sys.path.insert(0, str(project.ROOT / "tests"))
 import servers
 
 NAMES = ("ada", "bob")
-PREPARED = ("dvc repro dataset e0s replay pseudolabel", "dvc repro finetune", "dvc repro evaluate robustness")
+PREPARED = ("dvc repro",)  # both users come with all its results, and neither is on the server yet
 COMMANDS = {  # how often, of 100; {model} is a registered model, {name} and {other} versions or aliases of it
     "retemper sync": 14,
-    "dvc repro register": 6,
+    "dvc repro -f -s register@naive": 6,
     "dvc repro promote": 6,
     "dvc repro -f -s promote": 6,
     "retemper promote {name} --reason {reason}": 16,
@@ -127,7 +127,7 @@ class Server:
 
 
 def prepare(work: Path, source: Path, systems: dict[str, str]) -> None:
-    """One project with trained models, cloned to both users with what it computed; nothing is on the server yet."""
+    """One project with models, registered and judged on its own; both users get a copy without its store."""
     if not (work / "prepared").exists():
         folder = work / "prepared-once" / "project"
         shutil.rmtree(folder.parent, ignore_errors=True)

@@ -99,7 +99,9 @@ def _acquire(client: MlflowClient, system: str, name: str, token: str) -> None:
             client.create_registered_model(name, tags={"holder": token, "since": _now()})
             return
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            # it was there, and gone when the server went to look at it: its turn is over
+            gone = error.error_code == "RESOURCE_DOES_NOT_EXIST" and name in str(error)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" and not gone:
                 raise
         holder, now = _holder(client, name), time.monotonic()
         if holder is None:
