@@ -32,7 +32,8 @@ def water_frames(number: int, seed: int = 0) -> list[Atoms]:
         )
         atoms = Atoms("OH2OH2Na", positions=positions)
         atoms.info |= {"REF_energy": -100.0 - 0.1 * index, "config_type": ("dimer", "salt")[index % 2]}
-        atoms.arrays["REF_forces"] = random.normal(0.0, 1.0, (7, 3))
+        forces = random.normal(0.0, 1.0, (7, 3))
+        atoms.arrays["REF_forces"] = forces - forces.mean(axis=0)  # no net force
         frames.append(atoms)
     return frames
 
