@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
 import retemper
-from retemper import model_file, registry
+from retemper import artifact, model_file, registry
 from retemper.errors import RetemperError
 from retemper.files import read_json, sha256
 from retemper.mlflow_store import connect, tracking_uri
@@ -106,6 +107,83 @@ def test_registering_again_changes_nothing_but_new_numbers(
     assert str(client.get_model_version_by_alias("salt", "candidate").version) == "3"  # mean: naive 27, replay 23
     write_evaluation(root, "naive", {1: 24.0, 2: 20.0}, {1: 400.0, 2: 500.0}, 50.0)
     assert registry.register(root, settings, "naive") == records["naive"]
+
+
+WRITES = (
+    "create_run", "log_batch", "log_param", "log_metric", "set_tag", "log_inputs", "log_outputs", "set_terminated",
+    "create_logged_model", "log_model_artifacts", "finalize_logged_model", "set_logged_model_tags",
+    "delete_logged_model", "create_registered_model", "set_registered_model_tag", "create_model_version",
+    "set_model_version_tag", "update_model_version", "set_registered_model_alias",
+)  # fmt: skip
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The process is interrupted when it has written `number` times to MLflow."""
+    from mlflow import MlflowClient
+
+    done = iter(range(1, number + 1))
+
+    def stopping(do: Any) -> Any:
+        def write(self: Any, *arguments: Any, **named: Any) -> Any:
+            result = do(self, *arguments, **named)
+            if next(done, None) == number:
+                raise KeyboardInterrupt
+            return result
+
+        return write
+
+    for name in WRITES:
+        monkeypatch.setattr(MlflowClient, name, stopping(getattr(MlflowClient, name)))
+
+
+def standing(root: Path) -> dict[str, Any]:
+    """What is on record of the versions: tags, metrics of runs and of logged models, logged models that live."""
+    client: Any = connect(root)
+    versions = sorted(client.search_model_versions("name = 'salt'"), key=lambda version: int(version.version))
+    logged = [client.get_logged_model(registry.kept.model_id(version)) for version in versions]
+    runs = [client.get_run(version.run_id) for version in versions]
+    of_place = (artifact.TAG, "retemper.project")  # artifacts carry the time they were made
+    return {
+        "tags": [{name: v for name, v in version.tags.items() if name not in of_place} for version in versions],
+        "aliases": client.get_registered_model("salt").aliases,
+        "metrics": [sorted((metric.key, metric.value) for metric in model.metrics or []) for model in logged],
+        "runs": [(run.info.status, run.data.metrics, run.data.params) for run in runs],
+        "model tags": [{name: v for name, v in model.tags.items() if name not in of_place} for model in logged],
+        "living": len(client.search_logged_models([runs[0].info.experiment_id])),
+        "all runs": len(client.search_runs([runs[0].info.experiment_id])),
+    }
+
+
+@pytest.mark.hostile("kills")
+def test_registering_that_is_stopped_after_any_write_ends_as_if_it_was_not(tmp_path: Path, tiny_model: Path) -> None:
+    """The k-th attempt is stopped after k writes, until one ends; then the same with other numbers."""
+
+    def project(name: str) -> tuple[Path, Settings]:
+        root = tmp_path / name
+        settings = write_project(root, tiny_model, ["naive"], [1, 2])
+        write_preparation(root)
+        write_training(root, "naive", {1: tiny_model, 2: tiny_model})
+        write_evaluation(root, "foundation", {0: 90.0}, {0: 50.0}, 50.0)
+        return root, settings
+
+    (left_alone, settings), (stopped, _) = project("alone"), project("stopped")
+    for rmse in (24.0, 30.0):
+        for root in (left_alone, stopped):
+            write_evaluation(root, "naive", {1: rmse, 2: 2 * rmse}, {1: 400.0, 2: 300.0}, 50.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            registry.register(left_alone, settings, "naive")
+        attempts, ended = 0, False
+        while not ended:
+            attempts += 1
+            with pytest.MonkeyPatch.context() as patch:
+                patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+                stop_after(patch, attempts)
+                with contextlib.suppress(KeyboardInterrupt):
+                    registry.register(stopped, settings, "naive")
+                    ended = True
+        assert attempts > 3
+        assert standing(stopped) == standing(left_alone)
 
 
 @pytest.mark.parametrize(("name", "strategy", "seed"), [("salt/1", "naive", 1), ("models:/salt/3", "replay", 1)])

@@ -210,7 +210,8 @@ def _models(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         else:
             yield from _artifacts(key, model["artifact_location"])
     for row in logged.values():
-        yield f"logged model {row['name']} status", f"{row['status']}, {row['lifecycle_stage']}"
+        if row["lifecycle_stage"] != "deleted":
+            yield f"logged model {row['name']} status", str(row["status"])
 
 
 # ------------------------------------------------------------------ comparison

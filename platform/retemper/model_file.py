@@ -35,6 +35,7 @@ KEY = "retemper"  # of the description in the header
 PICKLE = b"PK"  # how the archives begin that torch writes
 LONGEST_HEADER = 100_000_000  # bytes, as the format allows
 AGREE = 1e-9  # eV and eV/A: what a model built by an older MACE or e3nn may differ by, from the order of sums
+ROUNDINGS = 64  # of the largest value: what the same sums differ by when arrays lie elsewhere in memory
 
 
 def executes_nothing(path: str | Path) -> bool:
@@ -234,11 +235,11 @@ def _twin(model: torch.nn.Module) -> tuple[torch.nn.Module, described.Descriptio
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     twin = described.build(description, tensors, "the model")
     exact = all(name in tensors and tensors[name].dtype == own.dtype for name, own in twin.state_dict().items())
-    bound = 0.0 if exact else AGREE * (1.0 if description.dtype == "float64" else 1e6)
-    off = max(
-        float(np.abs(np.asarray(one) - np.asarray(two)).max(initial=0.0))
-        for one, two in zip(_answers(model, description), _answers(twin, description), strict=True)
-    )
+    answers, of_twin = _answers(model, description), _answers(twin, description)
+    largest = max(1.0, *(float(np.abs(answer).max(initial=0.0)) for answer in answers))
+    rounding = ROUNDINGS * float(np.finfo(description.dtype).eps) * largest
+    bound = rounding if exact else max(rounding, AGREE * (1.0 if description.dtype == "float64" else 1e6))
+    off = max(float(np.abs(one - two).max(initial=0.0)) for one, two in zip(answers, of_twin, strict=True))
     if not off <= bound:
         raise RetemperError(
             "The model's architecture cannot be described in a file without code: built again it gives other energies.",

@@ -17,21 +17,30 @@ from urllib.parse import unquote, urlsplit
 
 from retemper import artifact, embedded_store, lineage, model_card, tracking
 from retemper.errors import RetemperError
-from retemper.files import read_json, sha256, write_json
+from retemper.files import digest, read_json, sha256, write_json
 from retemper.mlflow_store import connect, default_store, metric_entities, store_errors, tracking_uri
 from retemper.promotion import aliases, kept, measures
 from retemper.promotion.history import Model
 from retemper.promotion.load import CANDIDATE
 from retemper.promotion.lock import locked
-from retemper.results import FORGETTING, FOUNDATION, Results, read_results, seed_value, summary_value
+from retemper.results import (
+    FORGETTING,
+    FOUNDATION,
+    Results,
+    evaluation_metrics,
+    read_results,
+    seed_value,
+    summary_value,
+)
 from retemper.settings import Settings
 from retemper.store_errors import ARTIFACTS, ASIDE, DATABASE, StoreError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
     from mlflow.entities.model_registry import ModelVersion
 
+RECORDED = "recorded"  # tag of a version, the last that is written: the hash of all that stands with it
 HEAD = "Default"  # MACE's name of the head that learned the target data
 # Tags of a version that are its training run's, by their names there.
 FROM_RUN = {"git_commit": "mlflow.source.git.commit", "git_dirty": "git.dirty", "machine": "machine.processor"}
@@ -202,10 +211,11 @@ def _register_seed(
     tags |= {name: run.data.tags[source] for name, source in FROM_RUN.items() if source in run.data.tags}
     card = model_card.write(results, strategy, seed, tags)
     model, measured = Model(weights, strategy, seed), measures.collect(results, strategy, seed)
-    version = next((one for one in known if aliases.model_of(one) == model), None)
     # Of two that trained the same weights the first says on which machine.
     lasting = {name: value for name, value in tags.items() if name not in FROM_RUN}
-    if version is not None and all(version.tags.get(name) == value for name, value in lasting.items()):
+    identity = digest([lasting, evaluation_metrics(results, strategy, seed)])
+    version = next((one for one in known if aliases.model_of(one) == model), None)
+    if version is not None and version.tags.get(RECORDED) == identity:
         kept.keep(client, version, results, measured)
         return str(version.version)
     with locked(client, results.root, system):
@@ -218,14 +228,34 @@ def _register_seed(
             client.update_model_version(system, version.version, card)
             model_id = kept.model_id(version)
         else:
+            _drop_unregistered(client, run, there)
             model_id, tags[artifact.TAG] = _log_model(client, results, strategy, seed, run_id, tags)
             version = client.create_model_version(
                 system, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
             )
         kept.keep(client, version, results, measured)
         client.set_logged_model_tags(model_id, tags)
-        client.log_batch(run_id, metrics=metric_entities(results, strategy, seed, model_id, run_id))
+        _log_metrics(client, model_id, metric_entities(results, strategy, seed, model_id, run_id))
+        client.set_model_version_tag(system, version.version, RECORDED, identity)
     return str(version.version)
+
+
+def _log_metrics(client: MlflowClient, model_id: str, metrics: list[Metric]) -> None:
+    """Log a run's metrics with its logged model; those whose latest value is already there are not logged twice."""
+    there = sorted(client.get_logged_model(model_id).metrics or [], key=lambda metric: metric.timestamp)
+    latest = {metric.key: metric.value for metric in there}
+    new = [metric for metric in metrics if latest.get(metric.key) != metric.value]
+    if new:
+        client.log_batch(str(new[0].run_id), metrics=new)
+
+
+def _drop_unregistered(client: MlflowClient, run: Run, versions: list[ModelVersion]) -> None:
+    """Delete the logged models of a run that no version stands for: what a registration left that was killed."""
+    registered = {kept.model_id(version) for version in versions if str(version.source).startswith("models:/")}
+    of_run = f"source_run_id = '{run.info.run_id}'"
+    for logged in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
+        if logged.model_id not in registered:
+            client.delete_logged_model(logged.model_id)
 
 
 def _say_registered(client: MlflowClient, root: Path, system: str, experiments: set[str]) -> None:
@@ -298,12 +328,12 @@ def _log_model(
             pip_requirements=artifact.requirements(),
         )
         artifact.add_package(path)
-        digest = artifact.digest(path)
+        of_artifact = artifact.digest(path)
         kept.add_origin(results.root, path / kept.FOLDER)
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id), digest
+    return str(logged.model_id), of_artifact
 
 
 def _set_candidate(client: MlflowClient, root: Path, settings: Settings, latest: dict[str, dict[str, Any]]) -> None:
