@@ -77,6 +77,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 BODIES: dict[str, tuple[bytes, str]] = {
     "not JSON": (b"{", "application/json"),
+    "brackets without end": (b"[" * 100_000, "application/json"),
+    "objects within each other": (b'{"a": ' * 5000 + b"1" + b"}" * 5000, "application/json; charset=utf-8"),
     "nothing": (b"", "application/json"),
     "another type": (b"<xml/>", "text/xml"),
     "a list": (b"[1, 2]", "application/json"),

@@ -20,6 +20,7 @@ import yaml
 from conftest import ROOT
 from study_project import BASE, CENTRE, empty_project, make_project, runs, study, write_result
 
+from retemper import sources
 from retemper.errors import RetemperError
 from retemper.frames import is_isolated_atom, read_frames, write_frames
 from retemper.study import report, run, table
@@ -78,6 +79,30 @@ def test_what_does_not_decide(root: Path) -> None:
     assert [one.key for one in renamed] == [
         key for key, one in zip(before, runs(root), strict=True) if one.name == "naive"
     ]
+
+
+@pytest.mark.hostile("inputs")
+def test_mended_code_is_noticed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another E0 module: the shared stages behind it are made anew, results are told and run again on request."""
+    made, before = study(root), runs(root)
+    write_result(before[0], code=before[0].code)
+    write_result(before[1], code=before[1].code)
+    assert "other code" not in run.Driver(made, before, root).plan()
+    read = sources.statements
+    monkeypatch.setattr(sources, "statements", lambda name: read(name) + "'" * (name == "retemper.e0s"))
+    after = runs(root)
+    assert [one.key for one in after] == [one.key for one in before]
+    changed = {kind for one, two in zip(before, after, strict=True) for kind in one.folders
+               if one.folders[kind] != two.folders[kind]}  # fmt: skip
+    assert changed == {"e0s", "foundation"}
+    write_result(after[1], code=after[1].code)
+    found = run.Driver(made, after, root)
+    assert run.other_code(after[0], table.result(root, after[0].key) or {}) == ["e0s"]
+    assert "1 of those that are there were made by other code than today's (e0s)" in found.plan()
+    run.forget(after, retry=True, again=False)
+    assert sum(job.done for job in found.jobs) == 2
+    run.forget(after, retry=False, again=True)
+    assert [job.key for job in found.jobs if job.done] == [after[1].key]
 
 
 def test_figures_count_where_they_are_read(root: Path) -> None:

@@ -193,7 +193,6 @@ def _of(
             if not (root / path).exists():
                 raise _missing(setting, path, root)
             files[f"{setting}: {path}"] = hashes.of(root / path)
-    modules = [sources.PACKAGE + one for one in stage.code]
     described = entry.model_dump(exclude=set(NAMING if stage.prose else NAMING | PROSE), exclude_none=True)
     content: dict[str, Any] = {"settings": _settings(settings, stage.settings), "foundation": described}
     if stage.mace:
@@ -201,14 +200,21 @@ def _of(
         content["packages"] = {"mace-torch": importlib.metadata.version("mace-torch").partition("+")[0]}
     if name in ("register", "promote"):
         content["experiment"] = experiment.name() is not None  # they do nothing in one, and their work once it is kept
+    if name == "robustness" and settings.robustness.oracle:
+        content["oracle"] = _oracle(settings.robustness.oracle, root, hashes)
+    return {**content, "files": files, "code": code_of(name, settings)}
+
+
+def code_of(name: str, settings: Settings) -> dict[str, str]:
+    """`code` of a stage; of robustness that of the metrics which `settings` ask for."""
+    stage = STAGES[name]
+    modules = [sources.PACKAGE + one for one in stage.code]
     if name == "robustness":
         from retemper.robustness import metrics
 
         asked = list(settings.robustness.metrics)
         modules += [f"{metrics.__name__}.{one}" for one in (metrics.names() if asked == ["all"] else asked)]
-        if settings.robustness.oracle:
-            content["oracle"] = _oracle(settings.robustness.oracle, root, hashes)
-    return {**content, "files": files, "code": code(modules, stage.apart)}
+    return code(modules, stage.apart)
 
 
 def code(modules: list[str], apart: frozenset[str] = frozenset()) -> dict[str, str]:

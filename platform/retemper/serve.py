@@ -10,9 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from retemper.mlflow_store import default_store, quiet, store_errors
 
 LARGEST = 20_000_000  # bytes of a request
+DEEPEST = 64  # brackets within each other; a request needs seven, and Python's reader of JSON has an end
 SECONDS = 120  # of a request, the time that it waits included
 
 
@@ -51,7 +54,7 @@ def run(root: Path, name: str, host: str, port: int) -> None:
 
 
 class Bounded:
-    """An ASGI application behind a limit on the bytes of a request: status 413 before they are in memory."""
+    """An ASGI application behind limits on a request: its bytes (413, before they are in memory), its depth (400)."""
 
     def __init__(self, inner: Any, largest: int = LARGEST):
         self.inner, self.largest = inner, largest
@@ -61,36 +64,58 @@ class Bounded:
         if scope["type"] != "http":
             await self.inner(scope, receive, send)
             return
-        received, refused, begun = 0, False, False
+        headers = dict(scope["headers"])
+        as_json = b"json" in headers.get(b"content-type", b"")
+        received, depth, begun = 0, 0, False
+        refusal: tuple[int, str] | None = None
 
         async def counted() -> Any:
-            nonlocal received, refused
+            nonlocal received, depth, refusal
             message = await receive()
-            received += len(message.get("body", b""))
+            body = message.get("body", b"")
+            received += len(body)
             if received > self.largest:
-                refused = True
-                raise _TooLarge
+                refusal = self.too_large
+            elif as_json and body:
+                depths = depth + _depths(body)
+                depth = int(depths[-1])
+                if depths.max() > DEEPEST:
+                    refusal = 400, f"a request may have at most {DEEPEST} brackets within each other"
+            if refusal:
+                raise _Refused
             return message
 
         async def noted(message: Any) -> None:
             nonlocal begun
-            if not refused:
+            if refusal is None:
                 begun = True
                 await send(message)
 
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        try:
-            if said.isdigit() and int(said) > self.largest:
-                raise _TooLarge
-            await self.inner(scope, counted, noted)
-        except _TooLarge:
-            refused = True
-        if refused and not begun:
-            await _answer(send, 413, f"a request may have at most {self.largest} bytes: send several")
+        said = headers.get(b"content-length", b"0")
+        if said.isdigit() and int(said) > self.largest:
+            refusal = self.too_large
+        else:
+            try:
+                await self.inner(scope, counted, noted)
+            except Exception:  # what the application makes of a refusal is its own
+                if refusal is None:
+                    raise
+        if refusal is not None and not begun:
+            await _answer(send, *refusal)
+
+    @property
+    def too_large(self) -> tuple[int, str]:
+        return 413, f"a request may have at most {self.largest} bytes: send several"
 
 
-class _TooLarge(Exception):  # noqa: N818 (an answer, not an error)
+class _Refused(Exception):  # noqa: N818 (an answer, not an error)
     pass
+
+
+def _depths(body: bytes) -> np.ndarray:
+    """How many brackets are open after each byte, from none; those in texts count too."""
+    content = np.frombuffer(body or b" ", np.uint8) & 0xDF  # of [ and { the same value, and of ] and }
+    return np.cumsum((content == ord("[")).astype(np.int32) - (content == ord("]")))
 
 
 async def _answer(send: Any, status: int, text: str) -> None:

@@ -26,7 +26,7 @@ def _study(options: argparse.Namespace) -> None:
     if options.dry:
         print(run.dry(path, root))
     else:
-        run.run(path, root, retry=options.retry)
+        run.run(path, root, retry=options.retry, again=options.again)
 
 
 def _report(root: Path, paths: list[Path]) -> None:
@@ -47,6 +47,7 @@ def _study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", nargs="+", help="file of a study; or `report`, then files (default: all with results)")
     parser.add_argument("--dry", action="store_true", help="how many runs, how many are there, how long: run nothing")
     parser.add_argument("--retry", action="store_true", help="try failed runs again")
+    parser.add_argument("--again", action="store_true", help="run again what other code than today's has made")
 
 
 Command = tuple[Callable[[argparse.Namespace], None], Callable[[argparse.ArgumentParser], None], str]

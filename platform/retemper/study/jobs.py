@@ -1,7 +1,7 @@
 """The jobs of a study: stages that runs share, and the runs themselves; each calls what its pipeline stage calls.
 
-A job writes below ``.cache/study`` under the key of its content, whole or not at all, and is skipped when that is
-there. A run happens in a small project folder of links to the stages' outputs; its result goes to
+A job writes below ``.cache/study`` under the key of its content and code, whole or not at all, and is skipped when
+that is there. A run happens in a small project folder of links to the stages' outputs; its result goes to
 ``studies/results/<key>.json``, which is kept and can be shared.
 """
 
@@ -72,8 +72,7 @@ def jobs(runs: Sequence[Run]) -> list[Job]:
     found: dict[str, Job] = {}
     last: list[Job] = []
     for run in runs:
-        keys = run.keys
-        named = {kind: f"{'dataset' if kind == 'whole' else kind}/{key}" for kind, key in keys.items()}
+        named = {kind: f"{'dataset' if kind == 'whole' else kind}/{key}" for kind, key in run.folders.items()}
         needs = {
             "e0s": ("dataset",),
             "replay": ("whole",),
@@ -82,10 +81,10 @@ def jobs(runs: Sequence[Run]) -> list[Job]:
             "foundation-robustness": ("dataset",),
         }
         for kind in STAGES:
-            if kind in keys:
-                job = Job(kind, keys[kind], run, tuple(named[need] for need in needs.get(kind, ())))
+            if kind in run.folders:
+                job = Job(kind, run.folders[kind], run, tuple(named[need] for need in needs.get(kind, ())))
                 found.setdefault(job.name, job)
-        last.append(Job("run", run.key, run, tuple(name for kind, name in named.items() if kind != "run")))
+        last.append(Job("run", run.key, run, tuple(named.values())))
     return [*found.values(), *{job.name: job for job in last}.values()]
 
 
@@ -165,7 +164,7 @@ def _whole_stage(job: Job) -> None:
 def _stage(job: Job) -> None:
     """One stage into the job's folder, by the function that its script in ``pipelines`` calls."""
     run, out = job.run, job.folder
-    settings, root, keys = run.settings, run.root, run.keys
+    settings, root, keys = run.settings, run.root, run.folders
     entry = foundations.find(settings.foundation, root)
     model = foundations.weights(entry, root)
     retention = settings.evaluate.retention or entry.retention
@@ -230,13 +229,12 @@ def _adopt(out: Path) -> None:
 
 def project(folder: Path, run: Run, stages: Sequence[str]) -> Path:
     """A project folder for `run`: links to the project's folders, to what its settings name and to `stages`."""
-    keys = run.keys
     for name in dict.fromkeys([*LINKED, *places(run.settings, run.root)]):
         if (run.root / name).exists():
             _link(folder / name, run.root / name)
     place = {"foundation": "evaluate/foundation", "foundation-robustness": "robustness/foundation"}
     for kind in stages:
-        source = _folder(run.root, kind, keys[kind])
+        source = _folder(run.root, kind, run.folders[kind])
         inner = source / "runs" / place[kind] if kind in place else source
         _link(folder / "runs" / place.get(kind, kind), inner)
     return folder
@@ -257,7 +255,7 @@ def _run(job: Job, spent: Any) -> None:
     from retemper.study.result import gather
 
     run, settings = job.run, job.run.settings
-    here = project(job.folder, run, [kind for kind in STAGES if kind in run.keys and kind != "whole"])
+    here = project(job.folder, run, [kind for kind in run.folders if kind != "whole"])
     (plan,) = build.plans(settings, run.name, here)
     folder = run.root / ".cache/training" / plan.key
     summary = train(plan, folder, lambda row: spent())

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from retemper import foundations, strategies, systems
+from retemper import foundations, inputs, strategies, systems
 from retemper.errors import RetemperError
 from retemper.files import digest, sha256
 from retemper.finetune.plan import versions
@@ -18,6 +18,17 @@ from retemper.strategies import Strategy
 from retemper.study.design import Levels, Point, points
 from retemper.study.spec import ALL, AXES, OWN, PARAMS, Level, Study
 
+# Stages of the pipeline whose code is behind a stage of a study, its own the last; a run has that of all it needs.
+BEHIND = {
+    "dataset": ("dataset",),
+    "whole": ("dataset",),
+    "e0s": ("dataset", "e0s"),
+    "replay": ("dataset", "replay"),
+    "pseudolabel": ("dataset", "replay", "pseudolabel"),
+    "foundation": ("dataset", "e0s", "evaluate"),
+    "foundation-robustness": ("dataset", "robustness"),
+    "run": ("finetune", "evaluate"),
+}
 FIGURED = {"observables"}  # metrics that read the files in the folder robustness.figures
 NO_CONSEQUENCE = {"device", "workers", "valid_batch_size", "overrides", "start", "ray"}  # fields beside the result
 
@@ -117,6 +128,21 @@ class Run:
     def key(self) -> str:
         """Names the run's result."""
         return self.keys["run"]
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """Hash of the code of each pipeline stage that the run needs; it is recorded with the result."""
+        stages = dict.fromkeys(stage for kind in self.keys for stage in BEHIND[kind])
+        return {stage: digest(inputs.code_of(stage, self.settings)) for stage in stages}
+
+    @cached_property
+    def folders(self) -> dict[str, str]:
+        """Names of the folders of the stages: their keys with the code behind them, so that mended code runs."""
+        return {
+            kind: digest([key, [self.code[stage] for stage in BEHIND[kind]]])
+            for kind, key in self.keys.items()
+            if kind != "run"
+        }
 
     def _file(self, name: str | None) -> str | None:
         return None if name is None else file_hash(self.root / name)

@@ -22,7 +22,7 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
         foundation itself on the same structures; ``groups``: the errors of both by group; ``counts``: structures or
         curves behind each robustness value; ``unmeasured``: why a robustness metric has no value; ``e0s``: rank,
         elements that stay open, and the error of the foundation after the shift, meV/atom; ``structures`` by set;
-        ``training``; ``cost``; ``versions``.
+        ``training``; ``cost``; ``versions``; ``code``: hash of the code of each stage.
     """
     settings, name = run.settings, run.name
     found = read_results(here, settings, strategies=[name])
@@ -51,4 +51,5 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
         },
         "cost": cost.about(run),
         "versions": versions(),
+        "code": run.code,
     }

@@ -18,10 +18,11 @@ from retemper.study.plan import Run, runs
 from retemper.study.spec import Study, load
 
 
-def run(path: Path, root: Path, *, retry: bool = False) -> None:
+def run(path: Path, root: Path, *, retry: bool = False, again: bool = False) -> None:
     """Run what is missing of the study in `path` and write its table and report.
 
-    `retry` tries failed runs again; those whose process died are tried again in any case.
+    `retry` tries failed runs again; those whose process died are tried again in any case. `again` runs those again
+    whose result other code made.
 
     Raises
     ------
@@ -33,7 +34,7 @@ def run(path: Path, root: Path, *, retry: bool = False) -> None:
     (root / CACHE).mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / CACHE / f"{study.name}.lock", timeout=0):
-            _forget(every, retry)
+            forget(every, retry, again)
             driver = Driver(study, every, root)
             print(driver.plan(), flush=True)
             tracking_study.sync(root, study, every)
@@ -52,7 +53,7 @@ def dry(path: Path, root: Path) -> str:
     return Driver(study, runs(study, root), root).plan()
 
 
-def _forget(every: Sequence[Run], retry: bool) -> None:
+def forget(every: Sequence[Run], retry: bool, again: bool) -> None:
     """Delete the results of runs that are to be tried again; what is damaged of results and stages is put aside."""
     for job in jobs(every):
         if job.kind != "run" and job.done:
@@ -60,8 +61,16 @@ def _forget(every: Sequence[Run], retry: bool) -> None:
     for one in every:
         path = one.root / RESULTS / f"{one.key}.json"
         found = kept.load(path)
-        if found is not None and (found.get("died") or (retry and "failed" in found)):
+        if found is None:
+            continue
+        if found.get("died") or (retry and "failed" in found) or (again and other_code(one, found)):
             path.unlink()
+
+
+def other_code(run_: Run, found: dict[str, Any]) -> list[str]:
+    """Stages whose code is not what made the result `found` of `run_`; all of them where it does not say."""
+    recorded = found.get("code", {})
+    return [] if "failed" in found else [stage for stage, code in run_.code.items() if recorded.get(stage) != code]
 
 
 class Driver:
@@ -127,6 +136,13 @@ class Driver:
             f"{self.study.name}: {len(self.by_key)} runs ({', '.join(f'{n} of {d}' for d, n in by_design.items())}), "
             f"{there} are there, {len(missing)} to run"
         ]
+        other = [other_code(job.run, self._result(job)) for job in self.jobs if job.kind == "run" and job.done]
+        if any(other):
+            stages = ", ".join(dict.fromkeys(stage for one in other for stage in one))
+            lines.append(
+                f"{sum(map(bool, other))} of those that are there were made by other code than today's ({stages}): "
+                "--again runs them again"
+            )
         if missing and (left := self.left()) is not None:
             lines.append(
                 f"estimate from {self.model.runs} finished runs (a run is off by a factor of {self.model.spread:.2f}): "
