@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 from pathlib import Path
@@ -77,7 +78,8 @@ def test_a_round_holds_what_was_labelled_and_why(tmp_path: Path, tiny_model: Pat
         np.testing.assert_allclose(atoms.arrays[FORCES], work.get_forces(), atol=1e-6)
         assert entry["explorer"] == "rattle" and entry["selector"] == "combined" and entry["expected_error"] > 0
         assert entry["group"].split()[0] in ("train", "valid")  # never from the test set
-    assert about["models"] == {"1": sha256(tiny_model), "2": sha256(tiny_model)}
+    trained = tmp_path / "runs/finetune/naive"
+    assert about["models"] == {seed: sha256(trained / f"seed-{seed}/model.safetensors") for seed in ("1", "2")}
     assert about["lead"] == 2  # the lower validation loss
     assert about["level_of_theory"] == "GFN2-xTB" and about["oracle_check"]["energy"] < 1e-6
     assert 0 <= about["calibration"]["miscalibration"] <= 0.5
@@ -99,7 +101,7 @@ def test_a_round_holds_what_was_labelled_and_why(tmp_path: Path, tiny_model: Pat
 def test_an_explorer_that_is_listed_twice_explores_twice(tmp_path: Path, tiny_model: Path) -> None:
     """The first as if it were alone; the second on paths and with random numbers of its own."""
     one = {"name": "rattle", "options": {"amplitudes": [0.1]}}
-    settings = project(tmp_path, tiny_model, explorers=[one, one], candidates=20)
+    settings = project(tmp_path, tiny_model, explorers=[one, copy.deepcopy(one)], candidates=20)
     here = source.of_project(settings, tmp_path)
     frames = choose.explore(here, settings.acquire, 7, tmp_path).frames
     alone = settings.acquire.model_copy(update={"explorers": settings.acquire.explorers[:1], "candidates": 10})

@@ -110,7 +110,7 @@ def set_up(plan: Any, folder: Path) -> Any:
     """The model of a plan as it is when training would begin."""
     found = []
 
-    def instead(plan: Any, strategy: Any, folder: Path, progress: Any, probe: Any, given: dict[str, Any]) -> Any:
+    def instead(plan: Any, strategy: Any, folder: Path, saved: Any, progress: Any, probe: Any, given: Any) -> Any:
         found.append(given["model"])
         raise KeyboardInterrupt
 

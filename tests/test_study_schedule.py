@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from study_project import BASE, empty_project, runs, study, write_result
 
+from retemper import sealed
 from retemper.errors import RetemperError
 from retemper.files import write_json
 from retemper.study import cost, run
@@ -85,10 +86,10 @@ def test_stages_are_started_for_runs_that_fit(root: Path) -> None:
     assert [driver.may_start(job) for job in stages] == 6 * [True] + 3 * [False]
     for job in stages[:6]:
         write_json(job.output, {})
-        write_json(job.folder / SPENT, {"cpu_seconds": 20.0})  # twice what was expected
+        sealed.write_json(job.folder / SPENT, job.folder.name, {"cpu_seconds": 20.0})  # twice what was expected
         driver.ended(job, {"cpu_seconds": 20.0})
     assert [driver.may_start(job) for job in driver.jobs if job.kind == "run"] == [False, True, False]  # 120 + 60 s
-    write_json(stages[0].folder / SPENT, {"cpu_seconds": 150.0})
+    sealed.write_json(stages[0].folder / SPENT, stages[0].folder.name, {"cpu_seconds": 150.0})
     again = run.Driver(made, found, root)
     assert again.spent == 250.0 and not any(again.may_start(job) for job in again.missing)
 
@@ -97,10 +98,10 @@ def test_seconds_count_once(root: Path) -> None:
     """A stage took 100 s before a kill and 120 s after it: 220 s, as the next driver says too."""
     found = runs(root)
     job = jobs(found)[0]
-    write_json(job.folder / SPENT, {"cpu_seconds": 100.0})
+    sealed.write_json(job.folder / SPENT, job.folder.name, {"cpu_seconds": 100.0})
     driver = run.Driver(study(root), found, root)
     assert driver.spent == 100.0
-    write_json(job.folder / SPENT, {"cpu_seconds": 220.0})
+    sealed.write_json(job.folder / SPENT, job.folder.name, {"cpu_seconds": 220.0})
     driver.ended(job, {"cpu_seconds": 220.0})
     assert driver.spent == run.Driver(study(root), found, root).spent == 220.0
 

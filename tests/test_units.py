@@ -18,7 +18,7 @@ from ase.io import write
 from retemper import e0s, inference
 from retemper.dataset import build
 from retemper.errors import RetemperError
-from retemper.files import read_json
+from retemper.files import read_json, sha256
 from retemper.frames import ENERGY, FORCES, STRESS, read_frames
 from retemper.labels import map_labels
 from retemper.settings import Dataset, Settings
@@ -219,7 +219,8 @@ def project(tmp_path: Path) -> Project:
             write(tmp_path / name, list(frames), format="extxyz")
         (tmp_path / "foundations").mkdir(exist_ok=True)
         entry = {"about": "a", "level_of_theory": "PBE", "licence": "MIT", "citation": "c", "elements": ELEMENTS}
-        (tmp_path / "foundations/foundations.yaml").write_text(yaml.safe_dump({"mini": {**entry, "file": weights}}))
+        entry |= {"file": weights, "sha256": sha256(MINI)}
+        (tmp_path / "foundations/foundations.yaml").write_text(yaml.safe_dump({"mini": entry}))
         content = {
             "system": "nacl",
             "foundation": "mini",

@@ -27,6 +27,8 @@ HEX = re.compile(r"(?<![0-9a-zA-Z])(?:[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{12,64})
 NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z?")
 TIMES = re.compile(r"(?<![a-z])(time|seconds|duration)(?![a-z])", re.IGNORECASE)
+LASTED = re.compile(r"(?<=, )\d+ s(?=, )")  # of a training, in the description of its version
+NUMBERED = re.compile(r" \(\d+\)$")
 TEXT = {".md", ".html", ".txt", ".log", ".extxyz", ".xyz", ".py", ".dvc", ".gitignore", ""}
 PLACES = ("runs", "data", "studies")  # what commands write; the rest of the tree is git's
 
@@ -218,22 +220,26 @@ def _models(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 
 def volatile(references: list[State]) -> set[str]:
-    """Keys whose values differ between undisturbed runs, or are not in all of them."""
+    """Keys whose values differ between undisturbed runs, or are not in all of them; with those of the same name.
+
+    Of several values with one name, numbered by their order, a value that changes may take another one's number.
+    """
     keys = set().union(*references)
-    return {key for key in keys if len({reference.get(key) for reference in references}) > 1}
+    changing = {NUMBERED.sub("", key) for key in keys if len({reference.get(key) for reference in references}) > 1}
+    return {key for key in keys if NUMBERED.sub("", key) in changing}
 
 
 def differences(reference: State, other: State, ignored: set[str], tolerance: float = 0.0) -> list[str]:
     """What is missing, what is too much, and what is another value, one line each."""
     found = []
     for key in sorted(set(reference) | set(other)):
-        if key in ignored or TIMES.search(key.rpartition(" ")[2]):
+        if key in ignored or TIMES.search(key):
             continue
         if key not in other:
             found.append(f"missing: {key} = {reference[key][:80]}")
         elif key not in reference:
             found.append(f"too much: {key} = {other[key][:80]}")
-        elif not _alike(reference[key], other[key], tolerance):
+        elif not _alike(*(LASTED.sub("", text) for text in (reference[key], other[key])), tolerance):
             found.append(f"other: {key}: {reference[key][:80]} -> {other[key][:80]}")
     return found
 

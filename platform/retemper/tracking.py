@@ -107,7 +107,7 @@ def start_training(
             tags |= run_tags(lineage.origin(root), strategy, seed, key)
             run = client.create_run(experiment_number, run_name=f"{strategy}/seed-{seed}", tags=tags)
         else:
-            steps = set(epochs_there(client, run.info.run_id))
+            steps = set(epochs_there(client, run))
             client.update_run(run.info.run_id, status="RUNNING")
             set_tags(client, run, tags)
         run_id = str(run.info.run_id)
@@ -168,7 +168,7 @@ def finish_training(run_id: str | None, folder: str | Path, status: str = "FINIS
         client = connect(root)  # anew: the project may have been moved meanwhile
         run = client.get_run(run_id)
         training = read_training(Path(folder), run.data.tags["retemper.strategy"], int(run.data.tags["retemper.seed"]))
-        if not same_history(client, run_id, training):
+        if not same_history(client, run, training):
             _supersede(client, run, "trained again")
             return
         index_training(client, run_id, training, status)
@@ -300,7 +300,7 @@ def _training_run(client: MlflowClient, experiment: str, results: Results, strat
     if run is None:
         key = str(training.outcome.get("key", model[:16]))
         run = _attempt(client, experiment, root, {"key": key, **same})
-        if run is not None and not same_history(client, run.info.run_id, training):
+        if run is not None and not same_history(client, run, training):
             _supersede(client, run, "trained again")
             run = None
         if run is None:

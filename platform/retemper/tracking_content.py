@@ -49,8 +49,11 @@ def files_identity(training: Training) -> str:
     return digest([(path.name, lineage.file_md5(path)) for path in files])
 
 
-def curve(rows: list[dict[str, float]], have: set[int], started: int) -> list[list[Metric]]:
-    """Batches of the metrics of epochs that are not in `have`; an epoch is in one batch. `started` is in ms."""
+def curve(rows: list[dict[str, float]], have: dict[int, Metric], started: int) -> list[list[Metric]]:
+    """Batches of the metrics of epochs that are not in `have`; an epoch is in one batch. `started` is in ms.
+
+    An epoch's time is not before that of the epochs before it, which may be there with their own.
+    """
     from mlflow.entities import Metric
 
     batches: list[list[Metric]] = [[]]
@@ -59,6 +62,7 @@ def curve(rows: list[dict[str, float]], have: set[int], started: int) -> list[li
         clock += int(1000 * row.get("seconds", 0.0))
         epoch = int(row["epoch"])
         if epoch in have:
+            clock = max(clock, have[epoch].timestamp)
             continue
         metrics = [Metric(name, value, clock, epoch) for name, value in row.items() if name != "epoch"]
         if len(batches[-1]) + len(metrics) > BATCH:
@@ -67,9 +71,11 @@ def curve(rows: list[dict[str, float]], have: set[int], started: int) -> list[li
     return [batch for batch in batches if batch]
 
 
-def epochs_there(client: MlflowClient, run_id: str) -> dict[int, float]:
+def epochs_there(client: MlflowClient, run: Run) -> dict[int, Metric]:
     """Training loss by epoch, of the epochs that a run has."""
-    return {metric.step: metric.value for metric in client.get_metric_history(run_id, "train_loss")}
+    if "train_loss" not in run.data.metrics:
+        return {}
+    return {metric.step: metric for metric in client.get_metric_history(run.info.run_id, "train_loss")}
 
 
 def index_training(
@@ -79,8 +85,7 @@ def index_training(
     from mlflow.entities import Metric, RunTag
 
     run = client.get_run(run_id)
-    have = set(epochs_there(client, run_id)) if "train_loss" in run.data.metrics else set()
-    for batch in curve(training.history, have, run.info.start_time):
+    for batch in curve(training.history, epochs_there(client, run), run.info.start_time):
         client.log_batch(run_id, metrics=batch)
     clock = run.info.start_time + int(1000 * sum(row.get("seconds", 0.0) for row in training.history))
     final = {
@@ -121,10 +126,10 @@ def _log_files(client: MlflowClient, run_id: str, training: Training) -> None:
         client.log_artifacts(run_id, folder)
 
 
-def same_history(client: MlflowClient, run_id: str, training: Training) -> bool:
+def same_history(client: MlflowClient, run: Run, training: Training) -> bool:
     """Whether every epoch that the store has is the one of ``history.csv``."""
     own = {int(row["epoch"]): row["train_loss"] for row in training.history}
-    stored = epochs_there(client, run_id)
+    stored = {step: metric.value for step, metric in epochs_there(client, run).items()}
     return all(step in own and abs(own[step] - value) <= 1e-9 * abs(value) for step, value in stored.items())
 
 

@@ -161,8 +161,8 @@ def _end_trial(
     from mlflow.entities import Metric
 
     run = client.get_run(run_id)
-    have = set(epochs_there(client, run_id)) if "train_loss" in run.data.metrics else set()
-    for batch in curve(read_history(history) if history.is_file() else [], have, run.info.start_time):
+    rows = read_history(history) if history.is_file() else []
+    for batch in curve(rows, epochs_there(client, run), run.info.start_time):
         client.log_batch(run_id, metrics=batch)
     now = ended or int(time.time() * 1000)
     if values:
