@@ -295,6 +295,7 @@ def test_the_champion_that_stands_explores(tmp_path: Path, tiny_model: Path) -> 
     assert found(None, gone, judged) == ("replay", False, 1)
 
 
+@pytest.mark.slow
 def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path: Path, tiny_model: Path) -> None:
     """The test set gets a group that a kept model was trained on, of this round or of the one before."""
     from retemper.finetune import build

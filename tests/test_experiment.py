@@ -60,6 +60,7 @@ def state(root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.hostile("registry")
+@pytest.mark.slow
 def test_an_experiment_registers_and_promotes_only_once_it_is_kept(tmp_path: Path, tiny_model: Path) -> None:
     root = build(tmp_path, tiny_model)
     set_gates(root, GATES)

@@ -65,7 +65,7 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
         assert "has 6 steps" in (text := (tmp_path / "mace.yaml").read_text()) and "had 3 of 4 target" in text
 
 
-@pytest.mark.parametrize("labels", ["original", "foundation"])
+@pytest.mark.parametrize("labels", ["original", pytest.param("foundation", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("trains", [{"freeze": 6}, {"freeze": 5}, {"lora": {"rank": 2, "alpha": 1.0}}], ids=str)
 def test_replay_goes_with_freezing_and_adapters(
     labels: str, trains: dict[str, Any], files: dict[str, Any], tmp_path: Path
@@ -108,7 +108,9 @@ def test_changed_labels_fail_the_run(files: dict[str, Any], tmp_path: Path, monk
         run(make_plan(files, "replay"), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["naive", "lora", "freeze-5"])
+@pytest.mark.parametrize(
+    "name", ["naive", *(pytest.param(one, marks=pytest.mark.slow) for one in ("lora", "freeze-5"))]
+)
 def test_losses_agree_with_mace_run_train(name: str, files: dict[str, Any], tmp_path: Path) -> None:
     """The same settings through MACE's own command give the same validation loss, epoch by epoch.
 

@@ -47,7 +47,9 @@ def test_mean_descriptors_are_means_of_atomic_ones(tiny_model: Path) -> None:
     assert np.array_equal(means, np.stack([one.mean(axis=0) for one in every]))
 
 
-@pytest.mark.parametrize("name", ["naive", "replay", "scratch"])
+@pytest.mark.parametrize(
+    "name", ["replay", *(pytest.param(one, marks=pytest.mark.slow) for one in ("naive", "scratch"))]
+)
 def test_training_from_disk_is_training_from_memory(name: str, files: dict[str, Any], tmp_path: Path) -> None:
     """To every digit, and the proof holds; with replay the target comes from disk and the rest from memory."""
     plan = make_plan(files, name)

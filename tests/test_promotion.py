@@ -112,6 +112,7 @@ def test_from_gates_to_champion_and_back(project: Path, capsys: pytest.CaptureFi
         cli.main(["lineage", "abcdef0123"])
 
 
+@pytest.mark.slow
 def test_new_models_on_the_same_frames_are_another_look(tiny_model: Path, tmp_path: Path) -> None:
     """The first verdict compares with nobody; the same models again are the same look; new models or frames are not."""
     root = build(tmp_path, tiny_model)

@@ -21,7 +21,8 @@ from retemper.promotion import aliases, export, promote
 from retemper.settings import load_settings
 
 EXPORTS = [("model", "salt-3.model"), ("ase", "salt-3-ase.py"), ("lammps", "salt-3-lammps.pt"),
-           ("lammps-mliap", "salt-3-mliap_lammps.pt"), ("torch-sim", "salt-3-torch-sim.py")]  # fmt: skip
+           pytest.param("lammps-mliap", "salt-3-mliap_lammps.pt", marks=pytest.mark.slow),
+           ("torch-sim", "salt-3-torch-sim.py")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("to", "file"), EXPORTS)

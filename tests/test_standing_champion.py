@@ -40,6 +40,7 @@ def test_the_same_models_again_move_nothing(project: Path, conditions: list[dict
     assert failure == "target.force_rmse lower than the champion's, by value: 40 against 30 meV/Å"
 
 
+@pytest.mark.slow
 def test_only_a_better_model_follows(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = build(tmp_path, tiny_model)

@@ -193,6 +193,7 @@ def test_another_scope_chooses_without_training(swept: tuple[Path, str]) -> None
     change(root, scope="family")
 
 
+@pytest.mark.slow
 def test_a_later_sweep_starts_warm(swept: tuple[Path, str]) -> None:
     """Another space on the same data: finished trials are there with their results, and are not trained again."""
     root, _ = swept
@@ -212,6 +213,7 @@ def test_a_later_sweep_starts_warm(swept: tuple[Path, str]) -> None:
     assert json.loads((root / "runs/sweep/naive/about.json").read_text())["trials"] == len(earlier)
 
 
+@pytest.mark.slow
 def test_holes_are_those_of_the_robustness_suite(swept: tuple[Path, str], tmp_path: Path) -> None:
     """The objective, computed again from the saved model by ``retemper evaluate``'s way: its own back end and pool."""
     from retemper.frames import read_frames

@@ -153,6 +153,7 @@ def test_fifteen_frames_of_gradients_stop(name: str, mini: Predict) -> None:
     assert "gradients" in verdict.message
 
 
+@pytest.mark.slow
 def test_advice_leads_to_right_labels(mini: Predict) -> None:
     """A third of `cases` on each shipped set, with half of its frames and with fifteen: no advice is wrong."""
     count: Counter[str] = Counter()
