@@ -37,6 +37,7 @@ class Stage:
     after: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     again: Callable[[Path, project.Ended], str | None] | None = None  # the command after a kill, where it is another
+    view: Callable[[state.State], state.State] = dict  # what of the state must be equal
 
 
 NOTHING_BEGUN = "No round has begun"
@@ -57,7 +58,7 @@ STAGES = {
     "registration": Stage("dvc repro register", "evaluation"),
     "promotion": Stage("dvc repro promote report", "registration"),
     "round": Stage("retemper round", "promotion", again=_round_again),
-    "sweep": Stage("dvc repro sweep@naive", "data", {"sweep": {"trials": 2}}),
+    "sweep": Stage("dvc repro sweep@naive", "data", {"sweep": {"trials": 2}}, view=state.without_numbers_of_trials),
     "study": Stage("retemper study studies/few.yaml"),
 }
 
@@ -138,7 +139,8 @@ class Campaign:
             command = stage.again(self.folder, ended) if stage.again else stage.command
         ended_well = command is None or runs[-1].status == 0
         left = [name for ended in runs for name in (*ended.left, *project.end_all(ended.mark))]
-        ignored, after = state.volatile(states), state.read(self.folder)
+        states = [stage.view(one) for one in states]
+        ignored, after = state.volatile(states), stage.view(state.read(self.folder))
         return {
             "stage": name,
             "number": number,

@@ -28,6 +28,7 @@ NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z?")
 TIMES = re.compile(r"(?<![a-z])(time|seconds|duration)(?![a-z])", re.IGNORECASE)
 LASTED = re.compile(r"(?<=, )\d+ s(?=, )")  # of a training, in the description of its version
+OF_TRIALS = re.compile(r"trial|alike|study\.db|/sweep .*\bstate\b")
 NUMBERED = re.compile(r" \(\d+\)$")
 TEXT = {".md", ".html", ".txt", ".log", ".extxyz", ".xyz", ".py", ".dvc", ".gitignore", ""}
 PLACES = ("runs", "data", "studies")  # what commands write; the rest of the tree is git's
@@ -219,6 +220,22 @@ def _models(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 # ------------------------------------------------------------------ comparison
 
 
+def without_numbers_of_trials(state: State) -> State:
+    """A sweep that was killed keeps its broken trials and tries their settings again under new numbers.
+
+    What is left is the setting it chose, and of each finished trial settings and values.
+    """
+    found = {key: value for key, value in state.items() if not OF_TRIALS.search(key)}
+    rows: dict[str, dict[str, str]] = {}
+    for key, value in state.items():
+        if match := re.fullmatch(r"runs/sweep/\w+/trials\.csv row (\d+) (\w+)", key):
+            rows.setdefault(match[1], {})[match[2]] = value
+    finished = [{k: v for k, v in row.items() if k != "trial"} for row in rows.values() if row["state"] == "complete"]
+    for k, row in enumerate(sorted(finished, key=lambda row: [v for n, v in row.items() if not TIMES.search(n)])):
+        found |= {f"finished trial {k} {name}": value for name, value in row.items()}
+    return found
+
+
 def volatile(references: list[State]) -> set[str]:
     """Keys whose values differ between undisturbed runs, or are not in all of them; with those of the same name.
 
@@ -233,7 +250,7 @@ def differences(reference: State, other: State, ignored: set[str], tolerance: fl
     """What is missing, what is too much, and what is another value, one line each."""
     found = []
     for key in sorted(set(reference) | set(other)):
-        if key in ignored or TIMES.search(key) or re.sub(r"\.size$", ".md5", key) in ignored:
+        if key in ignored or TIMES.search(key) or re.sub(r"\.(size|nfiles)$", ".md5", key) in ignored:
             continue
         if key not in other:
             found.append(f"missing: {key} = {reference[key][:80]}")
