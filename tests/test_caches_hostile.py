@@ -179,7 +179,7 @@ def study_result(folder: Path, request: pytest.FixtureRequest) -> Kept:
         kept.keep(path, json.loads(path.read_text()))
 
     def get() -> Any:
-        run._forget(every, False)
+        run.forget(every)
         path = root / run.RESULTS / f"{every[0].key}.json"
         if kept.load(path) is None:
             write_result(every[0], 50.0)

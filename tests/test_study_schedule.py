@@ -131,5 +131,5 @@ def test_what_a_lost_stage_means_for_its_runs(root: Path) -> None:
     assert ended[-1][1]["failed"].startswith(f"e0s: {DIED}")
     for job, found in ended[2:]:
         write_json(job.output, found)
-    run._forget(every, retry=False)
+    run.forget(every)
     assert not any(job.done for job in left)

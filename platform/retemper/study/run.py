@@ -53,7 +53,7 @@ def dry(path: Path, root: Path) -> str:
     return Driver(study, runs(study, root), root).plan()
 
 
-def forget(every: Sequence[Run], retry: bool, again: bool) -> None:
+def forget(every: Sequence[Run], retry: bool = False, again: bool = False) -> None:
     """Delete the results of runs that are to be tried again; what is damaged of results and stages is put aside."""
     for job in jobs(every):
         if job.kind != "run" and job.done:
