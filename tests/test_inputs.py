@@ -17,7 +17,7 @@ from conftest import ROOT
 
 from retemper import inputs, sources
 from retemper.errors import RetemperError
-from retemper.files import atomic_folder, read_json
+from retemper.files import atomic_folder, clear_leftovers, read_json
 from retemper.hashes import Hashes
 from retemper.settings import Settings, parse
 
@@ -443,3 +443,14 @@ def test_a_stage_clears_what_was_left_of_its_output(tmp_path: Path, monkeypatch:
         assert dead.is_dir() != ("DVC_STAGE" in os.environ)
         monkeypatch.setenv("DVC_STAGE", "finetune@lora")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "lora"])
+
+
+@pytest.mark.hostile("kills")
+def test_what_killed_processes_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in (f".{dead.pid}.output", f".{os.getpid()}.output", ".hidden.output", "output"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".{dead.pid}.spent.json").write_text("{")
+    clear_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f".{os.getpid()}.output", ".hidden.output", "output"}

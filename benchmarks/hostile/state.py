@@ -27,7 +27,7 @@ HEX = re.compile(r"(?<![0-9a-zA-Z])(?:[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{12,64})
 NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z?")
 TIMES = re.compile(r"(?<![a-z])(time|seconds|duration)(?![a-z])", re.IGNORECASE)
-LASTED = re.compile(r"(?<=, )\d+ s(?=, )")  # of a training, in the description of its version
+LASTED = re.compile(r"(?<=, )\d+ s(?=, )|(?<=\| )\d+(?= \|$)")  # in a version's description, in a study's table
 OF_TRIALS = re.compile(r"trial|alike|study\.db|/sweep .*\bstate\b")
 NUMBERED = re.compile(r" \(\d+\)$")
 TEXT = {".md", ".html", ".txt", ".log", ".extxyz", ".xyz", ".py", ".dvc", ".gitignore", ""}

@@ -102,10 +102,14 @@ def _alive(process: int) -> bool:
 
 def _clear(path: Path) -> None:
     """Remove what killed processes left of `path`, within a stage: DVC lets one process at a time write its outputs."""
-    if not os.environ.get("DVC_STAGE"):
-        return
-    for left in path.parent.glob(f".[0-9]*.{glob.escape(path.name)}"):
-        process = left.name[1:].removesuffix(f".{path.name}")
+    if os.environ.get("DVC_STAGE"):
+        clear_leftovers(path.parent, glob.escape(path.name))
+
+
+def clear_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files and folders that killed processes left in `folder`, beside files of this `name`."""
+    for left in folder.glob(f".[0-9]*.{name}"):
+        process = left.name[1:].partition(".")[0]
         if process.isdigit() and not _alive(int(process)):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 

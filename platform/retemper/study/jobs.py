@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from retemper import foundations, launch, sealed
 from retemper.errors import RetemperError
+from retemper.files import clear_leftovers
 from retemper.study.plan import Run, places
 
 CACHE = Path(".cache/study")
@@ -109,6 +110,7 @@ def perform(job: Job) -> dict[str, Any]:
             if not job.done:
                 launch.import_mace()
                 _run(job, spent) if job.kind == "run" else _whole_stage(job)
+                clear_leftovers(job.folder)
             return {"cpu_seconds": spent()}
     except Exception as error:  # whatever it is, it would come again: recorded, not retried
         return {"cpu_seconds": spent_on(job.folder), "failed": reason_of(error, job.run.root)}
