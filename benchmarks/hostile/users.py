@@ -225,8 +225,8 @@ def faults_of_server(server: Server, users: list[User], record: list[dict[str, A
     for run in server.runs():
         if run.info.status not in ("FINISHED", "FAILED", "KILLED"):
             yield f"run {run.info.run_name} is {run.info.status}"
-    same = Counter(
-        tuple(run.data.tags.get(f"retemper.{name}") for name in ("strategy", "seed", "key"))
+    same = Counter(  # what both have trained is a run of each
+        tuple(run.data.tags.get(f"retemper.{name}") for name in ("strategy", "seed", "key", "checkout"))
         for run in server.runs()
         if "retemper.superseded" not in run.data.tags and "retemper.key" in run.data.tags
     )
