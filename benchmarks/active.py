@@ -26,10 +26,11 @@ import numpy as np
 from ase import Atoms
 
 from benchmarks import active_systems
-from retemper import launch, model_file
-from retemper.files import atomic_folder, digest, project_root, read_json, write_json
-from retemper.frames import FORCES, read_frames, write_frames
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core import processes
+from retemper.core.files import atomic_folder, digest, project_root, read_json, write_json
+from retemper.data.frames import FORCES, read_frames, write_frames
+from retemper.models import model_file
 
 SELECTORS = ("random", "uncertainty", "farthest_point", "combined", "lcmd")
 TESTS = ("inside", "outside")
@@ -91,11 +92,11 @@ def run_round(
     from retemper.active import choose
     from retemper.active.acquire import calibration_of
     from retemper.active.source import Source
-    from retemper.e0s import diagnose
-    from retemper.finetune import build
-    from retemper.finetune.worker import train as fit
-    from retemper.foundations import find, weights
-    from retemper.inference import predict
+    from retemper.config.foundations import find, weights
+    from retemper.finetune import plans
+    from retemper.finetune.mace.train import train as fit
+    from retemper.models.predict import predict
+    from retemper.prepare.e0s import diagnose
 
     root, start = project_root(), time.process_time()
     with atomic_folder(folder) as out:
@@ -108,7 +109,7 @@ def run_round(
         diagnose(settings, out / "runs/dataset", weights(entry, root), out / "runs/e0s/e0s.json", head=entry.head)
         longer = {"epochs": epochs(len(train), options)}
         settings = settings.model_copy(update={"finetune": settings.finetune.model_copy(update=longer)})
-        (plan,) = build.plans(settings, "naive", out)
+        (plan,) = plans.plans(settings, "naive", out)
         training = out / "training"
         fit(plan, training, lambda row: None)
         (training / model_file.NAME).rename(out / model_file.NAME)
@@ -284,8 +285,8 @@ def main() -> None:
     add("--smoke", action="store_true", help="one system, one seed, one round, tiny")
     add("--table", action="store_true", help="only what is done")
     options = parser.parse_args()
-    launch.prepare()
-    launch.import_mace()
+    processes.prepare()
+    processes.import_mace()
     if options.smoke:
         options.systems, options.seeds, options.selectors, options.rounds = ["sn2"], [0], ["random", "combined"], 1
         options.gradient_steps, options.steps, options.candidates, options.labels = 6, 40, 20, 3

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from retemper import xtb
 from retemper.active.explore import push
 from retemper.active.explored import Context
-from retemper.files import project_root
-from retemper.frames import is_isolated_atom, read_frames, write_frames
-from retemper.robustness import calculators, engine
+from retemper.core.files import project_root
+from retemper.data.frames import is_isolated_atom, read_frames, write_frames
+from retemper.models import evaluators
+from retemper.simulation import engine
+from retemper.systems import xtb
 from retemper.systems.generate import sn2
 from retemper.systems.generate.nacl import droplet
 from retemper.systems.structures import rattled
@@ -81,7 +82,7 @@ def _nacl(seed: int) -> dict[str, list[Atoms]]:
 
 def _driven(starts: list[Atoms], number: int) -> list[Atoms]:
     """What dynamics under a force between two atoms reaches from `starts`, at GFN2-xTB itself."""
-    calculator = calculators.describe("ase:tblite.ase:TBLite(method='GFN2-xTB', verbosity=0)")
+    calculator = evaluators.describe("ase:tblite.ase:TBLite(method='GFN2-xTB', verbosity=0)")
     run = lambda tasks: [engine.compute(task) for task in tasks]  # noqa: E731
     context = Context(calculator, starts, (1, 8, 11, 17), number, 1000, run)
     return push.explore(context, push.Options(paths=max(2, number // 2), steps=200)).frames

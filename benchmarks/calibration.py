@@ -13,13 +13,14 @@ from pathlib import Path
 
 from ase import Atoms
 
-from retemper import launch, model_file
 from retemper.active import calibrate, estimate, plugins
-from retemper.files import project_root, read_json
-from retemper.frames import FORCES, is_isolated_atom, read_frames
-from retemper.grouping import groups_of
-from retemper.inference import pick_head, predict
-from retemper.settings import Plugin, load_settings
+from retemper.config.settings import Plugin, load_settings
+from retemper.core import processes
+from retemper.core.files import project_root, read_json
+from retemper.data.frames import FORCES, is_isolated_atom, read_frames
+from retemper.data.grouping import groups_of
+from retemper.models import model_file
+from retemper.models.predict import pick_head, predict
 
 
 def held_out(root: Path, name: str) -> list[Atoms]:
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--strategy", default="naive")
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args()
-    launch.import_mace()
+    processes.import_mace()
     root = project_root()
     system = load_settings(root / "params.yaml").system
     folder = root / "runs/finetune" / options.strategy

@@ -30,12 +30,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("RETEMPER_DATA"), help="folder of more sets")
     arguments = parser.parse_args()
 
-    from retemper.e0_methods import isolated_energies, recovery
-    from retemper.errors import RetemperError
-    from retemper.files import project_root
-    from retemper.foundations import find, weights
-    from retemper.frames import is_isolated_atom, read_frames
-    from retemper.inference import elements
+    from retemper.config.foundations import find, weights
+    from retemper.core.errors import RetemperError
+    from retemper.core.files import project_root
+    from retemper.data.frames import is_isolated_atom, read_frames
+    from retemper.models.predict import elements
+    from retemper.prepare.e0_methods import isolated_energies, recovery
 
     try:
         sets = {name: project_root() / path for name, path in EMBEDDED.items()}

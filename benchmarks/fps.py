@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from retemper.selection import coverage_radius, farthest_point, random
+from retemper.data.selection import coverage_radius, farthest_point, random
 
 N, D, K, REPEATS = 10_000, 256, 500, 5
 

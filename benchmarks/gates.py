@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from retemper.config.settings import Gate, Promotion
 from retemper.promotion import verdict
 from retemper.promotion.gates import References
-from retemper.promotion.measures import Errors, Measured, Number
-from retemper.settings import Gate, Promotion
+from retemper.registry.measurements import Errors, Measured, Number
 
 ATOMS = 20  # of a frame
 GATES = [

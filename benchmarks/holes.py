@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from retemper.errors import RetemperError
-from retemper.files import project_root
-from retemper.results import FOUNDATION
-from retemper.robustness import units
-from retemper.robustness.holes import PRESSURES
-from retemper.robustness.units import Unit
+from retemper.core.errors import RetemperError
+from retemper.core.files import project_root
+from retemper.evaluation.robustness import units
+from retemper.evaluation.robustness.holes import PRESSURES
+from retemper.evaluation.robustness.units import Unit
+from retemper.records.runs import FOUNDATION
 
 
 def holes(folder: Path, metric: str) -> list[Unit]:

@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 
-from retemper import inference, model_file, symmetrix_backend
+from retemper.models import model_file, predict, symmetrix
 
 ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 ELEMENTS = [1, 3, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 20, 22, 29, 30, 32, 35, 53]
@@ -39,7 +39,7 @@ def untrained(path: Path, hidden: str, l: int, correlation: int, cutoff: float) 
     from e3nn import o3  # isort: skip
 
     block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
-    with inference.default_dtype("float64"):
+    with predict.default_dtype("float64"):
         torch.manual_seed(0)
         model = modules.ScaleShiftMACE(
             r_max=cutoff,
@@ -62,7 +62,7 @@ def untrained(path: Path, hidden: str, l: int, correlation: int, cutoff: float) 
             heads=["Default"],
         )
         torch.save(model, path)
-        forces = np.concatenate(inference.predict(path, structures(5), backend="torch").forces)
+        forces = np.concatenate(predict.predict(path, structures(5), backend="torch").forces)
         model.scale_shift.scale /= float(np.sqrt((forces**2).mean()))
         torch.save(model, path)
     return path
@@ -112,12 +112,12 @@ def compare(model: Path, number: int) -> None:
     frames = structures(number)
     warm = structures(4, seed=1)
     one_at_a_time(model, warm)
-    inference.predict(model, warm, backend="torch")
-    before, _ = timed(inference.predict, model, warm, backend="symmetrix")  # extraction, where it is possible
+    predict.predict(model, warm, backend="torch")
+    before, _ = timed(predict.predict, model, warm, backend="symmetrix")  # extraction, where it is possible
     single, (energies, forces) = timed(one_at_a_time, model, frames)
     print(f"{number} structures, {sum(map(len, frames))} atoms; MACECalculator one at a time: {single:.1f} s CPU")
     for backend in ("torch", "symmetrix"):
-        took, predicted = timed(inference.predict, model, frames, backend=backend)
+        took, predicted = timed(predict.predict, model, frames, backend=backend)
         if predicted.backend != backend:
             print(f"  {backend:10s} does not support this architecture")
             continue
@@ -139,7 +139,7 @@ def main() -> None:
     tuned = all(name in os.environ for name in ALLOCATOR)
     print(f"allocator settings {'set' if tuned else 'not set'}; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}")
     with tempfile.TemporaryDirectory() as folder:
-        symmetrix_backend.CACHE = Path(folder) / "symmetrix"
+        symmetrix.CACHE = Path(folder) / "symmetrix"
         if options.model:
             print(options.model)
             compare(options.model, options.number)

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from retemper import launch
 from retemper.active import label
-from retemper.files import project_root
-from retemper.frames import ENERGY, read_frames
-from retemper.settings import Acquire, Plugin
+from retemper.config.settings import Acquire, Plugin
+from retemper.core import processes
+from retemper.core.files import project_root
+from retemper.data.frames import ENERGY, read_frames
 from retemper.systems.generate.nacl import droplet
-from retemper.xtb import calculator
+from retemper.systems.xtb import calculator
 
 LEAST = 38  # atoms
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--waters", type=int, help="of a droplet; default: the embedded ones")
     parser.add_argument("--ray", action="store_true", help="on Ray's workers")
     options = parser.parse_args()
-    launch.prepare()
+    processes.prepare()
     frames = structures(options.structures, options.waters)
     start = time.perf_counter()
     energies = loop([atoms.copy() for atoms in frames])

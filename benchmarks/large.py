@@ -24,16 +24,16 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.io import read
 
-from retemper import launch
-from retemper.dataset import build
-from retemper.descriptors import mean_descriptors
-from retemper.e0s import diagnose
-from retemper.files import project_root
-from retemper.finetune.build import plans
-from retemper.foundations import find, weights
-from retemper.frames import read_frames, stream_frames, write_frames
-from retemper.settings import Settings
-from retemper.store import Store
+from retemper.config.foundations import find, weights
+from retemper.config.settings import Settings
+from retemper.core import processes
+from retemper.core.files import project_root
+from retemper.data.frame_store import Store
+from retemper.data.frames import read_frames, stream_frames, write_frames
+from retemper.finetune.plans import plans
+from retemper.models.descriptors import mean_descriptors
+from retemper.prepare.dataset import build
+from retemper.prepare.e0s import diagnose
 
 ATOMS = 9  # of the largest molecule taken
 STEPS = ("make", "ase", "stream", "dataset", "e0s", "descriptors", "train")  # those after "dataset" need its sets
@@ -106,8 +106,8 @@ def stage(name: str, number: int, file: Path) -> int:
             for frame in stream_frames(data / "train.extxyz"):
                 store.append(frame)
             return len(mean_descriptors(model, store, head=entry.head))
-    launch.import_mace()
-    from retemper.finetune.worker import train
+    processes.import_mace()
+    from retemper.finetune.mace.train import train
 
     (plan,) = plans(given, "naive", home)
     train(plan, home / "training", lambda row: print(row, file=sys.stderr))
@@ -145,7 +145,7 @@ def main() -> None:
     if options.one:
         step(options.one[0], options.sizes[0], Path(options.one[1]))
         return
-    launch.prepare()
+    processes.prepare()
     with tempfile.TemporaryDirectory(prefix="large-") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

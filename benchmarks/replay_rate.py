@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 
-from retemper import launch
-from retemper.files import project_root
-from retemper.finetune import build, seeds
-from retemper.results import read_history
-from retemper.settings import load_settings
+from retemper.config.settings import load_settings
+from retemper.core import processes
+from retemper.core.files import project_root
+from retemper.finetune import parallel
+from retemper.finetune import plans as build
+from retemper.records.runs import read_history
 from retemper.sweep import objectives
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -29,11 +30,11 @@ def main() -> None:
     root = project_root()
     settings = load_settings(root / "params.yaml")
     settings = settings.model_copy(update={"seeds": settings.seeds[:1]})
-    launch.prepare(settings.finetune.device)
+    processes.prepare(settings.finetune.device)
     plans = [build.plans(settings, options.strategy, root, {"training.lr": rate})[0] for rate in options.rates]
     folders = [root / ".cache/training" / plan.key for plan in plans]
-    count = seeds.workers(settings.finetune.workers, settings.finetune.device, len(plans))
-    seeds.train_all(plans, folders, count, lambda seed, row: print(".", end="", flush=True))
+    count = parallel.workers(settings.finetune.workers, settings.finetune.device, len(plans))
+    parallel.train_all(plans, folders, count, lambda seed, row: print(".", end="", flush=True))
     print("\n| learning rate | target, last epoch | replay head, last epoch | target, best | replay head, best | "
           "target head on pretraining, best |\n" + "|---" * 6 + "|")  # fmt: skip
     retention = objectives.retention_file(root)

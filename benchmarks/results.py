@@ -16,18 +16,22 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from retemper import evaluate, foundations, launch, pseudolabel, replay
-from retemper.errors import RetemperError
-from retemper.files import atomic_write, project_root, read_json
-from retemper.finetune import build, collect
+from retemper.config import foundations
+from retemper.config.settings import Settings, load_settings, parse
+from retemper.config.strict_yaml import read_yaml
+from retemper.core import processes
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_write, project_root, read_json
+from retemper.data.frames import read_frames
+from retemper.evaluation import stage
+from retemper.evaluation.statistics import two_sided
+from retemper.finetune import collect
+from retemper.finetune import plans as build
 from retemper.finetune.plan import Plan
-from retemper.frames import read_frames
+from retemper.prepare import pseudolabel, replay
 from retemper.promotion import compare as paired
+from retemper.records.runs import read_results
 from retemper.report.comparison import COLUMNS, Recipes, compare, interval, number, shown
-from retemper.results import read_results
-from retemper.settings import Settings, load_settings, parse
-from retemper.statistics import two_sided
-from retemper.strict_yaml import read_yaml
 from retemper.systems import DATASET, find
 
 ALL = ["scratch", "naive", "freeze-5", "freeze-6", "lora", "replay", "pseudolabel-replay", "replay-lora"]
@@ -82,8 +86,8 @@ def settings_of(name: str, root: Path) -> Settings:
 
 def prepare(name: str, root: Path) -> list[Plan]:
     """The stages before training, in a folder of links to the project; the plans of every strategy and seed."""
-    from retemper.dataset import build as dataset
-    from retemper.e0s import diagnose
+    from retemper.prepare.dataset import build as dataset
+    from retemper.prepare.e0s import diagnose
 
     settings, here = settings_of(name, root), place(name, root)
     runs = here / "runs"
@@ -107,7 +111,7 @@ def prepare(name: str, root: Path) -> list[Plan]:
         dtype = settings.pseudolabel.dtype
         pseudolabel.make(model, entry.name, entry.head, dtype, runs / "replay", runs / "pseudolabel", cache=cache)
     if not (runs / "evaluate/foundation/metrics.json").is_file():
-        evaluate.run(evaluate.FOUNDATION, settings, here)
+        stage.run(stage.FOUNDATION, settings, here)
     return [plan for strategy in settings.strategies for plan in build.plans(settings, strategy, here)]
 
 
@@ -120,15 +124,15 @@ def place(name: str, root: Path) -> Path:
 
 def train(name: str, root: Path, plan: Plan) -> None:
     """One training; finished ones return at once."""
-    from retemper.finetune.worker import train as run
+    from retemper.finetune.mace.train import train as run
 
-    launch.prepare("cpu")
+    processes.prepare("cpu")
     run(plan, place(name, root) / ".cache/training" / plan.key, lambda row: None)
 
 
 def measure(name: str, root: Path, strategy: str) -> None:
     """Gather and evaluate the seeds of a strategy."""
-    launch.prepare("cpu")
+    processes.prepare("cpu")
     here = place(name, root)
     settings = load_settings(here / "params.yaml")
     if (here / f"runs/evaluate/{strategy}/metrics.json").is_file():
@@ -137,7 +141,7 @@ def measure(name: str, root: Path, strategy: str) -> None:
     folders = [here / ".cache/training" / plan.key for plan in plans]
     summaries = [read_json(folder / "summary.json") for folder in folders]
     collect.collect(here, strategy, settings.foundation, plans, folders, summaries, {})
-    evaluate.run(strategy, settings, here)
+    stage.run(strategy, settings, here)
 
 
 def table(name: str, root: Path) -> str:
@@ -167,7 +171,7 @@ def table(name: str, root: Path) -> str:
 
 def _over_naive(recipes: dict[str, Recipes], key: str, quantity: str) -> str:
     """Ratio of scratch to naive fine-tuning on the same structures, with its interval over groups and seeds."""
-    own = {name: seeds for name, seeds in recipes[key].items() if name != evaluate.FOUNDATION}
+    own = {name: seeds for name, seeds in recipes[key].items() if name != stage.FOUNDATION}
     scatter = paired.scatter(own, quantity)
     if scatter.known:
         names = ["scratch", "naive"]
@@ -185,7 +189,7 @@ def main() -> None:
     root = project_root()
     if any("dataset" in SETS[name] for name in options.sets) and "RETEMPER_DATA" not in os.environ:
         raise RetemperError("These sets are not embedded.", fix="set RETEMPER_DATA to the folder of the optional data")
-    launch.prepare("cpu")
+    processes.prepare("cpu")
     with ProcessPoolExecutor(options.workers, get_context("spawn"), max_tasks_per_child=1) as pool:
         plans = list(pool.map(prepare, options.sets, [root] * len(options.sets)))
         work = [(name, plan) for name, own in zip(options.sets, plans, strict=True) for plan in own]

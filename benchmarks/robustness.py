@@ -22,14 +22,14 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import molecule
 
-from retemper import model_file
-from retemper.robustness import calculators, suite
-from retemper.robustness.calculators import Evaluator
-from retemper.robustness.context import Context
-from retemper.robustness.dynamics import trajectory
-from retemper.robustness.generate import compositions, random_structures
-from retemper.robustness.radial import distribution, histograms
-from retemper.robustness.relaxation import relax
+from retemper.evaluation.robustness import suite
+from retemper.evaluation.robustness.context import Context
+from retemper.models import evaluators, model_file
+from retemper.models.evaluators import Evaluator
+from retemper.simulation.dynamics import trajectory
+from retemper.simulation.radial_distribution import distribution, histograms
+from retemper.simulation.random_structures import compositions, random_structures
+from retemper.simulation.relaxation import relax
 
 ELEMENTS = (1, 8, 11, 17)
 
@@ -155,9 +155,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("foundations/mini.model"))
     parser.add_argument("--scale", type=float, default=1.0)
     options = parser.parse_args()
-    subject = calculators.describe(str(options.model))
+    subject = evaluators.describe(str(options.model))
     here = Context(subject, ELEMENTS, frames=[droplet(6)])
-    subject, decision = calculators.fastest(subject, suite.referees(here), ELEMENTS, Path(".cache/robustness"))
+    subject, decision = evaluators.fastest(subject, suite.referees(here), ELEMENTS, Path(".cache/robustness"))
     print(f"{options.model}: {decision}", flush=True)
     evaluator = subject.open()
     radial(max(50, round(1000 * options.scale)))

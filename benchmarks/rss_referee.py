@@ -19,12 +19,14 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
-from retemper.robustness import calculators, engine, holes, suite
-from retemper.robustness.context import Context
-from retemper.robustness.generate import compositions, nearest_ratio, random_structures
-from retemper.robustness.points import single_points
-from retemper.robustness.relaxation import search
-from retemper.robustness.stats import wilson
+from retemper.evaluation.robustness import holes, suite
+from retemper.evaluation.robustness.context import Context
+from retemper.evaluation.robustness.statistics import wilson
+from retemper.models import evaluators
+from retemper.simulation import engine
+from retemper.simulation.points import single_points
+from retemper.simulation.random_structures import compositions, nearest_ratio, random_structures
+from retemper.simulation.relaxation import search
 
 CHEMISTRIES = {"Na-Cl": (11, 17), "H-O": (1, 8), "C-H-N": (1, 6, 7)}
 REFEREE = "ase:tblite.ase:TBLite(method='GFN1-xTB', verbosity=0)"
@@ -72,11 +74,11 @@ def main() -> None:
     parser.add_argument("--compositions", type=int, default=5, help="of a chemistry")
     parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
-    model, referee = calculators.describe(str(options.model)), calculators.describe(REFEREE)
+    model, referee = evaluators.describe(str(options.model)), evaluators.describe(REFEREE)
     every: list[tuple[float, list[str], float]] = []
     for name, elements in CHEMISTRIES.items():
         here = Context(model, elements)
-        subject, _ = calculators.fastest(model, suite.referees(here), elements, engine.CACHE)
+        subject, _ = evaluators.fastest(model, suite.referees(here), elements, engine.CACHE)
         groups = [random_structures(c, options.each, 0) for c in compositions(elements, options.compositions)]
         how: dict[str, Any] = {"rounds": 2, "steps": options.steps, "fmax": 0.05, "rattle": 0.1, "seed": 0}
         tasks = [

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import yaml
 
-from retemper.files import project_root
-from retemper.sweep import study as studies
-from retemper.sweep.front import Trial, choose, score
+from retemper.core.files import project_root
+from retemper.sweep import optuna_study as studies
+from retemper.sweep.choice import Trial, choose, score
 
 OBJECTIVES = ["target", "retention"]
 

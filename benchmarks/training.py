@@ -18,17 +18,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from retemper import foundations, launch, strategies
-from retemper.files import project_root
+from retemper.config import foundations, strategies
+from retemper.core import processes
+from retemper.core.files import project_root
+from retemper.data.frames import is_isolated_atom, read_frames, write_frames
 from retemper.finetune.plan import Plan, head_data, versions
-from retemper.frames import is_isolated_atom, read_frames, write_frames
 
 EPOCHS = 6
 
 
 def plan_for(folder: Path, epochs: int, seed: int = 1) -> Plan:
     """Naive fine-tuning of `mini` on held-out structures of its own level: E0s as the foundation's."""
-    from retemper.inference import atomic_energies
+    from retemper.models.predict import atomic_energies
 
     root = project_root()
     entry = foundations.find("mini", root)
@@ -66,7 +67,7 @@ def timed(command: list[str], threads: int) -> float:
 
 def child(folder: str, out: str, epochs: str, seed: str) -> None:
     """One retemper run in this process; prints the seconds of a second, warm one."""
-    from retemper.finetune.worker import train
+    from retemper.finetune.mace.train import train
 
     plan = plan_for(Path(folder), int(epochs), int(seed))
     train(plan, Path(out), lambda row: None)
@@ -76,7 +77,7 @@ def child(folder: str, out: str, epochs: str, seed: str) -> None:
 
 
 def main() -> None:
-    launch.prepare()
+    processes.prepare()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = plan_for(folder, EPOCHS)

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retemper import accuracy, evaluate, model_file
-from retemper.errors import RetemperError
-from retemper.files import project_root, read_json
-from retemper.settings import load_settings
-from retemper.strict_yaml import read_yaml
+from retemper.config.settings import load_settings
+from retemper.config.strict_yaml import read_yaml
+from retemper.core.errors import RetemperError
+from retemper.core.files import project_root, read_json
+from retemper.evaluation import accuracy, stage
+from retemper.models import model_file
 from retemper.sweep.output import text
 
-SETS = (evaluate.TARGET, evaluate.RETENTION, evaluate.REPLAY_HEAD)
+SETS = (stage.TARGET, stage.RETENTION, stage.REPLAY_HEAD)
 
 
-def row(here: evaluate.Context, folder: Path) -> str:
+def row(here: stage.Context, folder: Path) -> str:
     """A line of the table: force RMSE before and after on every set, and the ratio with its interval."""
     best, default = read_yaml(folder / "best.yaml"), read_json(folder / "about.json")["default"]
     chosen = best["provenance"]["training"]
     before, after = (
-        evaluate.fine_tuned(here, here.root / ".cache/training" / key / model_file.NAME) for key in (default, chosen)
+        stage.fine_tuned(here, here.root / ".cache/training" / key / model_file.NAME) for key in (default, chosen)
     )
     cells = [folder.name]
     for name in SETS:
@@ -44,7 +45,7 @@ def row(here: evaluate.Context, folder: Path) -> str:
 
 def main() -> None:
     root = project_root()
-    here = evaluate.context(load_settings(root / "params.yaml"), root)
+    here = stage.context(load_settings(root / "params.yaml"), root)
     folders = sorted(path.parent for path in root.glob("runs/sweep/*/about.json"))
     if not folders:
         raise RetemperError("No sweep is done here.", fix="set sweep.trials in params.yaml, then `dvc repro`")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from retemper import launch
-from retemper.cli import stage
-from retemper.files import project_root
-from retemper.settings import load_settings
+from retemper.cli.main import stage
+from retemper.config.settings import load_settings
+from retemper.core import processes
+from retemper.core.files import project_root
 
 
 @stage
@@ -18,7 +18,7 @@ def main() -> None:
     """Make or finish the next round's folder."""
     root = project_root()
     settings = load_settings(root / "params.yaml")
-    launch.prepare(settings.finetune.device)
+    processes.prepare(settings.finetune.device)
     from retemper.active import acquire, campaign, lock
 
     with lock.alone(root):

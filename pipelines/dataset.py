@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from retemper.cli import stage
-from retemper.dataset import build
-from retemper.files import project_root
-from retemper.settings import load_settings
+from retemper.cli.main import stage
+from retemper.config.settings import load_settings
+from retemper.core.files import project_root
+from retemper.prepare.dataset import build
 
 
 @stage

@@ -6,11 +6,11 @@ import sys
 
 
 def main() -> int:
-    from retemper.e0s import diagnose
-    from retemper.errors import RetemperError
-    from retemper.files import project_root
-    from retemper.foundations import find, weights
-    from retemper.settings import load_settings
+    from retemper.config.foundations import find, weights
+    from retemper.config.settings import load_settings
+    from retemper.core.errors import RetemperError
+    from retemper.core.files import project_root
+    from retemper.prepare.e0s import diagnose
 
     try:
         root = project_root()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from retemper import evaluate, launch
-from retemper.cli import stage
-from retemper.errors import unknown
-from retemper.files import project_root
-from retemper.settings import load_settings
+from retemper.cli.main import stage
+from retemper.config.settings import load_settings
+from retemper.core import processes
+from retemper.core.errors import unknown
+from retemper.core.files import project_root
+from retemper.evaluation import stage as evaluate
 
 
 @stage
@@ -20,7 +21,7 @@ def main(name: str) -> None:
     """Measure every seed of ``runs/finetune/<name>``; writes ``runs/evaluate/<name>``."""
     root = project_root()
     settings = load_settings(root / "params.yaml")
-    launch.prepare(settings.finetune.device)
+    processes.prepare(settings.finetune.device)
     if name not in (evaluate.FOUNDATION, *settings.strategies):
         raise unknown("strategy in params.yaml", name, (evaluate.FOUNDATION, *settings.strategies))
     evaluate.run(name, settings, root)

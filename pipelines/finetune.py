@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import sys
 
-from retemper import launch, tracking
-from retemper.cli import stage
-from retemper.files import project_root, read_json
-from retemper.finetune import build, collect, course, seeds
-from retemper.results import read_history
-from retemper.settings import load_settings
-from retemper.strategies import Strategy
+from retemper.cli.main import stage
+from retemper.config.settings import load_settings
+from retemper.config.strategies import Strategy
+from retemper.core import processes
+from retemper.core.files import project_root, read_json
+from retemper.finetune import collect, parallel
+from retemper.finetune import plans as build
+from retemper.records import course
+from retemper.records.runs import read_history
 from retemper.sweep import output
+from retemper.tracking import runs
 
 
 @stage
@@ -22,11 +25,11 @@ def main(strategy: str) -> None:
     """Train, track, and put models, histories and proofs into ``runs/finetune/<strategy>``."""
     root = project_root()
     settings = load_settings(root / "params.yaml")
-    launch.prepare(settings.finetune.device)
+    processes.prepare(settings.finetune.device)
     found = output.best_settings(root, strategy)
     plans = build.plans(settings, strategy, root, found)
     folders = [root / ".cache/training" / plan.key for plan in plans]
-    count = seeds.workers(settings.finetune.workers, settings.finetune.device, len(plans))
+    count = parallel.workers(settings.finetune.workers, settings.finetune.device, len(plans))
     print(f"{strategy}: {Strategy.model_validate(plans[0].strategy).about}")
     if found:
         print("found by the sweep: " + ", ".join(f"{path} {output.text(value)}" for path, value in found.items()))
@@ -35,9 +38,9 @@ def main(strategy: str) -> None:
         flush=True,
     )
 
-    show = seeds.Printer(strategy, settings.finetune.epochs)
+    show = parallel.Printer(strategy, settings.finetune.epochs)
     run_ids = {
-        plan.seed: tracking.start_training(
+        plan.seed: runs.start_training(
             {"system": settings.system, "foundation": settings.foundation, **plan.strategy, "epochs": plan.epochs},
             experiment=settings.tracking.experiment,
             strategy=strategy,
@@ -50,18 +53,18 @@ def main(strategy: str) -> None:
 
     def on_epoch(seed: int, row: dict[str, float]) -> None:
         show(seed, row)
-        tracking.log_epoch(run_ids[seed], int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
+        runs.log_epoch(run_ids[seed], int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
 
     status = "FAILED"
     try:
-        summaries = seeds.train_all(plans, folders, count, on_epoch)
+        summaries = parallel.train_all(plans, folders, count, on_epoch)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         for plan, folder in zip(plans, folders, strict=True):
-            tracking.finish_training(run_ids[plan.seed], folder, status)
+            runs.finish_training(run_ids[plan.seed], folder, status)
     collect.collect(root, strategy, settings.foundation, plans, folders, summaries, found)
     for plan, summary in zip(plans, summaries, strict=True):
         proof = read_json(root / f"runs/finetune/{strategy}/seed-{plan.seed}/effective.json")

@@ -7,10 +7,10 @@ python -m pipelines.inputs && dvc status
 
 from __future__ import annotations
 
-from retemper import inputs
-from retemper.cli import stage
-from retemper.files import project_root
-from retemper.settings import load_settings
+from retemper.cli.main import stage
+from retemper.config.settings import load_settings
+from retemper.core.files import project_root
+from retemper.prepare import inputs
 
 
 @stage

@@ -12,22 +12,22 @@ from __future__ import annotations
 
 import sys
 
-from retemper import launch
-from retemper.cli import stage
-from retemper.files import project_root
+from retemper.cli.main import stage
+from retemper.core import processes
+from retemper.core.files import project_root
 
 
 @stage
 def main(name: str, what: str = "all") -> None:
     """Train, keep the structures for replay and retention, and evaluate on the held-out sets."""
     root = project_root()
-    launch.prepare()
+    processes.prepare()
     if what == "all":
-        launch.import_mace()
-        from retemper.finetune.pretrain import keep, pretrain
+        processes.import_mace()
+        from retemper.finetune.mace.pretrain import keep, pretrain
 
         keep(name, pretrain(name, root), root)
-    from retemper.foundation_card import write_card
+    from retemper.evaluation.foundation_card import write_card
 
     print(write_card(name, root))
 

@@ -5,11 +5,11 @@ python -m pipelines.promote
 
 from __future__ import annotations
 
-from retemper import experiment
-from retemper.cli import stage
-from retemper.files import project_root
+from retemper.cli.main import stage
+from retemper.config.settings import load_settings
+from retemper.core import experiment
+from retemper.core.files import project_root
 from retemper.promotion import promote, verdict
-from retemper.settings import load_settings
 
 
 @stage

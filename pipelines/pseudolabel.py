@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from retemper import launch, pseudolabel
-from retemper.cli import stage
-from retemper.files import project_root
-from retemper.foundations import find, weights
-from retemper.settings import load_settings
+from retemper.cli.main import stage
+from retemper.config.foundations import find, weights
+from retemper.config.settings import load_settings
+from retemper.core import processes
+from retemper.core.files import project_root
+from retemper.prepare import pseudolabel
 
 
 @stage
@@ -14,7 +15,7 @@ def main() -> None:
     """Label ``runs/replay`` in batches; labels that exist under their address are used again."""
     root = project_root()
     settings = load_settings(root / "params.yaml")
-    launch.prepare(settings.finetune.device)
+    processes.prepare(settings.finetune.device)
     foundation = find(settings.foundation, root)
     pseudolabel.make(
         weights(foundation, root),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from retemper import experiment, registry
-from retemper.cli import stage
-from retemper.files import project_root
-from retemper.settings import load_settings
+from retemper.cli.main import stage
+from retemper.config.settings import load_settings
+from retemper.core import experiment
+from retemper.core.files import project_root
+from retemper.registry import register
 
 
 @stage
@@ -22,7 +23,7 @@ def main(strategy: str) -> None:
         experiment.register(root, settings.system, strategy, name)
         print(experiment.keep(name))
         return
-    record = registry.register(root, settings, strategy)
+    record = register.register(root, settings, strategy)
     best, versions = record["best"], record["versions"]
     print(
         f"{strategy}: " + ", ".join(f"seed {seed} is {record['model']}/{number}" for seed, number in versions.items())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from retemper import launch, replay
-from retemper.cli import stage
-from retemper.files import project_root
-from retemper.foundations import find, weights
-from retemper.frames import read_frames
-from retemper.settings import load_settings
+from retemper.cli.main import stage
+from retemper.config.foundations import find, weights
+from retemper.config.settings import load_settings
+from retemper.core import processes
+from retemper.core.files import project_root
+from retemper.data.frames import read_frames
+from retemper.prepare import replay
 
 
 @stage
@@ -15,7 +16,7 @@ def main() -> None:
     """Choose from ``replay.pool`` or the foundation's pool, and audit against the retention set."""
     root = project_root()
     settings = load_settings(root / "params.yaml")
-    launch.prepare(settings.finetune.device)
+    processes.prepare(settings.finetune.device)
     foundation = find(settings.foundation, root)
     retention = settings.evaluate.retention or foundation.retention
     target = [a for name in ("train", "valid", "test") for a in read_frames(root / f"runs/dataset/{name}.extxyz")]

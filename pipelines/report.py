@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 
 from retemper import report
-from retemper.cli import stage
-from retemper.files import project_root
-from retemper.settings import load_settings
+from retemper.cli.main import stage
+from retemper.config.settings import load_settings
+from retemper.core.files import project_root
 
 
 @stage

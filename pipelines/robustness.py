@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from retemper import launch
-from retemper.cli import stage
-from retemper.errors import unknown
-from retemper.files import project_root
-from retemper.results import FOUNDATION
-from retemper.settings import load_settings
+from retemper.cli.main import stage
+from retemper.config.settings import load_settings
+from retemper.core import processes
+from retemper.core.errors import unknown
+from retemper.core.files import project_root
+from retemper.records.runs import FOUNDATION
 
 
 @stage
@@ -21,10 +21,10 @@ def main(name: str) -> None:
     """Measure the seeds of ``runs/finetune/<name>``; writes ``runs/robustness/<name>``."""
     root = project_root()
     settings = load_settings(root / "params.yaml")
-    launch.prepare(settings.finetune.device)
+    processes.prepare(settings.finetune.device)
     if name not in (FOUNDATION, *settings.strategies):
         raise unknown("strategy in params.yaml", name, (FOUNDATION, *settings.strategies))
-    from retemper.robustness import project
+    from retemper.evaluation.robustness import stage as project
 
     project.run(name, settings, root)
 

@@ -19,8 +19,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     os.environ["OMP_NUM_THREADS"] = "1"  # small matrices: more threads are slower; read by tblite when it loads
-    from retemper.ending import told
-    from retemper.files import project_root
+    from retemper.core.ending import told
+    from retemper.core.files import project_root
     from retemper.systems import find
     from retemper.systems.listing import size
     from retemper.systems.make import make

@@ -62,7 +62,7 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path
 
 @functools.cache
 def _as_trained(content: bytes) -> bytes:
-    from retemper import model_file
+    from retemper.models import model_file
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "given.model").write_bytes(content)

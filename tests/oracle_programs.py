@@ -9,7 +9,7 @@ from typing import Any
 from ase import Atoms
 
 from retemper.active import workers
-from retemper.settings import Plugin
+from retemper.config.settings import Plugin
 
 WATER = Atoms("OH2", [[0, 0, 0], [0.9584, 0, 0], [-0.24, 0.9279, 0]])
 NEEDED: dict[str, dict[str, Any]] = {

@@ -15,10 +15,10 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from conftest import as_trained
 
-from retemper import model_file
-from retemper.files import sha256, write_json
-from retemper.frames import write_frames
-from retemper.settings import Settings, load_settings
+from retemper.config.settings import Settings, load_settings
+from retemper.core.files import sha256, write_json
+from retemper.data.frames import write_frames
+from retemper.models import model_file
 
 
 def water_frames(number: int, seed: int = 0) -> list[Atoms]:
@@ -250,7 +250,7 @@ def write_robustness(root: Path, name: str, values: Mapping[str, float | None], 
         else:
             part |= {"low": max(0.0, value - 5), "high": min(100.0, value + 5), "score": value / 100}
         found[metric] = part
-    from retemper.robustness.project import summary
+    from retemper.evaluation.robustness.stage import summary
 
     seeds = {str(seed): {"metrics": found}}
     content = {"name": name, "level": "quick", "seeds": seeds, "summary": summary(seeds)}

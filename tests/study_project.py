@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from conftest import ROOT
 
-from retemper.files import sha256, write_json
+from retemper.core.files import sha256, write_json
 from retemper.study import cost, plan
 from retemper.study.jobs import RESULTS
 from retemper.study.plan import Run

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from conftest import ROOT
 
-from retemper.files import sha256, write_json
-from retemper.frames import labels_hash, read_frames
+from retemper.core.files import sha256, write_json
+from retemper.data.frames import labels_hash, read_frames
 
 
 def make_project(root: Path, files: dict[str, Any], **sweep: Any) -> Path:

@@ -10,10 +10,10 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from scipy import stats
 
-from retemper import accuracy
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES, STRESS
-from retemper.inference import Predictions
+from retemper.core.errors import RetemperError
+from retemper.data.frames import ENERGY, FORCES, STRESS
+from retemper.evaluation import accuracy
+from retemper.models.predict import Predictions
 
 GROUPS = ["water", "hydrochloric acid", "salt"]
 

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from retemper.active import calibrate
 from retemper.active.stopping import POINTS, power_law, predicted_gain, reason
-from retemper.settings import Stop
+from retemper.config.settings import Stop
 
 
 def gaussian(frames: int, atoms: int, factor: float, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:

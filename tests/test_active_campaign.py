@@ -16,17 +16,18 @@ from ase import Atoms
 from ase.build import molecule
 from conftest import ROOT, as_trained, build_tiny
 
-from retemper import versioning
-from retemper.active import campaign, choose, manual, rounds, source, status
+from retemper.active import campaign, choose, manual, source, status
 from retemper.active.acquire import acquire
 from retemper.active.calibrate import calibrate
 from retemper.active.explored import Explored
 from retemper.active.label import put
-from retemper.errors import RetemperError
-from retemper.files import read_json, sha256, write_json
-from retemper.frames import ENERGY, FORCES, read_frames, write_frames
-from retemper.settings import Settings, load_settings
-from retemper.xtb import calculator
+from retemper.config.settings import Settings, load_settings
+from retemper.core import vcs
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, sha256, write_json
+from retemper.data import rounds
+from retemper.data.frames import ENERGY, FORCES, read_frames, write_frames
+from retemper.systems.xtb import calculator
 
 
 def waters(number: int, seed: int, group: str) -> list[Atoms]:
@@ -246,9 +247,9 @@ def test_what_is_missing_is_said(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_model: Path) -> None:
     """The plan's start, and that MACE starts there: its first forces are that model's."""
-    from retemper.finetune import build
-    from retemper.finetune.worker import train
-    from retemper.inference import atomic_energies
+    from retemper.finetune import plans
+    from retemper.finetune.mace.train import train
+    from retemper.models.predict import atomic_energies
 
     settings = project(tmp_path, tiny_model)
     explorer = build_tiny(tmp_path / "explorer.model", ["Default"], seed=4)
@@ -258,15 +259,15 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     e0s = atomic_energies(explorer)
     write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
     (tmp_path / "strategies").symlink_to(ROOT / "strategies")
-    (plan, _) = build.plans(settings, "naive", tmp_path)
+    (plan, _) = plans.plans(settings, "naive", tmp_path)
     assert plan.foundation_sha256 == sha256(tiny_model)
     finetune = settings.finetune.model_copy(update={"start": "last-round", "epochs": 1, "dtype": "float64"})
     settings = settings.model_copy(update={"finetune": finetune})
-    (plan, _) = build.plans(settings, "naive", tmp_path)
+    (plan, _) = plans.plans(settings, "naive", tmp_path)
     assert plan.foundation_sha256 == sha256(explorer) and plan.foundation_head is None
     train(plan, tmp_path / "training", lambda row: None)
     assert read_json(tmp_path / "training/effective.json")["ran"]["start_gap"] < 1e-6
-    (scratch, _) = build.plans(settings, "scratch", tmp_path)
+    (scratch, _) = plans.plans(settings, "scratch", tmp_path)
     assert scratch.foundation_sha256 == sha256(tiny_model)
 
 
@@ -298,8 +299,8 @@ def test_the_champion_that_stands_explores(tmp_path: Path, tiny_model: Path) -> 
 @pytest.mark.slow
 def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path: Path, tiny_model: Path) -> None:
     """The test set gets a group that a kept model was trained on, of this round or of the one before."""
-    from retemper.finetune import build
-    from retemper.inference import atomic_energies
+    from retemper.finetune import plans
+    from retemper.models.predict import atomic_energies
 
     settings = project(tmp_path, tiny_model)
     e0s = atomic_energies(tiny_model)
@@ -310,16 +311,16 @@ def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path
     data = tmp_path / "runs/dataset"
     first, test = read_frames(data / "train.extxyz"), read_frames(data / "test.extxyz")
     acquire(settings, tmp_path, 1)
-    build.plans(settings, "naive", tmp_path)
+    plans.plans(settings, "naive", tmp_path)
     descendants = [a for a in rounds.frames(tmp_path, 1) if a.info["group"] in {b.info["group"] for b in first}]
     write_frames(data / "train.extxyz", [*first[:6], *descendants])
     acquire(settings, tmp_path, 2)
-    build.plans(settings, "naive", tmp_path)
+    plans.plans(settings, "naive", tmp_path)
     write_frames(data / "test.extxyz", [*test, *first[6:]])
     with pytest.raises(RetemperError, match="trained on structures that are now in the test set"):
-        build.plans(settings, "naive", tmp_path)
+        plans.plans(settings, "naive", tmp_path)
     foundation = settings.finetune.model_copy(update={"start": "foundation"})
-    build.plans(settings.model_copy(update={"finetune": foundation}), "naive", tmp_path)
+    plans.plans(settings.model_copy(update={"finetune": foundation}), "naive", tmp_path)
 
 
 # ------------------------------------------------------------------ git, notes, status
@@ -330,26 +331,26 @@ def repository(root: Path) -> None:
         subprocess.run(["git", "-C", str(root), *command], check=True)
     (root / ".dvc").mkdir()
     (root / "params.yaml").write_text("a: 1\n")
-    versioning.git(root, "add", "params.yaml")
-    versioning.git(root, "commit", "-qm", "first")
+    vcs.git(root, "add", "params.yaml")
+    vcs.git(root, "commit", "-qm", "first")
 
 
 def test_a_round_commits_its_own_files_alone(tmp_path: Path) -> None:
     repository(tmp_path)
     write_json(tmp_path / "data/campaign.json", {})
     (tmp_path / "notes.txt").write_text("mine")
-    versioning.require_clean(tmp_path)
-    assert versioning.commit(tmp_path, "Round 1")
-    assert not versioning.commit(tmp_path, "Round 1")
-    assert versioning.git(tmp_path, "show", "--name-only", "--format=").split() == ["data/campaign.json"]
+    vcs.require_clean(tmp_path)
+    assert vcs.commit(tmp_path, "Round 1")
+    assert not vcs.commit(tmp_path, "Round 1")
+    assert vcs.git(tmp_path, "show", "--name-only", "--format=").split() == ["data/campaign.json"]
     (tmp_path / "params.yaml").write_text("a: 2\n")
     with pytest.raises(RetemperError, match="params.yaml"):
-        versioning.require_clean(tmp_path)
+        vcs.require_clean(tmp_path)
 
 
 def test_outside_dvc_nothing_begins(tmp_path: Path) -> None:
     with pytest.raises(RetemperError, match="not under DVC"):
-        versioning.require_clean(tmp_path)
+        vcs.require_clean(tmp_path)
 
 
 def write_round(root: Path, number: int, failed: tuple[str, ...] = (), informative: bool = True) -> None:

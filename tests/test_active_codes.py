@@ -17,9 +17,9 @@ from ase.io import read
 from oracle_programs import WATER, label, program
 
 from retemper.active import plugins, workers
-from retemper.charge import state_of
-from retemper.errors import RetemperError
-from retemper.settings import Plugin
+from retemper.config.settings import Plugin
+from retemper.core.errors import RetemperError
+from retemper.data.charge import state_of
 
 ORCA_OUT = """
 Number of atoms                             ...      3

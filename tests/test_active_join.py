@@ -12,13 +12,13 @@ from ase import Atoms
 from ase.build import molecule
 from planted import Pairwise
 
-from retemper.active import rounds
 from retemper.active.label import put
-from retemper.dataset import build
-from retemper.errors import RetemperError
-from retemper.files import read_json, write_json
-from retemper.frames import read_frames, write_frames
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, write_json
+from retemper.data import rounds
+from retemper.data.frames import read_frames, write_frames
+from retemper.prepare.dataset import build
 
 
 def labelled(atoms: Atoms, **info: Any) -> Atoms:

@@ -21,11 +21,11 @@ from conftest import ROOT
 from copper_clusters import clusters, direct
 
 from retemper.active import label, lock
-from retemper.charge import state_of
-from retemper.errors import RetemperError
-from retemper.files import read_json, write_json
-from retemper.frames import ENERGY, FORCES, STRESS
-from retemper.settings import Acquire, Plugin
+from retemper.config.settings import Acquire, Plugin
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, write_json
+from retemper.data.charge import state_of
+from retemper.data.frames import ENERGY, FORCES, STRESS
 
 
 def oracle(call: str) -> Plugin:
@@ -300,7 +300,7 @@ def test_a_check_that_was_killed_goes_on(tmp_path: Path) -> None:
 
 def test_a_charge_that_is_missing_is_noticed(tmp_path: Path) -> None:
     """Chloride labelled as neutral chlorine: the oracle's label is another one."""
-    from retemper.xtb import calculator
+    from retemper.systems.xtb import calculator
 
     ion = Atoms("CH3ClCl", [[0, 0, 0], [1.03, 0, 0], [-0.51, 0.89, 0], [-0.51, -0.89, 0], [0, 0, 2.3], [0, 0, -2.3]])
     work = ion.copy()

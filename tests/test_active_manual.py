@@ -9,9 +9,9 @@ from ase import Atoms
 from copper_clusters import clusters, direct
 
 from retemper.active import manual
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, read_frames, write_frames
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.data.frames import ENERGY, read_frames, write_frames
 
 
 def by_hand(root: Path) -> Settings:

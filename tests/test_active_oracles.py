@@ -12,9 +12,9 @@ from ase.build import bulk, molecule
 from oracle_programs import NEEDED, WATER, label
 
 from retemper.active import plugins
-from retemper.charge import State
-from retemper.errors import RetemperError
-from retemper.settings import Plugin
+from retemper.config.settings import Plugin
+from retemper.core.errors import RetemperError
+from retemper.data.charge import State
 
 
 @pytest.mark.parametrize("name", plugins.names("oracles"))
@@ -56,7 +56,7 @@ def test_xtb_takes_charge_and_spin(name: str, info: dict[str, int], tmp_path: Pa
 def test_the_foundation_teaches_what_it_predicts(tmp_path: Path) -> None:
     from conftest import ROOT
 
-    from retemper.inference import predict
+    from retemper.models.predict import predict
 
     found = label("foundation", {"name": "mini"}, WATER, tmp_path / "x").label
     right = predict(ROOT / "foundations/mini.model", [WATER], backend="torch")
@@ -79,7 +79,7 @@ def test_a_foundation_that_knows_charge_and_spin_is_told(
     import run_files
     from conftest import build_tiny
 
-    from retemper.inference import predict
+    from retemper.models.predict import predict
 
     classes = {"type": "categorical", "per": "graph", "num_classes": 11, "emb_dim": 4, "offset": 5}
     specs = dict.fromkeys(("total_charge", "total_spin"), classes)

@@ -14,10 +14,11 @@ from retemper.active.choose import within_trust
 from retemper.active.estimate import Context as Trained
 from retemper.active.explored import Context, fault
 from retemper.active.pool import Pool, nearest
-from retemper.errors import RetemperError
-from retemper.inference import predict
-from retemper.robustness import calculators, engine
-from retemper.settings import Plugin
+from retemper.config.settings import Plugin
+from retemper.core.errors import RetemperError
+from retemper.models import evaluators
+from retemper.models.predict import predict
+from retemper.simulation import engine
 
 EMT = "ase:ase.calculators.emt:EMT()"
 
@@ -85,7 +86,7 @@ def test_unknown_names_and_options() -> None:
 
 
 def context(starts: list[Atoms], number: int) -> Context:
-    subject = calculators.describe(EMT)
+    subject = evaluators.describe(EMT)
     return Context(subject, starts, (29,), number, 0, lambda tasks: [engine.compute(task) for task in tasks])
 
 
@@ -153,7 +154,7 @@ def test_a_force_shifts_a_bond_by_its_stiffness(force: float) -> None:
 
     from retemper.active.explore.push import driven
 
-    evaluator = calculators.describe(EMT).open()
+    evaluator = evaluators.describe(EMT).open()
 
     def slope(length: float, step: float = 1e-4) -> float:
         ends = [Atoms("N2", positions=[[0, 0, 0], [0, 0, length + d]]) for d in (-step, step)]
@@ -188,7 +189,7 @@ def test_normal_modes_of_a_spring() -> None:
     """N2 in EMT: the stretch is the one mode; its stiffness is that of a finite difference."""
     from retemper.active.explore.normal_modes import displaced, normal_modes
 
-    evaluator = calculators.describe(EMT).open()
+    evaluator = evaluators.describe(EMT).open()
     atoms = Atoms("N2", positions=[[0, 0, 0], [0, 0, 1.0]])
     stiffness, _ = normal_modes(evaluator, atoms)
     energies = []
@@ -271,8 +272,8 @@ def test_the_committee_is_the_standard_deviation(tiny_model: Path, tmp_path: Pat
 
 def test_the_energy_is_linear_in_the_last_layer(tiny_model: Path) -> None:
     """Least squares on more structures than features leaves nothing."""
-    from retemper.active import last_layer
-    from retemper.inference import atomic_energies
+    from retemper.models import last_layer
+    from retemper.models.predict import atomic_energies
 
     frames = waters(60, 0.15, 0)
     sums = np.zeros((60, 0))

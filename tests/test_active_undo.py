@@ -13,12 +13,13 @@ from conftest import ROOT
 from promoted import standing
 from test_active_campaign import project as acquiring
 
-from retemper import versioning
-from retemper.active import campaign, rounds, undo
-from retemper.errors import RetemperError
-from retemper.files import read_json
-from retemper.promotion import aliases, history
-from retemper.settings import load_settings
+from retemper.active import campaign, undo
+from retemper.config.settings import load_settings
+from retemper.core import vcs
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json
+from retemper.data import rounds
+from retemper.registry import aliases, history
 
 STEP = """
 from pathlib import Path
@@ -33,12 +34,12 @@ history.append(Path.cwd(), [move])
 
 
 def commit(root: Path, message: str) -> None:
-    versioning.git(root, "add", "-A")
-    versioning.git(root, "commit", "-qm", message)
+    vcs.git(root, "add", "-A")
+    vcs.git(root, "commit", "-qm", message)
 
 
 def log(root: Path) -> list[str]:
-    return [line.partition(":")[0] for line in versioning.git(root, "log", "--format=%s").splitlines()]
+    return [line.partition(":")[0] for line in vcs.git(root, "log", "--format=%s").splitlines()]
 
 
 @pytest.fixture
@@ -56,10 +57,10 @@ def repository(tmp_path: Path, tiny_model: Path) -> Path:
     (root / "data/rounds/README.md").write_text("rounds\n")
     for command in (["init", "-q"], ["config", "user.name", "a"], ["config", "user.email", "a@b"]):
         subprocess.run(["git", "-C", str(root), *command], check=True)
-    versioning.dvc(root, "init", "-q")
+    vcs.dvc(root, "init", "-q")
     (root / "promotions.jsonl").write_text("")
     commit(root, "first")
-    versioning.dvc(root, "repro", "--quiet")
+    vcs.dvc(root, "repro", "--quiet")
     return root
 
 
@@ -69,15 +70,15 @@ def test_a_round_is_undone_and_made_again(repository: Path) -> None:
     root = repository
     assert campaign.round_once(root) == 1
     assert log(root) == ["Round 1 of salt", "Before round 1 of salt", "first"]
-    assert versioning.git(root, "status", "--porcelain") == ""
+    assert vcs.git(root, "status", "--porcelain") == ""
     assert campaign.round_once(root) == 2  # the history that the first wrote does not stand in its way
     moves = history.read(root)
     assert (root / "runs/seen.txt").read_text() == "2 rounds" and len(moves) == 3
     labels = (root / "data/rounds/002/labelled.extxyz").read_bytes()
 
     assert undo.undo(root) == 2
-    assert versioning.git(root, "status", "--porcelain") == ""
-    assert versioning.git(root, "diff", "--name-only", "HEAD~2", "HEAD") == "promotions.jsonl"
+    assert vcs.git(root, "status", "--porcelain") == ""
+    assert vcs.git(root, "diff", "--name-only", "HEAD~2", "HEAD") == "promotions.jsonl"
     assert (root / "runs/seen.txt").read_text() == "1 rounds" and rounds.numbers(root) == [1]
     assert [entry["round"] for entry in read_json(root / campaign.HISTORY)["rounds"]] == [1]
     assert history.read(root) == moves
@@ -91,7 +92,7 @@ def test_a_round_is_undone_and_made_again(repository: Path) -> None:
 def test_what_stands_in_the_way_of_undoing_is_said(repository: Path) -> None:
     root = repository
     campaign.round_once(root)
-    here = versioning.git(root, "rev-parse", "HEAD")
+    here = vcs.git(root, "rev-parse", "HEAD")
     labelled = root / "data/rounds/001/labelled.extxyz"
     kept = labelled.read_bytes()
     labelled.write_bytes(kept + b"\n")
@@ -101,7 +102,7 @@ def test_what_stands_in_the_way_of_undoing_is_said(repository: Path) -> None:
     (root / "params.yaml").write_text((root / "params.yaml").read_text() + "seeds: [1]\n")
     with pytest.raises(RetemperError, match=r"params\.yaml"):
         undo.undo(root)
-    versioning.git(root, "checkout", "--", "params.yaml")
+    vcs.git(root, "checkout", "--", "params.yaml")
     lock = (root / "dvc.lock").read_text()
     (root / "dvc.lock").write_text(lock + "# mine\n")
     with pytest.raises(RetemperError, match="Files of round 1 differ") as found:
@@ -110,10 +111,10 @@ def test_what_stands_in_the_way_of_undoing_is_said(repository: Path) -> None:
     commit(root, "another state of the graph")
     with pytest.raises(RetemperError, match=r"(?s)later commit builds upon round 1.*another state of the graph"):
         undo.undo(root)
-    versioning.git(root, "revert", "--no-edit", "HEAD")  # as the message says
+    vcs.git(root, "revert", "--no-edit", "HEAD")  # as the message says
     with pytest.raises(RetemperError, match="builds upon"):
         undo.undo(root)
-    versioning.git(root, "reset", "-q", "--hard", here)
+    vcs.git(root, "reset", "-q", "--hard", here)
     (root / "notes.md").write_text("of no matter")
     commit(root, "notes")
     plan = root / rounds.WORK / "002/plan.json"
@@ -130,18 +131,18 @@ def test_undoing_goes_on_after_a_kill(repository: Path) -> None:
     """The steps of `undo` up to each point by hand, and then the whole."""
     root = repository
     campaign.round_once(root)
-    here = versioning.git(root, "rev-parse", "HEAD")
+    here = vcs.git(root, "rev-parse", "HEAD")
     for steps in (1, 2, 3):
-        versioning.git(root, "reset", "-q", "--hard", here)
-        versioning.dvc(root, "checkout", "--quiet")
+        vcs.git(root, "reset", "-q", "--hard", here)
+        vcs.dvc(root, "checkout", "--quiet")
         assert (root / "data/rounds/001/round.json").is_file() and (root / "runs/seen.txt").read_text() == "1 rounds"
         shutil.rmtree(root / "data/rounds/001")
         if steps > 1:
-            versioning.git(root, "restore", "--source=HEAD^", "--staged", "--worktree", "--", "dvc.lock", "data/rounds")
+            vcs.git(root, "restore", "--source=HEAD^", "--staged", "--worktree", "--", "dvc.lock", "data/rounds")
         if steps > 2:
-            versioning.dvc(root, "checkout", "--quiet")
+            vcs.dvc(root, "checkout", "--quiet")
         assert undo.undo(root) == 1
-        assert versioning.git(root, "status", "--porcelain") == "" and log(root)[0] == "Undo round 1 of salt"
+        assert vcs.git(root, "status", "--porcelain") == "" and log(root)[0] == "Undo round 1 of salt"
         assert (root / "runs/seen.txt").read_text() == "0 rounds" and campaign.next_round(root) == 1
     with pytest.raises(RetemperError, match="no round to undo"):
         undo.undo(root)

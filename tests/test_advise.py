@@ -14,8 +14,8 @@ from study_tables import SYSTEMS, levels, table
 
 from retemper.advise import evidence, facts, recommend, words
 from retemper.advise.facts import Distance, Facts
-from retemper.errors import RetemperError
-from retemper.settings import Dataset
+from retemper.config.settings import Dataset
+from retemper.core.errors import RetemperError
 from retemper.study import table as tables
 
 STRATEGIES = ("naive", "replay", "lora")
@@ -323,9 +323,9 @@ def test_distance_to_the_pool(tiny_model: Path, tmp_path: Path) -> None:
     """Structures of the pool are at zero; compressed ones of it are beyond its held-out ones."""
     from ase.build import molecule
 
-    from retemper.files import sha256
-    from retemper.foundations import Foundation
-    from retemper.frames import write_frames
+    from retemper.config.foundations import Foundation
+    from retemper.core.files import sha256
+    from retemper.data.frames import write_frames
 
     rng = np.random.default_rng(0)
     frames = [molecule(name) for name in ("CH4", "NH3", "H2O", "CH3OH", "C2H6") for _ in range(12)]

@@ -14,10 +14,12 @@ from architectures import MH1_HEADS, build_mh1, build_omol
 from conftest import ROOT, build_tiny
 from trainings import make_files, make_plan, molecules, run, weights, weights_of
 
-from retemper import inference, model_file, strategies
-from retemper.errors import RetemperError
-from retemper.finetune import adapters, architecture, contraction, worker
-from retemper.frames import read_frames
+from retemper.config import strategies
+from retemper.core.errors import RetemperError
+from retemper.data.frames import read_frames
+from retemper.finetune import adapters
+from retemper.finetune.mace import sparse_contraction, train
+from retemper.models import architecture, model_file, predict
 
 BUILT = {"mh1": (build_mh1, MH1_HEADS[1]), "omol": (build_omol, None)}
 QUICK = {("mh1", "lora"), ("mh1", "scratch"), ("omol", "naive"), ("omol", "freeze-5"), ("omol", "replay-lora")}
@@ -64,8 +66,8 @@ def test_strategy_runs_as_asked(kind: str, name: str, sets: dict[str, Any], tmp_
     if "lora" in name:
         assert proof["ran"]["merge_gap"] < 1e-9
     frames = read_frames(files["folder"] / "valid.extxyz")[:2]
-    own = inference.predict(tmp_path / "model.safetensors", frames, backend="torch")
-    with inference.default_dtype("float64"):
+    own = predict.predict(tmp_path / "model.safetensors", frames, backend="torch")
+    with predict.default_dtype("float64"):
         calculator = MACECalculator(
             models=model_file.read(tmp_path / "model.safetensors"),
             device="cpu",
@@ -88,7 +90,7 @@ def test_scratch_is_the_very_architecture(kind: str, sets: dict[str, Any], tmp_p
     torch.save(again, tmp_path / "again.model")
     frames = read_frames(files["folder"] / "valid.extxyz")
     before, after = (
-        inference.predict(path, frames, head=files["head"], backend="torch")
+        predict.predict(path, frames, head=files["head"], backend="torch")
         for path in (files["model"], tmp_path / "again.model")
     )
     np.testing.assert_allclose(after.energy, before.energy, atol=1e-9)
@@ -114,7 +116,7 @@ def set_up(plan: Any, folder: Path) -> Any:
         found.append(given["model"])
         raise KeyboardInterrupt
 
-    with worker.in_place_of(worker, "_train", instead), contextlib.suppress(KeyboardInterrupt):
+    with train.in_place_of(train, "_train", instead), contextlib.suppress(KeyboardInterrupt):
         run(plan, folder)
     return found[0]
 
@@ -134,8 +136,8 @@ def test_merged_adapters_are_the_adapters(kind: str, sets: dict[str, Any], tmp_p
     torch.manual_seed(1)
     model = torch.load(sets[kind]["model"], weights_only=False)
     frames = read_frames(sets[kind]["folder"] / "valid.extxyz")
-    with inference.default_dtype("float64"):
-        _, batch = next(inference.batches(model, frames, sets[kind]["head"] or "omol", "cpu"))
+    with predict.default_dtype("float64"):
+        _, batch = next(predict.batches(model, frames, sets[kind]["head"] or "omol", "cpu"))
         plain = outputs(model, batch)
         inject_LoRAs(model, rank=2, alpha=4)
         for name, parameter in model.named_parameters():
@@ -173,8 +175,8 @@ def test_addition_to_what_torchscript_returned(sets: dict[str, Any]) -> None:
             found.append({name: p.grad.clone() for name, p in one.named_parameters() if p.grad is not None})
         return found
 
-    with inference.default_dtype("float64"):
-        _, batch = next(inference.batches(torch.load(sets["omol"]["model"], weights_only=False), frames, "omol", "cpu"))
+    with predict.default_dtype("float64"):
+        _, batch = next(predict.batches(torch.load(sets["omol"]["model"], weights_only=False), frames, "omol", "cpu"))
         with pytest.raises(RuntimeError, match="in-place"):
             steps()
         copied = steps(architecture.addition)
@@ -191,10 +193,10 @@ def test_sparse_contraction_is_the_same_model(kind: str, sets: dict[str, Any]) -
     """Energies, forces and gradients of an element-agnostic product."""
     model = torch.load(sets[kind]["model"], weights_only=False)
     frames = read_frames(sets[kind]["folder"] / "valid.extxyz")
-    with inference.default_dtype("float64"):
-        _, batch = next(inference.batches(model, frames, sets[kind]["head"] or "omol", "cpu"))
+    with predict.default_dtype("float64"):
+        _, batch = next(predict.batches(model, frames, sets[kind]["head"] or "omol", "cpu"))
         dense = outputs(model, batch)
-        with contraction.sparse(model) as number:
+        with sparse_contraction.sparse(model) as number:
             fast = outputs(model, batch)
     assert number > 0
     for one, two in zip(dense, fast, strict=True):

@@ -23,15 +23,18 @@ from study_project import empty_project, runs, write_result
 from trainings import make_plan, weights
 from trainings import run as train
 
-from retemper import pseudolabel, sealed
 from retemper.advise import facts
-from retemper.errors import RetemperError
-from retemper.files import sha256
-from retemper.finetune import build, checkpoint, collect, disk
-from retemper.foundations import Foundation
-from retemper.frames import ENERGY, write_frames
-from retemper.robustness import calculators, engine
-from retemper.robustness.points import single_points
+from retemper.config.foundations import Foundation
+from retemper.core import sealed
+from retemper.core.errors import RetemperError
+from retemper.core.files import sha256
+from retemper.data.frames import ENERGY, write_frames
+from retemper.finetune import collect, plans
+from retemper.finetune.mace import checkpoint, lmdb_cache
+from retemper.models import evaluators
+from retemper.prepare import pseudolabel
+from retemper.simulation import engine
+from retemper.simulation.points import single_points
 from retemper.study import kept, run, table
 from retemper.sweep import alike
 
@@ -99,7 +102,7 @@ class Kept:
     get: Callable[[], Any]
 
 
-EMT = calculators.describe("ase:ase.calculators.emt:EMT()")
+EMT = evaluators.describe("ase:ase.calculators.emt:EMT()")
 
 
 def tasks(folder: Path, request: pytest.FixtureRequest) -> Kept:
@@ -213,11 +216,11 @@ def subset(folder: Path, request: pytest.FixtureRequest) -> Kept:
     source = files["folder"] / "replay-train.extxyz"
 
     def get(number: int = 4) -> Any:
-        return build._first(source, number, folder).read_text()
+        return plans._first(source, number, folder).read_text()
 
     get()
     get(5)
-    one, another = (build._first(source, number, folder) for number in (4, 5))
+    one, another = (plans._first(source, number, folder) for number in (4, 5))
     return Kept(one, another, get)
 
 
@@ -228,12 +231,12 @@ def on_disk(folder: Path, request: pytest.FixtureRequest) -> Kept:
     plan = dataclasses.replace(make_plan(request.getfixturevalue("files"), "naive"), disk_above=0)
 
     def get() -> Any:
-        path = disk.flags(plan, folder)["train_file"]
+        path = lmdb_cache.flags(plan, folder)["train_file"]
         with lmdb.open(path, subdir=False, lock=False, readonly=True) as file, file.begin() as rows:
             return sorted((bytes(key), bytes(value)) for key, value in rows.cursor())
 
     get()
-    found = disk.flags(plan, folder)
+    found = lmdb_cache.flags(plan, folder)
     return Kept(Path(found["train_file"]), Path(found["valid_file"]), get)
 
 
@@ -330,7 +333,7 @@ def trained(files: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
         if row["epoch"] == 1:
             raise Stopped
 
-    from retemper.finetune import worker
+    from retemper.finetune.mace import train as worker
 
     with pytest.raises(Stopped):
         worker.train(plan, root / "stopped", stop)
@@ -403,9 +406,9 @@ def assert_same(folder: Path, whole: Path) -> None:
 @pytest.mark.hostile("caches")
 def test_torch_refuses_code_when_asked_though_mace_allows_it(tmp_path: Path) -> None:
     """MACE switches torch's protection off for the whole process; asked for by name it holds."""
-    from retemper import launch
+    from retemper.core import processes
 
-    launch.import_mace()
+    processes.import_mace()
     assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
     planted = Planted()
     planted.mark = tmp_path / "mark"
@@ -501,7 +504,7 @@ def test_the_record_of_another_user(tmp_path: Path) -> None:
         folder.chmod(0o755)
         sealed.write(folder / "x", "key", [1])
         (folder / "x").chmod(0o600)
-        script = "import os, sys; from pathlib import Path; from retemper import sealed\n"
+        script = "import os, sys; from pathlib import Path; from retemper.core import sealed\n"
         script += "os.setuid(65534); sealed.read(Path(sys.argv[1]), 'key')"
         python = [sys.executable, "-c", script, str(folder / "x")]
         done = subprocess.run(python, capture_output=True, text=True, env=os.environ)

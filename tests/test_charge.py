@@ -17,10 +17,12 @@ from ase.build import molecule
 from conftest import ROOT
 from trainings import make_files, make_plan, run
 
-from retemper import charge, checks, inference, pseudolabel
-from retemper.charge import CHARGE, SPIN
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
+from retemper.core.errors import RetemperError
+from retemper.data import charge, checks
+from retemper.data.charge import CHARGE, SPIN
+from retemper.data.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
+from retemper.models import predict
+from retemper.prepare import pseudolabel
 
 
 def water(**info: Any) -> Atoms:
@@ -108,8 +110,8 @@ def test_a_model_is_asked_at_the_charge_of_each_frame(ionic: Path) -> None:
     from mace.calculators import MACECalculator
 
     states = [{}, {"charge": 1, "spin": 2}, {CHARGE: 1, SPIN: 2}, {CHARGE: -2}, {"spin": 3}]
-    found = inference.predict(ionic, [water(**info) for info in states])
-    assert found.backend == "torch" and inference.reads(ionic) == (CHARGE, SPIN)
+    found = predict.predict(ionic, [water(**info) for info in states])
+    assert found.backend == "torch" and predict.reads(ionic) == (CHARGE, SPIN)
     calculator = MACECalculator(model_paths=str(ionic), device="cpu", default_dtype="float64")
     for atoms, energy in zip([water(), water(charge=1, spin=2)], found.energy, strict=False):
         assert calculator.get_potential_energy(atoms) == pytest.approx(energy, abs=1e-9)
@@ -118,7 +120,7 @@ def test_a_model_is_asked_at_the_charge_of_each_frame(ionic: Path) -> None:
 
 
 def test_pseudolabels_of_an_ion_are_not_its_molecules(ionic: Path, tmp_path: Path) -> None:
-    right = inference.predict(ionic, [water(), water(charge=1)]).energy
+    right = predict.predict(ionic, [water(), water(charge=1)]).energy
     assert abs(right[1] - right[0]) > 1e-3
     first = pseudolabel.label(ionic, [water()], name="tiny", cache=tmp_path, progress=False)
     for _ in range(2):
@@ -134,8 +136,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, ionic: Path) -> dict[str, An
     """Sets as `trainings.make_files` has them, from a user's file that says `charge` and `spin`; neutral ones first."""
     from ase.io import write
 
-    from retemper.labels import map_labels
-    from retemper.settings import Dataset
+    from retemper.config.settings import Dataset
+    from retemper.data.labels import map_labels
 
     folder = tmp_path_factory.mktemp("mixed")
     files = make_files(folder, ionic)
@@ -171,8 +173,8 @@ def test_a_model_is_trained_at_the_charge_of_each_frame(disk_above: int, mixed: 
     """Before it moves, its error on the validation set is that of the foundation at the right charges."""
     row = trained(mixed, "naive", tmp_path / "run", disk_above)
     valid = read_frames(mixed["folder"] / "valid.extxyz")
-    right = error(valid, inference.predict(mixed["model"], valid).energy)
-    neutral = error(valid, inference.predict(mixed["model"], [Atoms(a.symbols, a.positions) for a in valid]).energy)
+    right = error(valid, predict.predict(mixed["model"], valid).energy)
+    neutral = error(valid, predict.predict(mixed["model"], [Atoms(a.symbols, a.positions) for a in valid]).energy)
     assert abs(right - neutral) > 1
     assert row["valid.energy_rmse"] == pytest.approx(right, rel=1e-6)
 
@@ -211,9 +213,9 @@ def test_the_dataset_stage_keeps_ions(tmp_path: Path) -> None:
     """A user's file of neutral molecules and cations at the same geometries, with a free ion among the free atoms."""
     from ase.io import write
 
-    from retemper import xtb
-    from retemper.dataset import build
-    from retemper.settings import Settings
+    from retemper.config.settings import Settings
+    from retemper.prepare.dataset import build
+    from retemper.systems import xtb
 
     user = []
     for state in ({}, {"charge": 1, "spin": 2}):

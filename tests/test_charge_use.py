@@ -13,14 +13,16 @@ from ase.build import molecule
 from run_files import write_evaluation, write_preparation, write_project, write_training
 
 import retemper
-from retemper import charge, inference, symmetrix_backend
 from retemper.active import explored, manual
-from retemper.charge import CHARGE, SPIN
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES
-from retemper.robustness import calculators, dynamics, engine, metrics
-from retemper.robustness.context import Context
-from retemper.robustness.metrics import observables, retention, short_range
+from retemper.core.errors import RetemperError
+from retemper.data import charge
+from retemper.data.charge import CHARGE, SPIN
+from retemper.data.frames import ENERGY, FORCES
+from retemper.evaluation.robustness import metrics
+from retemper.evaluation.robustness.context import Context
+from retemper.evaluation.robustness.metrics import observables, retention, short_range
+from retemper.models import evaluators, predict, symmetrix
+from retemper.simulation import dynamics, engine
 
 
 def water(**info: Any) -> Atoms:
@@ -52,20 +54,20 @@ def test_evaluators_ask_at_the_charge_of_each_structure(ionic: Path, right: np.n
         str(ionic),
         f"ase:mace.calculators:MACECalculator(model_paths={str(ionic)!r}, default_dtype='float64')",
     ):
-        assert calculators.describe(spec).open()(frames).energy == pytest.approx(right, abs=1e-9)
+        assert evaluators.describe(spec).open()(frames).energy == pytest.approx(right, abs=1e-9)
     assert np.unique(right.round(6)).size == 3
 
 
 def test_a_calculator_that_keeps_results_is_asked_anew() -> None:
     """EMT plus the charge in eV; ASE's own check of changes does not see info."""
-    found = calculators.describe("ase:faulty:Ionised()").open()
+    found = evaluators.describe("ase:faulty:Ionised()").open()
     frames = [Atoms("Cu2", [[0, 0, 0], [2.5, 0, 0]], info=info) for info in ({}, {CHARGE: 1}, {"charge": -1}, {})]
     energy = found(frames).energy
     assert energy - energy[0] == pytest.approx([0, 1, -1, 0])
 
 
 def test_charge_and_spin_decide_a_task() -> None:
-    subject = calculators.describe("ase:ase.calculators.emt:EMT()")
+    subject = evaluators.describe("ase:ase.calculators.emt:EMT()")
     keys = [engine.Task(metrics.load, subject, {"atoms": water(**info)}, "x").key for info in STATES]
     assert keys[1] == keys[2] and keys[0] == keys[3] and len(set(keys)) == 3
     assert engine.Task(metrics.load, subject, {"atoms": water(charge=0)}, "x").key == keys[0]
@@ -74,7 +76,7 @@ def test_charge_and_spin_decide_a_task() -> None:
 def test_metrics_keep_charge_and_spin(ionic: Path) -> None:
     ion = water(charge=1, spin=2)
     ion.arrays[FORCES] = np.zeros((3, 3))
-    subject = calculators.describe(str(ionic))
+    subject = evaluators.describe(str(ionic))
     context = Context(subject, (1, 8), frames=[ion], retention=[ion], foundation=subject)
     for name in ("retention", "physics", "md", "short_range"):
         module = metrics.load(name)
@@ -97,7 +99,7 @@ def _atoms(value: Any) -> list[Atoms]:
 def test_physics_of_an_ion_holds_where_it_is_defined(ionic: Path) -> None:
     """A copy of an ion far away is another system: who has the charge? Its symmetries are checked at its charge."""
     module = metrics.load("physics")
-    evaluator = calculators.describe(str(ionic)).open()
+    evaluator = evaluators.describe(str(ionic)).open()
     ion = module.symmetry(evaluator, water(charge=1, spin=2), 0)
     assert "extensivity" in module.symmetry(evaluator, water(), 0) and "extensivity" not in ion
     assert max(max(ion[name]) for name in ("rotation", "translation", "permutation")) < 1e-6
@@ -106,17 +108,17 @@ def test_physics_of_an_ion_holds_where_it_is_defined(ionic: Path) -> None:
 
 def test_dynamics_and_candidates_keep_charge_and_spin(ionic: Path) -> None:
     start = water(charge=-1, spin=2, group="g")
-    evaluator = calculators.describe(str(ionic)).open()
+    evaluator = evaluators.describe(str(ionic)).open()
     run = dynamics.trajectory(evaluator, start, ensemble="nve", steps=2, timestep=0.1, temperature=10.0, stride=1)
     frame = dynamics.frame(run, 1)
     assert charge.special(frame) == {CHARGE: -1, SPIN: 2}
-    assert run["potential"][0] == pytest.approx(inference.predict(ionic, [start]).energy[0], abs=1e-9)
+    assert run["potential"][0] == pytest.approx(predict.predict(ionic, [start]).energy[0], abs=1e-9)
     candidate = explored.descend(start, frame, "md", "p")
     assert charge.info_of(candidate) == {CHARGE: -1, SPIN: 2} and candidate.info["group"] == "g"
 
 
 def test_symmetrix_is_not_asked_for_a_model_that_reads_charge(ionic: Path) -> None:
-    assert "total_charge" in str(symmetrix_backend._unknown_architecture(ionic))
+    assert "total_charge" in str(symmetrix._unknown_architecture(ionic))
 
 
 # ------------------------------------------------------------------ labels by hand
@@ -142,7 +144,7 @@ def test_labels_by_hand_belong_to_their_charge(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, ionic: Path) -> Path:
-    from retemper import registry
+    from retemper.registry import register
 
     root = tmp_path_factory.mktemp("registered")
     settings = write_project(root, ionic, ["naive"], [1])
@@ -152,7 +154,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, ionic: Path) -> Path:
     write_evaluation(root, "naive", {1: 24.0}, {1: 400.0}, 50.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        registry.register(root, settings, "naive")
+        register.register(root, settings, "naive")
     return root
 
 
@@ -175,7 +177,7 @@ def test_served_requests_have_charge_and_spin(
 ) -> None:
     import mlflow.pyfunc
 
-    from retemper.mlflow_store import connect, tracking_uri
+    from retemper.tracking.store import connect, tracking_uri
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(project))
     client: Any = connect(project)
@@ -194,7 +196,7 @@ def test_served_requests_have_charge_and_spin(
 
 @pytest.mark.parametrize("to", ["lammps", "lammps-mliap", "torch-sim"])
 def test_programs_that_cannot_say_the_charge_are_refused(project: Path, to: str, tmp_path: Path) -> None:
-    from retemper.promotion import export
+    from retemper.registry import export
 
     with pytest.raises(RetemperError, match="total_charge and total_spin"):
         export.export(project, "salt/1", to, tmp_path)
@@ -202,8 +204,8 @@ def test_programs_that_cannot_say_the_charge_are_refused(project: Path, to: str,
 
 
 def test_an_export_says_what_it_reads(project: Path, tmp_path: Path) -> None:
-    from retemper.files import read_json
-    from retemper.promotion import export
+    from retemper.core.files import read_json
+    from retemper.registry import export
 
     export.export(project, "salt/1", "ase", tmp_path)
     assert read_json(tmp_path / "salt-1-ase.json")["reads"] == {

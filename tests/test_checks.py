@@ -8,7 +8,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.data import covalent_radii
 
-from retemper.checks import (
+from retemper.config.settings import Dataset
+from retemper.core.errors import RetemperError
+from retemper.data.checks import (
     check_elements,
     check_variation,
     energy_faults,
@@ -16,12 +18,10 @@ from retemper.checks import (
     frame_fault,
     level_tags,
 )
-from retemper.composition import robust_fit
-from retemper.duplicates import near_pairs
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES, STRESS
-from retemper.geometry import heights, neighbours
-from retemper.settings import Dataset
+from retemper.data.duplicates import near_pairs
+from retemper.data.energies_by_element import robust_fit
+from retemper.data.frames import ENERGY, FORCES, STRESS
+from retemper.data.geometry import heights, neighbours
 
 LIMITS = Dataset(files=["a"], level_of_theory="test")
 

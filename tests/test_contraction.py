@@ -8,7 +8,7 @@ import pytest
 import torch
 from mace.modules.symmetric_contraction import Contraction, SymmetricContraction
 
-from retemper.finetune.contraction import sparse
+from retemper.finetune.mace.sparse_contraction import sparse
 
 from e3nn import o3  # isort: skip  (after mace: see its weights_only handling)
 

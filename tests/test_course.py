@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from retemper.finetune import course
+from retemper.records import course
 
 
 def history(*replay: float) -> list[dict[str, float]]:

@@ -14,16 +14,16 @@ from ase import Atoms
 from conftest import ROOT
 from trainings import make_plan, run
 
-from retemper import reference_set
-from retemper.dataset import build
-from retemper.duplicates import near_pairs
-from retemper.errors import RetemperError
+from retemper.config.settings import Dataset, Settings
+from retemper.core.errors import RetemperError
+from retemper.data.duplicates import near_pairs
+from retemper.data.frames import ENERGY, FORCES, read_frames, write_frames
+from retemper.data.grouping import name_of as group_name
+from retemper.data.labels import is_free_atom, map_labels
+from retemper.data.nearness import judge
 from retemper.finetune.plan import HeadData, head_data
-from retemper.frames import ENERGY, FORCES, read_frames, write_frames
-from retemper.grouping import name_of as group_name
-from retemper.labels import is_free_atom, map_labels
-from retemper.nearness import judge
-from retemper.settings import Dataset, Settings
+from retemper.prepare import reference_set
+from retemper.prepare.dataset import build
 
 hostile = pytest.mark.hostile("data")
 SHIPPED = ("nacl", "molecules", "sn2", "spice", "ice", "lpsc")
@@ -97,7 +97,7 @@ def test_the_keys_that_mace_reads_are_the_known_ones() -> None:
     """A MACE that reads further keys of a frame must be looked at before frames go to it."""
     from mace.data.utils import KeySpecification
 
-    from retemper.labels import MACE_READS
+    from retemper.data.labels import MACE_READS
 
     keys = KeySpecification.from_defaults()
     ours = {"REF_energy", "REF_forces", "REF_stress", "total_charge", "total_spin", "head"}  # head: MACE sets it itself

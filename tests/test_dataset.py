@@ -16,11 +16,11 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
-from retemper.dataset import build
-from retemper.errors import RetemperError
-from retemper.files import read_json, sha256
-from retemper.frames import labels_hash, read_frames
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, sha256
+from retemper.data.frames import labels_hash, read_frames
+from retemper.prepare.dataset import build
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("train", "valid", "test", "isolated", "unused", "rejected")

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from retemper import e0_fit, e0_methods, e0s, inference, stoichiometry
-from retemper.errors import RetemperError
-from retemper.files import sha256
-from retemper.frames import ENERGY, write_frames
-from retemper.settings import Dataset, E0s, Settings
+from retemper.config.settings import Dataset, E0s, Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import sha256
+from retemper.data import composition
+from retemper.data.frames import ENERGY, write_frames
+from retemper.models import predict
+from retemper.prepare import e0_fit, e0_methods, e0s
 
 SHIFT = {1: -3.0, 6: -11.0, 8: 7.5, 11: 0.25, 17: -40.0}  # eV; the new level minus the foundation's
 Diagnose = Callable[..., dict[str, Any]]
@@ -33,7 +35,7 @@ def labelled(model: Path, formulas: list[str], noise: float = 0.0) -> list[Atoms
     """Clusters whose labels are the model's energies plus SHIFT per atom (plus noise, eV)."""
     rng = np.random.default_rng(5)
     frames = [cluster(formula, rng) for formula in formulas]
-    energies = inference.predict(model, frames, backend="torch").energy
+    energies = predict.predict(model, frames, backend="torch").energy
     for frame, energy in zip(frames, energies, strict=True):
         frame.info[ENERGY] = float(energy) + sum(SHIFT[int(z)] for z in frame.numbers) + rng.normal(0, 1) * noise
     return frames
@@ -82,9 +84,9 @@ def test_reestimate_and_average_are_maces_own(tiny_model: Path, diagnose: Diagno
     table = AtomicNumberTable([1, 6, 8])
     keys = data.KeySpecification(info_keys={"energy": ENERGY}, arrays_keys={})
     configs = [data.config_from_atoms(frame, key_specification=keys) for frame in frames]
-    module = inference.load(tiny_model)
-    with inference.default_dtype("float64"):
-        own = inference.atomic_energies(tiny_model)
+    module = predict.load(tiny_model)
+    with predict.default_dtype("float64"):
+        own = predict.atomic_energies(tiny_model)
         theirs = data.estimate_e0s_from_foundation(module, own, configs, table)
     assert ours["candidates"]["reestimate"]["E0s"] == pytest.approx({str(z): theirs[z] for z in (1, 6, 8)}, abs=1e-8)
     averaged = data.utils.compute_average_E0s(configs, table)
@@ -94,21 +96,21 @@ def test_reestimate_and_average_are_maces_own(tiny_model: Path, diagnose: Diagno
 def test_reestimate_finds_a_known_shift_and_leaves_other_elements(tiny_model: Path, diagnose: Diagnose) -> None:
     frames = labelled(tiny_model, MIXED)
     result = diagnose(frames, frames[-1:], [])
-    own = inference.atomic_energies(tiny_model)
+    own = predict.atomic_energies(tiny_model)
     expected = {str(z): own[z] + (SHIFT[z] if z in (1, 6, 8) else 0.0) for z in own}
     assert result["E0s"] == pytest.approx(expected, abs=1e-9)
     assert (result["rank"], result["n_elements"], result["deficient"]) == (3, 3, [])
     assert result["error_per_atom"]["rmse"] < 1e-6
     assert "average" not in result["candidates"]
     # without re-estimation the error is SHIFT, frame by frame
-    counts = stoichiometry.composition_matrix([*frames, frames[-1]], [1, 6, 8])
+    counts = composition.composition_matrix([*frames, frames[-1]], [1, 6, 8])
     by_hand = counts @ [SHIFT[1], SHIFT[6], SHIFT[8]] / counts.sum(axis=1)
     assert result["candidates"]["foundation"]["error_per_atom"]["mae"] == pytest.approx(1000 * np.abs(by_hand).mean())
 
 
 def test_free_atoms_decide_only_what_the_frames_leave_open(tiny_model: Path, diagnose: Diagnose) -> None:
     frames = labelled(tiny_model, BRINE, noise=0.2)
-    own = inference.atomic_energies(tiny_model)
+    own = predict.atomic_energies(tiny_model)
     atoms = {"H": own[1] - 2.0, "O": own[8] + 3.0, "Na": own[11] + 1.0, "Cl": own[17] - 38.0}
     with_atoms = diagnose(frames, frames[:1], free_atoms(atoms))
     without = diagnose(frames, frames[:1], [], force=True)
@@ -132,7 +134,7 @@ def test_free_atoms_decide_only_what_the_frames_leave_open(tiny_model: Path, dia
 def test_one_free_atom_of_each_ratio_is_exact(tiny_model: Path, diagnose: Diagnose) -> None:
     """O and Cl settle both ratios: their E0s are the atoms', H and Na follow from the frames."""
     frames = labelled(tiny_model, BRINE)
-    own = inference.atomic_energies(tiny_model)
+    own = predict.atomic_energies(tiny_model)
     atoms = {"O": own[8] + SHIFT[8], "Cl": own[17] + SHIFT[17]}
     result = diagnose(frames, frames[:1], free_atoms(atoms))
     assert result["E0s"] == pytest.approx(
@@ -142,7 +144,7 @@ def test_one_free_atom_of_each_ratio_is_exact(tiny_model: Path, diagnose: Diagno
 
 def test_isolated_method_takes_the_atoms(tiny_model: Path, diagnose: Diagnose) -> None:
     frames = labelled(tiny_model, WATERS)
-    own = inference.atomic_energies(tiny_model)
+    own = predict.atomic_energies(tiny_model)
     atoms = {"H": own[1] + SHIFT[1] + 0.1, "O": own[8] + SHIFT[8] + 0.1}
     result = diagnose(frames, frames[:1], free_atoms(atoms), method="isolated")
     assert (result["E0s"]["1"], result["E0s"]["8"]) == (pytest.approx(atoms["H"]), pytest.approx(atoms["O"]))
@@ -223,7 +225,7 @@ def with_protons(model: Path, charge: float | None = None) -> list[Atoms]:
 
 
 def true_atoms(model: Path, *symbols: str) -> dict[str, float]:
-    own = inference.atomic_energies(model)
+    own = predict.atomic_energies(model)
     numbers = [Atoms(symbol).numbers[0] for symbol in symbols]
     return {symbol: own[int(z)] + SHIFT[int(z)] for symbol, z in zip(symbols, numbers, strict=True)}
 
@@ -259,7 +261,7 @@ def test_frames_that_are_all_charged_decide(tiny_model: Path, diagnose: Diagnose
     for frame in frames:
         frame.info["total_charge"] = -1.0
     result = diagnose(frames, frames[:1], [])
-    own = inference.atomic_energies(tiny_model)
+    own = predict.atomic_energies(tiny_model)
     assert [result["E0s"][str(z)] - own[z] for z in (1, 6, 8)] == pytest.approx([SHIFT[z] for z in (1, 6, 8)], abs=0.05)
 
 
@@ -272,9 +274,9 @@ def test_ten_wrong_labels_weigh_little(tiny_model: Path, diagnose: Diagnose) -> 
     for frame in frames[3::20]:
         frame.info[ENERGY] += 0.5 * len(frame)
     result = diagnose(frames, frames[:1], [], mixed="warn")
-    own = inference.atomic_energies(tiny_model)
+    own = predict.atomic_energies(tiny_model)
     off = [result["E0s"][str(z)] - own[z] - SHIFT[z] for z in (1, 6, 8)]
-    counts = stoichiometry.composition_matrix(frames, [1, 6, 8])
+    counts = composition.composition_matrix(frames, [1, 6, 8])
     bare = np.array([len(frame) * 0.5 * (k % 20 == 3) for k, frame in enumerate(frames)])
     plain = np.linalg.lstsq(counts, bare, rcond=None)[0]
     assert result["left_out"]["odd, and weigh less"] == 10
@@ -355,7 +357,7 @@ def test_stage_writes_e0s_or_exits_with_one_and_says_why(
     assert stage.main() == 0
     written = json.loads(Path("runs/e0s/e0s.json").read_text())
     assert written["method"] == "reestimate"
-    assert set(written["E0s"]) == {str(z) for z in inference.elements(tiny_model)}
+    assert set(written["E0s"]) == {str(z) for z in predict.elements(tiny_model)}
 
 
 # ------------------------------------------------------------------ stoichiometry
@@ -374,22 +376,22 @@ def test_stage_writes_e0s_or_exits_with_one_and_says_why(
 def test_ratios_in_words(formulas: list[str], words: list[str], settle: list[int]) -> None:
     frames = [Atoms(formula) for formula in formulas]
     numbers = sorted({int(z) for frame in frames for z in frame.numbers})
-    counts = stoichiometry.composition_matrix(frames, numbers)
-    found, concerned, atoms = stoichiometry.fixed_ratios(counts, numbers)
+    counts = composition.composition_matrix(frames, numbers)
+    found, concerned, atoms = composition.fixed_ratios(counts, numbers)
     assert sorted(found) == sorted(words)
     assert atoms == settle
     assert bool(concerned) == bool(words)
     # the free atoms named do settle it, and the two ways to a rank agree
     rows = np.vstack([counts, np.eye(len(numbers), dtype=int)[[numbers.index(z) for z in atoms]]])
     assert np.linalg.matrix_rank(rows) == len(numbers)
-    assert stoichiometry.null_basis(counts).shape[1] == len(atoms)
+    assert composition.null_basis(counts).shape[1] == len(atoms)
 
 
 def test_null_basis_is_orthonormal_and_unseen() -> None:
     counts = np.random.default_rng(0).integers(0, 9, size=(40, 3)) @ np.array(
         [[1, 2, 0, 3], [0, 1, 1, 0], [2, 0, 0, 1]]
     )
-    basis = stoichiometry.null_basis(counts)
+    basis = composition.null_basis(counts)
     assert basis.shape == (4, 1)
     assert basis.T @ basis == pytest.approx(np.eye(1))
     assert counts @ basis == pytest.approx(np.zeros((40, 1)), abs=1e-9)
@@ -399,7 +401,7 @@ def test_null_basis_is_orthonormal_and_unseen() -> None:
 def test_recovery_of_hidden_atoms(tiny_model: Path, formulas: list[str], hidden: str) -> None:
     """Exact when the level differs by a shift alone; averaging takes binding energies for E0s."""
     frames = labelled(tiny_model, formulas)
-    own = inference.atomic_energies(tiny_model)
+    own = predict.atomic_energies(tiny_model)
     numbers = {int(z) for frame in frames for z in frame.numbers}
     result = e0_methods.recovery(tiny_model, frames, {z: own[z] + SHIFT[z] for z in SHIFT})
     assert result["hidden"] == hidden

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from retemper import files
-from retemper.errors import RetemperError, WaitingError
+from retemper.core import files
+from retemper.core.errors import RetemperError, WaitingError
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}", "PYTHONWARNINGS": "ignore"}
 
 
 def python(code: str, **more: object) -> subprocess.CompletedProcess[str]:
     """Run `code` within `ending.told` in a process of its own."""
-    body = "from retemper.ending import told\nwith told():\n" + textwrap.indent(textwrap.dedent(code), "    ")
+    body = "from retemper.core.ending import told\nwith told():\n" + textwrap.indent(textwrap.dedent(code), "    ")
     return subprocess.run(
         [sys.executable, "-c", body], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, **more
     )  # type: ignore[call-overload,no-any-return]
@@ -42,7 +42,7 @@ def test_what_a_file_system_refuses_names_the_file_and_the_way_out(tmp_path: Pat
 def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
     """The kernel's own answer (EFBIG) in a process with ``ulimit -f``."""
     done = python(
-        f"from retemper.files import atomic_write\n"
+        f"from retemper.core.files import atomic_write\n"
         f"with atomic_write({str(tmp_path / 'big')!r}) as path: path.write_bytes(bytes(10**6))",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5)),
     )
@@ -68,7 +68,7 @@ def test_an_error_of_the_code_itself_keeps_its_traceback() -> None:
 def test_a_user_without_an_entry_in_the_system() -> None:
     """As in a container with ``--user``: the name is the number, also for libraries that ask themselves."""
     clean = {k: v for k, v in ENVIRONMENT.items() if k not in ("LOGNAME", "USER", "LNAME", "USERNAME")}
-    code = "import getpass, os\nfrom retemper.launch import user\nos.setgid(54321)\nos.setuid(54321)\n"
+    code = "import getpass, os\nfrom retemper.core.processes import user\nos.setgid(54321)\nos.setuid(54321)\n"
     code += "assert user() == getpass.getuser()\nprint(user())"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -80,7 +80,7 @@ def test_a_user_without_an_entry_in_the_system() -> None:
 @pytest.mark.hostile("messages")
 def test_waiting_for_someone_is_no_error() -> None:
     done = python(
-        "from retemper.errors import WaitingError\nraise WaitingError('3 structures wait.', fix='label them')"
+        "from retemper.core.errors import WaitingError\nraise WaitingError('3 structures wait.', fix='label them')"
     )
     assert done.returncode == 75 and done.stderr == ""
     assert done.stdout.splitlines() == ["3 structures wait.", "  next:     label them"]
@@ -93,7 +93,7 @@ def test_an_interruption_ends_workers_that_still_compute() -> None:
     code = """
         from concurrent.futures import ProcessPoolExecutor
         import multiprocessing, time
-        from retemper import launch
+        from retemper.core import processes as launch
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool, \\
                 launch.workers_end_with_an_interruption():
             with launch.interruptions_for_this_process_alone():
@@ -103,7 +103,7 @@ def test_an_interruption_ends_workers_that_still_compute() -> None:
             print("computes", flush=True)
             future.result()
         """
-    body = "from retemper.ending import told\nif __name__ == '__main__':\n    with told():\n"
+    body = "from retemper.core.ending import told\nif __name__ == '__main__':\n    with told():\n"
     process = subprocess.Popen(
         [sys.executable, "-c", body + textwrap.indent(textwrap.dedent(code), " " * 8)],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

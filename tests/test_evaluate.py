@@ -13,11 +13,12 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from conftest import TINY_ELEMENTS
 
-from retemper import accuracy, evaluate, inference, model_file
-from retemper.errors import RetemperError
-from retemper.files import read_json, sha256, write_json
-from retemper.frames import ENERGY, FORCES, STRESS, write_frames
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, sha256, write_json
+from retemper.data.frames import ENERGY, FORCES, STRESS, write_frames
+from retemper.evaluation import accuracy, stage
+from retemper.models import model_file, predict
 
 SHIFT = 0.7  # eV an atom that the target's level of theory adds to every E0
 NOISE = 0.03  # eV/A on the labels of the foundation
@@ -35,13 +36,13 @@ def structures(number: int, seed: int) -> list[Atoms]:
 
 def label(model: Path, frames: list[Atoms], shift: float, rng: np.random.Generator) -> np.ndarray:
     """Label by the foundation plus `shift` an atom and noise on the forces; returns the noise, flat."""
-    predicted = inference.predict(model, frames, backend="torch")
+    predicted = predict.predict(model, frames, backend="torch")
     noises = []
     for i, atoms in enumerate(frames):
         noise = rng.normal(scale=NOISE, size=(len(atoms), 3))
         atoms.info[ENERGY] = float(predicted.energy[i]) + shift * len(atoms)
         atoms.arrays[FORCES] = predicted.forces[i] + noise
-        if inference.has_stress(atoms):
+        if predict.has_stress(atoms):
             atoms.info[STRESS] = predicted.stress[i] + 0.001
         noises.append(noise.ravel())
     return np.concatenate(noises)
@@ -119,7 +120,7 @@ class Project:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_multihead: Path) -> Project:
     made = Project(tmp_path_factory.mktemp("project"), tiny_model, tiny_multihead)
-    evaluate.run("foundation", made.settings, made.root)
+    stage.run("foundation", made.settings, made.root)
     return made
 
 
@@ -159,7 +160,7 @@ def test_the_foundation(project: Project) -> None:
 
 def test_a_strategy(project: Project) -> None:
     """Every seed against MACE's calculator; retention energies after the exchange of the E0s."""
-    metrics = evaluate.run("naive", project.settings, project.root)
+    metrics = stage.run("naive", project.settings, project.root)
     ratios = []
     for seed in (1, 2):
         model = project.model("naive", seed)
@@ -181,7 +182,7 @@ def test_a_strategy(project: Project) -> None:
 
 def test_both_heads_of_a_replay_model(project: Project) -> None:
     """Target head on both sets, replay head on the retention set; E0s are exchanged for the target head alone."""
-    metrics = evaluate.run("replay", project.settings, project.root)
+    metrics = stage.run("replay", project.settings, project.root)
     parts = metrics["seeds"]["1"]
     model = project.model("replay", 1)
     for part, head, frames in (
@@ -203,7 +204,7 @@ def test_both_heads_of_a_replay_model(project: Project) -> None:
 def test_tables(project: Project) -> None:
     folder = project.root / "runs/evaluate/replay"
     if not folder.exists():
-        evaluate.run("replay", project.settings, project.root)
+        stage.run("replay", project.settings, project.root)
     with (folder / "frames.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     errors = ["energy_error", "force_rmse"]
@@ -224,17 +225,17 @@ def test_tables(project: Project) -> None:
 def test_the_foundation_is_measured_when_its_results_are_of_other_frames(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here = evaluate.context(project.settings, project.root)
-    stored = evaluate.foundation_retention(here)
+    here = stage.context(project.settings, project.root)
+    stored = stage.foundation_retention(here)
     assert "measuring" not in capsys.readouterr().out
-    smaller = evaluate.context(project.settings_with({"max_retention": 5}), project.root)
-    computed = evaluate.foundation_retention(smaller)
+    smaller = stage.context(project.settings_with({"max_retention": 5}), project.root)
+    computed = stage.foundation_retention(smaller)
     assert "measuring the foundation again" in capsys.readouterr().out
     assert len(smaller.retention) == 5
     rmse = accuracy.values(stored)["force_rmse"]
     assert rmse == pytest.approx(rms(project.retention_noise), rel=1e-6)
     assert accuracy.values(computed)["force_rmse"] != pytest.approx(rmse, rel=1e-3)
-    again = evaluate.measure(here, here.model, here.head, here.retention).errors
+    again = stage.measure(here, here.model, here.head, here.retention).errors
     assert again.force_sq == pytest.approx(stored.force_sq)
     assert again.group == stored.group
 
@@ -245,6 +246,6 @@ def test_a_retention_structure_that_was_replayed_is_an_error(project: Project, t
     write_frames(path, [*structures(3, 400), project.retention[4]])
     try:
         with pytest.raises(RetemperError, match=r"runs/replay/train.extxyz and the retention set share 1"):
-            evaluate.run("naive", project.settings, project.root)
+            stage.run("naive", project.settings, project.root)
     finally:
         path.write_bytes(before)

@@ -13,10 +13,10 @@ from conftest import build_tiny
 from promoted import build, set_gates
 from run_files import water_frames, write_evaluation, write_training
 
-from retemper.frames import write_frames
-from retemper.mlflow_store import connect
-from retemper.results import read_results
-from retemper.settings import load_settings
+from retemper.config.settings import load_settings
+from retemper.data.frames import write_frames
+from retemper.records.runs import read_results
+from retemper.tracking.store import connect
 
 REPOSITORY = Path(__file__).parents[1]
 GATES = [{"metric": "target.force_rmse", "max": 60.0}]

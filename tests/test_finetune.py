@@ -16,10 +16,10 @@ import pytest
 from conftest import ROOT
 from trainings import make_plan, run, weights, weights_of
 
-from retemper import strategies
-from retemper.errors import RetemperError
+from retemper.config import strategies
+from retemper.core.errors import RetemperError
+from retemper.data.frames import read_frames, write_frames
 from retemper.finetune.plan import head_data
-from retemper.frames import read_frames, write_frames
 
 ALL = [
     "scratch",
@@ -41,13 +41,13 @@ def test_every_strategy_is_listed() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path) -> None:
     """Every strategy trains, keeps all elements, moves what it should, and the proof agrees."""
-    from retemper import inference
+    from retemper.models import predict
 
     summary, rows = run(make_plan(files, name), tmp_path)
     proof = json.loads((tmp_path / "effective.json").read_text())
     assert proof["differences"] == [] and proof["asked"]["lr"] == proof["ran"]["lr"]
     assert len(rows) == 2 and rows[1]["valid_loss"] < rows[0]["valid_loss"]
-    assert inference.elements(tmp_path / "model.safetensors") == inference.elements(files["model"])
+    assert predict.elements(tmp_path / "model.safetensors") == predict.elements(files["model"])
     before, after = weights_of(files["model"]), weights(tmp_path)
     up = "interactions.0.linear_up.weight"
     frozen = {"freeze-5": up, "replay-freeze": up, "freeze-6": "products.0.linear.weight"}.get(name)
@@ -89,10 +89,10 @@ def test_a_silently_changed_setting_fails_the_run(
     files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without force_mh_ft_lr MACE changes the learning rate: the proof must refuse that run."""
-    from retemper.finetune import worker
+    from retemper.finetune.mace import train
 
-    original = worker.mace_flags
-    monkeypatch.setattr(worker, "mace_flags", lambda *a: {**original(*a), "force_mh_ft_lr": False})
+    original = train.mace_flags
+    monkeypatch.setattr(train, "mace_flags", lambda *a: {**original(*a), "force_mh_ft_lr": False})
     with pytest.raises(RetemperError, match=r"lr: asked 0.0025, ran 0.0001"):
         run(make_plan(files, "replay", training__lr=2.5e-3), tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
@@ -100,10 +100,10 @@ def test_a_silently_changed_setting_fails_the_run(
 
 def test_changed_labels_fail_the_run(files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames that MACE doubles (few targets beside much replay) are noticed."""
-    from retemper.finetune import worker
+    from retemper.finetune.mace import train
 
-    original = worker.mace_flags
-    monkeypatch.setattr(worker, "mace_flags", lambda *a: {**original(*a), "real_pt_data_ratio_threshold": 3.0})
+    original = train.mace_flags
+    monkeypatch.setattr(train, "mace_flags", lambda *a: {**original(*a), "real_pt_data_ratio_threshold": 3.0})
     with pytest.raises(RetemperError, match=r"MACE trains on \d+ frames"):
         run(make_plan(files, "replay"), tmp_path)
 
@@ -139,12 +139,12 @@ def test_mace_would_lose_the_reference_energies(
     files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Left alone, MACE overwrites the E0s it is given by the foundation's; the proof sees it, the worker mends it."""
-    from retemper.finetune import worker
-    from retemper.inference import atomic_energies
+    from retemper.finetune.mace import train
+    from retemper.models.predict import atomic_energies
 
     run(make_plan(files, "naive", epochs=1), tmp_path / "mended")
     assert atomic_energies(tmp_path / "mended/model.safetensors") == pytest.approx(files["target_e0s"], rel=1e-12)
-    monkeypatch.setattr(worker, "_set_reference_energies", lambda model, plan: None)
+    monkeypatch.setattr(train, "_set_reference_energies", lambda model, plan: None)
     with pytest.raises(RetemperError, match=r"E0s\.Default"):
         run(make_plan(files, "naive", epochs=1), tmp_path / "alone")
 

@@ -12,13 +12,13 @@ import pytest
 from scipy import stats
 
 from benchmarks.gates import looks, trial
-from retemper.errors import RetemperError
+from retemper.config.settings import Gate, Promotion, parse
+from retemper.core.errors import RetemperError
+from retemper.evaluation.robustness.units import Unit, counted
 from retemper.promotion import compare, gates, verdict
 from retemper.promotion.gates import References
-from retemper.promotion.history import Model
-from retemper.promotion.measures import Errors, Measured, Number
-from retemper.robustness.units import Unit, counted
-from retemper.settings import Gate, Promotion, parse
+from retemper.registry.history import Model
+from retemper.registry.measurements import Errors, Measured, Number
 
 FRAMES = 60  # of a test set; 20 atoms each
 BETTER = Gate(metric="target.force_rmse", relative_to="champion")

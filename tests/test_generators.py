@@ -11,10 +11,9 @@ from ase.build import molecule
 from ase.data import covalent_radii
 from ase.spacegroup import crystal
 
-from retemper import xtb
-from retemper.charge import charge_of
-from retemper.frames import ENERGY, FORCES, is_isolated_atom, read_frames
-from retemper.systems import generator_names
+from retemper.data.charge import charge_of
+from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, read_frames
+from retemper.systems import generator_names, xtb
 from retemper.systems.generate import ice, lpsc, nacl, sn2, spice
 from retemper.systems.make import generator
 from retemper.systems.structures import rng_of

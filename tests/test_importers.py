@@ -15,10 +15,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.runner.writer import write_runnerdata
 from conftest import ROOT
 
-from retemper import dataset, systems
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES, is_isolated_atom, read_frames
-from retemper.settings import Settings, parse, read_yaml
+from retemper import systems
+from retemper.config.settings import Settings, parse, read_yaml
+from retemper.core.errors import RetemperError
+from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, read_frames
+from retemper.prepare import dataset
 from retemper.systems.importers import n2p2, spice
 from retemper.systems.make import make
 

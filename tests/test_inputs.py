@@ -15,11 +15,12 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from retemper import inputs, sources
-from retemper.errors import RetemperError
-from retemper.files import atomic_folder, clear_leftovers, read_json
-from retemper.hashes import Hashes
-from retemper.settings import Settings, parse
+from retemper.config.settings import Settings, parse
+from retemper.core import sources
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_folder, clear_leftovers, read_json
+from retemper.core.hashes import Hashes
+from retemper.prepare import inputs
 
 ENTRY = {"about": "a", "level_of_theory": "PBE", "licence": "MIT", "citation": "c", "file": "mini.model"}
 MACE = {name for name, stage in inputs.STAGES.items() if stage.mace}
@@ -177,45 +178,47 @@ def modules() -> set[str]:
 OUTSIDE = tuple(
     f"retemper.{name}"
     for name in (
-        *("__main__", "active.", "advise", "finetune.pretrain", "finetune.seeds", "foundation_card"),
-        *("robustness.command", "serve", "study", "systems", "xtb"),
+        *("__main__", "active", "advise", "finetune.mace.pretrain", "finetune.parallel", "models.last_layer"),
+        *("evaluation.foundation_card", "registry.serve", "study", "systems", "xtb", "mlflow_model"),
     )
 )
 
 
 def test_every_module_belongs_to_a_stage() -> None:
     """A new module decides a stage's numbers, or is listed among those that carry them, or lies outside the graph."""
-    from retemper.robustness import metrics
+    from retemper.evaluation.robustness import metrics
 
     decide: set[str] = set()
     for name, stage in inputs.STAGES.items():
         roots = [f"retemper.{one}" for one in stage.code]
-        roots += [f"retemper.robustness.metrics.{one}" for one in metrics.names()] if name == "robustness" else []
+        roots += (
+            [f"retemper.evaluation.robustness.metrics.{one}" for one in metrics.names()] if name == "robustness" else []
+        )
         decide |= set(inputs.code(roots, stage.apart))
     assert decide | inputs.CARRIERS <= modules()
     assert not decide & inputs.CARRIERS
-    left = modules() - decide - inputs.CARRIERS
-    assert {name for name in left if not name.startswith(OUTSIDE)} == set()
+    left = {name for name in modules() - decide if not name.startswith((*OUTSIDE, *inputs.CARRIERS))}
+    assert left == set()
 
 
 HEAD = "import annotations\n"
 EDITS = {  # file: what is replaced, by what, stages that run again
-    "e0_fit.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"e0s"}),
-    "finetune/loss.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"sweep", "finetune"}),
-    "robustness/metrics/rss.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"robustness"}),
-    "robustness/metrics/rdf.py": (HEAD, f"{HEAD}LIMIT = 1\n", set()),  # not asked for
-    "inference.py": (HEAD, f"{HEAD}LIMIT = 1\n", EVERY),
+    "prepare/e0_fit.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"e0s"}),
+    "finetune/mace/loss.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"sweep", "finetune"}),
+    "evaluation/robustness/metrics/rss.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"robustness"}),
+    "evaluation/robustness/metrics/rdf.py": (HEAD, f"{HEAD}LIMIT = 1\n", set()),  # not asked for
+    "models/predict.py": (HEAD, f"{HEAD}LIMIT = 1\n", EVERY),
     "report/page.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"report"}),
-    "errors.py": (HEAD, f"{HEAD}LIMIT = 1\n", set()),
-    "e0_methods.py": ("raise RetemperError(", "raise RetemperError(  # a comment\n'Alas. ' +", set()),
-    "dataset.py": ('"""', '"""Other words. ', set()),
-    "replay.py": ("            print(", "            print('words', ", set()),
+    "core/errors.py": (HEAD, f"{HEAD}LIMIT = 1\n", set()),
+    "prepare/e0_methods.py": ("raise RetemperError(", "raise RetemperError(  # a comment\n'Alas. ' +", set()),
+    "prepare/dataset.py": ('"""', '"""Other words. ', set()),
+    "prepare/replay.py": ("            print(", "            print('words', ", set()),
 }
 
 CODE = """
 import json, sys, pathlib, retemper
-from retemper import inputs
-from retemper.settings import load_settings
+from retemper.prepare import inputs
+from retemper.config.settings import load_settings
 
 package = pathlib.Path(retemper.__file__).parent
 root = pathlib.Path.cwd()
@@ -253,15 +256,15 @@ def test_mended_code_runs_its_stages_again(project: Path, tmp_path: Path) -> Non
 @pytest.mark.hostile("inputs")
 def test_kept_tasks_are_those_of_the_code_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mended inference computes anew what the robustness suite had kept."""
-    from retemper.robustness import engine, points
-    from retemper.robustness import sources as suite
-    from retemper.robustness.calculators import Subject
+    from retemper.models.evaluators import Subject
+    from retemper.simulation import engine, points
+    from retemper.simulation import sources as suite
 
     task = engine.Task(points.single_points, Subject("emt", "ase", "ase.calculators.emt:EMT()", "emt"), {}, "one")
-    assert "retemper.inference" in inputs.code(["retemper.robustness.calculators"])
+    assert "retemper.models.predict" in inputs.code(["retemper.models.evaluators"])
     before, statements = task.key, sources.statements
     suite.evaluators.cache_clear()
-    monkeypatch.setattr(sources, "statements", lambda name: "" if name.endswith("inference") else statements(name))
+    monkeypatch.setattr(sources, "statements", lambda name: "" if name.endswith("models.predict") else statements(name))
     assert task.key != before
     suite.evaluators.cache_clear()
 

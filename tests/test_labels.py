@@ -12,13 +12,13 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES, STRESS
-from retemper.labels import as_matrix, is_free_atom, map_labels
-from retemper.settings import Dataset
-from retemper.units import check_units, energy_factor, length_factor, require_units
-from retemper.units.forcelaws import badger
-from retemper.units.witnesses import all_electron_energy
+from retemper.config.settings import Dataset
+from retemper.core.errors import RetemperError
+from retemper.data.frames import ENERGY, FORCES, STRESS
+from retemper.data.labels import as_matrix, is_free_atom, map_labels
+from retemper.data.units import check_units, energy_factor, length_factor, require_units
+from retemper.data.units.force_laws import badger
+from retemper.data.units.measurements import all_electron_energy
 
 HARTREE, BOHR = units.Hartree, units.Bohr
 KCAL, KJ = units.kcal / units.mol, units.kJ / units.mol

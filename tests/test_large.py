@@ -11,9 +11,10 @@ import pytest
 from conftest import ROOT
 from trainings import make_plan, run, weights
 
-from retemper import descriptors, e0s
-from retemper.frames import read_frames, write_frames
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.data.frames import read_frames, write_frames
+from retemper.models import descriptors
+from retemper.prepare import e0s
 
 
 def test_e0s_in_blocks(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

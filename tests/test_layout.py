@@ -12,61 +12,74 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from retemper import foundations, strategies
 from retemper.active.plugins import KINDS
-from retemper.files import sha256
-from retemper.robustness import metrics, simulate
-from retemper.robustness.context import LEVELS
-from retemper.settings import load_settings
+from retemper.config import foundations, strategies
+from retemper.config.settings import load_settings
+from retemper.core.files import sha256
+from retemper.evaluation.robustness import ensembles, metrics
+from retemper.evaluation.robustness.context import LEVELS
 
 PACKAGE = ROOT / "platform/retemper"
 HEAVY = {"torch", "torch_sim", "mace", "e3nn", "mlflow", "ray", "optuna", "tblite", "symmetrix", "rdkit", "matplotlib",
          "dvc", "numba", "pyxtal", "joblib"}  # fmt: skip
 # Modules that may import a heavy package at their top: they are imported by stages and workers only.
-TOP_LEVEL = {"finetune/loss.py", "finetune/batches.py", "finetune/checkpoint.py", "finetune/contraction.py",
-             "finetune/loop.py", "finetune/adapters.py", "finetune/architecture.py", "finetune/pretrain.py",
-             "finetune/proof.py", "finetune/worker.py", "sweep/run.py", "sweep/search.py", "sweep/study.py",
-             "sweep/watch.py"}  # fmt: skip
+TOP_LEVEL = {
+    "finetune/mace/loss.py",
+    "finetune/mace/loaders.py",
+    "finetune/mace/checkpoint.py",
+    "finetune/mace/sparse_contraction.py",
+    "finetune/mace/loop.py",
+    "finetune/adapters.py",
+    "models/architecture.py",
+    "finetune/mace/pretrain.py",
+    "finetune/mace/verification.py",
+    "finetune/mace/train.py",
+    "sweep/run.py",
+    "sweep/search.py",
+    "sweep/optuna_study.py",
+    "sweep/callbacks.py",
+    "registry/served_model.py",
+}
 # One module alone touches each big dependency: package -> path prefixes that may import it anywhere.
 OWNERS = {
     "mlflow": (
-        "artifact.py",
-        "embedded_store.py",
-        "serve.py",
-        "tracking.py",
-        "tracking_content.py",
-        "tracking_sweep.py",
-        "tracking_study.py",
-        "registry.py",
-        "mlflow_store.py",
-        "mlflow_model.py",
-        "promotion/aliases.py",
-        "promotion/kept.py",
-        "promotion/lock.py",
-        "promotion/load.py",
+        "registry/artifact.py",
+        "tracking/embedded_store.py",
+        "registry/serve.py",
+        "tracking/runs.py",
+        "tracking/content.py",
+        "sweep/tracking.py",
+        "study/tracking.py",
+        "registry/register.py",
+        "tracking/store.py",
+        "registry/served_model.py",
+        "registry/aliases.py",
+        "registry/attachments.py",
+        "tracking/lock.py",
+        "registry/load.py",
     ),
-    "torch_sim": ("promotion/export.py",),
+    "torch_sim": ("registry/export.py",),
     "ray": (
         "active/cluster.py",
-        "robustness/cluster.py",
+        "simulation/ray_backend.py",
         "study/schedule.py",
-        "sweep/capacity.py",
-        "sweep/nodes.py",
+        "core/ray_capacity.py",
+        "sweep/resources.py",
         "sweep/run.py",
         "sweep/search.py",
-        "sweep/ship.py",
+        "sweep/file_transfer.py",
         "sweep/trial.py",
-        "sweep/watch.py",
+        "sweep/callbacks.py",
     ),
-    "optuna": ("sweep/run.py", "sweep/search.py", "sweep/study.py", "sweep/watch.py"),
-    "tblite": ("xtb.py",),
-    "symmetrix": ("symmetrix_backend.py",),
-    "numba": ("robustness/radial.py",),
-    "pyxtal": ("robustness/generate.py",),
-    "joblib": ("robustness/engine.py", "robustness/cluster.py"),
-    "matplotlib": ("plots.py", "robustness/figures.py", "active/figures.py", "study/figures.py"),
+    "optuna": ("sweep/run.py", "sweep/search.py", "sweep/optuna_study.py", "sweep/callbacks.py"),
+    "tblite": ("systems/xtb.py",),
+    "symmetrix": ("models/symmetrix.py",),
+    "numba": ("simulation/radial_distribution.py",),
+    "pyxtal": ("simulation/random_structures.py",),
+    "joblib": ("simulation/engine.py", "simulation/ray_backend.py"),
+    "matplotlib": ("plotting/plots.py", "evaluation/robustness/figures.py", "active/figures.py", "study/figures.py"),
     "rdkit": ("systems/structures.py",),
-    "dvc": (),  # its command alone is used: versioning.py
+    "dvc": (),  # its command alone is used: core/vcs.py
     "pyscf": ("active/oracles/pyscf.py",),
 }
 
@@ -100,7 +113,7 @@ def test_imports(path: Path) -> None:
     for package, at_top in imports(path):
         assert package != "pipelines", f"{name} imports a stage"
         if package in HEAVY and at_top:
-            assert name in TOP_LEVEL or name == "mlflow_model.py", f"{name} imports {package} when it is imported"
+            assert name in TOP_LEVEL, f"{name} imports {package} when it is imported"
         if package in OWNERS:
             assert name in OWNERS[package], f"{name} imports {package}, which belongs to {OWNERS[package]}"
 
@@ -113,11 +126,11 @@ def test_metric_files(name: str) -> None:
     assert info.title and info.cost and info.reference
     assert (info.good > info.bad) == (info.direction == "higher")
     assert callable(module.plan) and callable(module.measure)
-    sizes = getattr(module, "SIZES", simulate.SIZES)
+    sizes = getattr(module, "SIZES", ensembles.SIZES)
     assert set(sizes) == set(LEVELS)
-    tree = ast.parse((PACKAGE / f"robustness/metrics/{name}.py").read_text())
+    tree = ast.parse((PACKAGE / f"evaluation/robustness/metrics/{name}.py").read_text())
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not [m for m in modules if m.startswith("retemper.robustness.metrics")]
+    assert not [m for m in modules if m.startswith("retemper.evaluation.robustness.metrics")]
     assert not {m.split(".")[0] for m in modules} & HEAVY
 
 
@@ -140,7 +153,7 @@ def test_stages_do_not_import_each_other() -> None:
 
 def test_one_module_writes_aliases() -> None:
     for path in MODULES:
-        if path.relative_to(PACKAGE) != Path("promotion/aliases.py"):
+        if path.relative_to(PACKAGE) != Path("registry/aliases.py"):
             text = path.read_text()
             assert "registered_model_alias(" not in text.replace("get_model_version_by_alias(", ""), path.name
 
@@ -154,7 +167,7 @@ def test_folders() -> None:
 
 
 def test_the_command_answers_without_heavy_imports() -> None:
-    code = f"import sys, retemper.cli; print(sorted(set(sys.modules) & {HEAVY | {'ase', 'numpy', 'pandas'}!r}))"
+    code = f"import sys, retemper.cli.main; print(sorted(set(sys.modules) & {HEAVY | {'ase', 'numpy', 'pandas'}!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from run_files import write_project
 
-from retemper import lineage
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
+from retemper.tracking import lineage
 
 LOCK = """schema: '2.0'
 stages:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from retemper import metric_names
-from retemper.errors import RetemperError
-from retemper.results import read_history
-from retemper.settings import Settings, parse
-from retemper.strict_yaml import read_yaml
+from retemper.config import metric_names
+from retemper.config.settings import Settings, parse
+from retemper.config.strict_yaml import read_yaml
+from retemper.core.errors import RetemperError
+from retemper.records.runs import read_history
 
 
 @pytest.mark.parametrize("where", ["gates", "objective"])
@@ -34,7 +34,7 @@ def test_the_direction_of_a_metric_is_no_setting() -> None:
 
 
 def test_a_metric_of_every_file_of_the_suite_is_known() -> None:
-    from retemper.robustness import metrics
+    from retemper.evaluation.robustness import metrics
 
     assert {f"robustness.{name}" for name in metrics.names()} <= set(metric_names.measured_names())
 

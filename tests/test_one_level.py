@@ -12,12 +12,12 @@ import pytest
 from ase import Atoms
 from conftest import ROOT
 
-from retemper import e0s, mixture, one_level
-from retemper.errors import RetemperError
-from retemper.files import read_json
-from retemper.frames import ENERGY, is_isolated_atom, read_frames, write_frames
-from retemper.mixture import Errors
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json
+from retemper.data.frames import ENERGY, is_isolated_atom, read_frames, write_frames
+from retemper.prepare import e0s, mixture, one_level
+from retemper.prepare.mixture import Errors
 
 MINI = ROOT / "foundations/mini.model"
 REAL = ("3bpa_300K", "3bpa_mixedT", "mlearn_Li_PBE")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from retemper import foundations
-from retemper.errors import RetemperError
-from retemper.files import project_root
-from retemper.finetune.pretrain import FOLDER, generations, of_kinds, pretrain
-from retemper.frames import read_frames, write_frames
+from retemper.config import foundations
+from retemper.core.errors import RetemperError
+from retemper.core.files import project_root
+from retemper.data.frames import read_frames, write_frames
+from retemper.finetune.mace.pretrain import FOLDER, generations, of_kinds, pretrain
 
 ROOT = project_root()
 
@@ -58,7 +58,7 @@ def test_a_pretraining_in_small(tmp_path: Path) -> None:
     own = {"kinds": ["dimer"], "max_num_epochs": 2, "lr_scheduler_gamma": 0.9}
     (folder / "generations.yaml").write_text(yaml.safe_dump({"tiny": own}))
     model = pretrain("tiny", tmp_path)
-    from retemper.inference import elements
+    from retemper.models.predict import elements
 
     assert elements(model) == [1, 6, 8]
     log = next((tmp_path / ".cache/pretrain/tiny/logs").glob("*.log")).read_text()

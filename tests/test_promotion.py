@@ -12,14 +12,16 @@ from conftest import build_tiny
 from promoted import GATES, build, set_gates, standing
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
-from retemper import cli, evaluate, registry
-from retemper.errors import RetemperError
-from retemper.files import read_json, write_json
-from retemper.frames import write_frames
-from retemper.mlflow_store import connect
-from retemper.promotion import aliases, compare, history, kept, promote, show
-from retemper.promotion.history import Model
-from retemper.promotion.measures import read_frames_csv
+from retemper.cli import main
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, write_json
+from retemper.data.frames import write_frames
+from retemper.evaluation import stage
+from retemper.promotion import compare, promote, views
+from retemper.registry import aliases, attachments, history, register
+from retemper.registry.history import Model
+from retemper.registry.measurements import read_frames_csv
+from retemper.tracking.store import connect
 
 
 def test_a_verdict_of_an_earlier_version_promotes_nobody(project: Path) -> None:
@@ -52,7 +54,7 @@ def test_versions_kept_without_groups_are_compared_by_those_of_the_other(
     promote.run(project, set_gates(project, []))
     frames.write_text(new)
     assert {e.group[0] for e in read_frames_csv(frames)[1].values()} != {""}
-    assert "(10 groups)" in show.compare_versions(project, "salt/3", "salt/1")
+    assert "(10 groups)" in views.compare_versions(project, "salt/3", "salt/1")
     assert promote.run(project, settings)["champion"]
 
 
@@ -83,33 +85,33 @@ def test_from_gates_to_champion_and_back(project: Path, capsys: pytest.CaptureFi
     assert len(failed) == 1 and failed[0].startswith("target.force_rmse better than the champion: +33.3 %")
 
     with pytest.raises(SystemExit):
-        cli.main(["promote", "salt/3"])
+        main.main(["promote", "salt/3"])
     assert "does not pass the gates" in capsys.readouterr().err
-    cli.main(["promote", "salt@3", "--reason", "keeps the rest of the table"])
+    main.main(["promote", "salt@3", "--reason", "keeps the rest of the table"])
     assert standing(project)["champion"] == "3"
     moved = history.read(project)[-1]
     assert (moved.how, moved.reason, moved.version) == ("override", "keeps the rest of the table", "3")
-    cli.main(["rollback", "salt", "--reason", "crashed in production"])
+    main.main(["rollback", "salt", "--reason", "crashed in production"])
     assert standing(project)["champion"] == "1"
     with pytest.raises(RetemperError, match="no earlier champion"):
         promote.rollback(project, settings, "salt", "again")
 
     capsys.readouterr()
-    cli.main(["models"])
+    main.main(["models"])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["salt/1", "naive", "1", "30", "3", "100", "2", "passed", "1", "of", "2", "candidate,", "champion"] in rows
     assert "salt/2 naive 2 30.3 3 101 2.02 seed 1 was judged –".split() in rows
-    cli.main(["show", "salt@champion"])
+    main.main(["show", "salt@champion"])
     shown = capsys.readouterr().out
     assert "crashed in production" in shown and "01 target.force_rmse: passed" in shown and "## Measures" in shown
-    cli.main(["compare", "salt@champion", "salt/3"])
+    main.main(["compare", "salt@champion", "salt/3"])
     compared = capsys.readouterr().out
     assert "target.force_rmse" in compared and "1.333" in compared and "first is better" in compared
     digest = connect(project).get_model_version("salt", "3").tags["data.replay"]
-    cli.main(["lineage", digest[:8]])
+    main.main(["lineage", digest[:8]])
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:4]] == ["salt/3", "salt/4"]
     with pytest.raises(SystemExit):
-        cli.main(["lineage", "abcdef0123"])
+        main.main(["lineage", "abcdef0123"])
 
 
 @pytest.mark.slow
@@ -120,7 +122,7 @@ def test_new_models_on_the_same_frames_are_another_look(tiny_model: Path, tmp_pa
     assert [promote.run(root, settings)["look"] for _ in range(3)] == [0, 1, 1]
     models = {k: build_tiny(tmp_path / f"{k}.model", ["pt_head", "Default"], seed=k + 10) for k in (3, 4)}
     write_training(root, "replay", models, replay="original")
-    registry.register(root, settings, "replay")
+    register.register(root, settings, "replay")
     content = promote.run(root, settings)
     assert content["look"] == 2
     error = (1 - settings.promotion.gates[2].confidence) * 6 / (2 * math.pi) ** 2  # one candidate beside the champion
@@ -162,11 +164,11 @@ def test_missing_robustness_and_measured_seed(project: Path) -> None:
     assert content["candidates"]["naive"]["seed"] == 2 and content["champion"] == "naive"
     why = "lowest validation loss of the seeds with robustness.rss (2 of 2 seeds)"
     assert content["candidates"]["naive"]["chosen"] == why and why in (project / "runs/promote/verdict.md").read_text()
-    other = kept.fetch(connect(project), project, connect(project).get_model_version("salt", "1"))
+    other = attachments.fetch(connect(project), project, connect(project).get_model_version("salt", "1"))
     assert other is not None
     assert other.number("robustness.rss").reason == "not measured for seed 1, only for 2 (robustness.seeds)"
     assert connect(project).get_model_version("salt", "1").tags["verdict"] == "seed 2 was judged"
-    measured = kept.fetch(connect(project), project, connect(project).get_model_version("salt", "2"))
+    measured = attachments.fetch(connect(project), project, connect(project).get_model_version("salt", "2"))
     assert measured is not None and measured.number("robustness.rss").value == 4.0
 
 
@@ -175,14 +177,14 @@ def test_gates_are_versioned(project: Path, capsys: pytest.CaptureFixture[str]) 
     assert first["gates"][0] == {"metric": "target.force_rmse", "max": 60.0}
     tags: Any = connect(project).get_model_version("salt", "3").tags
     assert tags["verdict.gates"] == first["gates_digest"] and tags["verdict.rank"] == "2 of 2"
-    kept_file = connect(project).get_logged_model(kept.model_id(connect(project).get_model_version("salt", "3")))
+    kept_file = connect(project).get_logged_model(attachments.model_id(connect(project).get_model_version("salt", "3")))
     assert read_json(Path(kept_file.artifact_location.removeprefix("file://")) / "retemper/verdict.json") == first
     again = promote.run(project, set_gates(project, GATES))
     assert again["gates_digest"] == first["gates_digest"]
     stricter = promote.run(project, set_gates(project, [{**GATES[0], "max": 59.0}, *GATES[1:]]))
     assert stricter["gates_digest"] != first["gates_digest"]
     capsys.readouterr()
-    cli.main(["show", "salt/3"])
+    main.main(["show", "salt/3"])
     assert f"failed, rank 1 of 1, gates {stricter['gates_digest']}" in capsys.readouterr().out
 
 
@@ -204,7 +206,7 @@ def test_champion_that_cannot_be_compared_with_blocks(project: Path) -> None:
     content = promote.run(project, settings)
     assert content["champion"] is None
     assert "not registered in this store" in content["candidates"]["naive"]["failures"][0]
-    assert "not registered here" in show.models(project)
+    assert "not registered here" in views.models(project)
     with pytest.raises(RetemperError, match="lora, seed 1 .*not registered in this store"):
         aliases.move(project, "salt", "champion", "1", "override", "anew")
         promote.rollback(project, settings, "salt", "back")
@@ -226,15 +228,15 @@ def test_champion_of_other_frames_is_measured_on_these(
     compared = {"metric": "target.force_rmse", "relative_to": "champion", "over": ["frames"]}
     settings = set_gates(root, [{"metric": "target.force_rmse", "max": 1e6}, compared])
     for name in ("foundation", "naive"):
-        evaluate.run(name, settings, root)
-    registry.register(root, settings, "naive")
+        stage.run(name, settings, root)
+    register.register(root, settings, "naive")
     first = settings.model_copy(update={"strategies": ["naive"]})
     assert promote.run(root, first)["champion"] == "naive"
 
     write_frames(root / "runs/dataset/test.extxyz", water_frames(6, seed=77))
     for name in ("foundation", "replay", "naive"):
-        evaluate.run(name, settings, root)
-    registry.register(root, settings, "replay")  # naive is not registered again: only the store knows it
+        stage.run(name, settings, root)
+    register.register(root, settings, "replay")  # naive is not registered again: only the store knows it
     second = settings.model_copy(update={"strategies": ["replay"]})
     (gate,) = [g for g in promote.run(root, second)["candidates"]["replay"]["gates"] if g["compared"]]
     rmse = {

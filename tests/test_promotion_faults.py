@@ -15,11 +15,12 @@ import yaml
 from promoted import GATES, fill, set_gates, small_disk, standing
 
 import retemper
-from retemper import cli, registry
-from retemper.errors import RetemperError
-from retemper.mlflow_store import connect
-from retemper.promotion import aliases, history, kept, promote
-from retemper.settings import load_settings
+from retemper.cli import main
+from retemper.config.settings import load_settings
+from retemper.core.errors import RetemperError
+from retemper.promotion import promote
+from retemper.registry import aliases, attachments, history, register
+from retemper.tracking.store import connect
 
 
 def _move(root: str, version: str, expected: Any, die: str | None) -> None:
@@ -115,7 +116,7 @@ def test_store_rebuilt_from_files_has_its_champion(
     files = {path: path.read_bytes() for path in (other / "runs").rglob("*") if path.is_file()}
     monkeypatch.chdir(other)
     for _ in range(2):  # the second time changes nothing
-        cli.main(["sync"])
+        main.main(["sync"])
         assert "5 runs of 3 strategies, 0 trials of sweeps and 4 versions of salt" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in (other / "runs").rglob("*") if path.is_file()} == files
     tags = [connect(root).get_model_version("salt", n).tags for root, n in ((project, "1"), (other, "3"))]
@@ -146,7 +147,7 @@ def _register(root: str, die: str) -> None:
 
     setattr(client, die, mortal)
     for name in ("naive", "replay"):
-        registry.register(root, load_settings("params.yaml"), name)
+        register.register(root, load_settings("params.yaml"), name)
 
 
 @pytest.mark.parametrize(
@@ -168,11 +169,11 @@ def test_killed_while_registering(project: Path, tmp_path: Path, die: str) -> No
     for version in client.search_model_versions("name = 'salt'"):
         retemper.load(f"salt/{version.version}", device="cpu", root=other)
     for name in ("naive", "replay"):
-        registry.register(other, load_settings(other / "params.yaml"), name)
+        register.register(other, load_settings(other / "params.yaml"), name)
     found = client.search_model_versions("name = 'salt'")
     assert len({aliases.model_of(version) for version in found}) == len(found) == 4
     for version in found:
-        assert kept.fetch(client, other, version) is not None
+        assert attachments.fetch(client, other, version) is not None
 
 
 def test_no_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,14 +229,14 @@ def test_full_disk_while_registering(project: Path, tmp_path: Path, free: int) -
         os.truncate(disk / "filler", (disk / "filler").stat().st_size - free)
         settings = load_settings(disk / "params.yaml")
         with pytest.raises(RetemperError, match="No space left|failed|disk"):
-            registry.register(disk, settings, "naive")
+            register.register(disk, settings, "naive")
         assert not (disk / "runs/register/naive.json").exists()
         (disk / "filler").unlink()
         for version in client.search_model_versions("name = 'salt'"):
             retemper.load(f"salt/{version.version}", device="cpu", root=disk)
-        registry.register(disk, settings, "naive")
+        register.register(disk, settings, "naive")
         found = client.search_model_versions("name = 'salt'")
         assert sorted(aliases.model_of(version).seed for version in found) == [1, 2]
         for version in found:
             retemper.load(f"salt/{version.version}", device="cpu", root=disk)
-            assert kept.fetch(client, disk, version) is not None
+            assert attachments.fetch(client, disk, version) is not None

@@ -10,10 +10,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from retemper import pseudolabel
-from retemper.errors import RetemperError
-from retemper.files import read_json, sha256, write_json
-from retemper.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, sha256, write_json
+from retemper.data.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
+from retemper.prepare import pseudolabel
 
 
 @pytest.fixture

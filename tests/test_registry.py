@@ -16,11 +16,12 @@ import pytest
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
 import retemper
-from retemper import artifact, model_file, registry
-from retemper.errors import RetemperError
-from retemper.files import read_json, sha256
-from retemper.mlflow_store import connect, tracking_uri
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, sha256
+from retemper.models import model_file
+from retemper.registry import artifact, register
+from retemper.tracking.store import connect, tracking_uri
 
 
 def energies(model: Path, head: str) -> list[float]:
@@ -46,7 +47,7 @@ def project(
     write_evaluation(root, "replay", {1: 21.0, 2: 25.0}, {1: 80.0, 2: 90.0}, 50.0, replay_head={1: 55.0, 2: 56.0})
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        records = {name: registry.register(root, settings, name) for name in ("naive", "replay")}
+        records = {name: register.register(root, settings, name) for name in ("naive", "replay")}
     return root, settings, records
 
 
@@ -94,11 +95,11 @@ def test_registering_again_changes_nothing_but_new_numbers(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root, settings, records = project
-    assert registry.register(root, settings, "naive") == records["naive"]
+    assert register.register(root, settings, "naive") == records["naive"]
     client: Any = connect(root)
     assert len(client.search_model_versions("name = 'salt'")) == 4
     write_evaluation(root, "naive", {1: 24.0, 2: 30.0}, {1: 400.0, 2: 500.0}, 50.0)
-    again = registry.register(root, settings, "naive")
+    again = register.register(root, settings, "naive")
     assert again["versions"] == records["naive"]["versions"]
     assert again["best"]["seed"] == 1
     version = client.get_model_version("salt", "2")
@@ -106,7 +107,7 @@ def test_registering_again_changes_nothing_but_new_numbers(
     assert "| Target, force RMSE (meV/Å) | 30 |" in version.description
     assert str(client.get_model_version_by_alias("salt", "candidate").version) == "3"  # mean: naive 27, replay 23
     write_evaluation(root, "naive", {1: 24.0, 2: 20.0}, {1: 400.0, 2: 500.0}, 50.0)
-    assert registry.register(root, settings, "naive") == records["naive"]
+    assert register.register(root, settings, "naive") == records["naive"]
 
 
 WRITES = (
@@ -140,7 +141,7 @@ def standing(root: Path) -> dict[str, Any]:
     """What is on record of the versions: tags, metrics of runs and of logged models, logged models that live."""
     client: Any = connect(root)
     versions = sorted(client.search_model_versions("name = 'salt'"), key=lambda version: int(version.version))
-    logged = [client.get_logged_model(registry.kept.model_id(version)) for version in versions]
+    logged = [client.get_logged_model(register.kept.model_id(version)) for version in versions]
     runs = [client.get_run(version.run_id) for version in versions]
     of_place = (artifact.TAG, "retemper.project")  # artifacts carry the time they were made
     return {
@@ -172,7 +173,7 @@ def test_registering_that_is_stopped_after_any_write_ends_as_if_it_was_not(tmp_p
             write_evaluation(root, "naive", {1: rmse, 2: 2 * rmse}, {1: 400.0, 2: 300.0}, 50.0)
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-            registry.register(left_alone, settings, "naive")
+            register.register(left_alone, settings, "naive")
         attempts, ended = 0, False
         while not ended:
             attempts += 1
@@ -180,7 +181,7 @@ def test_registering_that_is_stopped_after_any_write_ends_as_if_it_was_not(tmp_p
                 patch.delenv("MLFLOW_TRACKING_URI", raising=False)
                 stop_after(patch, attempts)
                 with contextlib.suppress(KeyboardInterrupt):
-                    registry.register(stopped, settings, "naive")
+                    register.register(stopped, settings, "naive")
                     ended = True
         assert attempts > 3
         assert standing(stopped) == standing(left_alone)
@@ -218,7 +219,7 @@ def test_loads_in_a_fresh_process(project: tuple[Path, Settings, dict[str, Any]]
     )
     import os
 
-    paths = [str(Path(registry.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(Path(register.__file__).parents[1]), str(Path(__file__).parent)]
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     done = subprocess.run(
@@ -325,12 +326,12 @@ def test_changed_model_file_is_not_registered(
     write_training(tmp_path, "naive", {1: tiny_model})
     write_evaluation(tmp_path, "foundation", {0: 90.0}, {0: 50.0}, 50.0)
     with pytest.raises(RetemperError, match="naive has not been evaluated"):
-        registry.register(tmp_path, settings, "naive")
+        register.register(tmp_path, settings, "naive")
     write_evaluation(tmp_path, "naive", {1: 24.0}, {1: 400.0}, 50.0)
     with (tmp_path / "runs/finetune/naive/seed-1/model.safetensors").open("ab") as file:
         file.write(b"x")
     with pytest.raises(RetemperError, match="is not the model that was trained"):
-        registry.register(tmp_path, settings, "naive")
+        register.register(tmp_path, settings, "naive")
     assert not (tmp_path / "runs/register/naive.json").exists()
 
 

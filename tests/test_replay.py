@@ -9,12 +9,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from retemper import replay, selection
-from retemper.errors import RetemperError
-from retemper.files import read_json, sha256
-from retemper.foundations import Foundation
-from retemper.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
-from retemper.settings import Replay
+from retemper.config.foundations import Foundation
+from retemper.config.settings import Replay
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, sha256
+from retemper.data import selection
+from retemper.data.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
+from retemper.prepare import replay
 
 
 def labelled(atoms: Atoms, group: str, seed: int, config_type: str = "molecule") -> Atoms:

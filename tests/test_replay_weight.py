@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from trainings import make_plan, run, weights
 
+from retemper.data.frames import read_frames, write_frames
 from retemper.finetune.plan import head_data
-from retemper.frames import read_frames, write_frames
 
 
 def gradients(
@@ -24,7 +24,7 @@ def gradients(
     from mace.tools import AtomicNumberTable, torch_geometric
     from mace.tools.model_script_utils import configure_model  # noqa: F401  (imports mace before e3nn)
 
-    from retemper.finetune.loss import ReplayLoss, universal
+    from retemper.finetune.mace.loss import ReplayLoss, universal
 
     torch.set_default_dtype(torch.float64)
     model = torch.load(files["multihead"], weights_only=False)
@@ -82,7 +82,7 @@ def test_replay_weight_does_not_depend_on_the_mix(multi: dict[str, Any]) -> None
 
 def test_weight_zero_ignores_the_replay_set(files: dict[str, Any], tmp_path: Path) -> None:
     """With weight 0 the target trains on the batches of a run without replay, whatever the replay set holds."""
-    from retemper.finetune.batches import PairedLoader, target_loader
+    from retemper.finetune.mace.loaders import PairedLoader, target_loader
 
     plan = make_plan(files, "replay", replay__weight=0.0, training__lr=1e-3)
     run(plan, tmp_path / "a")

@@ -27,14 +27,14 @@ from run_files import (
 )
 
 from retemper import report
-from retemper.files import read_json, write_json
+from retemper.config.settings import Settings, load_settings
+from retemper.core.files import read_json, write_json
 from retemper.promotion import compare
+from retemper.records.runs import pareto_front, read_results
 from retemper.report import comparison as table
 from retemper.report import robustness as sections_robustness
 from retemper.report.findings import findings
 from retemper.report.page import Paragraph, Table
-from retemper.results import pareto_front, read_results
-from retemper.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 STRATEGIES = ["scratch", "naive", "lora", "replay"]
@@ -414,7 +414,9 @@ def test_stage_runs_from_the_project_folder(project: tuple[Path, Settings]) -> N
 
 
 def test_importing_the_report_is_light() -> None:
-    script = "import sys; import retemper.report, retemper.registry, retemper.tracking; print(*sys.modules)"
+    script = (
+        "import sys; import retemper.report, retemper.registry.register, retemper.tracking.runs; print(*sys.modules)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert not {"torch", "mace", "mlflow", "matplotlib", "ray", "dvc"} & set(done.stdout.split())

@@ -25,7 +25,7 @@ def test_killed_run_goes_on_as_the_same_run(files: dict[str, Any], tmp_path: Pat
     script.write_text(
         "import os, pickle, signal, sys\n"
         "from pathlib import Path\n"
-        "from retemper.finetune.worker import train\n"
+        "from retemper.finetune.mace.train import train\n"
         "plan = pickle.load(open(sys.argv[1], 'rb'))\n"
         "die = lambda row: os.kill(os.getpid(), signal.SIGKILL) if row['epoch'] == 1 else None\n"
         "train(plan, Path(sys.argv[2]), die)\n"
@@ -55,7 +55,7 @@ def test_seeds_side_by_side_and_no_orphans(files: dict[str, Any], tmp_path: Path
     script.write_text(
         "import pickle, sys\n"
         "from pathlib import Path\n"
-        "from retemper.finetune.seeds import train_all\n"
+        "from retemper.finetune.parallel import train_all\n"
         "if __name__ == '__main__':\n"
         "    plans = pickle.load(open(sys.argv[1], 'rb'))\n"
         "    folders = [Path(sys.argv[2]) / str(plan.seed) for plan in plans]\n"

@@ -13,9 +13,9 @@ from ase.calculators.emt import EMT
 from ase.filters import UnitCellFilter
 from ase.optimize import FIRE
 
-from retemper.robustness import dynamics
-from retemper.robustness.calculators import AseEvaluator, Evaluated
-from retemper.robustness.relaxation import relax, search
+from retemper.models.evaluators import AseEvaluator, Evaluated
+from retemper.simulation import dynamics
+from retemper.simulation.relaxation import relax, search
 
 emt = AseEvaluator("ase.calculators.emt:EMT()")
 

@@ -15,12 +15,13 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from retemper.errors import RetemperError
-from retemper.robustness import calculators, engine
-from retemper.robustness.calculators import Evaluator
-from retemper.robustness.points import single_points
+from retemper.core.errors import RetemperError
+from retemper.models import evaluators
+from retemper.models.evaluators import Evaluator
+from retemper.simulation import engine
+from retemper.simulation.points import single_points
 
-EMT = calculators.describe("ase:ase.calculators.emt:EMT()")
+EMT = evaluators.describe("ase:ase.calculators.emt:EMT()")
 
 
 def slow(evaluator: Evaluator, atoms: Atoms, seconds: float, note: str) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def test_what_decides_the_result_decides_the_key(tmp_path: Path) -> None:
     one = task(tmp_path / "a")
     assert one.key == task(tmp_path / "a", weight=9.0).key
     others = [task(tmp_path / "b"), task(tmp_path / "a", 1)]
-    others.append(engine.Task(slow, calculators.describe("ase:planted:Pairwise()"), one.arguments, "x"))
+    others.append(engine.Task(slow, evaluators.describe("ase:planted:Pairwise()"), one.arguments, "x"))
     assert len({one.key, *(other.key for other in others)}) == 4
 
 
@@ -79,7 +80,7 @@ def test_a_failure_is_a_result_and_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_takes_its_task_alone(tmp_path: Path) -> None:
-    deadly = calculators.describe("ase:planted:Deadly()")
+    deadly = evaluators.describe("ase:planted:Deadly()")
     frames = [Atoms("Cu2", [[0, 0, 0], [2.2, 0, 0]])]
     tasks = [engine.Task(single_points, deadly, {"frames": frames}, "deadly", 9.0)]
     tasks += [task(tmp_path / "note", k) for k in range(3)]
@@ -105,7 +106,7 @@ def test_a_calculator_that_raises_gives_its_reason(tmp_path: Path) -> None:
 )
 def test_a_calculator_that_cannot_be_made(spec: str) -> None:
     with pytest.raises(RetemperError, match="cannot be made"):
-        calculators.describe(spec)
+        evaluators.describe(spec)
 
 
 NO_CALCULATORS = {  # what is named, and what the answer says
@@ -147,18 +148,18 @@ def test_nothing_but_a_calculator_is_called(call: str, tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "makers", raising=False)
     with pytest.raises(RetemperError, match=NO_CALCULATORS[call]):
-        calculators.describe("ase:" + call.format(mark=tmp_path / "mark"))
+        evaluators.describe("ase:" + call.format(mark=tmp_path / "mark"))
     assert not (tmp_path / "mark").exists()
 
 
-@pytest.mark.parametrize("call", ["makers:said()", "makers:either", "retemper.xtb:calculator(charge=-1)"])
+@pytest.mark.parametrize("call", ["makers:said()", "makers:either", "retemper.systems.xtb:calculator(charge=-1)"])
 def test_a_function_that_says_that_it_makes_calculators(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "makers.py").write_text(MAKERS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "makers", raising=False)
-    assert calculators.describe("ase:" + call).kind == "ase"
+    assert evaluators.describe("ase:" + call).kind == "ase"
 
 
 @pytest.mark.hostile("caches")
@@ -167,7 +168,7 @@ def test_a_function_that_says_that_it_makes_calculators(
 def test_atoms_out_of_reach_have_a_reason(far: float, periodic: bool, tiny_model: Path) -> None:
     """At once, where a list of neighbours would take all memory or minutes."""
     atoms = Atoms("OH", [[0, 0, 0], [far, 0, 0]], cell=[9, 9, 9], pbc=periodic)
-    found = calculators.describe(str(tiny_model)).open()([atoms, Atoms("OH", [[0, 0, 0], [1, 0, 0]])])
+    found = evaluators.describe(str(tiny_model)).open()([atoms, Atoms("OH", [[0, 0, 0], [1, 0, 0]])])
     assert "out of reach" in found.reasons[0] and found.reasons[1] == "" and np.isnan(found.energy[0])
 
 
@@ -186,7 +187,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(tmp_path: Path, monkeypa
 def energy_of(spec: str, cache: Path) -> float:
     """As a metric gets it: through the store of results."""
     frames = [Atoms("Cu2", [[0, 0, 0], [2.2, 0, 0]])]
-    points = engine.Task(single_points, calculators.describe(spec), {"frames": frames}, "x")
+    points = engine.Task(single_points, evaluators.describe(spec), {"frames": frames}, "x")
     return float(engine.run([points], workers=1, cache=cache)[0]["energy"][0])
 
 
@@ -242,7 +243,7 @@ def test_what_a_calculator_writes_is_not_part_of_it(tmp_path: Path) -> None:
     names = set()
     for text in ("", "something"):
         log.write_text(text)
-        names.add(calculators.describe(f"ase:faulty:Traced(log={str(log)!r})").identity)
+        names.add(evaluators.describe(f"ase:faulty:Traced(log={str(log)!r})").identity)
     assert len(names) == 1
 
 
@@ -251,5 +252,5 @@ def test_files_that_wildcards_name_belong_to_a_calculator(tmp_path: Path) -> Non
     names = set()
     for text in ("one", "two"):
         (tmp_path / "a.model").write_text(text)
-        names.add(calculators.describe(f"ase:faulty:Traced(how='{tmp_path}/*.model')").identity)
+        names.add(evaluators.describe(f"ase:faulty:Traced(how='{tmp_path}/*.model')").identity)
     assert len(names) == 2

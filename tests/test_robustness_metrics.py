@@ -12,20 +12,22 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from scipy.stats import wasserstein_distance
 
-from retemper.frames import ENERGY, FORCES, read_frames
-from retemper.robustness import calculators, engine, holes, metrics, radial, simulate, sources, suite, units
-from retemper.robustness import identity as identities
-from retemper.robustness.calculators import Subject
-from retemper.robustness.context import Context, NotApplicableError
-from retemper.robustness.metrics import md, physics, rss, short_range
-from retemper.robustness.outcome import Found
+from retemper.data.frames import ENERGY, FORCES, read_frames
+from retemper.evaluation.robustness import ensembles, holes, metrics, suite, units
+from retemper.evaluation.robustness import identity as identities
+from retemper.evaluation.robustness.context import Context, NotApplicableError
+from retemper.evaluation.robustness.metrics import md, physics, rss, short_range
+from retemper.evaluation.robustness.result import Found
+from retemper.models import evaluators
+from retemper.models.evaluators import Subject
+from retemper.simulation import engine, radial_distribution, sources
 
 PAIR = (13, 29)  # Al, Cu
 
 
 def planted(**defect: float) -> Subject:
     options = ", ".join(f"{key}={value}" for key, value in defect.items())
-    return calculators.describe(f"ase:planted:Pairwise({options})")
+    return evaluators.describe(f"ase:planted:Pairwise({options})")
 
 
 def crystals() -> list[Atoms]:
@@ -42,7 +44,7 @@ def crystals() -> list[Atoms]:
 def here(monkeypatch: pytest.MonkeyPatch) -> Context:
     """Two elements and small crystals; searches and dynamics shorter than any level."""
     monkeypatch.setitem(rss.SIZES, "quick", {"compositions": 3, "each": 4, "rounds": 2, "steps": 40, "fmax": 0.1})
-    monkeypatch.setitem(simulate.SIZES, "quick", {"replicas": 2, "steps": 250, "stride": 5})
+    monkeypatch.setitem(ensembles.SIZES, "quick", {"replicas": 2, "steps": 250, "stride": 5})
     frames = crystals()
     return Context(planted(), PAIR, frames=frames, reference=frames)
 
@@ -225,7 +227,7 @@ def test_interval_of_a_distance_holds_the_truth() -> None:
     """Two normal distributions 0.3 A apart; replicas and groups of the reference scatter by 0.1 A as wholes."""
     rng = np.random.default_rng(0)
     rdf = metrics.load("rdf")
-    r = radial.middles(8.0, 160)
+    r = radial_distribution.middles(8.0, 160)
 
     def sums(centre: float) -> tuple[np.ndarray, int]:
         places = centre + 0.1 * rng.normal() + 0.2 * rng.normal(size=200)
@@ -318,7 +320,7 @@ def test_physics_of_gfn2_xtb(here: Context, tmp_path: Path) -> None:
     pytest.importorskip("tblite")
     water = molecule("H2O")
     water.rattle(0.02, seed=1)
-    xtb = calculators.describe("ase:retemper.xtb:calculator()")
+    xtb = evaluators.describe("ase:retemper.systems.xtb:calculator()")
     free = {1: -10.0, 8: -100.0}
     result = found("physics", replace(here, elements=(1, 8)), tmp_path, subject=xtb, frames=[water], free_atoms=free)
     assert result.value == 100.0, result.details
@@ -379,7 +381,7 @@ def test_retention_without_what_it_needs(here: Context) -> None:
 
 def test_observables_of_known_figures(tmp_path: Path) -> None:
     """S66 and ice files whose figures are the calculator's own: no error; an oracle of twice the depth: 50 %."""
-    from retemper.frames import write_frames
+    from retemper.data.frames import write_frames
 
     kcal = 0.0433641153087705
     subject = planted()
@@ -404,7 +406,7 @@ def test_observables_of_known_figures(tmp_path: Path) -> None:
 
 def test_a_barrier_is_the_saddles_height(tmp_path: Path) -> None:
     """An Al atom passes a Cu atom that blocks the way between two others; the ends are mirror images."""
-    from retemper.robustness.paths import barrier
+    from retemper.simulation.barriers import barrier
 
     fixed = [[0.0, 0, 0], [6.0, 0, 0], [3.0, 2.2, 0], [3.0, -2.2, 0]]
     ends = [Atoms("Cu4Al", [*fixed, [x, 0.0, 0.0]]) for x in (2.2, 3.8)]
@@ -508,19 +510,19 @@ def test_the_fingerprint_is_of_statements(tmp_path: Path, monkeypatch: pytest.Mo
     assert of("one", '"""Words."""\nLIMIT = 1  # more words\n') == plain
     sources.fingerprint.cache_clear()
     assert of("one", "LIMIT = 2\n") != plain
-    assert sources.fingerprint("retemper.robustness.metrics.rss") != sources.fingerprint(
-        "retemper.robustness.metrics.rss_strict"
+    assert sources.fingerprint("retemper.evaluation.robustness.metrics.rss") != sources.fingerprint(
+        "retemper.evaluation.robustness.metrics.rss_strict"
     )
 
 
 def test_a_reference_at_another_level_is_said_beside_the_number(here: Context, tmp_path: Path) -> None:
     """In metrics.json, in the table, and nowhere for metrics without the oracle or with one at the data's level."""
-    from retemper.robustness import project
+    from retemper.evaluation.robustness import stage
 
-    assert project.oracle_level("ase:retemper.xtb:calculator(method='GFN1-xTB')", None) == "GFN1-xTB"
-    assert project.oracle_level("ase:retemper.xtb:calculator()", None) == "GFN2-xTB"
-    assert project.oracle_level("ase:planted:Pairwise()", None) is None
-    assert project.oracle_level("ase:planted:Pairwise()", "Morse") == "Morse"
+    assert stage.oracle_level("ase:retemper.systems.xtb:calculator(method='GFN1-xTB')", None) == "GFN1-xTB"
+    assert stage.oracle_level("ase:retemper.systems.xtb:calculator()", None) == "GFN2-xTB"
+    assert stage.oracle_level("ase:planted:Pairwise()", None) is None
+    assert stage.oracle_level("ase:planted:Pairwise()", "Morse") == "Morse"
     told = {}
     for level in ("Morse", "mor se", "PBE", None):
         context = replace(here, oracle=planted(depth=0.8), oracle_level=level, target_level="Morse")

@@ -12,15 +12,18 @@ from ase.build import molecule
 from conftest import ROOT
 from run_files import write_evaluation, write_project, write_training
 
-from retemper import cli, report, symmetrix_backend
-from retemper.errors import RetemperError
-from retemper.files import read_json
-from retemper.frames import write_frames
-from retemper.inference import predict
-from retemper.results import evaluation_metrics, read_results
-from retemper.robustness import calculators, engine, metrics, project, suite
-from retemper.robustness.context import Context
-from retemper.settings import load_settings
+from retemper import report
+from retemper.cli import main
+from retemper.config.settings import load_settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json
+from retemper.data.frames import write_frames
+from retemper.evaluation.robustness import metrics, stage, suite
+from retemper.evaluation.robustness.context import Context
+from retemper.models import evaluators, symmetrix
+from retemper.models.predict import predict
+from retemper.records.runs import evaluation_metrics, read_results
+from retemper.simulation import engine
 
 MINI = ROOT / "foundations/mini.model"
 
@@ -43,7 +46,7 @@ def test_torch_is_maces_calculator(tiny_model: Path) -> None:
     from mace.calculators import MACECalculator
 
     frames = waters(3)
-    found = calculators.describe(str(tiny_model)).open()(frames)
+    found = evaluators.describe(str(tiny_model)).open()(frames)
     calculator = MACECalculator(model_paths=str(tiny_model), device="cpu", default_dtype="float64")
     for k, atoms in enumerate(frames):
         atoms.calc = calculator
@@ -52,17 +55,17 @@ def test_torch_is_maces_calculator(tiny_model: Path) -> None:
 
 
 def test_an_element_that_the_model_lacks_is_a_reason(tiny_model: Path) -> None:
-    found = calculators.describe(str(tiny_model)).open()([molecule("H2O"), molecule("SiH4")])
+    found = evaluators.describe(str(tiny_model)).open()([molecule("H2O"), molecule("SiH4")])
     assert found.reasons == ["", "the model lacks Si"]
 
 
 def test_symmetrix_is_used_where_it_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("symmetrix")
-    monkeypatch.setattr(symmetrix_backend, "CACHE", tmp_path / "symmetrix")
-    here = Context(calculators.describe(str(MINI)), (1, 8), frames=waters())
+    monkeypatch.setattr(symmetrix, "CACHE", tmp_path / "symmetrix")
+    here = Context(evaluators.describe(str(MINI)), (1, 8), frames=waters())
     frames = suite.referees(here)
     assert len(frames) == suite.REFEREES
-    subject, why = calculators.fastest(here.subject, frames, here.elements, tmp_path)
+    subject, why = evaluators.fastest(here.subject, frames, here.elements, tmp_path)
     assert subject.backend == "symmetrix", why
     cells = [atoms for atoms in frames if atoms.pbc.all()]
     fast, slow = subject.open()(cells, True), here.subject.open()(cells, True)
@@ -73,15 +76,15 @@ def test_symmetrix_is_used_where_it_agrees(tmp_path: Path, monkeypatch: pytest.M
 def test_symmetrix_is_replaced_where_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The extractor's default of 256 spline points is off by 1e-3 eV/A: that must not be trusted."""
     pytest.importorskip("symmetrix")
-    monkeypatch.setattr(symmetrix_backend, "CACHE", tmp_path / "symmetrix")
-    monkeypatch.setattr(symmetrix_backend, "SPLINE_POINTS", 60)
-    here = Context(calculators.describe(str(MINI)), (1, 8), frames=waters())
-    subject, why = calculators.fastest(here.subject, suite.referees(here), here.elements, tmp_path)
+    monkeypatch.setattr(symmetrix, "CACHE", tmp_path / "symmetrix")
+    monkeypatch.setattr(symmetrix, "SPLINE_POINTS", 60)
+    here = Context(evaluators.describe(str(MINI)), (1, 8), frames=waters())
+    subject, why = evaluators.fastest(here.subject, suite.referees(here), here.elements, tmp_path)
     assert subject.backend == "torch" and "off by" in why
 
 
 def test_another_architecture_stays_with_torch(tiny_model: Path, tmp_path: Path) -> None:
-    subject, why = calculators.fastest(calculators.describe(str(tiny_model)), waters(2), (1, 8), tmp_path)
+    subject, why = evaluators.fastest(evaluators.describe(str(tiny_model)), waters(2), (1, 8), tmp_path)
     assert subject.backend == "torch" and "does not apply" in why
 
 
@@ -90,9 +93,9 @@ def test_another_architecture_stays_with_torch(tiny_model: Path, tmp_path: Path)
 
 def test_the_target_head_is_taken_and_a_wrong_one_is_found(tiny_multihead: Path, tmp_path: Path) -> None:
     """The heads' free atoms differ by some 0.5 eV: physics says how far off each head's are."""
-    right = calculators.describe(str(tiny_multihead))
-    assert right.head == "Default" and [other.head for other in project.heads_of(right)] == ["pt_head"]
-    wrong = calculators.describe(str(tiny_multihead), head="pt_head")
+    right = evaluators.describe(str(tiny_multihead))
+    assert right.head == "Default" and [other.head for other in stage.heads_of(right)] == ["pt_head"]
+    wrong = evaluators.describe(str(tiny_multihead), head="pt_head")
     assert right.identity != wrong.identity
     free = dict(zip((1, 8), right.open()([Atoms("H"), Atoms("O")]).energy.tolist(), strict=True))
     module = metrics.load("physics")
@@ -110,7 +113,7 @@ def test_the_target_head_is_taken_and_a_wrong_one_is_found(tiny_multihead: Path,
 
 def test_an_unknown_head_lists_the_heads(tiny_multihead: Path) -> None:
     with pytest.raises(RetemperError, match="pt_head"):
-        calculators.describe(str(tiny_multihead), head="target")
+        evaluators.describe(str(tiny_multihead), head="target")
 
 
 # ------------------------------------------------------------------ the command
@@ -120,8 +123,8 @@ def test_the_suite_takes_a_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """GFN2-xTB through ASE: its walls are sound, its symmetries hold."""
     monkeypatch.chdir(tmp_path)
     write_frames("waters.extxyz", waters(2))
-    cli.main("evaluate gfn2 --calculator ase:retemper.xtb:calculator() --metrics short_range --structures waters.extxyz"
-             " --workers 1 --out out".split())  # fmt: skip
+    main.main("evaluate gfn2 --calculator ase:retemper.systems.xtb:calculator() --metrics short_range"
+             " --structures waters.extxyz --workers 1 --out out".split())  # fmt: skip
     measured = read_json(tmp_path / "out/metrics.json")["metrics"]["short_range"]
     assert measured["details"]["dimers_sound"] == "3 of 3"
     assert (tmp_path / "out/short_range-points.csv").is_file()
@@ -143,18 +146,18 @@ def test_bad_input_is_a_message(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        cli.main(arguments.split())
+        main.main(arguments.split())
     assert message in capsys.readouterr().err
 
 
 def test_elements_that_the_model_lacks_are_a_message(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["evaluate", str(tiny_model), "--trust-pickle", "--elements", "Si", "O"])
+        main.main(["evaluate", str(tiny_model), "--trust-pickle", "--elements", "Si", "O"])
     assert "lacks elements that are to be tested: Si" in capsys.readouterr().err
 
 
 def test_metrics_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["metrics"])
+    main.main(["metrics"])
     text = capsys.readouterr().out
     assert all(f"{name} (" in text for name in metrics.names())
 
@@ -178,7 +181,7 @@ def test_stage_report_and_metrics(tmp_path: Path, tiny_model: Path, monkeypatch:
     for atoms, forces, energy in zip(frames, labels.forces, labels.energy, strict=True):
         atoms.arrays["REF_forces"], atoms.info["REF_energy"] = forces + 0.1, float(energy)
     write_frames(tmp_path / "foundations/retention.extxyz", frames)
-    content = project.run("naive", settings, tmp_path)
+    content = stage.run("naive", settings, tmp_path)
     assert content["summary"]["retention"]["mean"] == 1.0  # the foundation itself
     assert content["summary"]["observables"]["mean"] is None
     assert (tmp_path / "runs/robustness/naive/seed-1/retention-types.csv").is_file()
@@ -192,4 +195,4 @@ def test_stage_report_and_metrics(tmp_path: Path, tiny_model: Path, monkeypatch:
     assert "Away from the test set" in (folder / "report.md").read_text()
     with pytest.raises(RetemperError, match="seed of naive"):
         own = settings.robustness.model_copy(update={"seeds": [7]})
-        project.run("naive", settings.model_copy(update={"robustness": own}), tmp_path)
+        stage.run("naive", settings.model_copy(update={"robustness": own}), tmp_path)

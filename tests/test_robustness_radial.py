@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.geometry.rdf import get_rdf
 
-from retemper.robustness.radial import distribution, earth_movers, histograms, middles
+from retemper.simulation.radial_distribution import distribution, earth_movers, histograms, middles
 
 CELLS = {
     "orthorhombic": np.diag([9.0, 10.0, 11.0]),

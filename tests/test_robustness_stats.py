@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from retemper.robustness import stats, units
-from retemper.robustness.units import Unit
+from retemper.evaluation.robustness import statistics, units
+from retemper.evaluation.robustness.units import Unit
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 20), (10, 20), (20, 20), (117, 400)])
 def test_wilson_is_scipys(hits: int, n: int) -> None:
-    share, low, high = stats.wilson(hits, n)
+    share, low, high = statistics.wilson(hits, n)
     interval = reference.binomtest(hits, n).proportion_ci(method="wilson")
     assert share == hits / n
     assert (low, high) == pytest.approx((interval.low, interval.high), abs=1e-12)
 
 
 def test_nothing_counted_knows_nothing() -> None:
-    share, low, high = stats.wilson(0, 0)
+    share, low, high = statistics.wilson(0, 0)
     assert np.isnan(share) and (low, high) == (0.0, 1.0)
 
 
@@ -31,7 +31,7 @@ def test_survival_is_scipys() -> None:
     data = reference.CensoredData(uncensored=[3, 5, 8], right=[5, 10, 10, 10])
     survival = reference.ecdf(data).sf
     interval = survival.confidence_interval(method="log-log")
-    rows = stats.survival(times, failed)
+    rows = statistics.survival(times, failed)
     assert rows[0][:2] == (0.0, 1.0)
     for time, share, low, high in rows[1:]:
         assert share == pytest.approx(float(survival.evaluate(time)))
@@ -40,28 +40,28 @@ def test_survival_is_scipys() -> None:
 
 
 def test_survival_without_failure_is_open_below() -> None:
-    rows = stats.survival([1.0] * 4, [False] * 4)
-    assert rows[-1][:2] == (1.0, 1.0) and rows[-1][2] == pytest.approx(stats.wilson(4, 4)[1])
+    rows = statistics.survival([1.0] * 4, [False] * 4)
+    assert rows[-1][:2] == (1.0, 1.0) and rows[-1][2] == pytest.approx(statistics.wilson(4, 4)[1])
 
 
 def test_bootstrap_of_a_mean_is_its_standard_error() -> None:
     values = np.random.default_rng(0).normal(2.0, 1.0, 400)
-    value, low, high = stats.bootstrap(values)
+    value, low, high = statistics.bootstrap(values)
     assert value == values.mean()
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
 
 
 def test_blocks_are_runs_of_neighbours() -> None:
-    index = stats.blocks(100, 10, np.random.default_rng(0))
+    index = statistics.blocks(100, 10, np.random.default_rng(0))
     assert len(index) == 100 and index.max() < 100
     assert (np.diff(index.reshape(10, 10), axis=1) == 1).all()
 
 
 def test_score() -> None:
-    assert stats.score(30.0, 0.0, 40.0) == 0.25
-    assert stats.score(99.0, 0.0, 40.0) == 0.0
-    assert stats.score(101.0, 100.0, 50.0) == 1.0
-    assert stats.score(float("nan"), 0.0, 1.0) is None
+    assert statistics.score(30.0, 0.0, 40.0) == 0.25
+    assert statistics.score(99.0, 0.0, 40.0) == 0.0
+    assert statistics.score(101.0, 100.0, 50.0) == 1.0
+    assert statistics.score(float("nan"), 0.0, 1.0) is None
 
 
 # ------------------------------------------------------------------ units in groups
@@ -69,8 +69,8 @@ def test_score() -> None:
 
 def test_a_share_of_single_units_is_wilsons() -> None:
     met = [True] * 3 + [False] * 17
-    assert stats.share(met, range(20)) == pytest.approx(stats.wilson(3, 20), abs=1e-9)
-    assert stats.share([True] * 4, "abcd")[1] == pytest.approx(0.51, abs=0.005)
+    assert statistics.share(met, range(20)) == pytest.approx(statistics.wilson(3, 20), abs=1e-9)
+    assert statistics.share([True] * 4, "abcd")[1] == pytest.approx(0.51, abs=0.005)
 
 
 @pytest.mark.parametrize(("groups", "size"), [(6, 8), (12, 4)])
@@ -86,9 +86,9 @@ def test_intervals_of_shares_hold_the_truth_in_groups(groups: int, size: int, sh
             spread = 1 / correlation - 1
             chance = rng.beta(share * spread, (1 - share) * spread, groups)
         met = rng.random(groups * size) < chance[names]
-        _, low, high = stats.share(met, names.tolist())
+        _, low, high = statistics.share(met, names.tolist())
         held += low <= share <= high
-        _, low, high = stats.wilson(int(met.sum()), len(met))
+        _, low, high = statistics.wilson(int(met.sum()), len(met))
         wilson += low <= share <= high
     assert held >= 51  # binomial(60, 0.93) falls below 51 less than twice in a hundred times
     if correlation == 0.6 and size == 8:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from retemper import scratch
-from retemper.errors import RetemperError
-from retemper.files import sha256
-from retemper.sweep import ship
+from retemper.core import scratch
+from retemper.core.errors import RetemperError
+from retemper.core.files import sha256
+from retemper.sweep import file_transfer
 
 PLANTED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link": (lambda path: path.symlink_to(path.parent), "a link"),
@@ -60,10 +60,10 @@ def test_the_folder_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Near:
-    """`ship.Home` in this process, called as an actor is."""
+    """`file_transfer.Home` in this process, called as an actor is."""
 
     def __init__(self, method: str):
-        self.remote = getattr(ship.Home(), method)
+        self.remote = getattr(file_transfer.Home(), method)
 
 
 @pytest.mark.hostile("trust")
@@ -78,9 +78,9 @@ def test_a_planted_copy_of_a_file_is_fetched_again(
     source = tmp_path / "train.extxyz"
     source.write_text("frames")
     home = type("Far", (), {"read": Near("read"), "sha256": Near("sha256")})()
-    local = Path(ship.fetched(str(source), home))
+    local = Path(file_transfer.fetched(str(source), home))
     local.unlink()
     (tmp_path / "other").write_text("other frames")
     local.write_text("other frames") if case == "changed" else local.symlink_to(tmp_path / "other")
-    assert ship.fetched(str(source), home) == str(local) and sha256(local) == sha256(source)
+    assert file_transfer.fetched(str(source), home) == str(local) and sha256(local) == sha256(source)
     assert "put aside" in capsys.readouterr().out and (tmp_path / "other").read_text() == "other frames"

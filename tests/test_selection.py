@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from retemper import selection
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
+from retemper.data import selection
 
 
 def by_definition(points: np.ndarray, k: int, start: int) -> list[int]:

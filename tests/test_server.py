@@ -20,11 +20,12 @@ from run_files import water_frames, write_evaluation, write_preparation, write_p
 from servers import NAMES
 
 import retemper
-from retemper import registry
-from retemper.errors import RetemperError
-from retemper.mlflow_store import _client, connect
-from retemper.promotion import aliases, history, lock, promote, show
-from retemper.settings import Settings, load_settings
+from retemper.config.settings import Settings, load_settings
+from retemper.core.errors import RetemperError
+from retemper.promotion import promote, views
+from retemper.registry import aliases, history, register
+from retemper.tracking import lock
+from retemper.tracking.store import _client, connect
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +59,7 @@ def registered(
         params["promotion"] = {"gates": [{"metric": "target.force_rmse", "max": 60.0}]}
         (root / "params.yaml").write_text(yaml.safe_dump(params))
         settings = load_settings(root / "params.yaml")
-        registry.register(root, settings, "naive")
+        register.register(root, settings, "naive")
         yield root, settings
 
 
@@ -150,7 +151,7 @@ def test_who_may_only_read_cannot_promote(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     with pytest.raises(RetemperError, match="ermission|403"):
         aliases.move(project, "salt", "champion", "2", "override", "y")
-    assert "salt/1" in show.models(project) and "## Measures" in show.show(project, "salt@champion")
+    assert "salt/1" in views.models(project) and "## Measures" in views.show(project, "salt@champion")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", server["MLFLOW_TRACKING_USERNAME"])
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server["MLFLOW_TRACKING_PASSWORD"])
     held = aliases.present(project, "salt")[1]["champion"]

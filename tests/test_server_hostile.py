@@ -20,8 +20,10 @@ from ase.build import bulk, molecule
 from matscipy.neighbours import neighbour_list
 
 import retemper
-from retemper import crowding, inference, serve
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
+from retemper.data import crowding
+from retemper.models import predict
+from retemper.registry import serve
 
 WATER = {"numbers": [8, 1, 1], "positions": [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]}
 SALT = {"numbers": [11, 17], "positions": [[0, 0, 0], [2.8, 0, 0]]}
@@ -211,4 +213,4 @@ def test_a_collapsed_cell_does_not_fill_the_memory_of_a_pipeline(length: float, 
     row = boxed(length)
     frame = Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=True)
     with pytest.raises(RetemperError, match=r"frame 0 \(NaCl\).*neighbours"):
-        inference.predict(tiny_model, [frame])
+        predict.predict(tiny_model, [frame])

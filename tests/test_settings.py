@@ -13,10 +13,11 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from retemper import files, foundations
-from retemper.errors import RetemperError
-from retemper.frames import read_frames
-from retemper.settings import load_settings
+from retemper.config import foundations
+from retemper.config.settings import load_settings
+from retemper.core import files
+from retemper.core.errors import RetemperError
+from retemper.data.frames import read_frames
 
 
 def params(folder: Path, **changes: object) -> Path:

@@ -14,10 +14,11 @@ import pytest
 from conftest import ROOT
 from dvc.utils.serialize import parse_yaml
 
-from retemper import foundations, strategies, systems
-from retemper.errors import LONGEST, RetemperError
-from retemper.settings import load_settings
-from retemper.strict_yaml import read_yaml
+from retemper import systems
+from retemper.config import foundations, strategies
+from retemper.config.settings import load_settings
+from retemper.config.strict_yaml import read_yaml
+from retemper.core.errors import LONGEST, RetemperError
 from retemper.study.spec import load as load_study
 
 hostile = pytest.mark.hostile("settings")

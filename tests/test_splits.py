@@ -9,9 +9,9 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from retemper.errors import RetemperError
-from retemper.grouping import Grouping, group_frames, memory
-from retemper.splits import leaks, nested_order, require_no_leaks, split
+from retemper.core.errors import RetemperError
+from retemper.data.grouping import Grouping, group_frames, memory
+from retemper.data.splits import leaks, nested_order, require_no_leaks, split
 
 
 def frame(formula: str = "H2O", source: str = "a:0", **info: object) -> Atoms:

@@ -10,14 +10,14 @@ from conftest import build_tiny
 from promoted import build, set_gates, standing
 from run_files import write_evaluation, write_training
 
-from retemper import registry
-from retemper.errors import RetemperError
-from retemper.mlflow_store import connect
-from retemper.promotion import aliases, gates, history, promote, show, verdict
+from retemper.config.settings import Gate, Promotion
+from retemper.core.errors import RetemperError
+from retemper.promotion import gates, promote, verdict, views
 from retemper.promotion.gates import References
-from retemper.promotion.lock import LOCK_MODEL
-from retemper.promotion.measures import Measured, Number
-from retemper.settings import Gate, Promotion
+from retemper.registry import aliases, history, register
+from retemper.registry.measurements import Measured, Number
+from retemper.tracking.lock import LOCK_MODEL
+from retemper.tracking.store import connect
 
 pytestmark = pytest.mark.hostile("promotion")
 LIMIT = {"metric": "target.force_rmse", "max": 60.0}
@@ -52,7 +52,7 @@ def test_only_a_better_model_follows(tiny_model: Path, tmp_path: Path, monkeypat
         }
         write_training(root, "replay", seeds, replay="original")
         write_evaluation(root, "replay", {5: force, 9: 50.0}, {5: 60.0, 9: 61.0}, 50.0)
-        registry.register(root, settings, "replay")
+        register.register(root, settings, "replay")
         assert promote.run(root, settings)["champion"] == champion
         assert promote.run(root, settings)["champion"] is None  # again: nothing moves
 
@@ -72,7 +72,7 @@ def test_tags_that_somebody_edited_are_no_tracebacks(project: Path) -> None:
     settings, client = set_gates(project, [LIMIT]), connect(project)
     promote.run(project, settings)
     client.set_model_version_tag("salt", "3", "target.force_rmse", "about 40")
-    assert "about 40" in show.models(project)
+    assert "about 40" in views.models(project)
     look = client.get_model_version("salt", "3").tags["verdict.look"]
     client.set_model_version_tag("salt", "3", "verdict.look", "some")
     with pytest.raises(RetemperError, match="verdict.look of salt/3 is no number"):
@@ -86,7 +86,7 @@ def test_locks_are_no_models(project: Path) -> None:
     client.create_registered_model(f"{LOCK_MODEL}pepper")
     try:
         with pytest.raises(RetemperError) as raised:
-            show.show(project, "pepper@champion")
+            views.show(project, "pepper@champion")
         assert LOCK_MODEL not in str(raised.value)
     finally:
         client.delete_registered_model(f"{LOCK_MODEL}pepper")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from retemper import statistics
-from retemper.statistics import Estimate, Scatter
+from retemper.evaluation import statistics
+from retemper.evaluation.statistics import Estimate, Scatter
 
 
 def test_mean_difference_of_equal_groups_is_students_t() -> None:

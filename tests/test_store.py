@@ -13,12 +13,12 @@ from ase import Atoms
 from ase.build import molecule
 from conftest import ROOT
 
-from retemper import checks
-from retemper.duplicates import near_pairs
-from retemper.errors import RetemperError
-from retemper.frames import labels_hash, read_frames, stream_frames, write_frames
-from retemper.grouping import group_frames
-from retemper.store import Chain, Picked, Store
+from retemper.core.errors import RetemperError
+from retemper.data import checks
+from retemper.data.duplicates import near_pairs
+from retemper.data.frame_store import Chain, Picked, Store
+from retemper.data.frames import labels_hash, read_frames, stream_frames, write_frames
+from retemper.data.grouping import group_frames
 
 EMBEDDED = [ROOT / f"data/raw/{name}.extxyz.xz" for name in ("nacl", "molecules")]
 
@@ -97,8 +97,8 @@ def test_views_and_notes(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from retemper.frames import stream_frames
-from retemper.store import Store
+from retemper.data.frames import stream_frames
+from retemper.data.frame_store import Store
 with Store(Path(sys.argv[1]).parent) as store:
     for frame in stream_frames(sys.argv[1]):
         store.append(frame)

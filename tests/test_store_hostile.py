@@ -22,11 +22,12 @@ import pytest
 from run_files import write_project
 
 import retemper
-from retemper import cli, embedded_store, store_errors, tracking
-from retemper.errors import RetemperError
-from retemper.mlflow_store import connect, default_store, experiment_id, metric_key
-from retemper.mlflow_store import store_errors as failures
-from retemper.store_errors import StoreError, explained
+from retemper.cli import main
+from retemper.core.errors import RetemperError
+from retemper.tracking import embedded_store, runs, store_errors
+from retemper.tracking.store import connect, default_store, experiment_id, metric_key
+from retemper.tracking.store import store_errors as failures
+from retemper.tracking.store_errors import StoreError, explained
 
 QUICK = 15.0  # s until there is a word
 
@@ -67,7 +68,7 @@ def project(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def start(root: Path, key: str = "k") -> str | None:
     """A training that begins."""
-    return tracking.start_training({"lr": 0.1}, experiment="test", strategy="naive", seed=1, root=root, key=key)
+    return runs.start_training({"lr": 0.1}, experiment="test", strategy="naive", seed=1, root=root, key=key)
 
 
 # ------------------------------------------------------------------ broken databases
@@ -336,15 +337,15 @@ def test_moved_while_it_trains(project: Path, monkeypatch: pytest.MonkeyPatch) -
     """The end of a training goes to where the project is by then."""
     run_id = start(project)
     assert run_id is not None
-    tracking.log_epoch(run_id, 0, {"train_loss": 1.0})
+    runs.log_epoch(run_id, 0, {"train_loss": 1.0})
     copy = project.with_name("copy")
     shutil.copytree(project, copy)
-    tracking._live.clear()
+    runs._live.clear()
     monkeypatch.chdir(copy)
     (copy / "seed").mkdir()
     (copy / "seed/history.csv").write_text("epoch,train_loss,seconds\n0,1.0,2.0\n1,0.5,2.0\n")
     before = content(project)
-    tracking.finish_training(run_id, copy / "seed", "FINISHED")
+    runs.finish_training(run_id, copy / "seed", "FINISHED")
     assert content(project) == before
     assert (copy / f"mlartifacts/{run_id}/artifacts/history.csv").is_file()
 
@@ -371,7 +372,7 @@ def test_the_store_without_its_artifacts(registered: Path, tmp_path: Path, monke
     shutil.copytree(registered, copy, ignore=shutil.ignore_patterns("mlartifacts"))
     monkeypatch.chdir(copy)
     with pytest.raises(SystemExit):
-        cli.main(["sync"])
+        main.main(["sync"])
     with pytest.raises(RetemperError, match="bring mlartifacts/"):
         retemper.load("salt/1", root=copy, device="cpu")
 
@@ -388,7 +389,7 @@ def test_the_commands_in_a_moved_project(
     first.rename(moved)
     monkeypatch.chdir(moved)
     for command in (["models"], ["show", "salt/1"], ["sync"], ["export", "salt/1", "--to", "model", "--out", "out"]):
-        cli.main(command)
+        main.main(command)
     assert "4 versions of salt are in MLflow" in capsys.readouterr().out
     retemper.load("salt/1", root=moved, device="cpu")
     assert not first.exists()
@@ -521,7 +522,7 @@ def test_a_version_made_by_hand(project: Path, command: str, capsys: pytest.Capt
         said = str(error.value)
     else:
         with contextlib.suppress(SystemExit):
-            cli.main([command, "mine/1", *(["--to", "model", "--out", "out"] if command == "export" else [])])
+            main.main([command, "mine/1", *(["--to", "model", "--out", "out"] if command == "export" else [])])
         said = "".join(capsys.readouterr())
     assert "start the server" not in said and "Traceback" not in said
     if command != "show":
@@ -563,7 +564,7 @@ def test_an_experiment_that_was_deleted(project: Path) -> None:
         assert start(project) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tracking.log_epoch(None, 0, {"train_loss": 1.0})
+        runs.log_epoch(None, 0, {"train_loss": 1.0})
 
 
 def test_the_words_of_errors_name_the_files() -> None:

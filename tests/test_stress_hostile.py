@@ -13,12 +13,12 @@ from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 from test_units import asked_once, shipped
 
-from retemper.dataset import build
-from retemper.frames import STRESS
-from retemper.labels import map_labels
-from retemper.settings import Dataset, Settings
-from retemper.units import check_units
-from retemper.units.predicted import Predict
+from retemper.config.settings import Dataset, Settings
+from retemper.data.frames import STRESS
+from retemper.data.labels import map_labels
+from retemper.data.units import check_units
+from retemper.data.units.predicted import Predict
+from retemper.prepare.dataset import build
 
 hostile = pytest.mark.hostile("stress")
 DATASET = Dataset(files=["a"], level_of_theory="x")

@@ -13,8 +13,8 @@ from conftest import ROOT
 from scipy import stats
 from study_tables import levels, table
 
-from retemper.statistics import log_ratio
-from retemper.study import claims, contrast, groups, judgement, variance
+from retemper.evaluation.statistics import log_ratio
+from retemper.study import claims, groups, paired_effects, variance, verdicts
 
 FOLDER = ROOT / "platform/retemper/study/claims"
 UP, DOWN = 0.4, -0.4  # of a logarithm
@@ -119,8 +119,8 @@ def test_level_of_the_intervals(between: float) -> None:
     assert low <= outside <= high, outside
 
 
-def compared(made: pd.DataFrame) -> contrast.Estimate:
-    found = contrast.estimate(contrast.pairs(made, "strategy", "naive", "replay"), "target_force_rmse")
+def compared(made: pd.DataFrame) -> paired_effects.Estimate:
+    found = paired_effects.estimate(paired_effects.pairs(made, "strategy", "naive", "replay"), "target_force_rmse")
     assert found is not None
     return found
 
@@ -183,7 +183,7 @@ def test_counting_errors_count() -> None:
     made = table(levels(system=("nacl",), strategy=("naive", "replay"), size=(20,)), np.random.default_rng(0))
     made["short_range"] = made["strategy"].map({"naive": 40.0, "replay": 60.0})
     made["short_range_n"] = 20
-    found = contrast.estimate(contrast.pairs(made, "strategy", "naive", "replay"), "short_range", "points")
+    found = paired_effects.estimate(paired_effects.pairs(made, "strategy", "naive", "replay"), "short_range", "points")
     assert found is not None and found.effect == pytest.approx(20)
     share = (8 + 1) / 22, (12 + 1) / 22
     deviation = 100 * np.sqrt(sum(p * (1 - p) / 20 for p in share))
@@ -199,7 +199,7 @@ def test_intervals_are_students() -> None:
     made = table(levels(strategy=("naive", "replay")), np.random.default_rng(3), between=0.2)
     log = np.log(made.set_index(["strategy", "system", "size", "seed"])["target_force_rmse"])
     difference = log["replay"] - log["naive"]
-    found = contrast.estimate(contrast.pairs(made, "strategy", "naive", "replay"), "target_force_rmse")
+    found = paired_effects.estimate(paired_effects.pairs(made, "strategy", "naive", "replay"), "target_force_rmse")
     expected = stats.ttest_1samp(difference.groupby("system").mean(), 0).confidence_interval()
     assert found is not None and (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert (found.pairs, found.systems, found.over) == (30, 5, "systems")
@@ -246,15 +246,15 @@ def test_axes_that_cannot_be_told_apart() -> None:
 def test_verdicts() -> None:
     """Shown above zero, refuted below the smallest effect worth speaking of (even above zero), undecided between."""
 
-    def made(low: float, high: float) -> contrast.Estimate:
-        return contrast.Estimate((low + high) / 2, low, high, "log", 9, 3, "systems", 3)
+    def made(low: float, high: float) -> paired_effects.Estimate:
+        return paired_effects.Estimate((low + high) / 2, low, high, "log", 9, 3, "systems", 3)
 
-    assert [judgement.more("", made(*x)).verdict for x in ((0.01, 0.3), (-0.1, 0.04), (0.01, 0.02), (-0.1, 0.3))] == [
+    assert [verdicts.more("", made(*x)).verdict for x in ((0.01, 0.3), (-0.1, 0.04), (0.01, 0.02), (-0.1, 0.3))] == [
         "shown", "refuted", "refuted", "undecided",
     ]  # fmt: skip
-    assert [judgement.not_worse("", made(*x)).verdict for x in ((-1, 0.04), (0.06, 0.3), (0.04, 0.06))] == [
+    assert [verdicts.not_worse("", made(*x)).verdict for x in ((-1, 0.04), (0.06, 0.3), (0.04, 0.06))] == [
         "shown", "refuted", "undecided",
     ]  # fmt: skip
-    parts = {v: judgement.Part("", v, "", "") for v in ("shown", "refuted", "undecided")}  # type: ignore[arg-type]
-    assert judgement.together([parts["shown"], parts["refuted"], parts["undecided"]]).verdict == "refuted"
-    assert judgement.together([parts["shown"], parts["undecided"]]).verdict == "undecided"
+    parts = {v: verdicts.Part("", v, "", "") for v in ("shown", "refuted", "undecided")}  # type: ignore[arg-type]
+    assert verdicts.together([parts["shown"], parts["refuted"], parts["undecided"]]).verdict == "refuted"
+    assert verdicts.together([parts["shown"], parts["undecided"]]).verdict == "undecided"

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from retemper.errors import RetemperError
-from retemper.strict_yaml import read_yaml
+from retemper.config.strict_yaml import read_yaml
+from retemper.core.errors import RetemperError
 from retemper.study import design, plan
 from retemper.study.spec import Study, load
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retemper.evaluate import FRAME_COLUMNS
+from retemper.evaluation.stage import FRAME_COLUMNS
 from retemper.study import groups
 
 

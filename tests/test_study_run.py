@@ -20,9 +20,9 @@ import yaml
 from conftest import ROOT
 from study_project import BASE, CENTRE, empty_project, make_project, runs, study, write_result
 
-from retemper import sources
-from retemper.errors import RetemperError
-from retemper.frames import is_isolated_atom, read_frames, write_frames
+from retemper.core import sources
+from retemper.core.errors import RetemperError
+from retemper.data.frames import is_isolated_atom, read_frames, write_frames
 from retemper.study import report, run, table
 from retemper.study.jobs import RESULTS, jobs, project, reason_of
 
@@ -89,7 +89,7 @@ def test_mended_code_is_noticed(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write_result(before[1], code=before[1].code)
     assert "other code" not in run.Driver(made, before, root).plan()
     read = sources.statements
-    monkeypatch.setattr(sources, "statements", lambda name: read(name) + "'" * (name == "retemper.e0s"))
+    monkeypatch.setattr(sources, "statements", lambda name: read(name) + "'" * (name == "retemper.prepare.e0s"))
     after = runs(root)
     assert [one.key for one in after] == [one.key for one in before]
     changed = {kind for one, two in zip(before, after, strict=True) for kind in one.folders

@@ -13,11 +13,11 @@ from ase import Atoms
 from ase.build import molecule
 from conftest import ROOT
 
-from retemper.dataset import build
-from retemper.files import digest, sha256, write_json
-from retemper.frames import read_frames, write_frames
-from retemper.settings import Dataset, Settings
-from retemper.subset import order
+from retemper.config.settings import Dataset, Settings
+from retemper.core.files import digest, sha256, write_json
+from retemper.data.frames import read_frames, write_frames
+from retemper.prepare.dataset import build
+from retemper.prepare.subset import order
 
 RULES = get_args(Dataset.model_fields["subset"].annotation)
 
@@ -78,8 +78,8 @@ def project(root: Path, model: Path, **dataset: Any) -> Settings:
 @pytest.mark.parametrize("rule", RULES)
 def test_sizes_of_a_data_set(rule: str, tmp_path: Path, tiny_model: Path) -> None:
     """From five frames up, in the descriptors of the real model where the rule needs them."""
-    from retemper.finetune.build import plans
-    from retemper.inference import atomic_energies
+    from retemper.finetune.plans import plans
+    from retemper.models.predict import atomic_energies
 
     sources: list[list[str]] = []
     for number in (5, 12, None):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from retemper.sweep import alike, output
-from retemper.sweep.front import Trial, choose
+from retemper.sweep.choice import Trial, choose
 
 GROUPS = [f"trajectory {k}" for k in range(6)]
 COMPONENTS = 900.0

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 CODE = """
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
 from retemper.sweep import capacity, nodes
 
 with nodes.session("cpu", 1):

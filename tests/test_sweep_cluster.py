@@ -20,8 +20,8 @@ from conftest import ROOT
 from servers import BUCKET, NAMES
 from sweeps import environment, make_project, stage, write_params
 
-from retemper.files import read_json
-from retemper.mlflow_store import _client
+from retemper.core.files import read_json
+from retemper.tracking.store import _client
 
 
 def dvc(root: Path, *arguments: str) -> str:

@@ -15,10 +15,10 @@ import yaml
 from servers import wait_for
 from sweeps import change, change_strategy, command, environment, make_project, stage
 
-from retemper.files import read_json
-from retemper.results import read_history
-from retemper.sweep import study as studies
-from retemper.sweep.front import Trial
+from retemper.core.files import read_json
+from retemper.records.runs import read_history
+from retemper.sweep import optuna_study as studies
+from retemper.sweep.choice import Trial
 
 DIVERGES = 1e30  # learning rate at which the first steps overflow
 

@@ -11,12 +11,12 @@ import numpy as np
 import optuna
 import pytest
 
-from retemper.errors import RetemperError
-from retemper.strategies import SearchRange
+from retemper.config.strategies import SearchRange
+from retemper.core.errors import RetemperError
 from retemper.sweep import objectives, search
+from retemper.sweep import optuna_study as studies
 from retemper.sweep import space as spaces
-from retemper.sweep import study as studies
-from retemper.sweep.front import Trial, choose, front, score
+from retemper.sweep.choice import Trial, choose, front, score
 
 BOTH = ["target", "retention"]
 SCOPES = ["single-system", "family", "broad"]

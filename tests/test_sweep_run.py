@@ -14,13 +14,12 @@ import pytest
 import yaml
 from sweeps import change, make_project, stage
 
-from retemper import tracking_sweep
-from retemper.files import read_json
-from retemper.inference import predict
-from retemper.results import pareto_front, read_history
-from retemper.settings import load_settings
-from retemper.sweep import alike, output, status
-from retemper.sweep import study as studies
+from retemper.config.settings import load_settings
+from retemper.core.files import read_json
+from retemper.models.predict import predict
+from retemper.records.runs import pareto_front, read_history
+from retemper.sweep import alike, output, status, tracking
+from retemper.sweep import optuna_study as studies
 
 EPOCHS = 4
 
@@ -133,13 +132,13 @@ def test_mlflow_is_rebuilt_from_the_files(swept: tuple[Path, str], monkeypatch: 
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", second)
     settings = load_settings(root / "params.yaml")
-    assert tracking_sweep.sync(root, settings) == 6
+    assert tracking.sync(root, settings) == 6
     lost, found = content(first), content(second)
     assert sorted(found) == sorted(lost)
     for name in lost:
         assert found[name][0] == lost[name][0] and found[name][3] == pytest.approx(lost[name][3])
         assert found[name][1] == pytest.approx(lost[name][1], rel=1e-6) and found[name][2] == lost[name][2]
-    tracking_sweep.sync(root, settings)
+    tracking.sync(root, settings)
     assert content(second) == found
 
 
@@ -216,9 +215,10 @@ def test_a_later_sweep_starts_warm(swept: tuple[Path, str]) -> None:
 @pytest.mark.slow
 def test_holes_are_those_of_the_robustness_suite(swept: tuple[Path, str], tmp_path: Path) -> None:
     """The objective, computed again from the saved model by ``retemper evaluate``'s way: its own back end and pool."""
-    from retemper.frames import read_frames
-    from retemper.robustness import calculators, suite
-    from retemper.robustness.context import Context
+    from retemper.data.frames import read_frames
+    from retemper.evaluation.robustness import suite
+    from retemper.evaluation.robustness.context import Context
+    from retemper.models import evaluators
 
     root, _ = swept
     before = (root / "params.yaml").read_text()
@@ -231,7 +231,7 @@ def test_holes_are_those_of_the_robustness_suite(swept: tuple[Path, str], tmp_pa
     frames = read_frames(root / "runs/dataset/valid.extxyz")
     elements = tuple(sorted({int(z) for atoms in frames for z in atoms.numbers}))
     model = root / f".cache/training/{row['training']}/model.safetensors"
-    here = Context(calculators.describe(str(model)), elements, frames=frames)
+    here = Context(evaluators.describe(str(model)), elements, frames=frames)
     found = suite.evaluate(here, ["short_range"], tmp_path / "out", cache=tmp_path / "cache", workers=1)
     value = found["metrics"]["short_range"]["value"]
     assert 0 <= value < 100  # so small a model has holes: the number says something

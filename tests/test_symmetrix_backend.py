@@ -9,8 +9,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from retemper import inference, symmetrix_backend
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
+from retemper.models import predict, symmetrix
 
 pytest.importorskip("symmetrix")
 HEADS = ["pt_head", "Default"]
@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("symmetrix") / "model.model"
     block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
-    with inference.default_dtype("float64"):
+    with predict.default_dtype("float64"):
         torch.manual_seed(0)
         module = modules.ScaleShiftMACE(
             r_max=4.0,
@@ -75,14 +75,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(symmetrix_backend, "CACHE", cache)
-    monkeypatch.setattr(symmetrix_backend, "REFEREES", 3)  # the other frames keep symmetrix's own numbers
+    monkeypatch.setattr(symmetrix, "CACHE", cache)
+    monkeypatch.setattr(symmetrix, "REFEREES", 3)  # the other frames keep symmetrix's own numbers
 
 
 def test_equals_torch(model: Path, frames: list[Atoms], cache: Path) -> None:
     head = HEADS[1]  # not the first of the file
-    torch = inference.predict(model, frames, head=head, backend="torch")
-    fast = inference.predict(model, frames, head=head, backend="symmetrix")
+    torch = predict.predict(model, frames, head=head, backend="torch")
+    fast = predict.predict(model, frames, head=head, backend="symmetrix")
     assert fast.backend == "symmetrix"
     sizes = np.array([len(frame) for frame in frames])
     assert (np.abs(fast.energy - torch.energy) / sizes).max() < 1e-6
@@ -97,21 +97,21 @@ def test_equals_torch(model: Path, frames: list[Atoms], cache: Path) -> None:
 def test_torch_takes_over_when_they_differ(
     model: Path, frames: list[Atoms], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(symmetrix_backend.TOLERANCE, "forces", 1e-15)
-    predicted = inference.predict(model, frames, head="Default", backend="symmetrix")
+    monkeypatch.setitem(symmetrix.TOLERANCE, "forces", 1e-15)
+    predicted = predict.predict(model, frames, head="Default", backend="symmetrix")
     assert predicted.backend == "torch"
     assert "symmetrix differs from torch on frame" in capsys.readouterr().out
 
 
 def test_unsupported_models_use_torch(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    predicted = inference.predict(tiny_model, [molecule("H2O")], backend="symmetrix")
+    predicted = predict.predict(tiny_model, [molecule("H2O")], backend="symmetrix")
     assert predicted.backend == "torch"
     assert "symmetrix does not support" in capsys.readouterr().out
 
 
 def test_asked_for_where_it_cannot_run(model: Path) -> None:
     with pytest.raises(RetemperError, match="dtype is float32"):
-        inference.predict(model, [molecule("H2O")], head="Default", dtype="float32", backend="symmetrix")
+        predict.predict(model, [molecule("H2O")], head="Default", dtype="float32", backend="symmetrix")
 
 
 def test_auto_weighs_the_cost(model: Path) -> None:
@@ -120,7 +120,7 @@ def test_auto_weighs_the_cost(model: Path) -> None:
     water.set_cell([3.0, 3.0, 3.0])
     water *= (5, 5, 4)
     few, many = [water] * 10, [water] * 2_000
-    assert symmetrix_backend._worthwhile(model, few, symmetrix_backend._groups(few)) == []
-    assert symmetrix_backend._worthwhile(model, many, symmetrix_backend._groups(many)) == [(1, 8)]
+    assert symmetrix._worthwhile(model, few, symmetrix._groups(few)) == []
+    assert symmetrix._worthwhile(model, many, symmetrix._groups(many)) == [(1, 8)]
     mixed = [*many, Atoms("Na")]
-    assert symmetrix_backend._worthwhile(model, mixed, symmetrix_backend._groups(mixed)) == [(1, 8)]
+    assert symmetrix._worthwhile(model, mixed, symmetrix._groups(mixed)) == [(1, 8)]

@@ -14,14 +14,15 @@ import yaml
 from ase import Atoms
 from conftest import ROOT
 
-from retemper import cli, systems
-from retemper.charge import charge_of
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES, STRESS, elements, is_isolated_atom, read_frames
-from retemper.robustness.metrics import observables
-from retemper.settings import Settings, parse
-from retemper.stoichiometry import composition_matrix, null_basis
-from retemper.strict_yaml import read_yaml
+from retemper import systems
+from retemper.cli import main
+from retemper.config.settings import Settings, parse
+from retemper.config.strict_yaml import read_yaml
+from retemper.core.errors import RetemperError
+from retemper.data.charge import charge_of
+from retemper.data.composition import composition_matrix, null_basis
+from retemper.data.frames import ENERGY, FORCES, STRESS, elements, is_isolated_atom, read_frames
+from retemper.evaluation.robustness.metrics import observables
 from retemper.systems.listing import size
 from retemper.systems.make import generator
 
@@ -146,13 +147,13 @@ def write(project: Path, content: dict[str, Any]) -> None:
 
 
 def test_a_users_system_is_listed_by_being_there(project: Path, capsys: pytest.CaptureFixture) -> None:
-    cli.main(["systems"])
+    main.main(["systems"])
     assert "not there; H O; files as they are" in capsys.readouterr().out
     (project / "data/raw").mkdir(parents=True)
     (project / "data/raw/mine.xyz").write_text("2\n\nH 0 0 0\nO 0 0 1\n\n1\n\nO 0 0 0\n")
-    cli.main(["systems"])
+    main.main(["systems"])
     assert "2 frames, 3 atoms" in capsys.readouterr().out
-    cli.main(["systems", "mine"])
+    main.main(["systems", "mine"])
     printed = capsys.readouterr().out
     lines = yaml.safe_load(printed.partition("For params.yaml:")[2])
     assert lines["system"] == "mine" and lines["dataset"]["level_of_theory"] == "PBE"
@@ -160,7 +161,7 @@ def test_a_users_system_is_listed_by_being_there(project: Path, capsys: pytest.C
 
 def test_every_system_is_listed(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    cli.main(["systems"])
+    main.main(["systems"])
     printed = capsys.readouterr().out
     for name in NAMES:
         system = systems.find(name, ROOT)

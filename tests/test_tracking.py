@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from run_files import history, write_evaluation, write_preparation, write_project, write_table, write_training
 
-from retemper import tracking
-from retemper.errors import RetemperError
-from retemper.files import write_json
-from retemper.lineage import file_md5
-from retemper.mlflow_store import connect
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import write_json
+from retemper.tracking import runs as tracking
+from retemper.tracking.lineage import file_md5
+from retemper.tracking.store import connect
 
 SETTINGS = {"training": {"lr": 0.001, "ema_decay": None}, "replay": {"labels": "foundation", "weight": 1.0}}
 

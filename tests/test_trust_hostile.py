@@ -22,12 +22,14 @@ from ase.build import molecule
 from conftest import ROOT, as_trained, build_tiny
 
 import retemper
-from retemper import artifact, cli, foundations, inference, model_file
-from retemper.errors import RetemperError
-from retemper.files import sha256
-from retemper.mlflow_store import connect, store_errors, tracking_uri
-from retemper.promotion import export, kept
-from retemper.promotion.load import resolve
+from retemper.cli import main
+from retemper.config import foundations
+from retemper.core.errors import RetemperError
+from retemper.core.files import sha256
+from retemper.models import model_file, predict
+from retemper.registry import artifact, attachments, export
+from retemper.registry.load import resolve
+from retemper.tracking.store import connect, store_errors, tracking_uri
 
 
 class Evil:
@@ -70,9 +72,9 @@ def _tanh() -> Any:
 def answers(model: Path, dtype: str) -> list[np.ndarray]:
     """Energies and forces of every head."""
     found = []
-    for head in inference.heads(model):
-        frames = model_file.probes(inference.elements(model))
-        own = inference.predict(model, frames, head=head, dtype=dtype, backend="torch")
+    for head in predict.heads(model):
+        frames = model_file.probes(predict.elements(model))
+        own = predict.predict(model, frames, head=head, dtype=dtype, backend="torch")
         found += [own.energy, np.concatenate(own.forces)]
     return found
 
@@ -199,14 +201,14 @@ def test_a_damaged_file_is_not_opened(how: str, sound: bytes, tmp_path: Path) ->
     path = tmp_path / model_file.NAME
     path.write_bytes(damage(sound))
     with pytest.raises(RetemperError, match=message):
-        inference.load(path)
+        predict.load(path)
 
 
 @pytest.mark.hostile("trust")
 def test_a_pickle_in_the_place_of_a_trained_model_is_not_opened(tmp_path: Path) -> None:
     path = evil(tmp_path / model_file.NAME, tmp_path / "mark")
     with pytest.raises(RetemperError, match="is no model file and was not opened"):
-        inference.load(path)
+        predict.load(path)
     assert not (tmp_path / "mark").exists()
 
 
@@ -285,7 +287,7 @@ def test_a_model_by_someone_needs_a_word(
     bad = evil(tmp_path / "theirs.model", tmp_path / "mark")
     more = ["--metrics", "physics"] if command == "evaluate" else [str(tmp_path / "out.safetensors")]
     with pytest.raises(SystemExit):
-        cli.main([command, str(bad), *more, *flags])
+        main.main([command, str(bad), *more, *flags])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "mark").exists()
 
@@ -297,8 +299,8 @@ def test_with_a_word_it_is_opened(how: str, catalogue: Callable[..., Path], tiny
     if how == "catalogue":
         catalogue(file="foundations/tiny.model", sha256=sha256(given))
     flags = {"sha256": ["--sha256", sha256(given).upper()], "trust": ["--trust-pickle"], "catalogue": []}[how]
-    cli.main(["convert", str(given), str(tmp_path / "out.safetensors"), *flags])
-    cli.main(["convert", str(tmp_path / "out.safetensors"), str(tmp_path / "back.model")])  # its own need none
+    main.main(["convert", str(given), str(tmp_path / "out.safetensors"), *flags])
+    main.main(["convert", str(tmp_path / "out.safetensors"), str(tmp_path / "back.model")])  # its own need none
     one, two = (answers(tmp_path / name, "float64") for name in ("theirs.model", "back.model"))
     assert all((a == b).all() for a, b in zip(one, two, strict=True))
 
@@ -463,7 +465,7 @@ def test_a_changed_artifact_is_not_served(
     client = connect(project)
     (tmp_path / "copy").mkdir()
     with store_errors(project), pytest.raises(Exception, match="was not opened|outside the artifact"):
-        kept.whole(client, project, resolve(client, "salt/2"), tmp_path / "copy")
+        attachments.whole(client, project, resolve(client, "salt/2"), tmp_path / "copy")
     if noticed:
         with pytest.raises(Exception, match="was not opened|outside the artifact"):
             mlflow.pyfunc.load_model("models:/salt/2")
@@ -473,7 +475,7 @@ def test_a_changed_artifact_is_not_served(
 def test_an_artifact_has_no_code_of_its_own(project: Path) -> None:
     place = stored(project, "1")
     about = yaml.safe_load((place / "MLmodel").read_text())["flavors"]["python_function"]
-    assert about["loader_module"] == "retemper.mlflow_model" and about.get("code") is None
+    assert about["loader_module"] == "retemper.registry.served_model" and about.get("code") is None
     assert not list(place.rglob("*.py")) + list(place.rglob("*.pkl")) + list(place.rglob("*.model"))
 
 

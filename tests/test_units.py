@@ -15,15 +15,16 @@ import yaml
 from ase import Atoms, units
 from ase.io import write
 
-from retemper import e0s, inference
-from retemper.dataset import build
-from retemper.errors import RetemperError
-from retemper.files import read_json, sha256
-from retemper.frames import ENERGY, FORCES, STRESS, read_frames
-from retemper.labels import map_labels
-from retemper.settings import Dataset, Settings
-from retemper.units import ENERGY_UNITS, LENGTH_UNITS, Verdict, check_units, predictor, require_units
-from retemper.units.predicted import Predict, Predicted, force_slope
+from retemper.config.settings import Dataset, Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, sha256
+from retemper.data.frames import ENERGY, FORCES, STRESS, read_frames
+from retemper.data.labels import map_labels
+from retemper.data.units import ENERGY_UNITS, LENGTH_UNITS, Verdict, check_units, predictor, require_units
+from retemper.data.units.predicted import Predict, Predicted, force_slope
+from retemper.models import predict as inference
+from retemper.prepare import e0s
+from retemper.prepare.dataset import build
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "foundations/mini.model"

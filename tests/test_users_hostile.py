@@ -22,13 +22,15 @@ from conftest import build_tiny
 from run_files import history, write_evaluation, write_preparation, write_project, write_table, write_training
 from sweeps import command, environment, make_project
 
-from retemper import cli, lineage, registry, tracking, tracking_sweep
-from retemper.errors import RetemperError
-from retemper.files import read_json, write_json
-from retemper.mlflow_store import PROCESS, connect
-from retemper.promotion import aliases, lock
-from retemper.promotion import history as moves_of
-from retemper.settings import Settings, load_settings
+from retemper.cli import main
+from retemper.config.settings import Settings, load_settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, write_json
+from retemper.registry import aliases, register
+from retemper.registry import history as moves_of
+from retemper.sweep import tracking as tracking_sweep
+from retemper.tracking import lineage, lock, runs
+from retemper.tracking.store import PROCESS, connect
 
 SETTINGS = {"training": {"lr": 0.001}}
 
@@ -55,8 +57,8 @@ def write_trained(root: Path, model: Path, seeds: tuple[int, ...] = (1,)) -> Set
 
 def start(root: Path, key: str = "key-naive-1") -> str:
     """A training that begins, in a process that knows of no other."""
-    tracking._live.clear()
-    run_id = tracking.start_training(SETTINGS, experiment="test", strategy="naive", seed=1, root=root, key=key)
+    runs._live.clear()
+    run_id = runs.start_training(SETTINGS, experiment="test", strategy="naive", seed=1, root=root, key=key)
     assert run_id is not None
     return run_id
 
@@ -72,24 +74,24 @@ def all_runs(root: Path, experiment: str = "test") -> dict[str, Any]:
 
 def _interrupted(root: Path, run_id: str) -> None:
     """Killed after an epoch, without a word."""
-    tracking.log_epoch(run_id, 0, history(1, 1.05)[0])
+    runs.log_epoch(run_id, 0, history(1, 1.05)[0])
 
 
 def _failed(root: Path, run_id: str) -> None:
-    tracking.log_epoch(run_id, 0, history(1, 1.05)[0])
+    runs.log_epoch(run_id, 0, history(1, 1.05)[0])
     write_table(root / "seed/history.csv", history(1, 1.05))
-    tracking.finish_training(run_id, root / "seed", "FAILED")
+    runs.finish_training(run_id, root / "seed", "FAILED")
 
 
 def _stopped(root: Path, run_id: str) -> None:
     write_table(root / "seed/history.csv", history(2, 1.05))
-    tracking.finish_training(run_id, root / "seed", "KILLED")
+    runs.finish_training(run_id, root / "seed", "KILLED")
 
 
 def _other_numbers(root: Path, run_id: str) -> None:
-    tracking.log_epoch(run_id, 0, history(1, 7.0)[0])
+    runs.log_epoch(run_id, 0, history(1, 7.0)[0])
     write_table(root / "seed/history.csv", history(3, 9.0))
-    tracking.finish_training(run_id, root / "seed", "FAILED")
+    runs.finish_training(run_id, root / "seed", "FAILED")
 
 
 ENDS: dict[str, Callable[[Path, str], None]] = {
@@ -105,7 +107,7 @@ ENDS: dict[str, Callable[[Path, str], None]] = {
 def test_a_repetition_leaves_the_finished_run_alone(project: tuple[Path, Settings], end: str) -> None:
     """The run behind a registered version is what it was, to the tag; the attempt is a run of its own."""
     root, settings = project
-    registry.register(root, settings, "naive")
+    register.register(root, settings, "naive")
     client: Any = connect(root)
     version = client.get_model_version("salt", "1")
     before = client.get_run(version.run_id).to_dictionary()
@@ -114,7 +116,7 @@ def test_a_repetition_leaves_the_finished_run_alone(project: tuple[Path, Setting
     ENDS[end](root, again)
     assert client.get_run(version.run_id).to_dictionary() == before
     assert before["info"]["status"] == "FINISHED"
-    cli.main(["sync"])  # the files that were checked out again
+    main.main(["sync"])  # the files that were checked out again
     assert client.get_run(version.run_id).to_dictionary() == before
     assert len(client.search_model_versions("name = 'salt'")) == 1
 
@@ -123,7 +125,7 @@ def test_a_repetition_leaves_the_finished_run_alone(project: tuple[Path, Setting
 @pytest.mark.parametrize("end", ["interrupted", "failed", "stopped"])
 def test_an_attempt_goes_on_as_itself(project: tuple[Path, Settings], end: str) -> None:
     root, settings = project
-    registry.register(root, settings, "naive")
+    register.register(root, settings, "naive")
     again = start(root)
     ENDS[end](root, again)
     assert start(root) == again
@@ -134,18 +136,18 @@ def test_an_attempt_goes_on_as_itself(project: tuple[Path, Settings], end: str) 
 def test_a_repetition_that_ends(project: tuple[Path, Settings], tiny_multihead: Path, same: bool) -> None:
     """The same weights: the first run stays the one. Others: the new run follows, and the old keeps its status."""
     root, settings = project
-    registry.register(root, settings, "naive")
+    register.register(root, settings, "naive")
     client: Any = connect(root)
     first = client.get_model_version("salt", "1").run_id
     again = start(root)
     if not same:
         write_training(root, "naive", {1: tiny_multihead}, scale=2.0)
-    tracking.finish_training(again, root / "runs/finetune/naive/seed-1", "FINISHED")
+    runs.finish_training(again, root / "runs/finetune/naive/seed-1", "FINISHED")
     old, new = client.get_run(first), client.get_run(again)
     assert old.info.status == new.info.status == "FINISHED"
     superseded = [run.data.tags.get("retemper.superseded") for run in (old, new)]
     assert superseded == ([None, first] if same else [again, None])
-    record = registry.register(root, settings, "naive")
+    record = register.register(root, settings, "naive")
     assert record["versions"] == {"1": "1" if same else "2"}
     assert client.get_model_version("salt", record["versions"]["1"]).run_id == (first if same else again)
     assert len(all_runs(root)) == 3  # these two and the foundation's
@@ -156,14 +158,14 @@ def test_going_back_to_the_first_model(project: tuple[Path, Settings], tiny_mult
     """Trained again with other numbers, then the earlier commit checked out: its run is there and current."""
     root, settings = project
     shutil.copytree(root / "runs", tmp_path / "earlier")
-    first = registry.register(root, settings, "naive")
-    run_id = tracking.sync(root, settings)["naive"][1]
+    first = register.register(root, settings, "naive")
+    run_id = runs.sync(root, settings)["naive"][1]
     write_training(root, "naive", {1: tiny_multihead}, scale=2.0)
-    registry.register(root, settings, "naive")
+    register.register(root, settings, "naive")
     shutil.rmtree(root / "runs")
     shutil.copytree(tmp_path / "earlier", root / "runs")
-    assert registry.register(root, settings, "naive") == first
-    assert tracking.sync(root, settings)["naive"][1] == run_id
+    assert register.register(root, settings, "naive") == first
+    assert runs.sync(root, settings)["naive"][1] == run_id
     assert "retemper.superseded" not in connect(root).get_run(run_id).data.tags
 
 
@@ -175,7 +177,7 @@ def test_runs_of_processes_that_died_do_not_stay_running(project: tuple[Path, Se
     host, number, since = client.get_run(dead).data.tags[PROCESS].split()
     client.set_tag(dead, PROCESS, f"{host} {number} {float(since) - 500:.0f}")  # the number was given again
     client.set_tag(elsewhere, PROCESS, f"another-machine {number} {float(since) - 500:.0f}")
-    tracking.sync(root, settings)
+    runs.sync(root, settings)
     assert [client.get_run(each).info.status for each in (dead, living, elsewhere)] == ["KILLED", "RUNNING", "RUNNING"]
 
 
@@ -190,8 +192,8 @@ def test_a_rebuilt_run_is_as_the_live_one(project: tuple[Path, Settings], monkey
     effective["asked"]["max_epochs"] = 5
     write_json(root / "runs/finetune/naive/seed-1/effective.json", effective)
     live = {"system": "salt", "foundation": "tiny", **summary["settings"], "epochs": 5}
-    run_id = tracking.start_training(live, experiment="live", strategy="naive", seed=1, root=root, key="k")
-    rebuilt = tracking.sync(root, settings)["naive"][1]
+    run_id = runs.start_training(live, experiment="live", strategy="naive", seed=1, root=root, key="k")
+    rebuilt = runs.sync(root, settings)["naive"][1]
     client: Any = connect(root)
     run = client.get_run(rebuilt)
     assert run.data.params == client.get_run(run_id).data.params
@@ -202,12 +204,12 @@ def test_a_rebuilt_run_is_as_the_live_one(project: tuple[Path, Settings], monkey
 def test_logged_models_show_their_version(project: tuple[Path, Settings]) -> None:
     """In the embedded store as on a server, also for what an earlier version of retemper registered."""
     root, settings = project
-    registry.register(root, settings, "naive")
+    register.register(root, settings, "naive")
     client: Any = connect(root)
     model_id = client.get_model_version("salt", "1").source.removeprefix("models:/")
     assert client.get_logged_model(model_id).tags["mlflow.modelVersions"] == '[{"name": "salt", "version": 1}]'
     client.delete_logged_model_tag(model_id, "mlflow.modelVersions")
-    cli.main(["sync"])
+    main.main(["sync"])
     assert "mlflow.modelVersions" in client.get_logged_model(model_id).tags
 
 
@@ -218,7 +220,7 @@ def _sync(root: str, uri: str, ready: Any) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = uri
     os.chdir(root)
     ready.wait(300)
-    cli.main(["sync"])
+    main.main(["sync"])
 
 
 def side_by_side(roots: list[Path], uri: str) -> list[int | None]:
@@ -248,7 +250,7 @@ def test_two_users_sync_one_commit_into_one_database(
     project: tuple[Path, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, settings = project
-    registry.register(root, settings, "naive")
+    register.register(root, settings, "naive")
     shared = tmp_path / "shared"
     shared.mkdir()
     shutil.copy(root / "mlflow.db", shared / "store.db")
@@ -315,7 +317,7 @@ def test_two_users_sync_one_commit_to_a_server(
     assert side_by_side([root, other], server["MLFLOW_TRACKING_URI"]) == [0, 0]
     one_of_each(root, len(seeds))
     before = requests(on_server)
-    cli.main(["sync"])
+    main.main(["sync"])
     assert requests(on_server) - before <= 30
 
 
@@ -333,10 +335,10 @@ def test_two_projects_of_one_name_on_one_server(
         git(each, "add", "params.yaml")
         git(each, "commit", "-qm", f"begin {each.name}")
     second = tmp_path / "second"
-    registry.register(root, settings, "naive")
+    register.register(root, settings, "naive")
     aliases.move(root, "salt", "champion", "1", "override", "first")
     for command_of_second in (
-        lambda: registry.register(second, load_settings(second / "params.yaml"), "naive"),
+        lambda: register.register(second, load_settings(second / "params.yaml"), "naive"),
         lambda: aliases.move(second, "salt", "champion", None, "override", "mine"),
         lambda: aliases.rollback(second, "salt", "mine"),
     ):
@@ -351,7 +353,7 @@ def test_two_projects_of_one_name_on_one_server(
     params = yaml.safe_load((second / "params.yaml").read_text())
     params["tracking"]["project"] = lineage.project_identity(root)
     (second / "params.yaml").write_text(yaml.safe_dump(params))
-    assert registry.register(second, load_settings(second / "params.yaml"), "naive")["versions"] == {"1": "2"}
+    assert register.register(second, load_settings(second / "params.yaml"), "naive")["versions"] == {"1": "2"}
 
 
 @pytest.mark.slow
@@ -362,7 +364,7 @@ def test_two_users_train_one_commit_at_once(project: tuple[Path, Settings], tmp_
     other = tmp_path / "other"
     shutil.copytree(root, other)
     first = start(root)
-    tracking.log_epoch(first, 0, history(1)[0])
+    runs.log_epoch(first, 0, history(1)[0])
     second = start(other)
     assert second != first
     assert start(root) == first and start(other) == second
@@ -451,7 +453,7 @@ def test_trials_of_a_stopped_sweep_do_not_stay_running(tmp_path: Path, files: di
             one.kill()
         process.wait()
     assert "RUNNING" in {run.info.status for run in all_runs(root, "sweeps").values()}
-    tracking.sync(root, load_settings(root / "params.yaml"))
+    runs.sync(root, load_settings(root / "params.yaml"))
     assert {run.info.status for run in all_runs(root, "sweeps").values()} == {"KILLED"}
 
 

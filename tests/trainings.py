@@ -13,10 +13,11 @@ from ase import Atoms
 from ase.build import molecule
 from conftest import ROOT, TINY_ELEMENTS
 
-from retemper import model_file, strategies
-from retemper.files import sha256
+from retemper.config import strategies
+from retemper.core.files import sha256
+from retemper.data.frames import is_isolated_atom, read_frames, write_frames
 from retemper.finetune.plan import Plan, head_data, versions
-from retemper.frames import is_isolated_atom, read_frames, write_frames
+from retemper.models import model_file
 
 
 def droplets() -> list[Atoms]:
@@ -35,7 +36,7 @@ def make_files(
     folder: Path, tiny_model: Path, head: str | None = None, frames: list[Atoms] | None = None
 ) -> dict[str, Any]:
     """Target (`frames`) and replay sets with their reference energies; `head` is the model's to start from."""
-    from retemper.inference import atomic_energies, predict
+    from retemper.models.predict import atomic_energies, predict
 
     frames = droplets() if frames is None else frames
     write_frames(folder / "train.extxyz", frames[:14])
@@ -92,7 +93,7 @@ def make_plan(files: dict[str, Any], name: str, epochs: int = 2, dtype: str = "f
 
 
 def run(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    from retemper.finetune.worker import train
+    from retemper.finetune.mace.train import train
 
     rows: list[dict[str, float]] = []
     return train(plan, folder, rows.append), rows

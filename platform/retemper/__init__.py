@@ -8,8 +8,8 @@ __version__ = "0.1.0"
 def load(name_or_uri: str, **options: Any) -> Any:
     """A registered model as ASE calculator: ``retemper.load("models:/nacl@champion")``.
 
-    Options: see `retemper.promotion.load.load`.
+    Options: see `retemper.registry.load.load`.
     """
-    from retemper.promotion.load import load as load_registered
+    from retemper.registry.load import load as load_registered
 
     return load_registered(name_or_uri, **options)

@@ -1,5 +1,5 @@
 """``python -m retemper``."""
 
-from retemper.cli import main
+from retemper.cli.main import main
 
 main()

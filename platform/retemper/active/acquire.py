@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import mixture, model_file
-from retemper.active import calibrate, choose, label, manual, rounds, source
+from retemper.active import calibrate, choose, label, manual, source
 from retemper.active.calibrate import Calibration, Scale
 from retemper.active.source import Source
-from retemper.errors import RetemperError
-from retemper.files import atomic_folder, digest, read_json, sha256, write_json
-from retemper.frames import FORCES, read_frames, structure_hash, write_frames
-from retemper.grouping import groups_of
-from retemper.lineage import git_commit, versions
-from retemper.one_level import errors_of
-from retemper.settings import Settings
-from retemper.splits import uncharged
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_folder, digest, read_json, sha256, write_json
+from retemper.data import rounds
+from retemper.data.frames import FORCES, read_frames, structure_hash, write_frames
+from retemper.data.grouping import groups_of
+from retemper.data.splits import uncharged
+from retemper.models import model_file
+from retemper.prepare import mixture
+from retemper.prepare.one_level import errors_of
+from retemper.tracking.lineage import git_commit, versions
 
 UNPHYSICAL = 200  # kept of a round
 MUTABLE = {"timeout", "retries", "workers", "ray", "verify", "stop"}  # settings that may change within a round

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from retemper.statistics import Estimate, two_sided
+from retemper.evaluation.statistics import Estimate, two_sided
 
 TOP = 0.1  # share of the atoms with the largest errors that the uncertainty is to find
 CONFIDENCE = 0.95  # of the interval of the rank correlation

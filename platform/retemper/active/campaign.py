@@ -10,14 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retemper import versioning
-from retemper.active import manual, rounds, stopping
+from retemper.active import manual, stopping
 from retemper.active.acquire import acquire
 from retemper.active.lock import alone
-from retemper.errors import RetemperError
-from retemper.files import read_json, write_json
-from retemper.results import read_results, summary_value
-from retemper.settings import Settings, load_settings
+from retemper.config.settings import Settings, load_settings
+from retemper.core import vcs
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json, write_json
+from retemper.data import rounds
+from retemper.records.runs import read_results, summary_value
 
 HISTORY = Path("data/campaign.json")
 
@@ -40,7 +41,7 @@ def round_once(root: Path, *, resume: bool = False, partial: bool = False) -> in
     """
     with alone(root):
         settings = load_settings(root / "params.yaml")
-        versioning.require_clean(root)
+        vcs.require_clean(root)
         begun = unfinished(root)
         if begun is not None and not resume:
             raise RetemperError(
@@ -64,9 +65,9 @@ def campaign(root: Path, *, most: int, budget: int | None) -> str:
     """
     with alone(root):
         settings = load_settings(root / "params.yaml")
-        versioning.require_clean(root)
+        vcs.require_clean(root)
         if not read_history(root)["rounds"] and not rounds.numbers(root):
-            versioning.dvc(root, "repro")
+            vcs.dvc(root, "repro")
             _note(settings, root, 0)
         begun = unfinished(root)
         while True:
@@ -81,7 +82,7 @@ def campaign(root: Path, *, most: int, budget: int | None) -> str:
         content = read_history(root)
         if content["stopped"] != why:
             write_json(root / HISTORY, {**content, "stopped": why})
-            versioning.commit(root, f"Campaign {settings.system}: stopped, {why}")
+            vcs.commit(root, f"Campaign {settings.system}: stopped, {why}")
         return why
 
 
@@ -93,7 +94,7 @@ def next_round(root: Path) -> int:
 def _next(settings: Settings, root: Path) -> int:
     """Number of the round to begin; what was made before it becomes a commit of its own, so that it can be undone."""
     number = next_round(root)
-    versioning.commit(root, f"Before round {number} of {settings.system}")
+    vcs.commit(root, f"Before round {number} of {settings.system}")
     return number
 
 
@@ -107,7 +108,7 @@ def unfinished(root: Path) -> int | None:
     if there:
         path = f"{rounds.FOLDER}/{rounds.name(there[-1])}.dvc"
         noted = _noted(root, there[-1]) and not manual.corrected(root, there[-1])
-        if not noted or versioning.git(root, "status", "--porcelain", "--", path, str(HISTORY)):
+        if not noted or vcs.git(root, "status", "--porcelain", "--", path, str(HISTORY)):
             return there[-1]
     return None
 
@@ -132,12 +133,12 @@ def _round(settings: Settings, root: Path, number: int, labels: int, partial: bo
     relative = folder.relative_to(root)
     noted = _noted(root, number)
     if not noted or not folder.with_name(f"{folder.name}.dvc").is_file():
-        versioning.dvc(root, "add", "--quiet", str(relative))
+        vcs.dvc(root, "add", "--quiet", str(relative))
     if not noted:
-        versioning.dvc(root, "repro")
+        vcs.dvc(root, "repro")
         _note(settings, root, number)
     entry = next(entry for entry in read_history(root)["rounds"] if entry["round"] == number)
-    versioning.commit(root, message(settings, entry))
+    vcs.commit(root, message(settings, entry))
     print(sentence(entry), flush=True)
 
 

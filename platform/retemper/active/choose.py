@@ -11,18 +11,20 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from retemper.active import estimate, plugins, rounds
+from retemper.active import estimate, plugins
 from retemper.active.calibrate import Calibration
 from retemper.active.estimate import Estimator
 from retemper.active.explored import Context, Explored
 from retemper.active.pool import Pool
 from retemper.active.source import Source
-from retemper.descriptors import mean_descriptors
-from retemper.duplicates import near_pairs
-from retemper.errors import unknown
-from retemper.frames import is_isolated_atom, read_frames
-from retemper.robustness import calculators, engine
-from retemper.settings import Acquire, Settings
+from retemper.config.settings import Acquire, Settings
+from retemper.core.errors import unknown
+from retemper.data import rounds
+from retemper.data.duplicates import near_pairs
+from retemper.data.frames import is_isolated_atom, read_frames
+from retemper.models import evaluators
+from retemper.models.descriptors import mean_descriptors
+from retemper.simulation import engine
 
 CACHE = Path(".cache/active")
 REFEREES = 4  # structures on which the fast back end must agree with MACE itself
@@ -35,7 +37,7 @@ def explore(here: Source, options: Acquire, seed: int, root: Path) -> Explored:
     One that is listed again explores with other random numbers, and its paths have other names.
     """
     starts = [*here.train, *here.valid]
-    subject, how = calculators.fastest(_subject(here), starts[:REFEREES], here.elements, root / CACHE)
+    subject, how = evaluators.fastest(_subject(here), starts[:REFEREES], here.elements, root / CACHE)
     print(f"exploring with {here.strategy} through {how}", flush=True)
 
     def run(tasks: Sequence[engine.Task]) -> list[Any]:
@@ -77,7 +79,7 @@ def admissible(
     why: Counter[str] = Counter()
     found = explored.frames
     if options.unphysical:
-        computable = [atoms for atoms in explored.unphysical if not calculators.unusable(atoms)]
+        computable = [atoms for atoms in explored.unphysical if not evaluators.unusable(atoms)]
         why["not computable"] = len(explored.unphysical) - len(computable)
         found = [*found, *computable]
     near = trusted(found, estimate, calibration, options)
@@ -102,16 +104,16 @@ def admissible(
         else:
             taken.add(k)
             kept.append(left[k - len(known)])
-    predicted = calculators.TorchEvaluator(_subject(here))(kept)
+    predicted = evaluators.TorchEvaluator(_subject(here))(kept)
     mild = [float(np.linalg.norm(forces, axis=1).max()) <= settings.dataset.max_force for forces in predicted.forces]
     why["with predicted forces above dataset.max_force"] = mild.count(False)
     kept = [atoms for atoms, fine in zip(kept, mild, strict=True) if fine]
     return kept, {reason: number for reason, number in why.items() if number}
 
 
-def _subject(here: Source) -> calculators.Subject:
+def _subject(here: Source) -> evaluators.Subject:
     """The leading model."""
-    return calculators.describe(str(here.lead), name=here.strategy, head=here.head, device=here.device)
+    return evaluators.describe(str(here.lead), name=here.strategy, head=here.head, device=here.device)
 
 
 def known_frames(root: Path) -> list[Atoms]:

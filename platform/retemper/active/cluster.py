@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from retemper import launch
 from retemper.active.workers import POLL, Answer, Job, Worker, compute, work_off
-from retemper.sweep import capacity, nodes
+from retemper.core import processes, ray_capacity
+from retemper.sweep import resources
 
 
 def run(
@@ -18,10 +18,10 @@ def run(
     """`workers.run` on the cluster that ``RAY_ADDRESS`` names, or on a local one: at most one structure a CPU."""
     if not queue:
         return
-    with nodes.session("cpu", launch.cores()) as cluster:
+    with resources.session("cpu", processes.cores()) as cluster:
         import ray
 
-        capacity.require({"CPU": 1}, cluster=cluster)
+        ray_capacity.require({"CPU": 1}, cluster=cluster)
 
         held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus = max(1, int(held.get("CPU", 1.0)))

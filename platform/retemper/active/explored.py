@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import charge
-from retemper.labels import reject
-from retemper.robustness.calculators import Subject, unusable
-from retemper.robustness.engine import Task
-from retemper.robustness.generate import nearest_ratio
-from retemper.robustness.soundness import CLOSE
+from retemper.data import charge
+from retemper.data.labels import reject
+from retemper.models.evaluators import Subject, unusable
+from retemper.simulation.engine import Task
+from retemper.simulation.random_structures import nearest_ratio
+from retemper.simulation.stability import CLOSE
 
 LIGHT, HEAVY = 0.5, 1.0  # fs: time step with and without hydrogen
 
@@ -74,7 +74,7 @@ def descend(start: Atoms, atoms: Atoms, explorer: str, path: str, **info: Any) -
 
 def spread(starts: Sequence[Atoms], number: int, seed: int) -> Iterator[tuple[int, Atoms]]:
     """`number` starts, one of every group in turn, in an order that `seed` decides."""
-    from retemper.splits import nested_order
+    from retemper.data.splits import nested_order
 
     order = nested_order([str(atoms.info.get("group", k)) for k, atoms in enumerate(starts)], seed)
     for k in range(number):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retemper.plots import COLOURS, GREY, MARKERS
+from retemper.plotting.plots import COLOURS, GREY, MARKERS
 
 BINS = 12
 

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import sealed
 from retemper.active import plugins, workers
 from retemper.active.workers import Answer, Job
-from retemper.charge import info_of, state_of
-from retemper.errors import RetemperError
-from retemper.files import digest
-from retemper.frames import ENERGY, FORCES, STRESS, geometry_hash
-from retemper.labels import reject
-from retemper.settings import Acquire, Plugin
+from retemper.config.settings import Acquire, Plugin
+from retemper.core import sealed
+from retemper.core.errors import RetemperError
+from retemper.core.files import digest
+from retemper.data.charge import info_of, state_of
+from retemper.data.frames import ENERGY, FORCES, STRESS, geometry_hash
+from retemper.data.labels import reject
 
 CACHE = Path(".cache/labels")
 CHECKED = Path(".cache/verify")  # labels of one `verify`, kept while it runs

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from retemper.errors import RetemperError
-from retemper.files import atomic_write
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_write
 
 LOCK = Path(".cache/campaign.lock")
 

@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from retemper import charge
-from retemper.active import rounds
 from retemper.active.label import ENERGY_OFF, FORCE_OFF, bare, put
-from retemper.duplicates import near_pairs
-from retemper.errors import RetemperError, WaitingError
-from retemper.files import digest, sha256
-from retemper.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
-from retemper.labels import map_labels, reject
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError, WaitingError
+from retemper.core.files import digest, sha256
+from retemper.data import charge, rounds
+from retemper.data.duplicates import near_pairs
+from retemper.data.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
+from retemper.data.labels import map_labels, reject
 
 FOLDER = Path("data/to-label")
 SAME = 1e-3  # A RMS: what a code's own format may round away

@@ -7,8 +7,8 @@ import pkgutil
 from types import ModuleType
 from typing import Any
 
-from retemper.errors import unknown
-from retemper.settings import Plugin, parse
+from retemper.config.settings import Plugin, parse
+from retemper.core.errors import unknown
 
 KINDS = {"explore": "explorer", "uncertainty": "uncertainty", "select": "selector", "oracles": "oracle"}
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import inference, model_file
-from retemper.active import rounds
-from retemper.errors import RetemperError, unknown
-from retemper.files import read_json
-from retemper.frames import is_isolated_atom, labels_hash, read_frames
-from retemper.results import finite
-from retemper.settings import Settings
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError, unknown
+from retemper.core.files import read_json
+from retemper.data import rounds
+from retemper.data.frames import is_isolated_atom, labels_hash, read_frames
+from retemper.models import model_file, predict
+from retemper.records.runs import finite
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Source:
     @property
     def head(self) -> str:
         """Of the target."""
-        return inference.pick_head(self.lead)
+        return predict.pick_head(self.lead)
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -121,4 +121,4 @@ def _strategy(settings: Settings, root: Path) -> tuple[str, bool, int | None]:
 
 def forces(here: Source, frames: Sequence[Atoms]) -> list[np.ndarray]:
     """Forces of the leading model, n times [n_atoms, 3], eV/A."""
-    return inference.predict(here.lead, frames, head=here.head, device=here.device).forces
+    return predict.predict(here.lead, frames, head=here.head, device=here.device).forces

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retemper.active import campaign, rounds, stopping
-from retemper.files import project_root
-from retemper.settings import load_settings
+from retemper.active import campaign, stopping
+from retemper.config.settings import load_settings
+from retemper.core.files import project_root
+from retemper.data import rounds
 
 PLOT = Path("runs/campaign.png")
 

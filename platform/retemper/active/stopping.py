@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from retemper.settings import Stop
+from retemper.config.settings import Stop
 
 POINTS = 4  # rounds that a learning curve needs before it predicts
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from retemper import versioning
-from retemper.active import rounds
 from retemper.active.lock import alone
-from retemper.errors import RetemperError
-from retemper.promotion import history
-from retemper.promotion.history import Move
-from retemper.settings import Settings, load_settings
-from retemper.versioning import MOVES, OWN, STATE, git
+from retemper.config.settings import Settings, load_settings
+from retemper.core import vcs
+from retemper.core.errors import RetemperError
+from retemper.core.vcs import MOVES, OWN, STATE, git
+from retemper.data import rounds
+from retemper.registry import history
+from retemper.registry.history import Move
 
 
 def undo(root: Path) -> int:
@@ -29,7 +29,7 @@ def undo(root: Path) -> int:
     """
     with alone(root):
         settings = load_settings(root / "params.yaml")
-        versioning.require_clean(root)
+        vcs.require_clean(root)
         number = _last(root)
         tracked = f"{rounds.FOLDER}/{rounds.name(number)}.dvc"
         made = git(root, "log", "-1", "--diff-filter=A", "--format=%H", "--", tracked)
@@ -43,7 +43,7 @@ def undo(root: Path) -> int:
         shutil.rmtree(root / rounds.WORK / rounds.name(number), ignore_errors=True)
         known = [path for path in STATE if any(git(root, "ls-tree", of, "--", path) for of in ("HEAD", before))]
         git(root, "restore", f"--source={before}", "--staged", "--worktree", "--", *known)
-        versioning.dvc(root, "checkout", "--quiet")
+        vcs.dvc(root, "checkout", "--quiet")
         _give_back(root, settings, number, moves)
         if (root / MOVES).is_file():
             git(root, "add", "--", MOVES)
@@ -95,13 +95,13 @@ def _require_undisturbed(root: Path, number: int, made: str, before: str) -> Non
 
 def _require_kept(root: Path, number: int, tracked: str) -> None:
     """Raise where the round's folder is not what DVC tracks; else have DVC's cache hold it."""
-    if (root / tracked).is_file() and not versioning.as_tracked(root, tracked):
+    if (root / tracked).is_file() and not vcs.as_tracked(root, tracked):
         raise RetemperError(
             f"The files of round {number} are not those that are committed.",
             fix=f"`dvc checkout {tracked}` puts them back; keep what you need of them elsewhere first",
         )
     if (root / tracked).is_file():
-        versioning.dvc(root, "commit", "--quiet", "--force", tracked)
+        vcs.dvc(root, "commit", "--quiet", "--force", tracked)
 
 
 def _moves(root: Path, before: str) -> list[Move]:
@@ -119,13 +119,13 @@ def _give_back(root: Path, settings: Settings, number: int, moves: list[Move]) -
         last = history.last(now, alias)
         if last is None or last.how != "gates":
             continue
-        from retemper.promotion import aliases
+        from retemper.registry import aliases
 
         earlier = history.last([move for move in moves if move.system == settings.system], alias)
         version = earlier.version if earlier is not None and earlier.to is not None else None
         aliases.move(root, settings.system, alias, version, "override", f"round {number} was undone")
         print(f"{alias} of {settings.system}: {'nobody' if version is None else f'version {version}'}, as it was")
     if list((root / "runs/register").glob("*.json")):
-        from retemper import registry
+        from retemper.registry import register
 
-        registry.sync(root, settings)  # the candidate is the best of what is registered now
+        register.sync(root, settings)  # the candidate is the best of what is registered now

@@ -21,11 +21,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from ase import Atoms
 
-from retemper import launch
 from retemper.active import plugins
-from retemper.charge import State, state_of
-from retemper.errors import RetemperError
-from retemper.settings import Plugin
+from retemper.config.settings import Plugin
+from retemper.core import processes
+from retemper.core.errors import RetemperError
+from retemper.data.charge import State, state_of
 
 POLL = 0.5  # s between looks at the clock
 
@@ -147,7 +147,7 @@ class Process:
 def _serve(pipe: Any) -> None:
     """Work off jobs until the pipe is closed."""
     os.setpgid(0, 0)
-    launch.die_with_parent(group=True)
+    processes.die_with_parent(group=True)
     while True:
         try:
             job = pipe.recv()
@@ -167,8 +167,8 @@ def run(
 
     Jobs may be added meanwhile. `timeout` is in seconds a job; `started` is called when a job is given to a worker.
     """
-    launch.prepare()
-    yield from work_off(queue, count or launch.cores(), timeout, started, Process, _wait)
+    processes.prepare()
+    yield from work_off(queue, count or processes.cores(), timeout, started, Process, _wait)
 
 
 def work_off(

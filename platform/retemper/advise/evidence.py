@@ -1,7 +1,7 @@
 """What finished studies say of strategies with their settings, and of foundations, for a scope.
 
 A run's score is log(target forces) + lambda log(retention forces), lambda 0, 1, 4 for the scopes single-system, family
-and broad: the rule by which sweeps choose (`retemper.sweep.front`). A *way* is a strategy with the settings that its
+and broad: the rule by which sweeps choose (`retemper.sweep.choice`). A *way* is a strategy with the settings that its
 runs have varied. Ways are compared within blocks alone: runs of one study on one system with the same foundation, E0s,
 size and settings of params.yaml. Blocks without a second way say nothing; those of sizes near the one that is asked
 about weigh more. Which way is best depends on foundation and E0s (with wrong E0s replay saves what naive fine-tuning
@@ -22,7 +22,7 @@ import numpy as np
 
 from retemper.study.spec import OWN, PARAMS
 from retemper.study.table import FINISHED, NULL, VALUE, axes_of, finished, read
-from retemper.sweep.front import WEIGHT
+from retemper.sweep.choice import WEIGHT
 
 if TYPE_CHECKING:
     import pandas as pd

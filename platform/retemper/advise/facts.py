@@ -13,15 +13,16 @@ import numpy as np
 from ase import Atoms
 from scipy.linalg import qr
 
-from retemper import foundations, sealed
-from retemper.e0_fit import clusters, few_held, unsettled
-from retemper.e0_methods import group_names
-from retemper.errors import RetemperError, unknown
-from retemper.files import digest
-from retemper.foundations import Foundation
-from retemper.frames import FORCES, is_isolated_atom, read_frames
-from retemper.settings import Dataset, Keys, Settings, parse
-from retemper.stoichiometry import composition_matrix, fixed_ratios
+from retemper.config import foundations
+from retemper.config.foundations import Foundation
+from retemper.config.settings import Dataset, Keys, Settings, parse
+from retemper.core import sealed
+from retemper.core.errors import RetemperError, unknown
+from retemper.core.files import digest
+from retemper.data.composition import composition_matrix, fixed_ratios
+from retemper.data.frames import FORCES, is_isolated_atom, read_frames
+from retemper.prepare.e0_fit import clusters, few_held, unsettled
+from retemper.prepare.e0_methods import group_names
 
 CACHE = Path(".cache/advise")
 MOST = 200  # structures of the data whose descriptors are computed
@@ -83,14 +84,14 @@ def dataset_of(name: str, root: Path, level: str | None = None) -> Dataset:
 
 
 def _has_stress(atoms: Atoms, keys: Keys) -> bool:
-    from retemper.labels import look_up
+    from retemper.data.labels import look_up
 
     return keys.stress is not None and look_up(atoms, keys.stress) is not None
 
 
 def of(name: str, root: Path, level: str | None = None) -> Facts:
     """Read, check and measure; the data are refused as the stage `dataset` would refuse them."""
-    from retemper.dataset import build
+    from retemper.prepare.dataset import build
 
     dataset = dataset_of(name, root, level)
     at_hand = {key: entry for key, entry in foundations.catalogue(root).items() if entry.file}
@@ -169,7 +170,7 @@ def distance(entry: Foundation, frames: list[Atoms], root: Path) -> Distance | N
         return None
     from scipy.spatial import cKDTree
 
-    from retemper.descriptors import mean_descriptors
+    from retemper.models.descriptors import mean_descriptors
 
     model = foundations.weights(entry, root)
     pool, held = (_of_file(model, entry, root / path, root) for path in (entry.pool, entry.retention))
@@ -186,7 +187,7 @@ def distance(entry: Foundation, frames: list[Atoms], root: Path) -> Distance | N
 
 def _of_file(model: Path, entry: Foundation, path: Path, root: Path) -> np.ndarray:
     """Descriptors of a file's structures without free atoms, kept by content."""
-    from retemper.descriptors import mean_descriptors
+    from retemper.models.descriptors import mean_descriptors
     from retemper.study.plan import file_hash
 
     key = digest([file_hash(model), entry.head, file_hash(path)])

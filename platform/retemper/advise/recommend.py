@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from retemper.advise import evidence
 from retemper.advise.evidence import CLOSE, PAPER, percent
 from retemper.advise.facts import Facts
-from retemper.study import contrast
+from retemper.study import paired_effects
 from retemper.study.table import finished, text
-from retemper.sweep.front import WEIGHT
+from retemper.sweep.choice import WEIGHT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def _e0s(facts: Facts, table: pd.DataFrame | None) -> Choice:
     if found is None or not len(found):
         why.append("no runs at hand compare the methods: the paper found averaging to be off by ten times more")
         return Choice("e0s", "reestimate", sure, tuple(why))
-    measured = contrast.estimate(found, "target_energy_rmse")
+    measured = paired_effects.estimate(found, "target_energy_rmse")
     words = measured.words() if measured is not None else "an unknown number of times"
     why.append(f"in {len(found)} pairs of runs averaging leaves {words} the energy errors of re-estimation")
     if measured is not None and measured.high < -CLOSE:
@@ -126,7 +126,7 @@ def _e0_pairs(table: pd.DataFrame) -> pd.DataFrame:
     """Runs with re-estimated beside those with averaged E0s, each in its own study."""
     import pandas as pd
 
-    own = [contrast.pairs(rows, "e0s", "reestimate", "average") for _, rows in table.groupby("study")]
+    own = [paired_effects.pairs(rows, "e0s", "reestimate", "average") for _, rows in table.groupby("study")]
     return pd.concat(own, ignore_index=True)
 
 

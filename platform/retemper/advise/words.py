@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from retemper.advise import evidence
 from retemper.advise.recommend import Advice
-from retemper.sweep.front import WEIGHT
+from retemper.sweep.choice import WEIGHT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retemper import lineage, model_file, sealed
-from retemper.errors import RetemperError
-from retemper.files import atomic_folder, write_json
+from retemper.core import sealed
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_folder, write_json
 from retemper.finetune.plan import Plan
+from retemper.models import model_file
+from retemper.tracking import lineage
 
 FILES = (model_file.NAME, "history.csv", "effective.json", "mace.yaml")
 SUMMARY = "summary.json"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from retemper import __version__
-from retemper.charge import CHARGE, SPIN
-from retemper.files import digest
-from retemper.frames import LabelsHash, stream_frames
-from retemper.strategies import Strategy
+from retemper.config.strategies import Strategy
+from retemper.core.files import digest
+from retemper.data.charge import CHARGE, SPIN
+from retemper.data.frames import LabelsHash, stream_frames
 
 TARGET, REPLAY = "Default", "pt_head"  # MACE's names of the two heads
 

@@ -2,8 +2,8 @@
 
 Two models are compared on the same frames, so that what makes a frame hard for both cancels:
 the logarithm of the ratio of their errors (RMSE or MAE), with an error over groups of frames
-(`retemper.statistics.log_ratio`). Of two recipes the means over seeds are compared, and the
-scatter over seeds of each (`retemper.statistics.Scatter`) is added.
+(`retemper.evaluation.statistics.log_ratio`). Of two recipes the means over seeds are compared, and the
+scatter over seeds of each (`retemper.evaluation.statistics.Scatter`) is added.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from retemper import statistics
-from retemper.accuracy import power
-from retemper.promotion.measures import Errors
-from retemper.statistics import Interval, Scatter
+from retemper.evaluation import statistics
+from retemper.evaluation.accuracy import power
+from retemper.evaluation.statistics import Interval, Scatter
+from retemper.registry.measurements import Errors
 
 QUANTITIES = ("energy_rmse", "energy_mae", "force_rmse")
 

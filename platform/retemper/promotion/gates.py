@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from retemper import metric_names
+from retemper.config import metric_names
+from retemper.config.settings import Gate
+from retemper.evaluation.statistics import FEWEST_GROUPS, Interval
 from retemper.promotion import compare, robust
-from retemper.promotion.measures import Errors, Measured, Number
-from retemper.settings import Gate
-from retemper.statistics import FEWEST_GROUPS, Interval
+from retemper.registry.measurements import Errors, Measured, Number
 
 # Metrics that are ratios to one number for all models are compared by what is above the line.
 SAME_AS = {

@@ -7,8 +7,8 @@ import subprocess
 import warnings
 from pathlib import Path
 
-from retemper.promotion import history
-from retemper.promotion.history import Move
+from retemper.registry import history
+from retemper.registry.history import Move
 
 TIMEOUT = 60.0  # s
 

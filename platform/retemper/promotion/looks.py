@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from retemper import metric_names
+from retemper.config import metric_names
+from retemper.config.settings import Promotion
 from retemper.promotion import gates, robust
 from retemper.promotion.gates import FRAMES_OF, Outcome, References
-from retemper.promotion.measures import Measured
-from retemper.settings import Promotion
+from retemper.registry.measurements import Measured
 
 
 def order(objective: str, value: float | None) -> float:

@@ -11,19 +11,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retemper.errors import RetemperError
-from retemper.files import atomic_folder, digest, read_json, write_json
-from retemper.foundations import find
-from retemper.mlflow_store import connect, store_errors
-from retemper.promotion import aliases, history, hook, kept, looks, measures, verdict
-from retemper.promotion.aliases import CHALLENGER, CHAMPION, Standing
+from retemper.config.foundations import find
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_folder, digest, read_json, write_json
+from retemper.promotion import hook, looks, verdict
+from retemper.promotion.baselines import compared_with
 from retemper.promotion.gates import References
-from retemper.promotion.history import How, Model, Move, barred
-from retemper.promotion.lock import locked
-from retemper.promotion.measures import Measured
-from retemper.promotion.references import compared_with
-from retemper.results import Results, counts_looks, read_results
-from retemper.settings import Settings
+from retemper.records.runs import Results, counts_looks, read_results
+from retemper.registry import aliases, attachments, history, measurements
+from retemper.registry.aliases import CHALLENGER, CHAMPION, Standing
+from retemper.registry.history import How, Model, Move, barred
+from retemper.registry.measurements import Measured
+from retemper.tracking.lock import locked
+from retemper.tracking.store import connect, store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,9 +60,9 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
         candidates: dict[str, Measured] = {}
         chosen: dict[str, str] = {}
         for strategy, by_seed in versions.items():
-            measured = {seed: measures.collect(results, strategy, seed) for seed in by_seed}
+            measured = {seed: measurements.collect(results, strategy, seed) for seed in by_seed}
             for seed, version in by_seed.items():
-                kept.keep(client, version, results, measured[seed])
+                attachments.keep(client, version, results, measured[seed])
             losses = {seed: float(results.trainings[strategy][seed].outcome["valid_loss"]) for seed in by_seed}
             seed, chosen[strategy] = verdict.pick_seed(measured, losses, settings.promotion)
             candidates[strategy] = measured[seed]
@@ -175,7 +176,7 @@ def _keep(client: MlflowClient, seeds: dict[int, ModelVersion], content: dict[st
     if version.tags.get("verdict.digest") != tags["verdict.digest"]:
         with tempfile.TemporaryDirectory() as folder:
             _files(Path(folder), content)
-            client.log_model_artifacts(kept.model_id(version), folder, kept.FOLDER)
+            client.log_model_artifacts(attachments.model_id(version), folder, attachments.FOLDER)
     card = str(version.description).split(verdict.HEADING)[0]
     client.update_model_version(version.name, version.version, card + verdict.HEADING + verdict.table(one))
     _tag(client, version, {**tags, "verdict": "passed" if one["passed"] else "failed"})  # last: `sync` looks for it

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from retemper.promotion.measures import Measured
-from retemper.robustness import identity, units
-from retemper.statistics import FEWEST_GROUPS, Interval, two_sided
+from retemper.evaluation.robustness import identity, units
+from retemper.evaluation.statistics import FEWEST_GROUPS, Interval, two_sided
+from retemper.registry.measurements import Measured
 
 PREFIX = "robustness."
 

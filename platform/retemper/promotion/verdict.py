@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from retemper.config.settings import Promotion
 from retemper.promotion import gates, objective
 from retemper.promotion.gates import Outcome, References
-from retemper.promotion.history import Model
-from retemper.promotion.measures import Measured, Number
-from retemper.settings import Promotion
+from retemper.registry.history import Model
+from retemper.registry.measurements import Measured, Number
 
 HEADING = "\n## Gates\n\n"  # of the table in a version's description
 

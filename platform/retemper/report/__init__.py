@@ -10,16 +10,16 @@ import io
 from pathlib import Path
 from typing import Any
 
-from retemper import lineage
-from retemper.files import atomic_folder, write_json
-from retemper.foundations import find
-from retemper.mlflow_store import DATABASE
+from retemper.config.foundations import find
+from retemper.config.settings import Settings, load_settings
+from retemper.core.files import atomic_folder, write_json
+from retemper.records.runs import FOUNDATION, Results, read_results
 from retemper.report import inputs, robustness, sections
 from retemper.report.comparison import Comparison, compare, terminal
 from retemper.report.page import Document, to_html, to_markdown
 from retemper.report.promotion import promotion
-from retemper.results import FOUNDATION, Results, read_results
-from retemper.settings import Settings, load_settings
+from retemper.tracking import lineage
+from retemper.tracking.store import DATABASE
 
 FOLDER = Path("runs/report")
 

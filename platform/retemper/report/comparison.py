@@ -12,10 +12,10 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from retemper.evaluation.statistics import FEWEST_GROUPS, Interval, Scatter, two_sided
 from retemper.promotion import compare as paired
-from retemper.promotion.measures import FRAMES, Errors, read_frames_csv
-from retemper.results import FOUNDATION, Results, finite, pareto_front, summary_value
-from retemper.statistics import FEWEST_GROUPS, Interval, Scatter, two_sided
+from retemper.records.runs import FOUNDATION, Results, finite, pareto_front, summary_value
+from retemper.registry.measurements import FRAMES, Errors, read_frames_csv
 
 Recipes = dict[str, list[Errors]]  # strategy -> errors on one set, one entry a seed
 

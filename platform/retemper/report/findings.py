@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from retemper.finetune import course
+from retemper.evaluation.statistics import FEWEST_GROUPS
+from retemper.records import course
+from retemper.records.runs import FOUNDATION, Results
 from retemper.report.comparison import Comparison, Value, number
-from retemper.results import FOUNDATION, Results
-from retemper.statistics import FEWEST_GROUPS
 
 
 def findings(results: Results, comparison: Comparison) -> list[str]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
-from retemper.foundations import find
-from retemper.mlflow_store import DATABASE
+from retemper.config.foundations import find
+from retemper.records.runs import Results, Training
 from retemper.report.comparison import number
 from retemper.report.page import Block, Bullets, Cell, Details, Paragraph, Section, Table
 from retemper.report.sections import absent
-from retemper.results import Results, Training
+from retemper.tracking.store import DATABASE
 
 
 def data(results: Results) -> Section:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from retemper.promotion.verdict import decision, notes, value_text
+from retemper.records.runs import Results
 from retemper.report.page import Block, Bullets, Cell, Paragraph, Section, Table
 from retemper.report.sections import absent
-from retemper.results import Results
 
 
 def promotion(results: Results) -> Section:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from retemper.evaluation.robustness import identity, units
+from retemper.evaluation.robustness.units import Unit
+from retemper.evaluation.statistics import FEWEST_GROUPS
+from retemper.records.runs import FOUNDATION, Results
 from retemper.report.comparison import number
 from retemper.report.page import Block, Cell, Paragraph, Section, Table
 from retemper.report.sections import absent
-from retemper.results import FOUNDATION, Results
-from retemper.robustness import identity, units
-from retemper.robustness.units import Unit
-from retemper.statistics import FEWEST_GROUPS
 
 COLUMNS = ["strategy", "metric", "value", "low", "high", "groups", "unit", "score"]
 

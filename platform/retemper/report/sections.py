@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from retemper import plots
+from retemper.plotting import plots
+from retemper.records.runs import FOUNDATION, Results, finite
 from retemper.report.comparison import Comparison, Value, interval, number, shown
 from retemper.report.findings import findings
 from retemper.report.page import Block, Bullets, Cell, Paragraph, Plot, Plots, Section, Table
-from retemper.results import FOUNDATION, Results, finite
 
 MOST_PARITY_POINTS = 1500
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
 from retemper.study.spec import OWN, Design, Level, Study
 
 EXCHANGES = 400  # tried for each run of a fractional design

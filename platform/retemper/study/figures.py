@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retemper.plots import style
+from retemper.plotting.plots import style
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,9 +19,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from retemper import foundations, launch, sealed
-from retemper.errors import RetemperError
-from retemper.files import clear_leftovers
+from retemper.config import foundations
+from retemper.core import processes, sealed
+from retemper.core.errors import RetemperError
+from retemper.core.files import clear_leftovers
 from retemper.study.plan import Run, places
 
 CACHE = Path(".cache/study")
@@ -102,20 +103,20 @@ def perform(job: Job) -> dict[str, Any]:
         it failed.
         What fails fails again, so a run's failure is its result.
     """
-    launch.prepare(job.run.settings.finetune.device)
+    processes.prepare(job.run.settings.finetune.device)
     warnings.simplefilter("ignore")
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{job.folder}.lock"), _clock(job) as spent:
             if not job.done:
-                launch.import_mace()
+                processes.import_mace()
                 _run(job, spent) if job.kind == "run" else _whole_stage(job)
                 clear_leftovers(job.folder)
             return {"cpu_seconds": spent()}
     except Exception as error:  # whatever it is, it would come again: recorded, not retried
         return {"cpu_seconds": spent_on(job.folder), "failed": reason_of(error, job.run.root)}
     finally:
-        launch.release_memory()
+        processes.release_memory()
 
 
 def reason_of(error: Exception, root: Path) -> str:
@@ -172,17 +173,17 @@ def _stage(job: Job) -> None:
     retention = settings.evaluate.retention or entry.retention
     device = settings.finetune.device
     if job.kind in ("dataset", "whole"):
-        from retemper.dataset import build
+        from retemper.prepare.dataset import build
 
         build(settings if job.kind == "dataset" else run.everything, _beside_clock(out), root)
         _adopt(out)
     elif job.kind == "e0s":
-        from retemper.e0s import diagnose
+        from retemper.prepare.e0s import diagnose
 
         diagnose(settings, _folder(root, "dataset", keys["dataset"]), model, out / "e0s.json", head=entry.head)
     elif job.kind == "replay":
-        from retemper import replay
-        from retemper.frames import read_frames
+        from retemper.data.frames import read_frames
+        from retemper.prepare import replay
 
         whole = _folder(root, "dataset", keys["whole"])
         target = [a for name in ("train", "valid", "test") for a in read_frames(whole / f"{name}.extxyz")]
@@ -193,7 +194,7 @@ def _stage(job: Job) -> None:
         )  # fmt: skip
         _adopt(out)
     elif job.kind == "pseudolabel":
-        from retemper import pseudolabel
+        from retemper.prepare import pseudolabel
 
         chosen, cache = _folder(root, "replay", keys["replay"]), root / pseudolabel.CACHE
         pseudolabel.make(
@@ -202,12 +203,12 @@ def _stage(job: Job) -> None:
         )  # fmt: skip
         _adopt(out)
     elif job.kind == "foundation":
-        from retemper import evaluate
+        from retemper.evaluation import stage
 
-        evaluate.run(evaluate.FOUNDATION, settings, project(out, run, ("dataset", "e0s")))
+        stage.run(stage.FOUNDATION, settings, project(out, run, ("dataset", "e0s")))
     else:
-        from retemper.results import FOUNDATION
-        from retemper.robustness import project as robustness
+        from retemper.evaluation.robustness import stage as robustness
+        from retemper.records.runs import FOUNDATION
 
         robustness.run(FOUNDATION, settings, project(out, run, ("dataset",)))
 
@@ -250,9 +251,10 @@ def _link(path: Path, target: Path) -> None:
 
 def _run(job: Job, spent: Any) -> None:
     """Train, evaluate and measure one run; its result is written last."""
-    from retemper import evaluate
-    from retemper.finetune import build, collect
-    from retemper.finetune.worker import train
+    from retemper.evaluation import stage
+    from retemper.finetune import collect
+    from retemper.finetune import plans as build
+    from retemper.finetune.mace.train import train
     from retemper.study.kept import keep
     from retemper.study.result import gather
 
@@ -264,11 +266,11 @@ def _run(job: Job, spent: Any) -> None:
     for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
     collect.collect(here, run.name, settings.foundation, [plan], [folder], [summary], {})
-    launch.release_memory()
-    evaluate.run(run.name, settings, here)
-    launch.release_memory()
+    processes.release_memory()
+    stage.run(run.name, settings, here)
+    processes.release_memory()
     if settings.robustness.metrics:
-        from retemper.robustness import project as robustness
+        from retemper.evaluation.robustness import stage as robustness
 
         robustness.run(run.name, settings, here)
     keep(job.output, {**gather(here, run), "cpu_seconds": spent()})

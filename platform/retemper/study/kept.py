@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retemper import sealed
+from retemper.core import sealed
 
 
 def keep(path: Path, content: dict[str, Any]) -> None:

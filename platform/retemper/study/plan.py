@@ -8,13 +8,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from retemper import foundations, inputs, strategies, systems
-from retemper.errors import RetemperError
-from retemper.files import digest, sha256
+from retemper import systems
+from retemper.config import foundations, strategies
+from retemper.config.settings import Settings, parse
+from retemper.config.strategies import Strategy
+from retemper.core.errors import RetemperError
+from retemper.core.files import digest, sha256
+from retemper.evaluation.robustness import metrics
 from retemper.finetune.plan import versions
-from retemper.robustness import metrics
-from retemper.settings import Settings, parse
-from retemper.strategies import Strategy
+from retemper.prepare import inputs
 from retemper.study.design import Levels, Point, points
 from retemper.study.spec import ALL, AXES, OWN, PARAMS, Level, Study
 

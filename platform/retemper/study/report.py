@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retemper.files import atomic_write
+from retemper.core.files import atomic_write
 from retemper.study import claims, table
-from retemper.study.judgement import Judgement
 from retemper.study.plan import Run
 from retemper.study.spec import OWN, Study
+from retemper.study.verdicts import Judgement
 
 if TYPE_CHECKING:
     import pandas as pd

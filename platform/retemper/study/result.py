@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retemper.files import read_json
+from retemper.core.files import read_json
 from retemper.finetune.plan import versions
-from retemper.results import FOUNDATION, evaluation_metrics, read_results
+from retemper.records.runs import FOUNDATION, evaluation_metrics, read_results
 from retemper.study import cost, groups
 from retemper.study.plan import Run
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from retemper import launch, sealed, tracking_study
-from retemper.errors import RetemperError
-from retemper.study import cost, kept, report, table
+from retemper.core import processes, sealed
+from retemper.core.errors import RetemperError
+from retemper.study import cost, kept, report, table, tracking
 from retemper.study.jobs import CACHE, RESULTS, Job, jobs, spent_on
 from retemper.study.plan import Run, runs
 from retemper.study.spec import Study, load
@@ -37,7 +37,7 @@ def run(path: Path, root: Path, *, retry: bool = False, again: bool = False) -> 
             forget(every, retry, again)
             driver = Driver(study, every, root)
             print(driver.plan(), flush=True)
-            tracking_study.sync(root, study, every)
+            tracking.sync(root, study, every)
             try:
                 driver.work_off()
             finally:
@@ -146,7 +146,7 @@ class Driver:
         if missing and (left := self.left()) is not None:
             lines.append(
                 f"estimate from {self.model.runs} finished runs (a run is off by a factor of {self.model.spread:.2f}): "
-                f"{hours(left)} of one core left, {hours(left / launch.cores())} on the {launch.cores()} cores here"
+                f"{hours(left)} of one core left, {hours(left / processes.cores())} on {processes.cores()} cores here"
             )
         elif missing:
             lines.append("no run is finished: how long they take is not known yet; ask again after some")
@@ -164,12 +164,13 @@ class Driver:
         missing = self.missing
         if not missing:
             return
+        from retemper.core import ray_capacity
         from retemper.study.schedule import work_off
-        from retemper.sweep import capacity, nodes
+        from retemper.sweep import resources
 
-        gpus = nodes.gpus(self.every[0].settings)
-        with nodes.session(self.device, launch.cores()) as cluster:
-            capacity.require({"CPU": 1, "GPU": gpus}, cluster=cluster)
+        gpus = resources.gpus(self.every[0].settings)
+        with resources.session(self.device, processes.cores()) as cluster:
+            ray_capacity.require({"CPU": 1, "GPU": gpus}, cluster=cluster)
             work_off(missing, {job.name: self.expected(job) for job in missing}, gpus, self.may_start, self.ended)
 
     def may_start(self, job: Job) -> bool:
@@ -210,10 +211,10 @@ class Driver:
         if "failed" in found and not job.done:
             kept.keep(job.output, found)
         self.model = cost.fit(self.root)
-        tracking_study.record(self.root, self.study, job.run)
+        tracking.record(self.root, self.study, job.run)
         left = [one for one in self.missing if one.kind == "run"]
         total = self.left()
-        when = "" if total is None or not left else f", about {hours(total / launch.cores())}"
+        when = "" if total is None or not left else f", about {hours(total / processes.cores())}"
         print(f"{time.strftime('%H:%M:%S')} {words(job.run, self._result(job))}; {len(left)} left{when}", flush=True)
 
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from retemper import metric_names
-from retemper.errors import unknown
-from retemper.setting_errors import Place, explained, in_file
-from retemper.settings import Name, Once, Open, Section, Seed, Settings, parse_named
-from retemper.strict_yaml import Location, read_yaml
+from retemper.config import metric_names
+from retemper.config.setting_errors import Place, explained, in_file
+from retemper.config.settings import Name, Once, Open, Section, Seed, Settings, parse_named
+from retemper.config.strict_yaml import Location, read_yaml
+from retemper.core.errors import unknown
 
 Level = str | bool | int | float | None
 AXES = ("system", "foundation", "e0s", "strategy", "size", "seed")

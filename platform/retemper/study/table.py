@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retemper.errors import RetemperError
-from retemper.files import atomic_write
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_write
 from retemper.study import groups, kept
 from retemper.study.jobs import RESULTS
 from retemper.study.plan import Run, values
@@ -90,7 +90,7 @@ def make(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
     """The table of a study, runs in their order; numbers to `DIGITS` digits, so that text and frame agree."""
     import pandas as pd
 
-    from retemper.robustness.metrics import chosen
+    from retemper.evaluation.robustness.metrics import chosen
 
     metrics = chosen(list(study.metrics)) if study.metrics else []
     kept = measured(place(study, runs[0].root))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retemper.statistics import Estimate, Interval, two_sided
+from retemper.evaluation.statistics import Estimate, Interval, two_sided
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from retemper import sealed, statistics
+from retemper.core import sealed
+from retemper.evaluation import statistics
 
 FILE = "groups.json"  # in the folder of a training: its errors by group, for each set
 CONFIDENCE = 0.95

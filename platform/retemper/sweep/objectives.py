@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import model_file
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
+from retemper.data.frames import FORCES, is_isolated_atom, read_frames
+from retemper.data.grouping import groups_of
 from retemper.finetune.plan import TARGET, Plan
-from retemper.frames import FORCES, is_isolated_atom, read_frames
-from retemper.grouping import groups_of
-from retemper.results import read_history
+from retemper.models import model_file
+from retemper.records.runs import read_history
 from retemper.sweep import alike
 
 RETENTION = "retention"
@@ -48,7 +48,7 @@ def check(objectives: Sequence[str], retention: Path | None) -> None:
 
 def probe(path: str, device: str, dtype: str) -> Callable[[Any], dict[str, float]]:
     """A function that gives the force error of a model in training on the structures of `path`, meV/A."""
-    from retemper.inference import batches, default_dtype
+    from retemper.models.predict import batches, default_dtype
 
     frames = _frames(path)
     prepared: list[Any] = []
@@ -75,14 +75,14 @@ def _frames(path: str) -> list[Atoms]:
 
 
 def holes(plan: Plan, model: Path) -> float:
-    """Share of the curves of `retemper.robustness.metrics.short_range` (quick) without a wall, %."""
-    from retemper.robustness import calculators
-    from retemper.robustness.context import Context
-    from retemper.robustness.engine import compute
-    from retemper.robustness.metrics import short_range
+    """Share of the curves of `retemper.evaluation.robustness.metrics.short_range` (quick) without a wall, %."""
+    from retemper.evaluation.robustness.context import Context
+    from retemper.evaluation.robustness.metrics import short_range
+    from retemper.models import evaluators
+    from retemper.simulation.engine import compute
 
     frames = _frames(plan.target.valid)
-    subject = calculators.describe(str(model), head=TARGET, device=plan.device)
+    subject = evaluators.describe(str(model), head=TARGET, device=plan.device)
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     context = Context(subject, tuple(elements), frames=frames)
     found = short_range.measure(context, [compute(task) for task in short_range.plan(context)])
@@ -124,7 +124,7 @@ def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequen
 
 def _by_group(plan: Plan, model: Path, frames: Sequence[Atoms]) -> dict[str, dict[str, float]]:
     """Force components and the sum of their squared errors, (eV/A)^2, by group of structures."""
-    from retemper.inference import predict
+    from retemper.models.predict import predict
 
     predicted = predict(model, frames, head=TARGET, dtype=plan.dtype, device=plan.device, backend="torch")
     found: dict[str, dict[str, float]] = {"counts": {}, "squares": {}}

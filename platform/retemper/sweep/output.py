@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from retemper.errors import RetemperError
-from retemper.files import atomic_folder, read_json, write_json
-from retemper.settings import Settings
-from retemper.strategies import load
-from retemper.strict_yaml import read_yaml
+from retemper.config.settings import Settings
+from retemper.config.strategies import load
+from retemper.config.strict_yaml import read_yaml
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_folder, read_json, write_json
 from retemper.sweep import alike
-from retemper.sweep.front import WEIGHT, Trial, choose, front, score, target
+from retemper.sweep.choice import WEIGHT, Trial, choose, front, score, target
 from retemper.sweep.objectives import HOLES, RETENTION
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def write(
     settings: Settings, strategy: str, root: Path, study: optuna.Study, space: Space, about: dict[str, Any]
 ) -> None:
     """Write everything and say which setting is used."""
-    from retemper.sweep import study as studies
+    from retemper.sweep import optuna_study as studies
 
     options = settings.sweep
     trials = [one for one in studies.trials(study) if one.state in ("complete", "pruned", "failed")]

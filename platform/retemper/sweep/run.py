@@ -8,18 +8,17 @@ from typing import Any
 import filelock
 import optuna
 
-from retemper import tracking_sweep
-from retemper.errors import RetemperError
-from retemper.files import digest, write_json
-from retemper.finetune import build
+from retemper.config.settings import Settings
+from retemper.config.strategies import load
+from retemper.core.errors import RetemperError
+from retemper.core.files import digest, write_json
+from retemper.finetune import plans
 from retemper.finetune.plan import Plan, counted
-from retemper.settings import Settings
-from retemper.strategies import load
-from retemper.sweep import nodes, output, table, trial
 from retemper.sweep import objectives as measures
+from retemper.sweep import optuna_study as studies
+from retemper.sweep import output, resources, table, tracking, trial
 from retemper.sweep import space as spaces
-from retemper.sweep import study as studies
-from retemper.sweep.front import WEIGHT
+from retemper.sweep.choice import WEIGHT
 
 CACHE = ".cache/sweep"
 TRAINING = ".cache/training"
@@ -53,7 +52,7 @@ def run(settings: Settings, strategy: str, root: Path) -> None:
     )
 
     def plan_of(params: dict[str, Any]) -> Plan:
-        return build.plans(budget, strategy, root, params)[0]
+        return plans.plans(budget, strategy, root, params)[0]
 
     default = plan_of({})
     space = spaces.of(
@@ -71,7 +70,7 @@ def run(settings: Settings, strategy: str, root: Path) -> None:
             write_json(folder / "about.json", about)
             _search(settings, strategy, root, study, space, about, plan_of, retention)
             output.write(settings, strategy, root, study, space, about)
-            tracking_sweep.finish_sweep(settings, root, strategy)
+            tracking.finish_sweep(settings, root, strategy)
     except filelock.Timeout:
         raise RetemperError(
             f"A sweep of {strategy} with these settings runs already.",
@@ -127,7 +126,7 @@ def _search(
             print(f"{strategy}: earlier sweeps give {added} finished trial(s) and {queued} setting(s) to try")
     elif broken or studies.ended(study):
         print(f"{strategy}: going on after {studies.ended(study)} trials, {broken} of them broken off")
-    with nodes.connected(settings):
+    with resources.connected(settings):
         _tune(settings, strategy, root, study, space, about, plan_of, retention, left)
     if studies.ended(study) < options.trials:
         raise RetemperError(
@@ -150,17 +149,17 @@ def _tune(
     """Let Ray Tune run `left` trials."""
     from ray import tune
 
-    from retemper.sweep import search, watch
+    from retemper.sweep import callbacks, search
 
     options, folder = settings.sweep, root / CACHE / about["study"]
-    at_once = min(left, nodes.places(settings))
+    at_once = min(left, resources.places(settings))
     prune = options.prune if options.prune is not None else options.trials >= PRUNE_FROM
     print(
         f"{strategy}: {left} of {options.trials} trials to run, {at_once} at a time, {about['epochs']} epochs, early "
         f"stopping {'on' if prune else 'off'}; optuna-dashboard {studies.address(folder)}",
         flush=True,
     )
-    sweep_run = tracking_sweep.start_sweep(settings, root, strategy, about)
+    sweep_run = tracking.start_sweep(settings, root, strategy, about)
     print(table.header(list(options.objectives), space), flush=True)
     config = {
         "retention": str(retention) if retention else None,
@@ -171,9 +170,9 @@ def _tune(
         "study": about["study"],
     }
     (folder / "token").write_text(about["study"])
-    watcher = watch.Watch(study, space, settings, sweep_run, root)
+    watcher = callbacks.Watch(study, space, settings, sweep_run, root)
     tuner = tune.Tuner(
-        tune.with_resources(trial.run, nodes.resources(settings)),
+        tune.with_resources(trial.run, resources.resources(settings)),
         tune_config=tune.TuneConfig(
             search_alg=search.StudySearch(
                 study,

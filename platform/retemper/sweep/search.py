@@ -13,8 +13,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from retemper.finetune.plan import Plan
-from retemper.results import read_history
-from retemper.sweep import study as studies
+from retemper.records.runs import read_history
+from retemper.sweep import optuna_study as studies
 from retemper.sweep.objectives import signal
 from retemper.sweep.space import Space
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from retemper.settings import Settings
-from retemper.strategies import SearchRange, Strategy, value_at
+from retemper.config.settings import Settings
+from retemper.config.strategies import SearchRange, Strategy, value_at
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retemper.errors import unknown
-from retemper.files import read_json
-from retemper.results import read_history
-from retemper.settings import load_settings
-from retemper.strategies import SearchRange
-from retemper.sweep import study as studies
-from retemper.sweep.front import Trial, choose, front
+from retemper.config.settings import load_settings
+from retemper.config.strategies import SearchRange
+from retemper.core.errors import unknown
+from retemper.core.files import read_json
+from retemper.records.runs import read_history
+from retemper.sweep import optuna_study as studies
+from retemper.sweep.choice import Trial, choose, front
 from retemper.sweep.space import Space
 from retemper.sweep.table import header, line
 

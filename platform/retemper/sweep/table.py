@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from retemper.sweep.front import Trial, target
+from retemper.sweep.choice import Trial, target
 from retemper.sweep.objectives import HOLES, RETENTION
 from retemper.sweep.output import text
 from retemper.sweep.space import Space

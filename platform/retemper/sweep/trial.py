@@ -10,8 +10,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from retemper import launch
-from retemper.errors import RetemperError
+from retemper.core import processes
+from retemper.core.errors import RetemperError
 
 
 def run(config: dict[str, Any]) -> None:
@@ -30,29 +30,29 @@ def run(config: dict[str, Any]) -> None:
         reason = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
         tune.report({"failed": reason, **ended})
     finally:
-        launch.release_memory()  # the worker takes the next trial
+        processes.release_memory()  # the worker takes the next trial
 
 
 def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
     """The trial's last report; `ended` is kept up to date with the epoch."""
     from ray import tune
 
-    launch.import_mace()
+    processes.import_mace()
     warnings.simplefilter("ignore")
-    from retemper.finetune.worker import train
-    from retemper.sweep import objectives, ship
+    from retemper.finetune.mace.train import train
+    from retemper.sweep import file_transfer, objectives
 
     plan, retention, prune = config["plan"], config["retention"], config["prune"]
     folder = Path(config["folder"])
-    far = None if ship.sees(config["token"], config["study"]) else ship.home()
+    far = None if file_transfer.sees(config["token"], config["study"]) else file_transfer.home()
     if far is not None:
-        plan, folder = ship.relocated(plan, far), ship.bring(config["folder"], far)
-        retention = ship.fetched(retention, far) if retention else None
+        plan, folder = file_transfer.relocated(plan, far), file_transfer.bring(config["folder"], far)
+        retention = file_transfer.fetched(retention, far) if retention else None
 
     def progress(row: dict[str, float]) -> None:
         ended["epoch"] = int(row["epoch"]) + 1
         if far is not None:
-            ship.send(folder, config["folder"], ship.STATE, far)
+            file_transfer.send(folder, config["folder"], file_transfer.STATE, far)
         if ended["epoch"] < plan.epochs:
             report = {"row": row, **ended}
             if prune:
@@ -63,5 +63,5 @@ def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
     summary = train(plan, folder, progress, probe)
     values = objectives.measured(plan, folder, retention, config["objectives"])
     if far is not None:
-        ship.send(folder, config["folder"], ship.RESULT, far)
+        file_transfer.send(folder, config["folder"], file_transfer.RESULT, far)
     return {"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"]}

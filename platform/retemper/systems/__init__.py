@@ -14,10 +14,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
-from retemper.errors import unknown
-from retemper.files import project_root
-from retemper.setting_errors import in_file
-from retemper.settings import (
+from retemper.config.setting_errors import in_file
+from retemper.config.settings import (
     Dataset,
     Keys,
     Name,
@@ -30,7 +28,9 @@ from retemper.settings import (
     parse,
     parse_named,
 )
-from retemper.strict_yaml import read_yaml
+from retemper.config.strict_yaml import read_yaml
+from retemper.core.errors import unknown
+from retemper.core.files import project_root
 
 FOLDER = Path("systems")
 GENERATORS, IMPORTERS = (str(Path(__file__).with_name(kind)) for kind in ("generate", "importers"))

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import yaml
 
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
 from retemper.systems import FOLDER, System, lines_for_params
 
 OPENERS: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}

@@ -11,13 +11,13 @@ from types import ModuleType
 from ase import Atoms
 from ase.io import write
 
-from retemper.errors import RetemperError
-from retemper.files import atomic_write
-from retemper.frames import elements, write_frames
-from retemper.settings import parse
+from retemper.config.settings import parse
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_write
+from retemper.data.frames import elements, write_frames
 from retemper.systems import FOLDER, System
 from retemper.systems.listing import OPENERS
-from retemper.xtb import Tally
+from retemper.systems.xtb import Tally
 
 Report = Callable[[str], None]
 

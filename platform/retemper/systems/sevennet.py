@@ -22,9 +22,9 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.optimize import FIRE
 
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES, STRESS
-from retemper.xtb import Tally
+from retemper.core.errors import RetemperError
+from retemper.data.frames import ENERGY, FORCES, STRESS
+from retemper.systems.xtb import Tally
 
 LEVEL = "r2SCAN (SevenNet-MF-0)"
 MAX_FORCE = 20.0  # eV/A

@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 from ase import Atoms
 
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
 
 
 def rng_of(group: str, seed: int) -> np.random.Generator:

@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import Field
 
 from retemper.active.explored import Context, Explored, descend, spread, timestep
-from retemper.labels import reject
-from retemper.robustness import dynamics
-from retemper.robustness.engine import Failure, Task
-from retemper.robustness.soundness import first_failure
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.data.labels import reject
+from retemper.simulation import dynamics
+from retemper.simulation.engine import Failure, Task
+from retemper.simulation.stability import first_failure
 
 
 class Options(Section):

@@ -10,10 +10,10 @@ from ase import Atoms, units
 from pydantic import Field
 
 from retemper.active.explored import Context, Explored, descend, spread
-from retemper.robustness import relaxation
-from retemper.robustness.calculators import Evaluator
-from retemper.robustness.engine import Failure, Task
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.models.evaluators import Evaluator
+from retemper.simulation import relaxation
+from retemper.simulation.engine import Failure, Task
 
 STEP = 0.01  # A, of central differences
 SOFTEST = 0.5  # eV/A^2/u: softer modes, and those that lead downhill, are taken as this stiff

@@ -15,13 +15,13 @@ from ase.data import covalent_radii
 from pydantic import Field
 
 from retemper.active.explored import Context, Explored, descend, generator, spread, timestep
-from retemper.geometry import neighbours
-from retemper.labels import reject
-from retemper.robustness import dynamics
-from retemper.robustness.calculators import Evaluated, Evaluator
-from retemper.robustness.engine import Failure, Task
-from retemper.robustness.soundness import BOND
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.data.geometry import neighbours
+from retemper.data.labels import reject
+from retemper.models.evaluators import Evaluated, Evaluator
+from retemper.simulation import dynamics
+from retemper.simulation.engine import Failure, Task
+from retemper.simulation.stability import BOND
 
 REACH = 2.5  # times the sum of covalent radii: farther atoms are no neighbours
 

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from retemper.active.explored import Context, Explored, descend, generator, spread
-from retemper.settings import Section
+from retemper.config.settings import Section
 
 
 class Options(Section):

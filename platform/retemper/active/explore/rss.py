@@ -9,13 +9,13 @@ from ase import Atoms
 from pydantic import Field
 
 from retemper.active.explored import Context, Explored, descend
-from retemper.charge import in_words, state_of
-from retemper.errors import RetemperError
-from retemper.robustness import relaxation
-from retemper.robustness.calculators import Evaluator
-from retemper.robustness.engine import Failure, Task
-from retemper.robustness.generate import compositions, random_structures
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.core.errors import RetemperError
+from retemper.data.charge import in_words, state_of
+from retemper.models.evaluators import Evaluator
+from retemper.simulation import relaxation
+from retemper.simulation.engine import Failure, Task
+from retemper.simulation.random_structures import compositions, random_structures
 
 
 class Options(Section):

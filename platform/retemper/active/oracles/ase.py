@@ -8,9 +8,9 @@ from typing import Any
 from ase import Atoms
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from retemper.charge import State
-from retemper.errors import RetemperError
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.core.errors import RetemperError
+from retemper.data.charge import State
 
 
 class Options(Section):
@@ -34,14 +34,14 @@ def level(options: Options) -> str:
 
 def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
     """Packages and sources of the calculator, and the files that its keywords name."""
-    from retemper.robustness.specification import ingredients
+    from retemper.models.calculator import ingredients
 
     return ingredients(options.calculator)
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """The calculator; structures with charge and spin are refused unless it reads them."""
-    from retemper.robustness.specification import create
+    from retemper.models.calculator import create
 
     if not options.reads_info and (state.charge or (state.given and state.multiplicity > 2)):
         raise RetemperError(

@@ -8,9 +8,9 @@ from typing import Any
 from ase import Atoms
 from pydantic import model_validator
 
-from retemper import software
-from retemper.charge import State
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.core import software
+from retemper.data.charge import State
 
 START = "starting_magnetization"
 

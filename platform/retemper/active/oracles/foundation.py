@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from ase import Atoms
 
-from retemper import software
-from retemper.charge import CHARGE, SPIN, State
-from retemper.errors import RetemperError
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.core import software
+from retemper.core.errors import RetemperError
+from retemper.data.charge import CHARGE, SPIN, State
 
 READS_INFO = True  # its labels of charged structures were those of neutral ones before it did
 
@@ -22,25 +22,26 @@ class Options(Section):
 
 def level(options: Options) -> str:
     """That of the catalogue."""
-    from retemper.foundations import find
+    from retemper.config.foundations import find
 
     return find(options.name).level_of_theory
 
 
 def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
     """The weights, and the version of MACE."""
-    from retemper.foundations import find, weights
+    from retemper.config.foundations import find, weights
 
     return {"weights": software.content(weights(find(options.name))), **software.packages("mace")}
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """MACE's own calculator; structures with charge and spin are refused unless the model embeds them."""
-    from retemper import launch, model_file
-    from retemper.foundations import find, weights
-    from retemper.inference import pick_head, reads
+    from retemper.config.foundations import find, weights
+    from retemper.core import processes
+    from retemper.models import model_file
+    from retemper.models.predict import pick_head, reads
 
-    launch.import_mace()
+    processes.import_mace()
     from mace.calculators import MACECalculator
 
     entry = find(options.name)

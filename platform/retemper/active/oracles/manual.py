@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retemper.settings import Section
+from retemper.config.settings import Section
 
 MANUAL = True
 

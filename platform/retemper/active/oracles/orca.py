@@ -7,10 +7,10 @@ from typing import Any
 
 from ase import Atoms
 
-from retemper import software
-from retemper.charge import State
-from retemper.errors import RetemperError
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.core import software
+from retemper.core.errors import RetemperError
+from retemper.data.charge import State
 
 
 class Options(Section):

@@ -10,10 +10,10 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from pydantic import Field
 
-from retemper import software
-from retemper.charge import State
-from retemper.errors import RetemperError
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.core import software
+from retemper.core.errors import RetemperError
+from retemper.data.charge import State
 
 
 class Options(Section):

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from ase import Atoms
 from pydantic import Field
 
-from retemper import software
-from retemper.charge import State
-from retemper.errors import RetemperError
-from retemper.geometry import heights
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.core import software
+from retemper.core.errors import RetemperError
+from retemper.data.charge import State
+from retemper.data.geometry import heights
 
 
 class Options(Section):
@@ -33,7 +33,7 @@ def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """A fresh calculator: no label depends on the one before."""
-    from retemper.xtb import calculator as tblite
+    from retemper.systems.xtb import calculator as tblite
 
     if atoms.pbc.any() and heights(atoms.cell.array)[atoms.pbc].min() < options.min_height:
         raise RetemperError(f"The cell is below {options.min_height:g} A: xTB sees the Gamma point alone.")

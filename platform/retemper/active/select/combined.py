@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from retemper.active.pool import Pool, greedy
-from retemper.settings import Section
+from retemper.config.settings import Section
 
 
 class Options(Section):

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from retemper.active.pool import Pool
-from retemper.settings import Section
+from retemper.config.settings import Section
 
 EMPTY = 1e-12  # clusters of twins alone still count as clusters
 

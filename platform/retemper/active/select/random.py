@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from retemper import selection
 from retemper.active.pool import Pool
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.data import selection
 
 
 class Options(Section):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
-from retemper import inference
 from retemper.active.estimate import Context, Estimator, Info
-from retemper.errors import RetemperError
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.core.errors import RetemperError
+from retemper.models import predict
 
 INFO = Info(
     title="Committee: standard deviation of a force component over the training seeds, eV/A",
@@ -34,7 +34,7 @@ def fit(context: Context, options: Options) -> Estimator:
         )
 
     def estimate(frames: Sequence[Atoms]) -> list[np.ndarray]:
-        forces = [inference.predict(m, frames, head=context.head, device=context.device).forces for m in members]
+        forces = [predict.predict(m, frames, head=context.head, device=context.device).forces for m in members]
         return [np.sqrt(np.var(f, axis=0, ddof=1).mean(axis=1)) for f in zip(*forces, strict=True)]
 
     return estimate

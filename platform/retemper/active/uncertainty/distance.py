@@ -9,8 +9,8 @@ from ase import Atoms
 from pydantic import Field
 
 from retemper.active.estimate import Context, Estimator, Info
-from retemper.descriptors import atomic_descriptors
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.models.descriptors import atomic_descriptors
 
 INFO = Info(
     title="Distance to the nearest training environments of the element, in descriptor space",

@@ -8,9 +8,9 @@ import numpy as np
 from ase import Atoms
 from pydantic import Field
 
-from retemper.active import last_layer
 from retemper.active.estimate import Context, Estimator, Info
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.models import last_layer
 
 INFO = Info(
     title="Last-layer prediction rigidity of each atom's energy",

@@ -10,12 +10,12 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
-from retemper.errors import unknown
+from retemper.core.errors import unknown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from retemper.study.judgement import Judgement
+    from retemper.study.verdicts import Judgement
 
 
 def names() -> list[str]:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retemper.study.contrast import estimate, pairs
-from retemper.study.judgement import Judgement, more, together
+from retemper.study.paired_effects import estimate, pairs
+from retemper.study.verdicts import Judgement, more, together
 
 if TYPE_CHECKING:
     import pandas as pd

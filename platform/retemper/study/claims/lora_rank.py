@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retemper.study.contrast import by_value, estimate, pairs
-from retemper.study.judgement import Judgement, missing, more, together
+from retemper.study.paired_effects import by_value, estimate, pairs
 from retemper.study.table import finished
+from retemper.study.verdicts import Judgement, missing, more, together
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retemper.study.judgement import Judgement, Part, missing, together
 from retemper.study.table import axes_of, finished
 from retemper.study.variance import over_systems, parts
+from retemper.study.verdicts import Judgement, Part, missing, together
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from retemper.study.judgement import Verdict
+    from retemper.study.verdicts import Verdict
 
 CLAIM = "The prerequisites (foundation, E0s, hyper-parameters) outweigh the strategy"
 PAPER = "abstract: prerequisites whose impact routinely exceeds that of the fine-tuning strategy itself"

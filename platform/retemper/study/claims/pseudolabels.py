@@ -7,8 +7,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from retemper.study.contrast import estimate, pairs
-from retemper.study.judgement import Judgement, not_worse, together
+from retemper.study.paired_effects import estimate, pairs
+from retemper.study.verdicts import Judgement, not_worse, together
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,10 +20,10 @@ from ase import Atoms
 from ase.build import molecule
 from ase.spacegroup import crystal
 
-from retemper.errors import RetemperError
+from retemper.core.errors import RetemperError
 from retemper.systems.sevennet import LEVEL, free_atoms, label_all, relaxed
 from retemper.systems.structures import rattled, rng_of
-from retemper.xtb import Tally
+from retemper.systems.xtb import Tally
 
 __all__ = ["LEVEL", "free_atoms", "group", "groups"]
 

@@ -17,7 +17,7 @@ from ase.spacegroup import crystal
 
 from retemper.systems.sevennet import LEVEL, free_atoms, label_all, relaxed, trajectory
 from retemper.systems.structures import rng_of
-from retemper.xtb import Tally
+from retemper.systems.xtb import Tally
 
 __all__ = ["LEVEL", "free_atoms", "group", "groups"]
 

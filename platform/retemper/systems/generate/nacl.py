@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from retemper.systems.structures import rng_of
-from retemper.xtb import LEVEL, Tally, isolated_atoms, label_all, trajectory
+from retemper.systems.xtb import LEVEL, Tally, isolated_atoms, label_all, trajectory
 
 __all__ = ["LEVEL", "free_atoms", "group", "groups"]
 

@@ -21,7 +21,7 @@ from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
 from retemper.systems.structures import rattled, rng_of
-from retemper.xtb import LEVEL, Tally, calculator, isolated_atoms, label_all, trajectory
+from retemper.systems.xtb import LEVEL, Tally, calculator, isolated_atoms, label_all, trajectory
 
 __all__ = ["LEVEL", "free_atoms", "group", "groups"]
 

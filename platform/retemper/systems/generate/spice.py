@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from retemper.systems.structures import conformers, rattled, rng_of
-from retemper.xtb import LEVEL, Tally, isolated_atoms, label_all, trajectory
+from retemper.systems.xtb import LEVEL, Tally, isolated_atoms, label_all, trajectory
 
 __all__ = ["LEVEL", "free_atoms", "group", "groups"]
 

@@ -19,12 +19,12 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from retemper.charge import CHARGE
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES
-from retemper.settings import Section
+from retemper.config.settings import Section
+from retemper.core.errors import RetemperError
+from retemper.data.charge import CHARGE
+from retemper.data.frames import ENERGY, FORCES
+from retemper.data.units import energy_factor, length_factor
 from retemper.systems.listing import OPENERS
-from retemper.units import energy_factor, length_factor
 
 COLUMNS = ["position(3)", "element", "charge", "energy", "force(3)"]
 Line = tuple[int, list[str]]  # number, words

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper.charge import CHARGE as TOTAL
-from retemper.errors import RetemperError
-from retemper.frames import ENERGY, FORCES
-from retemper.settings import Section
-from retemper.units import energy_factor, length_factor
+from retemper.config.settings import Section
+from retemper.core.errors import RetemperError
+from retemper.data.charge import CHARGE as TOTAL
+from retemper.data.frames import ENERGY, FORCES
+from retemper.data.units import energy_factor, length_factor
 
 UNITS = {"conformations": "bohr", "dft_total_energy": "hartree", "dft_total_gradient": "hartree/bohr"}
 CHARGE = re.compile(r"\[[^\[\]:]*?(\++|-+)(\d*)(?::\d+)?\]")  # of a bracketed atom in SMILES: + ++ +2 - -2

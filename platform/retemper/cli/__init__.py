@@ -1,0 +1,1 @@
+"""The ``retemper`` command, one file a topic."""

@@ -1,0 +1,112 @@
+"""One grammar of metric names: ``<set>.<quantity>``, used wherever a metric is named, stored or asked for.
+
+========================  =============================================================================
+set                       measured on
+========================  =============================================================================
+``valid``                 validation frames of the target, each epoch; chooses the best epoch
+``valid_replay``          validation frames of the replay head, each epoch
+``valid_retention``       the same structures with the target head, each epoch of a sweep's trial
+``target``                test frames of the target
+``retention``             held-out frames of the foundation's pretraining distribution, target head
+``retention_replay_head`` the same frames, replay head
+``robustness``            the robustness suite: ``robustness.<metric>``
+========================  =============================================================================
+
+Besides them ``forgetting_ratio`` and ``forgetting_ratio_replay_head``, which compare two models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from retemper.core.errors import unknown
+
+VALIDATION = ("valid", "valid_replay", "valid_retention")
+TEST = ("target", "retention", "retention_replay_head")
+ROBUSTNESS = "robustness"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Unit and the direction in which a quantity is better."""
+
+    unit: str
+    better: Literal["lower", "higher"] = "lower"
+
+
+ERRORS = {
+    f"{what}_{measure}": Quantity(unit)
+    for what, unit in (("energy", "meV/atom"), ("force", "meV/Å"), ("stress", "meV/Å³"))
+    for measure in ("mae", "rmse")
+}
+RATIOS = {"forgetting_ratio": Quantity(""), "forgetting_ratio_replay_head": Quantity("")}
+# Columns of a ``history.csv`` as they were called before test and validation had names of their own.
+FORMER = {
+    f"{old}_{quantity}": f"{new}.{quantity}"
+    for old, new in zip(("target", "replay", "retention"), VALIDATION, strict=True)
+    for quantity in ("loss", "energy_rmse", "force_rmse")
+}
+
+
+def renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a ``history.csv`` under today's names (see `FORMER`)."""
+    return {FORMER.get(column, column): value for column, value in row.items()}
+
+
+def suite_names() -> list[str]:
+    """Metrics of the robustness suite: the files of its folder. Nothing is imported."""
+    folder = Path(__file__).parents[1] / "evaluation/robustness/metrics"
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def measured_names() -> dict[str, Quantity | None]:
+    """Every metric that a finished model has, as gates, tags and tables name it; of robustness the name alone."""
+    errors = {f"{part}.{name}": quantity for part in TEST for name, quantity in ERRORS.items()}
+    return {**errors, **RATIOS, **{f"{ROBUSTNESS}.{name}": None for name in suite_names()}}
+
+
+def better(name: str) -> Literal["lower", "higher"]:
+    """The direction in which a metric of `measured_names` is better."""
+    quantity = measured_names()[name]
+    if quantity is not None:
+        return quantity.better
+    from retemper.evaluation.robustness import metrics  # not needed to read settings
+
+    direction: Literal["lower", "higher"] = metrics.load(name.removeprefix(f"{ROBUSTNESS}.")).INFO.direction
+    return direction
+
+
+def check(name: str) -> str:
+    """`name`, if a finished model can have it; otherwise an error that names the nearest.
+
+    Raises
+    ------
+    RetemperError
+    """
+    known = measured_names()
+    if name not in known:
+        raise unknown("metric", name, known)
+    return name
+
+
+def check_suite(names: list[str]) -> list[str]:
+    """`names`, if each is a metric of the robustness suite, or ``all`` alone is there; otherwise an error.
+
+    Raises
+    ------
+    RetemperError
+        With the nearest name.
+    """
+    for name in names:
+        if name not in suite_names() and names != ["all"]:
+            raise unknown("metric", name, [*suite_names(), *(["all"] if len(names) == 1 else [])])
+    return names
+
+
+def tag(tags: Mapping[str, Any], name: str) -> str | None:
+    """A metric's tag of a registered version, also of one that was registered under the former spelling."""
+    found = tags.get(name, tags.get(name.replace(".", "_")))
+    return None if found is None else str(found)

@@ -1,0 +1,32 @@
+"""A DVC experiment (`dvc exp run`) registers and promotes nothing: it may never be kept, and registries do not go back.
+
+Its stages ``register`` and ``promote`` say so in their outputs. Once the experiment is applied, they run again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from retemper.core.files import atomic_folder, write_json
+
+
+def name() -> str | None:
+    """Of the experiment that this process belongs to; `None` outside one."""
+    return os.environ.get("DVC_EXP_NAME")
+
+
+def keep(experiment: str) -> str:
+    """How an experiment is kept, in words."""
+    return f"The experiment {experiment} registers and promotes nothing: dvc exp apply {experiment}, dvc repro."
+
+
+def register(root: Path, system: str, strategy: str, experiment: str) -> None:
+    """Write ``runs/register/<strategy>.json`` without versions."""
+    write_json(root / f"runs/register/{strategy}.json", {"model": system, "experiment": experiment, "versions": {}})
+
+
+def promote(root: Path, experiment: str) -> None:
+    """Write ``runs/promote`` without a verdict."""
+    with atomic_folder(root / "runs/promote") as folder:
+        (folder / "verdict.md").write_text(f"# No verdict\n\n{keep(experiment)}\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Labelled structures: reading and writing, labels, charge, checks, duplicates, groups, splits."""

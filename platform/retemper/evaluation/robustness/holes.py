@@ -1,0 +1,147 @@
+"""Holes found by random structure search: relax, rattle, relax again, at low and high pressure.
+
+What `rss` counts (the paper's four criteria) and what `rss_strict` counts are the same relaxations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from retemper.evaluation.robustness.context import Context
+from retemper.evaluation.robustness.result import Found, not_measured
+from retemper.evaluation.robustness.units import SHARE, Unit, counted
+from retemper.simulation.engine import Failure, Task
+from retemper.simulation.random_structures import compositions, nearest_ratio, random_structures
+from retemper.simulation.relaxation import search
+
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"compositions": 6, "each": 4, "rounds": 2, "steps": 60, "fmax": 0.1},
+    "standard": {"compositions": 10, "each": 12, "rounds": 2, "steps": 200, "fmax": 0.05},
+    "thorough": {"compositions": 10, "each": 50, "rounds": 3, "steps": 500, "fmax": 0.05},
+}
+PRESSURES = (0.1, 50.0)  # GPa
+RATTLE = 0.1  # A
+CLOSE = 0.5  # smallest d / (r_cov,i + r_cov,j)
+RATIO = 0.6  # the same, stricter and no criterion of the paper: see benchmarks/rss_referee.py
+VOLUME = 0.30  # of the composition's median volume per atom
+DENSE = 0.50  # of the same, with an energy below the median
+MADS, FLOOR = 10.0, 5.0  # median absolute deviations; at least eV/atom
+PAPER = ("close", "volume", "energy", "dense", "collapsed")  # criteria of arXiv:2606.12704
+STRICT = (*PAPER, "ratio")
+COLLAPSED = ("cell collapsed", "energy, forces or stress are not finite", "positions or cell")
+
+
+def plan(context: Context) -> list[Task]:
+    """A task for each composition and pressure."""
+    size = SIZES[context.level]
+    protocol = {key: size[key] for key in ("rounds", "steps", "fmax")} | {"rattle": RATTLE, "seed": context.seed}
+    tasks = []
+    for composition in compositions(context.elements, size["compositions"], context.seed):
+        structures = random_structures(composition, size["each"], context.seed)
+        weight = 300.0 * size["rounds"] * sum(map(len, structures))
+        for pressure in PRESSURES:
+            label = f"structure search, {structures[0].symbols}, {pressure:g} GPa"
+            arguments = {"starts": structures, "pressure": pressure, **protocol}
+            tasks.append(Task(search, context.subject, arguments, label, weight))
+    return tasks
+
+
+def measure(context: Context, results: Sequence[Any], criteria: Sequence[str]) -> Found:
+    """Share of structures that meet one of `criteria`; the interval is over compositions.
+
+    Relaxations of one composition are alike (standard error 1.3 to 1.9 times that of independent ones), the two
+    pressures of one start are not beyond that (1.0 times).
+    """
+    rows: list[list[Any]] = []
+    failed: list[Atoms] = []
+    reasons: Counter[str] = Counter()
+    places: list[float] = []
+    units: list[Unit] = []
+    lost: dict[float, Counter[str]] = {pressure: Counter() for pressure in PRESSURES}
+    met: Counter[str] = Counter()
+    for k, result in enumerate(results):
+        pressure = PRESSURES[k % len(PRESSURES)]
+        if isinstance(result, Failure):
+            lost[pressure]["not_computed"] += SIZES[context.level]["each"]
+            reasons[result.reason] += SIZES[context.level]["each"]
+            continue
+        for start, (found, flags) in enumerate(zip(result, judge(result), strict=True)):
+            atoms = Atoms(found["numbers"], found["positions"], cell=found["cell"], pbc=True)
+            name = atoms.get_chemical_formula()
+            if found["reason"] and not found["reason"].startswith(COLLAPSED):
+                lost[pressure]["not_computed"] += 1
+                reasons[found["reason"]] += 1
+                continue
+            hole = bool(set(flags) & set(criteria))
+            lost[pressure]["not_converged"] += not found["converged"] and not hole
+            met.update(flag for flag in flags if flag in criteria)
+            places.append(pressure)
+            units.append(Unit(name, f"{pressure:g} GPa, start {start}", SHARE * hole))
+            volume = atoms.get_volume() / len(atoms)
+            energy = found["energy"] / len(atoms)
+            ratio = nearest_ratio(atoms) if not found["reason"] else float("nan")
+            rows.append([name, pressure, energy, volume, ratio, found["steps"], found["converged"], " ".join(flags)])
+            if hole:
+                atoms.info |= {"config_type": f"rss-{pressure:g}GPa", "criteria": " ".join(flags), "ratio": ratio}
+                failed.append(atoms)
+    if not units:
+        return not_measured(f"no structure could be computed: {reasons.most_common(1)[0][0]}", reasons=dict(reasons))
+    value, low, high, groups = counted(units)
+    details: dict[str, Any] = {"criteria": dict(met), "reasons": dict(reasons)}
+    for pressure in PRESSURES:
+        own = [unit for unit, place in zip(units, places, strict=True) if place == pressure]
+        share, lower, upper, _ = counted(own)
+        count = {key: lost[pressure][key] for key in ("not_converged", "not_computed")}
+        holes = sum(unit.value > 0 for unit in own)
+        details[f"{pressure:g} GPa"] = {
+            "n": len(own),
+            "holes": holes,
+            **count,
+            "share": share,
+            "low": lower,
+            "high": upper,
+        }
+    columns = ("formula", "pressure", "energy_per_atom", "volume_per_atom", "ratio", "steps", "converged", "criteria")
+    return Found(
+        value,
+        low,
+        high,
+        len(units),
+        groups,
+        "compositions",
+        details,
+        tables={"structures": (columns, rows)},
+        failed=failed,
+        plots={"structures": ("volume_per_atom", "energy_per_atom", "formula", "points")},
+        units=units,
+    )
+
+
+def judge(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Criteria that each relaxed structure of one composition and pressure meets; none is sound."""
+    energy = np.array([f["energy"] / len(f["numbers"]) for f in found])
+    volume = np.array([abs(np.linalg.det(f["cell"])) / len(f["numbers"]) for f in found])
+    fine = np.array([not f["reason"] for f in found])
+    median_energy = float(np.median(energy[fine])) if fine.any() else np.nan
+    median_volume = float(np.median(volume[fine])) if fine.any() else np.nan
+    deviation = float(np.median(np.abs(energy[fine] - median_energy))) if fine.any() else np.nan
+    flags = []
+    for k, f in enumerate(found):
+        if f["reason"]:
+            flags.append(["collapsed"] if f["reason"].startswith(COLLAPSED) else [])
+            continue
+        nearest = nearest_ratio(Atoms(f["numbers"], f["positions"], cell=f["cell"], pbc=True))
+        own = {
+            "close": nearest < CLOSE,
+            "ratio": nearest < RATIO,
+            "volume": volume[k] < VOLUME * median_volume,
+            "energy": energy[k] < median_energy - max(MADS * deviation, FLOOR),
+            "dense": volume[k] < DENSE * median_volume and energy[k] < median_energy,
+        }
+        flags.append([name for name, met in own.items() if met])
+    return flags

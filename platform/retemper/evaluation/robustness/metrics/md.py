@@ -1,0 +1,98 @@
+"""Stability of molecular dynamics: time to the first failure at constant temperature, in a ramp, at pressure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from retemper.data.frames import structure_hash
+from retemper.evaluation.robustness.context import Context, NotApplicableError, starts
+from retemper.evaluation.robustness.ensembles import ensemble_tasks
+from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.statistics import survival
+from retemper.evaluation.robustness.units import SHARE, Unit, counted
+from retemper.simulation import dynamics
+from retemper.simulation.engine import Failure, Task
+from retemper.simulation.stability import first_failure
+
+INFO = Info(
+    title="Molecular dynamics: share of replicas that reach the end",
+    unit="%",
+    direction="higher",
+    good=100.0,
+    bad=50.0,
+    cost="replicas of the target system: NVT, a ramp from 50 to 800 K, NPT where there is a cell",
+    reference="arXiv:2606.12704 (ice, NPT and ramp); mlipaudit (explosion, lost hydrogen)",
+)
+USES = ("level", "temperature", "seed")
+
+
+def plan(context: Context) -> list[Task]:
+    """A task for each replica."""
+    frames = starts(context.of_known_elements(context.frames), 1, context.seed)
+    if not frames:
+        raise NotApplicableError("no starting structure with elements that the model knows: give --structures")
+    return ensemble_tasks(context)
+
+
+def measure(context: Context, results: Sequence[Any]) -> Found:
+    """Share of replicas that survive, over starting structures; Kaplan-Meier curve by ensemble."""
+    rows: list[list[Any]] = []
+    failed: list[Atoms] = []
+    times: dict[str, list[float]] = {}
+    broke: dict[str, list[bool]] = {}
+    done: list[float] = []
+    units: list[Unit] = []
+    not_computed = []
+    for task, result in zip(plan(context), results, strict=True):
+        kind = task.label.split(",")[0]
+        if isinstance(result, Failure):
+            not_computed.append(result.reason)
+            continue
+        index, why = first_failure(result, bonds=kind != "ramp")
+        end = float(result["time"][index]) if why else float(result["planned"])
+        times.setdefault(kind, []).append(end)
+        broke.setdefault(kind, []).append(bool(why))
+        done.append(end / result["planned"])
+        start = task.arguments["start"]
+        group = str(start.info.get("group", structure_hash(start)))
+        units.append(Unit(group, f"{kind}, seed {task.arguments['seed']}", 0.0 if why else SHARE))
+        formula = task.arguments["start"].get_chemical_formula()
+        rows.append([kind, formula, task.arguments["seed"], end, result["planned"], why])
+        if why:
+            for k in sorted({0, max(0, index - 1), index}):
+                atoms = dynamics.frame(result, k)
+                if np.isfinite(atoms.positions).all():
+                    atoms.info |= {"config_type": f"md-{kind}", "failed": why}
+                    failed.append(atoms)
+    if not done:
+        return not_measured(f"no replica could be computed: {not_computed[0]}")
+    value, low, high, groups = counted(units)
+    curve = [[kind, *row] for kind in times for row in survival(times[kind], broke[kind])]
+    details = {
+        "mean_completed": 100 * float(np.mean(done)),
+        "planned_fs": {kind: rows[[r[0] for r in rows].index(kind)][4] for kind in times},
+        "failures": {kind: [row[5] for row in rows if row[0] == kind and row[5]] for kind in times},
+        "not_computed": not_computed,
+    }
+    plots = {"survival": ("time_fs", "alive", "ensemble", "steps")}
+    tables = {
+        "replicas": (("ensemble", "formula", "seed", "time_fs", "planned_fs", "failure"), rows),
+        "survival": (("ensemble", "time_fs", "alive", "low", "high"), curve),
+    }
+    return Found(
+        value,
+        low,
+        high,
+        len(done),
+        groups,
+        "groups of starting structures",
+        details,
+        tables=tables,
+        failed=failed,
+        plots=plots,
+        units=units,
+    )

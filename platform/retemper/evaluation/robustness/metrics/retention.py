@@ -1,0 +1,167 @@
+"""What was forgotten: force errors on structures of the pretraining domain, as a ratio to the foundation's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from retemper.data import charge
+from retemper.data.frames import FORCES
+from retemper.evaluation.robustness.context import Context, NotApplicableError, group_of
+from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.units import Unit
+from retemper.evaluation.statistics import exp, group_sums, log_ratio, two_sided
+from retemper.models.evaluators import Subject
+from retemper.simulation.engine import Failure, Task
+from retemper.simulation.points import single_points
+
+INFO = Info(
+    title="Retention: force RMSE on pretraining structures over the foundation's own",
+    unit="times",
+    direction="lower",
+    good=1.0,
+    bad=5.0,
+    cost="single points on labelled structures; the foundation's once",
+    reference="arXiv:2606.12704, forgetting ratio",
+)
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"frames": 60},
+    "standard": {"frames": 300},
+    "thorough": {"frames": 3000},
+}
+CHUNK = 30  # frames a task
+WORST = 5  # frames kept to look at
+USES = ("level", "retention", "foundation")
+
+
+def _frames(context: Context) -> list[Atoms]:
+    """A fixed random subset of the labelled structures with elements that model and foundation know."""
+    frames = [atoms for atoms in context.of_known_elements(context.retention) if FORCES in atoms.arrays]
+    rng = np.random.default_rng(0)
+    number = SIZES[context.level]["frames"]
+    return [frames[i] for i in np.sort(rng.permutation(len(frames))[:number])]
+
+
+def _models(context: Context) -> list[Subject]:
+    assert context.foundation is not None
+    return [context.subject, *context.other_heads, context.foundation]
+
+
+def plan(context: Context) -> list[Task]:
+    """Chunks of frames for the model, its other heads, and the foundation."""
+    if context.foundation is None:
+        raise NotApplicableError("no foundation to compare with: run inside a project, or give --foundation")
+    frames = _frames(context)
+    if not frames:
+        raise NotApplicableError(
+            "no labelled structures of the pretraining domain with known elements: give --retention"
+        )
+    return [
+        Task(
+            single_points,
+            model,
+            {"frames": [_bare(a) for a in chunk]},
+            f"retention, {model.head or model.name}",
+            30.0 * sum(map(len, chunk)),
+        )
+        for model in _models(context)
+        for chunk in _chunks(frames)
+    ]
+
+
+def measure(context: Context, results: Sequence[Any]) -> Found:
+    """Ratio with its interval over groups of frames (paired); by configuration type, element and head."""
+    frames = _frames(context)
+    chunks = len(_chunks(frames))
+    square = []
+    for k in range(len(_models(context))):
+        part = results[k * chunks : (k + 1) * chunks]
+        failure = next((r.reason for r in part if isinstance(r, Failure)), None)
+        if failure is not None:
+            return not_measured(f"forces could not be computed: {failure}")
+        forces = [f for r in part for f in r["forces"]]
+        square.append([(f - a.arrays[FORCES]) ** 2 for f, a in zip(forces, frames, strict=True)])
+    fine = np.array([all(np.isfinite(model[i]).all() for model in square) for i in range(len(frames))])
+    if not fine.any():
+        return not_measured("no structure could be computed by model and foundation")
+    sums = np.array([[s.sum() for s in model] for model in square])[:, fine]
+    sizes = np.array([3 * len(atoms) for atoms in frames])[fine]
+    own, base = sums[0], sums[-1]
+    groups = np.array([group_of(atoms) for atoms in frames])[fine]
+    places = np.flatnonzero(fine)
+    units = [Unit(groups[i], f"frame {places[i]}", float(own[i]), float(base[i]), 0.5) for i in range(len(own))]
+    value, low, high, number = _ratio(groups, own, base)
+    kinds = np.array([str(atoms.info.get("config_type", "Default")) for atoms in frames])
+    rows: list[list[Any]] = []
+    by_element: dict[str, Any] = {}
+    heads: dict[str, Any] = {}
+    for k, model in enumerate(_models(context)[:-1]):
+        name = model.head or model.name
+        heads[name] = {"ratio": float(np.sqrt(sums[k].sum() / base.sum())), "force_rmse": _rmse(sums[k], sizes)}
+        for kind in sorted(set(kinds)):
+            use = kinds[fine] == kind
+            if use.any():
+                mine, theirs = _rmse(sums[k][use], sizes[use]), _rmse(base[use], sizes[use])
+                ratio, least, most, of_kind = _ratio(groups[use], sums[k][use], base[use])
+                rows.append([kind, name, int(use.sum()), of_kind, mine, theirs, ratio, least, most])
+    for symbol in sorted({s for atoms in frames for s in atoms.symbols}):
+        pairs = [
+            (square[0][i][mask].sum(), square[-1][i][mask].sum(), 3 * mask.sum())
+            for i, atoms in enumerate(frames)
+            if fine[i] and (mask := np.array(atoms.symbols) == symbol).any()
+        ]
+        if pairs:
+            mine, theirs, n = np.array(pairs).sum(axis=0)
+            by_element[symbol] = {"force_rmse": 1e3 * float(np.sqrt(mine / n)), "ratio": float(np.sqrt(mine / theirs))}
+    per_frame = np.sqrt(own / sizes)
+    failed = []
+    for i in np.argsort(-per_frame)[:WORST]:
+        atoms = _bare(frames[np.flatnonzero(fine)[i]])
+        atoms.info |= {"config_type": kinds[fine][i], "force_rmse_meV_A": 1e3 * float(per_frame[i])}
+        failed.append(atoms)
+    details = {
+        "force_rmse": _rmse(own, sizes),
+        "foundation_force_rmse": _rmse(base, sizes),
+        "heads": heads,
+        "by_config_type": {row[0]: row[6] for row in rows if row[1] == (context.subject.head or context.subject.name)},
+        "by_element": by_element,
+        "not_computed": int((~fine).sum()),
+        "left_out": len(context.retention) - len(context.of_known_elements(context.retention)),
+    }
+    columns = ("config_type", "head", "frames", "groups", "force_rmse", "foundation", "ratio", "low", "high")
+    return Found(
+        value,
+        low,
+        high,
+        len(own),
+        number,
+        "groups of structures",
+        details,
+        tables={"types": (columns, rows)},
+        failed=failed,
+        plots={"types": ("config_type", "ratio", "head", "points")},
+        units=units,
+    )
+
+
+def _ratio(groups: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float, int]:
+    """RMSE over RMSE from squares by frame, its 95 % interval over groups, and their number."""
+    sums = group_sums(groups.tolist(), np.stack([ours, theirs], axis=1))
+    found = log_ratio(sums[:, :1], sums[:, 1:], 0.5).interval(two_sided(0.95), exp)
+    return found.value, found.low, found.high, found.groups
+
+
+def _chunks(frames: Sequence[Atoms]) -> list[Sequence[Atoms]]:
+    return [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc, info=charge.info_of(atoms))
+
+
+def _rmse(sums: np.ndarray, sizes: np.ndarray) -> float:
+    """meV/A."""
+    return 1e3 * float(np.sqrt(sums.sum() / sizes.sum()))

@@ -1,0 +1,270 @@
+"""Repulsive walls: dimers of every pair of elements, and compression of many atoms at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+
+from retemper.data import charge
+from retemper.evaluation.robustness.context import Context, starts
+from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.units import SHARE, Unit, counted
+from retemper.simulation.engine import Failure, Task
+from retemper.simulation.points import single_points
+from retemper.simulation.random_structures import compositions, nearest_ratio, packing
+
+INFO = Info(
+    title="Short range: share of dimer and compression curves with a repulsive wall",
+    unit="%",
+    direction="higher",
+    good=100.0,
+    bad=50.0,
+    cost="single points: 60 for each pair of elements, 25 for each compressed structure",
+    reference="arXiv:2606.12704 (many-body holes); ml-peg and mlip-arena (dimers)",
+)
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"clusters": 8, "frames": 3},
+    "standard": {"clusters": 30, "frames": 8},
+    "thorough": {"clusters": 150, "frames": 20},
+}
+INNER, WALL, OUTER = 0.4, 0.5, 6.0  # dimers from INNER times the sum of covalent radii to OUTER A; judged from WALL on
+NEEDED = 2.0  # times the sum of covalent radii: a dimer is judged when it could be computed from WALL to here
+POINTS = 60
+USES = ("level", "elements", "seed")
+SCALES = np.linspace(1.0, 0.52, 25)  # of all distances, in a compression
+DIP = 0.02  # eV (dimers) and eV/atom (compression): a smaller fall towards the inside does not count
+RISE = 1.0  # eV (dimers), eV/atom / 4 (compression) that the wall must reach above the minimum
+FLIP = 0.02  # eV/A; smaller forces have no sign
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Verdict on an energy curve from the inside to the outside."""
+
+    sound: bool
+    flips: int  # changes of the force's sign
+    minima: int  # local minima of the energy
+    deepest: int  # index of the worst point of a hole; -1 without one
+    conservation: float  # eV/A; largest |F + dE/dr| away from the ends
+
+
+def distances(a: int, b: int) -> np.ndarray:
+    """[POINTS] A, from the inside."""
+    return np.geomspace(INNER * (covalent_radii[a] + covalent_radii[b]), OUTER, POINTS)
+
+
+def dimers(a: int, b: int) -> list[Atoms]:
+    """Two atoms at each of `distances`."""
+    return [Atoms([a, b], [[0.0, 0.0, 0.0], [r, 0.0, 0.0]]) for r in distances(a, b)]
+
+
+def compressed(atoms: Atoms) -> list[Atoms]:
+    """Copies with all distances times `SCALES`."""
+    made = []
+    for scale in SCALES:
+        cell, state = atoms.cell.array * scale, charge.info_of(atoms)
+        made.append(Atoms(atoms.numbers, atoms.positions * scale, cell=cell, pbc=atoms.pbc, info=state))
+    return made
+
+
+def _bodies(context: Context) -> list[Atoms]:
+    """Structures to compress: random clusters of the elements, and frames of the target system."""
+    size = SIZES[context.level]
+    rng = np.random.default_rng([context.seed, 7])
+    clusters = []
+    for composition in compositions(context.elements, size["clusters"], context.seed + 1, most=8):
+        cluster = packing(composition, rng)
+        cluster.pbc = False
+        cluster.cell[:] = 0.0
+        clusters.append(cluster)
+    return clusters + starts(context.of_known_elements(context.frames), size["frames"], context.seed)
+
+
+def plan(context: Context) -> list[Task]:
+    """Dimers of all pairs, then the compressions; with an oracle its dimers as well."""
+    pairs = list(itertools.combinations_with_replacement(context.elements, 2))
+    curves = [dimers(a, b) for a, b in pairs] + [compressed(atoms) for atoms in _bodies(context)]
+    tasks = [
+        Task(
+            single_points,
+            context.subject,
+            {"frames": frames},
+            f"short range, {frames[0].symbols}",
+            sum(map(len, frames)),
+        )
+        for frames in curves
+    ]
+    if context.oracle is not None:
+        tasks += [
+            Task(single_points, context.oracle, {"frames": frames}, f"oracle, {frames[0].symbols}", 100.0)
+            for frames in curves[: len(pairs)]
+        ]
+    return tasks
+
+
+def measure(context: Context, results: Sequence[Any]) -> Found:
+    """Share of curves with a sound wall; flips, extra minima and the oracle's differences in the details."""
+    pairs = list(itertools.combinations_with_replacement(context.elements, 2))
+    bodies = _bodies(context)
+    rows: list[list[Any]] = []
+    points: list[list[Any]] = []
+    failed: list[Atoms] = []
+    units: list[Unit] = []
+    details: dict[str, Any] = {"pairs": {}, "not_computed": []}
+    for k, (a, b) in enumerate(pairs):
+        name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
+        result = results[k]
+        radii = covalent_radii[a] + covalent_radii[b]
+        r = distances(a, b)
+        fine = np.zeros(len(r), dtype=bool) if isinstance(result, Failure) else np.isfinite(result["energy"])
+        if not fine[(r >= WALL * radii) & (r <= NEEDED * radii)].all():
+            details["not_computed"].append(f"{name}: {_reason(result)}")
+            continue
+        energy = result["energy"]
+        force = np.array([f[1, 0] for f in result["forces"]])  # positive: pushes apart
+        curve = judge(r[fine], energy[fine], force[fine], WALL * radii, RISE, DIP)
+        units.append(Unit(_chemistry(dimers(a, b)[0]), f"dimer {name}", SHARE * curve.sound))
+        own: dict[str, Any] = {
+            "sound": curve.sound,
+            "force_flips": curve.flips,
+            "extra_minima": max(0, curve.minima - 1),
+        }
+        own |= {"conservation": curve.conservation}
+        if context.oracle is not None:
+            own |= _against(results[len(pairs) + len(bodies) + k], force)
+        details["pairs"][name] = own
+        rows.append([name, "dimer", *own.values()][:6])
+        points += [[name, x, e, f] for x, e, f in zip(r[fine], energy[fine], force[fine], strict=True)]
+        if not curve.sound:
+            place = np.flatnonzero(fine)[max(0, curve.deepest)]
+            failed.append(_marked(dimers(a, b)[place], f"dimer {name}"))
+    n_pairs, good_pairs = len(units), sum(unit.value > 0 for unit in units)
+    for k, atoms in enumerate(bodies):
+        result = results[len(pairs) + k]
+        name = f"{atoms.get_chemical_formula()} #{k}"
+        if isinstance(result, Failure) or not _up_to_failure(result):
+            details["not_computed"].append(f"{name}: {_reason(result)}")
+            continue
+        n = _up_to_failure(result)
+        per_atom = result["energy"][:n] / len(atoms)
+        ratio = nearest_ratio(atoms)
+        inside = WALL / ratio if np.isfinite(ratio) else WALL
+        scale = SCALES[:n][::-1]
+        force = -np.gradient(per_atom[::-1], scale)
+        curve = judge(scale, per_atom[::-1], force, inside, RISE / 4, DIP)
+        units.append(Unit(_chemistry(atoms), f"compression {name}", SHARE * curve.sound))
+        rows.append([name, "compression", curve.sound, "", max(0, curve.minima - 1), ""])
+        points += [[name, s, e, ""] for s, e in zip(SCALES[:n], per_atom, strict=True)]
+        if not curve.sound:
+            failed.append(_marked(compressed(atoms)[n - 1 - max(0, curve.deepest)], f"compression {name}"))
+    if not units:
+        first = details["not_computed"][0] if details["not_computed"] else "no elements"
+        return not_measured(f"no curve could be computed: {first}", **details)
+    value, low, high, groups = counted(units)
+    good = sum(unit.value > 0 for unit in units)
+    details |= {
+        "dimers_sound": f"{good_pairs} of {n_pairs}",
+        "compressions_sound": f"{good - good_pairs} of {len(units) - n_pairs}",
+        "force_flips": sum(own["force_flips"] for own in details["pairs"].values()),
+        "extra_minima": sum(own["extra_minima"] for own in details["pairs"].values()),
+    }
+    plots = {"points": ("r_or_scale", "energy", "curve", "symlog")}
+    tables = {
+        "curves": (("curve", "kind", "sound", "force_flips", "extra_minima", "conservation"), rows),
+        "points": (("curve", "r_or_scale", "energy", "force"), points),
+    }
+    return Found(
+        value,
+        low,
+        high,
+        len(units),
+        groups,
+        "sets of elements",
+        details,
+        tables=tables,
+        failed=failed,
+        plots=plots,
+        units=units,
+    )
+
+
+def _chemistry(atoms: Atoms) -> str:
+    """The elements of a structure: curves of the same elements show the same wall."""
+    return "-".join(sorted(set(atoms.symbols)))
+
+
+def judge(x: np.ndarray, energy: np.ndarray, force: np.ndarray, inside: float, rise: float, dip: float) -> Curve:
+    """Verdict on a curve.
+
+    Parameters
+    ----------
+    x
+        [n] distance or scale, rising.
+    energy, force
+        [n]; force is -dE/dx.
+    inside
+        Nothing is judged below this x.
+    rise
+        What the energy must gain from its minimum to the innermost judged point; less where the minimum is itself
+        that close.
+    dip
+        Fall of the energy towards the inside that counts as a hole.
+    """
+    judged = np.flatnonzero(x >= inside - 1e-9)
+    e, f, place = energy[judged], force[judged], x[judged]
+    half = max(2, int(np.searchsorted(place, inside * 1.4)))  # a sound minimum is outside of this
+    bottom = half + int(np.argmin(e[half:])) if half < len(e) else len(e) - 1
+    inner = e[: bottom + 1][::-1]  # from the minimum inwards
+    fall = np.maximum.accumulate(inner) - inner
+    hole = bool((fall > dip).any())
+    deepest = int(judged[bottom - int(np.argmax(fall))]) if hole else -1
+    climbs = bool(inner.max() - inner[0] >= rise)
+    if not climbs and not hole:
+        deepest = int(judged[0])
+    signs = np.sign(f[np.abs(f) > FLIP])
+    flips = int((np.diff(signs) != 0).sum()) if len(signs) else 0
+    prominent = np.diff(np.sign(np.diff(e))) > 0
+    minima = int(prominent.sum())
+    slope = np.gradient(energy, x)
+    smooth = slice(2, -2)
+    curvature = np.abs(np.gradient(slope, x)) * np.gradient(x)  # the difference quotient's own error
+    off = np.abs(force + slope)[smooth] - curvature[smooth]
+    return Curve(climbs and not hole, flips, minima, deepest, float(max(0.0, off.max(initial=0.0))))
+
+
+def _against(result: Any, force: np.ndarray) -> dict[str, Any]:
+    """Force error against the oracle where its forces are below 50 eV/A."""
+    if isinstance(result, Failure):
+        return {"oracle": result.reason}
+    right = np.array([f[1, 0] for f in result["forces"]])
+    use = np.isfinite(right) & np.isfinite(force) & (np.abs(right) < 50.0)
+    if not use.any():
+        return {"oracle": "not computed"}
+    return {
+        "oracle_force_rmse": float(1e3 * np.sqrt(((force - right)[use] ** 2).mean())),
+        "oracle_points": int(use.sum()),
+    }
+
+
+def _up_to_failure(result: dict[str, Any]) -> int:
+    """Points from the outside that were computed before the first failure; 0 for fewer than five."""
+    n = next((k for k, reason in enumerate(result["reasons"]) if reason), len(result["reasons"]))
+    return n if n >= 5 else 0
+
+
+def _reason(result: Any) -> str:
+    if isinstance(result, Failure):
+        return result.reason
+    return str(next(reason for reason in result["reasons"] if reason))
+
+
+def _marked(atoms: Atoms, what: str) -> Atoms:
+    atoms.info["config_type"] = "short-range"
+    atoms.info["failed"] = what
+    return atoms

@@ -1,0 +1,1 @@
+"""MACE as it is trained here: set-up, epochs, loss, checkpoints, and the proof of what ran."""

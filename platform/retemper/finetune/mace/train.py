@@ -1,0 +1,330 @@
+"""One training run in this process: MACE sets up, our loop trains, the proof is written.
+
+MACE's `mace.cli.run_train.run` builds data, model and optimiser. It is left at the point
+where it would train: the marked place below puts our loop in place of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import mace.tools
+import numpy as np
+import torch
+import yaml
+from mace.cli import run_train
+from mace.tools import build_default_arg_parser, model_script_utils
+
+from retemper.config.strategies import Strategy
+from retemper.core import sealed
+from retemper.core.errors import RetemperError
+from retemper.core.files import locked, sha256, write_json
+from retemper.data.frames import stream_frames
+from retemper.finetune import adapters, collect
+from retemper.finetune.mace import checkpoint, lmdb_cache, loop, sparse_contraction, verification
+from retemper.finetune.mace.loaders import PairedLoader
+from retemper.finetune.mace.loss import ReplayLoss, universal
+from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
+from retemper.models import architecture, model_file
+
+
+class _Done(Exception):  # noqa: N818 (not an error)
+    """Leaves MACE's `run` after training: its error tables and compiled copies are not needed."""
+
+
+def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None = None) -> dict[str, Any]:
+    """Run `plan` in `folder` and return its summary; a finished run returns at once.
+
+    What lies there is checked: a damaged file, or one of another run, is put aside and made again.
+    `folder` gets ``model.safetensors``, ``history.csv``, ``effective.json``, ``mace.yaml``,
+    ``training.log`` and the checkpoints. After a kill the same call goes on where it was.
+    A lock keeps a second process out of the folder: it waits, and finds the run finished.
+
+    Raises
+    ------
+    RetemperError
+        The effective configuration differs from the plan, labels were changed, frozen
+        parameters moved, or the loss diverged.
+    """
+    sealed.own_folder(folder)
+    with locked(folder / ".lock", "trains the same"):
+        return _train_or_find(plan, folder, progress, probe)
+
+
+def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None) -> dict[str, Any]:
+    finished = collect.finished(folder, plan.key)
+    if finished is not None:
+        return finished
+    saved = checkpoint.read(folder, plan.key)
+    sealed.plain_files(folder, (*collect.FILES, "training.log"))
+    strategy = Strategy.model_validate(plan.strategy)
+    random = architecture.config(_foundation(plan, torch.device("cpu"))) if strategy.start == "random" else None
+    flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
+    flags |= lmdb_cache.flags(plan, folder.parent)
+    _write_config(folder / "mace.yaml", flags, plan, strategy, architecture.unflagged(random) if random else [])
+    result: dict[str, Any] = {}
+
+    def in_place_of_mace_train(**given: Any) -> None:
+        result.update(_train(plan, strategy, folder, saved, progress, probe, given))
+        raise _Done
+
+    with (
+        _quiet(folder / "training.log"),
+        in_place_of(mace.tools, "train", in_place_of_mace_train),
+        in_place_of(model_script_utils, "_build_model", architecture.builder(random))
+        if random
+        else contextlib.nullcontext(),
+        model_file.pickled(plan.foundation) as pickle,  # MACE opens nothing else
+        contextlib.suppress(_Done),
+    ):
+        flags |= {"foundation_model": str(pickle)} if flags.get("foundation_model") else {}
+        run_train.run(arguments(flags))
+    if not result:
+        raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
+    result["sha256"] = sha256(folder / model_file.NAME)
+    collect.finish(folder, plan.key, result)
+    return result
+
+
+def _train(
+    plan: Plan,
+    strategy: Strategy,
+    folder: Path,
+    saved: dict[str, Any] | None,
+    progress: loop.Progress,
+    probe: loop.Probe | None,
+    given: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything between MACE's set-up and the saved model."""
+    model, optimizer, device = given["model"], given["optimizer"], given["device"]
+    _set_reference_energies(model, plan)
+    if strategy.freeze is not None:
+        architecture.freeze_embeddings(model)
+    frames = _frames(given["train_loader"].dataset, given["valid_loaders"], list(model.heads))
+    frame_weights = {}
+    for head, data in ((TARGET, plan.target), (REPLAY, plan.replay)):
+        if data is not None:
+            frame_weights[head] = {
+                "train": verification.check_labels(head, data, frames[head][0], data.train),
+                "valid": verification.check_labels(head, data, frames[head][1], data.valid),
+            }
+    loss_fn, loader = given["loss_fn"], given["train_loader"]
+    if plan.replay is not None and strategy.replay is not None:
+        weights = {name: getattr(strategy.replay, name) for name in ("energy_weight", "forces_weight", "stress_weight")}
+        replay_loss = universal(weights, strategy.loss.huber_delta).to(device)
+        loss_fn = ReplayLoss(loss_fn, replay_loss, strategy.replay.weight, list(model.heads).index(REPLAY)).to(device)
+        loader = PairedLoader(
+            frames[TARGET][0], frames[REPLAY][0], plan.batch_size, strategy.replay.batch_size, plan.seed
+        )  # fmt: skip
+    with sparse_contraction.sparse(model), architecture.addition(model):
+        batch = next(iter(given["valid_loaders"][TARGET])).to(device)
+        gap = _gap_to_foundation(plan, _forces(model, batch))
+    want = verification.asked(plan)
+    got = verification.ran(
+        model=model,
+        optimizer=optimizer,
+        ema=given["ema"],
+        loss_fn=loss_fn,
+        loader=loader,
+        frames=frames,
+        max_grad_norm=given["max_grad_norm"],
+        max_num_epochs=given["max_num_epochs"],
+        scheduler=given["lr_scheduler"],
+        start_gap=gap,
+    )
+    trained = verification.trainable(model, optimizer)
+    wrong = verification.differences(want, got)
+    if trained != (expected := verification.expected_trainable(model, strategy)):
+        wrong.append(f"trainable: asked {len(expected)} tensors, ran {len(trained)}: {set(trained) ^ set(expected)}")
+    if wrong:
+        write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": wrong})
+        raise RetemperError(
+            f"{strategy.name}, seed {plan.seed}: what MACE set up is not what was asked for.",
+            got="; ".join(wrong),
+            fix="this is a bug or a changed MACE release: report it with effective.json",
+        )
+    _require_writable(model, strategy)
+    before = verification.fingerprint(model)
+    with sparse_contraction.sparse(model), architecture.addition(model):
+        outcome, best = loop.run(
+            model=model,
+            loss_fn=loss_fn,
+            train_loader=loader,
+            valid_loaders=given["valid_loaders"],
+            optimizer=optimizer,
+            lr_scheduler=given["lr_scheduler"],
+            ema=given["ema"],
+            max_grad_norm=given["max_grad_norm"],
+            max_num_epochs=given["max_num_epochs"],
+            patience=given["patience"],
+            output_args=given["output_args"],
+            device=device,
+            folder=folder,
+            key=plan.key,
+            saved=saved,
+            progress=progress,
+            probe=probe,
+        )
+    got["frame_weights"] = frame_weights
+    got["epochs"] = outcome["epochs"]
+    got["counts"] = verification.check_moved(before, model, trained)
+    got["start_gap"] = gap
+    got["versions"] = plan.versions
+    model.load_state_dict(best)
+    if strategy.lora is not None:
+        with architecture.addition(model):
+            got["merge_gap"] = _merged(model, batch)
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+    model_file.write(model.to("cpu"), folder / model_file.NAME)
+    write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": []})
+    return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
+
+
+def _set_reference_energies(model: Any, plan: Plan) -> None:
+    """Put the plan's E0s into the model.
+
+    MACE (0.3.16, `load_foundations_elements`) copies every buffer of equal shape from the
+    foundation over the new model's. With one head and all elements kept, the reference
+    energies that it was given are among them, and are lost without a word.
+    """
+    energies = model.atomic_energies_fn.atomic_energies
+    rows = [plan.target.E0s if head == TARGET else plan.replay.E0s for head in model.heads]  # type: ignore[union-attr]
+    values = [[row[int(z)] for z in model.atomic_numbers] for row in rows]
+    energies.copy_(torch.tensor(values, dtype=energies.dtype, device=energies.device).reshape(energies.shape))
+
+
+def _foundation(plan: Plan, device: torch.device) -> torch.nn.Module:
+    if sha256(plan.foundation) != plan.foundation_sha256:
+        raise RetemperError(f"{plan.foundation} changed since the run was planned.", expected=plan.foundation_sha256)
+    return model_file.load(plan.foundation, str(device))
+
+
+def _require_writable(model: torch.nn.Module, strategy: Strategy) -> None:
+    """Raise before the first step where the trained model could not be written (`model_file.write`)."""
+    if strategy.lora is not None:
+        model = copy.deepcopy(model)
+        adapters.merge(model)
+    model_file.require_describable(model)
+
+
+def _gap_to_foundation(plan: Plan, forces: np.ndarray) -> float:
+    """Largest difference (eV/A) of a model's `forces` on the first validation batch to the foundation's."""
+    from retemper.models.predict import predict
+
+    path = plan.target.valid
+    count = min(plan.valid_batch_size, plan.target.n_valid)
+    frames = list(islice(stream_frames(path), count))
+    reference = predict(
+        Path(plan.foundation), frames, head=plan.foundation_head, dtype=plan.dtype, device=plan.device, backend="torch"
+    )
+    return float(np.abs(forces - np.concatenate(reference.forces)).max())
+
+
+def _forces(model: Any, batch: Any) -> np.ndarray:
+    """Forces [n_atoms, 3] (eV/A) of a batch."""
+    output = model(batch.to_dict(), training=False, compute_force=True, compute_stress=False)
+    forces: np.ndarray = output["forces"].detach().cpu().double().numpy()
+    return forces
+
+
+def _merged(model: Any, batch: Any) -> float:
+    """Merge the adapters; the largest change of a force on a batch (eV/A), which only rounding may cause."""
+    before = _forces(model, batch)
+    adapters.merge(model)
+    after = _forces(model, batch)
+    gap = float(np.abs(after - before).max())
+    if not np.allclose(after, before, rtol=1e-4, atol=1e-3):
+        raise RetemperError(
+            "The model with merged adapters is not the one that was trained.",
+            expected="forces that agree to 0.001 eV/A",
+            got=f"{gap:.3g} eV/A",
+            fix="report this with the foundation's architecture",
+        )
+    return gap
+
+
+def _frames(dataset: Any, valid_loaders: dict[str, Any], heads: list[str]) -> dict[str, tuple[Any, Any]]:
+    """Training and validation frames by head; MACE concatenates its training sets in the order of the heads."""
+    return {head: (dataset.datasets[k], valid_loaders[head].dataset) for k, head in enumerate(heads)}
+
+
+def arguments(flags: dict[str, Any]) -> argparse.Namespace:
+    """MACE's arguments with `flags` set by their full names; a name that MACE lacks is an error."""
+    required = [f"--{name}={flags[name]}" for name in ("name", "train_file")]
+    arguments: argparse.Namespace = build_default_arg_parser().parse_args(required)
+    for name, value in flags.items():
+        if not hasattr(arguments, name):
+            raise RetemperError(f"This MACE has no setting {name!r}.", fix="install the version in constraints.txt")
+        setattr(arguments, name, value)
+    return arguments
+
+
+def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strategy, unflagged: list[str]) -> None:
+    """Settings for ``mace_run_train --config``, to run the same without us; `unflagged` has no setting there."""
+    note = "# mace_run_train --config mace.yaml\n"
+    for what in unflagged:
+        note += f"# {what}: MACE has no setting for it and builds another model (retemper.models.architecture)\n"
+    if model_file.executes_nothing(plan.foundation):
+        note += f"# foundation_model: MACE opens pickles alone; write one with retemper convert {plan.foundation} OUT\n"
+    if strategy.replay is None and strategy.start == "foundation":
+        note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"
+    if strategy.freeze is not None:
+        note += "# freeze: where the model embeds charge or spin, MACE goes on training that; here it is frozen\n"
+    if strategy.replay is not None and plan.replay is not None:
+        own, mace_own = (n // plan.batch_size for n in (plan.target.n_train, plan.target.n_train + plan.replay.n_train))
+        note += (
+            f"# with this file an epoch of MACE has {mace_own} steps of {plan.batch_size} frames of a head; those\n"
+            f"# of this run had {own} of {plan.batch_size} target and {strategy.replay.batch_size} replay frames "
+            "(retemper.finetune.mace.loaders)\n"
+        )
+        note += f"# replay weight {strategy.replay.weight:g}: no setting of MACE works (retemper.finetune.mace.loss)\n"
+    path.write_text(note + yaml.safe_dump({k: v for k, v in flags.items() if v is not None}, sort_keys=False))
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    return content
+
+
+@contextlib.contextmanager
+def in_place_of(module: Any, name: str, replacement: Any) -> Iterator[None]:
+    """The one place where MACE's code is replaced; fails loudly when the name has moved."""
+    original = getattr(module, name)
+    setattr(module, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+@contextlib.contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """MACE's output into `log`; its log handlers and default dtype do not outlive the run."""
+    root = logging.getLogger()
+    handlers, filters, level, dtype = list(root.handlers), list(root.filters), root.level, torch.get_default_dtype()
+    with (
+        log.open("a") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        root.handlers[:] = []  # one that someone set up meanwhile would print what MACE logs
+        try:
+            yield
+        finally:
+            for handler in root.handlers:
+                handler.close()
+            root.handlers[:], root.filters[:] = handlers, filters
+            root.setLevel(level)
+            torch.set_default_dtype(dtype)

@@ -1,0 +1,151 @@
+"""From settings and the files of earlier stages to the plans of one strategy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retemper.config import foundations
+from retemper.config.settings import Settings
+from retemper.config.strategies import Strategy, load
+from retemper.core import sealed
+from retemper.core.errors import RetemperError
+from retemper.core.files import digest, read_json, sha256
+from retemper.data import rounds
+from retemper.data.frames import labels_hash, read_frames, write_frames
+from retemper.data.splits import leaks
+from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
+from retemper.prepare import inputs
+
+
+def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | None = None) -> list[Plan]:
+    """One plan a seed for strategy `name`, from ``runs/{dataset,e0s,replay,pseudolabel}``.
+
+    `found` maps paths to values that a sweep found; they win over ``finetune.overrides``.
+
+    Raises
+    ------
+    RetemperError
+        Missing upstream files, pseudolabels of another foundation, too few structures.
+    """
+    strategy = load(name, root, settings.finetune.overrides, found)
+    entry = foundations.find(settings.foundation, root)
+    weights = foundations.weights(entry, root)
+    sha = sha256(weights)
+    start, start_sha, start_head = _start(settings, strategy, weights, sha, entry.head, root)
+    e0s = {int(z): float(e) for z, e in read_json(root / "runs/e0s/e0s.json")["E0s"].items()}
+    data = root / "runs/dataset"
+    weighted = settings.dataset.weights == "use"
+    target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s, weighted)
+    replay = _replay(strategy, settings, entry, weights, sha, root) if strategy.replay is not None else None
+    batch_size = strategy.training.batch_size or settings.finetune.batch_size
+    if target.n_train < batch_size:
+        print(
+            f"batch size {batch_size} is above the {target.n_train} training structures, and MACE would train "
+            f"on nothing: {target.n_train} used"
+        )
+        batch_size = target.n_train
+    return [
+        Plan(
+            strategy=strategy.model_dump(),
+            seed=seed,
+            foundation=str(start.resolve()),
+            foundation_sha256=start_sha,
+            foundation_head=start_head,
+            elements=sorted(e0s),
+            target=target,
+            replay=replay,
+            epochs=settings.finetune.epochs,
+            batch_size=batch_size,
+            valid_batch_size=settings.finetune.valid_batch_size,
+            dtype=settings.finetune.dtype,
+            device=settings.finetune.device,
+            versions=versions(),
+            code=digest(inputs.code(["retemper.finetune.mace.train"], inputs.REFUSING)),
+            disk_above=settings.finetune.disk_above,
+        )
+        for seed in settings.seeds
+    ]
+
+
+def _start(
+    settings: Settings, strategy: Strategy, weights: Path, sha: str, head: str | None, root: Path
+) -> tuple[Path, str, str | None]:
+    """Weights to start from, their hash and head: the foundation's, or those that explored in the last round."""
+    model = rounds.last_model(root) if settings.finetune.start == "last-round" else None
+    if model is None or strategy.start == "random":
+        return weights, sha, head
+    _require_unseen(root, settings.dataset.near_duplicate)
+    from retemper.models.predict import heads, pick_head
+
+    return model, sha256(model), pick_head(model) if len(heads(model)) > 1 else None
+
+
+def _require_unseen(root: Path, tolerance: float) -> None:
+    """Raise where structures that the last round's weights were trained on are now to judge what comes of them."""
+    seen = rounds.seen(root)
+    for name in ("valid", "test"):
+        path = root / f"runs/dataset/{name}.extxyz"
+        if not seen or not path.is_file() or not path.stat().st_size:
+            continue
+        known = leaks(seen, read_frames(path), tolerance)
+        if known:
+            raise RetemperError(
+                f"The last round's weights were trained on structures that are now in the {name} set, or on others of "
+                f"their groups: {len(known)}, the first {known[0]['kind']} {known[0]['b']}.",
+                expected=f"a {name} set that the weights have not seen (the split moves when raw data are added)",
+                fix="finetune.start: foundation; or put the raw data and the settings of the split back",
+            )
+
+
+def _replay(
+    strategy: Strategy, settings: Settings, entry: foundations.Foundation, weights: Path, sha: str, root: Path
+) -> HeadData:
+    """The replay head's data: original labels, or pseudolabels that must be of this very foundation."""
+    from retemper.models.predict import atomic_energies
+
+    assert strategy.replay is not None
+    if strategy.replay.labels == "original":
+        folder, source = root / "runs/replay", "original"
+    else:
+        folder, source = root / "runs/pseudolabel", f"foundation:{sha}"
+        manifest = read_json(folder / "manifest.json")
+        if manifest["sha256"] != sha:
+            raise RetemperError(
+                "The pseudolabels were made by another foundation.",
+                expected=f"sha256 {sha}",
+                got=f"sha256 {manifest['sha256']}",
+                fix="dvc repro pseudolabel",
+            )
+        for name in ("train", "valid"):
+            if counted(folder / f"{name}.extxyz")[1] != manifest[name]["labels_hash"]:
+                raise RetemperError(
+                    f"{folder / name}.extxyz does not hold the pseudolabels of its manifest.",
+                    fix="dvc repro -f pseudolabel",
+                )
+    train = folder / "train.extxyz"
+    if train.is_file() and train.stat().st_size == 0:
+        raise RetemperError(
+            f"Strategy {strategy.name} replays pretraining structures, but the replay set is empty.",
+            expected=f"a pool of structures (foundation {entry.name} brings none)",
+            fix="set replay.pool in params.yaml to a labelled file, or leave this strategy out",
+        )
+    if strategy.replay.number is not None:
+        train = _first(train, strategy.replay.number, root)
+    e0s, weighted = atomic_energies(weights, entry.head), settings.dataset.weights == "use"
+    return head_data(train, folder / "valid.extxyz", source, e0s, weighted)
+
+
+def _first(path: Path, number: int, root: Path) -> Path:
+    """A file with the first `number` frames (farthest-point order makes the subsets nested)."""
+    frames = read_frames(path)
+    if number > len(frames):
+        raise RetemperError(
+            f"replay.number is {number}, but the replay stage chose {len(frames)} structures.",
+            fix="raise replay.number in params.yaml, or lower the strategy's replay.number",
+        )
+    if number == len(frames):
+        return path
+    identity = labels_hash(frames[:number])
+    subset = root / ".cache/replay" / f"{identity}.extxyz"
+    return sealed.file(subset, identity, lambda temporary: write_frames(temporary, frames[:number]))

@@ -1,0 +1,1 @@
+"""Models that predict: MACE files, symmetrix, any ASE calculator; their descriptors and their formats."""

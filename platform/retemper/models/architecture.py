@@ -1,0 +1,137 @@
+"""The foundation's architecture: a model of it with random weights, and what MACE forgets where it embeds charges.
+
+MACE's command line cannot name every architecture (readouts with biases have no flag), so a model that starts
+from random weights is built from the foundation itself, in the place where MACE would build it from its flags.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from retemper.core.errors import RetemperError
+
+EMBEDDED = ("joint_embedding", "embedding_readout")  # of total charge, spin and the like: part of the embedding
+
+
+def config(foundation: torch.nn.Module) -> dict[str, Any]:
+    """Arguments of MACE's model class that give the foundation's architecture.
+
+    Raises
+    ------
+    RetemperError
+        A model of these arguments has not the foundation's parameters and buffers, by name and shape.
+    """
+    from mace.tools.scripts_utils import extract_config_mace_model
+
+    found: dict[str, Any] = extract_config_mace_model(foundation)
+    obstacle = found.get("error")
+    if obstacle is None and type(foundation).__name__ != "ScaleShiftMACE":
+        obstacle = f"it is a {type(foundation).__name__}"
+    if obstacle is None and (off := differences(type(foundation)(**found), foundation)):
+        obstacle = f"a model built of what can be read from it differs ({'; '.join(off[:3])})"
+    if obstacle is not None:
+        raise RetemperError(
+            f"The foundation's architecture cannot be copied: {obstacle}.",
+            expected="a ScaleShiftMACE that MACE can build again",
+            fix="leave out scratch",
+        )
+    return found
+
+
+def differences(one: torch.nn.Module, two: torch.nn.Module) -> list[str]:
+    """Parameters and buffers of which name or shape differ, in words."""
+    shapes = [{name: tuple(t.shape) for name, t in model.state_dict().items()} for model in (one, two)]
+    names = sorted(set(shapes[0]) | set(shapes[1]))
+    return [
+        f"{name}: {shapes[0].get(name, 'none')}, {shapes[1].get(name, 'none')}"
+        for name in names
+        if shapes[0].get(name) != shapes[1].get(name)
+    ]
+
+
+def flags(found: dict[str, Any]) -> dict[str, Any]:
+    """MACE's flags for a `config`, as far as it has flags; see `unflagged`."""
+    from mace.modules import gate_dict
+
+    gates = {function: name for name, function in gate_dict.items()}
+    return {
+        "model": "ScaleShiftMACE",
+        "r_max": float(found["r_max"]),
+        "num_radial_basis": int(found["num_bessel"]),
+        "num_cutoff_basis": int(found["num_polynomial_cutoff"]),
+        "max_ell": int(found["max_ell"]),
+        "interaction": found["interaction_cls"].__name__,
+        "interaction_first": found["interaction_cls_first"].__name__,
+        "num_interactions": int(found["num_interactions"]),
+        "hidden_irreps": str(found["hidden_irreps"]),
+        "edge_irreps": None if found["edge_irreps"] is None else str(found["edge_irreps"]),
+        "MLP_irreps": str(found["MLP_irreps"]),
+        "gate": gates.get(found["gate"], "silu"),
+        "correlation": int(found["correlation"]),
+        "radial_type": str(found["radial_type"]),
+        "radial_MLP": str(list(found["radial_MLP"])),
+        "distance_transform": str(found["distance_transform"]),
+        "pair_repulsion": bool(found["pair_repulsion"]),
+        "apply_cutoff": bool(found["apply_cutoff"]),
+        "use_reduced_cg": bool(found["use_reduced_cg"]),
+        "use_so3": bool(found["use_so3"]),
+        "use_edge_irreps_first": bool(found["use_edge_irreps_first"]),
+        "use_agnostic_product": bool(found["use_agnostic_product"]),
+        "use_last_readout_only": bool(found["use_last_readout_only"]),
+        "use_embedding_readout": bool(found["use_embedding_readout"]),
+        "embedding_specs": None if found["embedding_specs"] is None else str(found["embedding_specs"]),
+        "scaling": "rms_forces_scaling",
+    }
+
+
+def unflagged(found: dict[str, Any]) -> list[str]:
+    """What of a `config` MACE's command line has no flag for."""
+    from mace.modules import gate_dict
+
+    readout, gate = found["readout_cls"].__name__, found["gate"]
+    lacking = [] if readout == "NonLinearReadoutBlock" else [f"readouts of class {readout}"]
+    return lacking if gate in gate_dict.values() else [*lacking, f"the activation {gate}"]
+
+
+def builder(found: dict[str, Any]) -> Callable[..., torch.nn.Module]:
+    """In place of MACE's `_build_model`: the architecture of `config`, one head, statistics of the training data."""
+    from mace.modules import ScaleShiftMACE
+
+    def build(args: Any, model_config: dict[str, Any], _: Any, heads: list[str]) -> torch.nn.Module:
+        own = {name: model_config[name] for name in ("atomic_energies", "avg_num_neighbors", "atomic_numbers")}
+        scales = {"atomic_inter_scale": np.atleast_1d(args.std), "atomic_inter_shift": np.atleast_1d(args.mean)}
+        model: torch.nn.Module = ScaleShiftMACE(**{**found, **own, **scales, "heads": heads})
+        return model
+
+    return build
+
+
+def freeze_embeddings(model: torch.nn.Module) -> None:
+    """Freeze what embeds charge and spin, and its readout: with ``--freeze`` MACE goes on training them."""
+    for name in EMBEDDED:
+        if hasattr(model, name):
+            for parameter in getattr(model, name).parameters():
+                parameter.requires_grad = False
+
+
+@contextlib.contextmanager
+def addition(model: Any) -> Iterator[None]:
+    """Within the block a model that embeds charge and spin adds them to the embedding of the elements.
+
+    MACE adds in place, into what TorchScript returned. Where that is a view, torch 2.13 refuses: from the second
+    step on, and only for some numbers of elements and channels. A copy is added to instead. Models without such
+    an embedding are left as they are.
+    """
+    if not hasattr(model, "joint_embedding"):
+        yield
+        return
+    hook = model.node_embedding.register_forward_hook(lambda module, arguments, output: output.clone())
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,291 @@
+"""Model files: ``*.safetensors`` with a description, which execute nothing, and pickles, which can execute anything.
+
+What retemper writes is of the first kind: one file, tensors with the description of the model in its header
+(`retemper.models.description`). Foundations and models of other programs are pickles (``*.model``): those are opened
+after their sha256 was compared with one that does not lie beside them, or because someone said that they trust them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+
+from retemper.core import processes
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_write, sha256
+from retemper.models import description as described
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "model.safetensors"  # of a trained model, in its folder
+SUFFIX = ".safetensors"
+KEY = "retemper"  # of the description in the header
+PICKLE = b"PK"  # how the archives begin that torch writes
+LONGEST_HEADER = 100_000_000  # bytes, as the format allows
+AGREE = 1e-9  # eV and eV/A: what a model built by an older MACE or e3nn may differ by, from the order of sums
+ROUNDINGS = 64  # of the largest value: what the same sums differ by when arrays lie elsewhere in memory
+
+
+def executes_nothing(path: str | Path) -> bool:
+    """Whether the file is of the kind that executes nothing, by its name; such files are never unpickled."""
+    return Path(path).suffix == SUFFIX
+
+
+def write(model: torch.nn.Module, path: str | Path) -> None:
+    """Write a model, whole or not at all, after its twin built from the description gave the same energies and forces.
+
+    Parameters
+    ----------
+    model
+        A ScaleShiftMACE without adapters, on any device.
+
+    Raises
+    ------
+    RetemperError
+        An architecture that cannot be described (`require_describable`), or a full disk.
+    """
+    from safetensors.torch import save
+
+    twin, description = _twin(model)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in twin.state_dict().items()}
+    description = description.model_copy(update={"tensors_sha256": _digest(tensors)})
+    content = save(tensors, metadata={KEY: description.model_dump_json()})
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def require_describable(model: torch.nn.Module) -> None:
+    """Raise a `RetemperError` with the reason where `write` would not be able to write this model."""
+    _twin(model)
+
+
+def read(path: str | Path, device: str = "cpu") -> torch.nn.Module:
+    """The model of a file that `write` wrote, in its own precision. Nothing in the file is executed.
+
+    Raises
+    ------
+    RetemperError
+        Another kind of file, a description that is not one, or tensors that are not those that were written.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RetemperError(f"{path} cannot be read: {error.strerror}.", fix="check the path") from error
+    return from_bytes(content, str(path)).to(device)
+
+
+def from_bytes(content: bytes, origin: str) -> torch.nn.Module:
+    """`read` of what is in memory already, for who compared its sha256; `origin` is for messages."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    description = description_of(content, origin)
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise RetemperError(
+            f"{origin} is damaged: {error}.", expected="a whole file", fix="restore the file, or make it again"
+        ) from error
+    if (got := _digest(tensors)) != description.tensors_sha256:
+        raise RetemperError(
+            f"{origin} is damaged: its tensors are not those that were written.",
+            expected=f"sha256 {description.tensors_sha256}",
+            got=f"sha256 {got}",
+            fix="restore the file, or make it again",
+        )
+    return described.build(description, tensors, origin)
+
+
+def loads(content: bytes, origin: str) -> torch.nn.Module:
+    """`load` of what is in memory, for who compared its sha256 with one that does not lie beside it."""
+    if content[:2] != PICKLE:
+        return from_bytes(content, origin)
+    processes.import_mace()  # before torch.load: it allows pickled modules
+    import torch
+
+    model: torch.nn.Module = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+    return model
+
+
+def description_of(content: bytes, origin: str) -> described.Description:
+    """The description in the header of a file."""
+    expected = f"a model that retemper wrote (*{SUFFIX})"
+    if len(content) < 8:
+        raise RetemperError(f"{origin} is no model file.", expected=expected, got=f"{len(content)} bytes")
+    length = struct.unpack("<Q", content[:8])[0]
+    if length > min(LONGEST_HEADER, len(content) - 8):
+        looks = (
+            "a pickle or an archive" if content[:2] in (b"PK", b"\x80\x02") else "a file of another kind, or cut off"
+        )
+        raise RetemperError(f"{origin} is no model file and was not opened.", expected=expected, got=looks)
+    try:
+        header = json.loads(content[8 : 8 + length])
+        text = header["__metadata__"][KEY]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RetemperError(
+            f"{origin} has no description of a model.", expected=expected, got="tensors without one"
+        ) from None
+    return described.parse(str(text), origin)
+
+
+def convert(path: Path, out: Path) -> None:
+    """Write a model as a file of the kind that the name of `out` says; `path` is one that was `admitted`."""
+    from retemper.models import predict
+
+    predict.load(path)  # says what is wrong with a file that is no model
+    if executes_nothing(out):
+        write(load(path), out)
+    else:
+        write_pickle(load(path), out)
+
+
+# ------------------------------------------------------------------ pickles
+
+
+def load(path: str | Path, device: str = "cpu") -> torch.nn.Module:
+    """The model of a file of either kind, in its own precision; a pickle is one that was `admitted`, or is your own."""
+    if executes_nothing(path):
+        return read(path, device)
+    processes.import_mace()  # before torch.load: it allows pickled modules
+    import torch
+
+    model: torch.nn.Module = torch.load(path, map_location=device, weights_only=False)
+    return model
+
+
+@contextlib.contextmanager
+def pickled(path: str | Path) -> Iterator[Path]:
+    """The same model as a pickle, for programs that read nothing else; for as long as the block runs.
+
+    A file that is one already is given as it is.
+    """
+    if not executes_nothing(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "model.model"
+        write_pickle(read(path), out)
+        yield out
+
+
+def write_pickle(model: torch.nn.Module, path: Path) -> None:
+    """A ``*.model`` as MACE's own programs write and read it."""
+    import torch
+
+    with atomic_write(path) as temporary:
+        torch.save(model, temporary)
+
+
+def admitted(path: str | Path, sha: str | None = None, trust_pickle: bool = False) -> Path:
+    """`path` if it may be opened: it executes nothing, has this sha256, or someone said that they trust it.
+
+    Parameters
+    ----------
+    sha
+        What the file's sha256 has to be, from a place that is not beside the file.
+    trust_pickle
+        Someone said that what is in the file may run on this machine.
+
+    Raises
+    ------
+    RetemperError
+        A missing file, another sha256, or a pickle that no one vouches for: none of them was opened.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RetemperError(f"Model {path} does not exist.", fix="check the path")
+    if sha is not None:
+        got = sha256(path)
+        if got != sha.lower():
+            raise RetemperError(
+                f"{path} is not the file that was asked for, and was not opened.",
+                expected=f"sha256 {sha}",
+                got=f"sha256 {got}",
+                fix="fetch the file again; give its own sha256 only if you know where it comes from",
+            )
+    elif not executes_nothing(path) and not trust_pickle:
+        raise RetemperError(
+            f"{path} is a pickle: to open it is to run what is in it. It was not opened.",
+            expected=f"a file that executes nothing (*{SUFFIX}), or a word that this one is trusted",
+            got=f"sha256 {sha256(path)}",
+            fix="--sha256 with the hash that its author gives; or --trust-pickle if you made the file yourself",
+        )
+    return path
+
+
+# ------------------------------------------------------------------ the twin
+
+
+def _twin(model: torch.nn.Module) -> tuple[torch.nn.Module, described.Description]:
+    """The model built from its description, compared with the model itself on two small structures."""
+    description = described.describe(model)
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    twin = described.build(description, tensors, "the model")
+    exact = all(name in tensors and tensors[name].dtype == own.dtype for name, own in twin.state_dict().items())
+    answers, of_twin = _answers(model, description), _answers(twin, description)
+    largest = max(1.0, *(float(np.abs(answer).max(initial=0.0)) for answer in answers))
+    rounding = ROUNDINGS * float(np.finfo(description.dtype).eps) * largest
+    bound = rounding if exact else max(rounding, AGREE * (1.0 if description.dtype == "float64" else 1e6))
+    off = max(float(np.abs(one - two).max(initial=0.0)) for one, two in zip(answers, of_twin, strict=True))
+    if not off <= bound:
+        raise RetemperError(
+            "The model's architecture cannot be described in a file without code: built again it gives other energies.",
+            expected=f"differences of at most {bound:g} eV and eV/A",
+            got=f"{off:.3g}",
+            fix="report this with the foundation's name",
+        )
+    return twin, description
+
+
+def _answers(model: torch.nn.Module, description: described.Description) -> list[np.ndarray]:
+    """Energies and forces of every head for two small structures."""
+    from retemper.models import predict
+    from retemper.models.architecture import addition
+
+    found: list[np.ndarray] = []
+    device = next(model.parameters()).device
+    training = model.training
+    with predict.default_dtype(description.dtype), addition(model):
+        model.eval()
+        for head in description.heads:
+            for _, batch in predict.batches(model, probes(description.atomic_numbers), head, str(device)):
+                output: Any = model(batch, training=False, compute_force=True)
+                found += [output[name].detach().cpu().numpy() for name in ("energy", "forces")]
+        model.train(training)
+    return found
+
+
+def probes(elements: list[int]) -> list[Atoms]:
+    """Small structures of a model's elements: a cluster of five atoms and a periodic cell of four."""
+    random = np.random.default_rng(0)
+    chosen = [elements[k % len(elements)] for k in range(5)]
+    bond = 2.2 * float(np.mean([covalent_radii[z] for z in chosen]))
+    grid = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=float)
+    cluster = Atoms(chosen, bond * grid + random.normal(0.0, 0.05, (5, 3)))
+    fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    cell = Atoms(chosen[:4], cell=np.eye(3) * 1.5 * bond, pbc=True, scaled_positions=fcc)
+    cell.positions += random.normal(0.0, 0.05, (4, 3))
+    return [cluster, cell]
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()

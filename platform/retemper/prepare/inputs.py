@@ -1,0 +1,274 @@
+"""What decides each stage's numbers, as one small file a stage in ``runs/inputs``. DVC compares these files.
+
+Settings with their defaults, contents of the files that the settings or the foundation's entry name, wherever they
+lie, and the package's own code. A stage runs again when its file changes, and only then.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retemper.config.foundations import Foundation, find
+from retemper.config.settings import Settings
+from retemper.core import experiment, software, sources
+from retemper.core.errors import RetemperError
+from retemper.core.files import atomic_folder, read_json, write_json
+from retemper.core.hashes import Hashes
+
+FOLDER = Path("runs/inputs")
+MEMORY = Path(".cache/inputs/hashes.json")
+PROSE = frozenset({"name", "about", "licence", "citation"})  # of a foundation's entry
+NAMING = frozenset({"file", "sha256", "pool", "retention"})  # of it too: their contents count
+# Settings of how fast and where: they decide no number.
+EFFORT = frozenset(
+    {"finetune.device", "finetune.disk_above", "finetune.workers", "robustness.ray", "robustness.workers"}
+)
+
+# Packages and modules that read, write, track, print or draw; what they carry is decided elsewhere.
+CARRIERS = frozenset(
+    sources.PACKAGE + name
+    for name in (
+        *("cli", "core", "plotting", "tracking"),
+        *("config.foundations", "config.setting_errors", "config.settings", "config.strict_yaml"),
+        *("data.frame_store", "models.lammps", "prepare.inputs", "simulation.ray_backend", "simulation.sources"),
+        *("evaluation.robustness.figures", "evaluation.robustness.identity"),
+        *("registry.data_revisions", "registry.export", "registry.load", "promotion.hook", "promotion.views"),
+        *("study.tracking", "sweep.file_transfer", "sweep.resources", "sweep.status", "sweep.table", "sweep.tracking"),
+    )
+)
+# Modules of the dataset stage: what later stages take from them can only refuse.
+REFUSING = frozenset(sources.PACKAGE + name for name in ("data.labels", "data.units", "data.splits"))
+
+Named = Iterator[tuple[str, str]]  # settings, and the files or folders that they name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage, or the stages of all strategies, depend on beside each other's outputs."""
+
+    settings: tuple[str, ...]  # sections and keys of params.yaml that it reads
+    code: tuple[str, ...]  # modules that it begins with; theirs follow
+    files: tuple[Callable[[Settings, Foundation], Named], ...] = ()
+    apart: frozenset[str] = frozenset()  # modules that are not followed, beside CARRIERS
+    mace: bool = False  # whether the foundation's weights and MACE decide
+    prose: bool = False  # whether it shows what the foundation's entry says of it
+
+
+def _data(settings: Settings, entry: Foundation) -> Named:
+    yield from (("dataset.test_files", name) for name in settings.dataset.test_files)
+    yield from (("dataset.files", name) for name in settings.dataset.files)
+
+
+def _pool(settings: Settings, entry: Foundation) -> Named:
+    if settings.replay.pool:
+        yield "replay.pool", settings.replay.pool
+    elif entry.pool:
+        yield f"pool of foundation {entry.name}", entry.pool
+
+
+def _retention(settings: Settings, entry: Foundation) -> Named:
+    if settings.evaluate.retention:
+        yield "evaluate.retention", settings.evaluate.retention
+    elif entry.retention:
+        yield f"retention of foundation {entry.name}", entry.retention
+
+
+def _references(settings: Settings, entry: Foundation) -> Named:
+    if settings.robustness.reference:
+        yield "robustness.reference", settings.robustness.reference
+    if settings.robustness.figures:
+        yield "robustness.figures", settings.robustness.figures
+
+
+# Of frames that the dataset stage does not read: pools and retention sets.
+LIMITS = tuple(
+    f"dataset.{name}"
+    for name in ("weights", "max_rejected", "max_atoms", "max_stress", "max_force", "max_net_force", "min_distance")
+)
+JUDGED = ("system", "foundation", "dataset.level_of_theory", "evaluate.confidence")
+STAGES: dict[str, Stage] = {
+    "dataset": Stage(("foundation", "dataset"), ("prepare.dataset",), (_data,), mace=True),
+    "e0s": Stage(("foundation", "e0s", "dataset.energy_unit", "dataset.length_unit"), ("prepare.e0s",), mace=True),
+    "replay": Stage(
+        ("foundation", "replay", "evaluate.retention", "dataset.near_duplicate", *LIMITS),
+        ("prepare.replay",),
+        (_pool, _retention),
+        apart=REFUSING - {sources.PACKAGE + "data.splits"},
+        mace=True,
+    ),
+    "pseudolabel": Stage(("foundation", "pseudolabel"), ("prepare.pseudolabel",), mace=True),
+    "sweep": Stage(
+        ("system", "foundation", "seeds", "sweep", "finetune", "dataset.weights"),
+        ("sweep.run",),
+        apart=REFUSING,
+        mace=True,
+    ),
+    "finetune": Stage(
+        ("system", "foundation", "seeds", "finetune", "dataset.weights"),
+        ("finetune.plans", "finetune.mace.train", "finetune.collect"),
+        apart=REFUSING,
+        mace=True,
+    ),
+    "evaluate": Stage(
+        ("system", "foundation", "evaluate", "dataset.near_duplicate", *LIMITS),
+        ("evaluation.stage",),
+        (_retention,),
+        apart=REFUSING | {sources.PACKAGE + "prepare.replay"},
+        mace=True,
+    ),
+    "robustness": Stage(
+        ("system", "foundation", "robustness", "evaluate.retention", "dataset.level_of_theory"),
+        ("evaluation.robustness.stage",),
+        (_retention, _references),
+        mace=True,
+    ),
+    "register": Stage(
+        (*JUDGED, "tracking", "finetune.dtype"),
+        ("registry.register", "registry.served_model"),
+        apart=REFUSING | {"retemper.promotion.promote"},
+        prose=True,
+    ),
+    "promote": Stage((*JUDGED, "strategies", "promotion"), ("promotion.promote",), apart=REFUSING, prose=True),
+    "report": Stage((*JUDGED, "strategies", "seeds", "e0s.max_error", "promotion.gates"), ("report",), prose=True),
+}
+
+
+def write(root: Path, settings: Settings) -> list[str]:
+    """Write ``runs/inputs/<stage>.json`` for every stage.
+
+    Returns
+    -------
+    list of str
+        One line for each stage whose file changed: which settings, files and modules. Empty where there was none.
+
+    Raises
+    ------
+    RetemperError
+        A setting or the foundation's entry names a file that is not there.
+    """
+    hashes = Hashes(root / MEMORY)
+    entry = find(settings.foundation, root)
+    out = root / FOLDER
+    before = {path.stem: read_json(path) for path in sorted(out.glob("*.json"))}
+    model = _weights(entry, root, hashes)
+    found = {name: _of(name, stage, settings, entry, model, root, hashes) for name, stage in STAGES.items()}
+    with atomic_folder(out) as folder:
+        for name, content in found.items():
+            write_json(folder / f"{name}.json", content)
+    hashes.save()
+    changed = {name: differences(before[name], content) for name, content in found.items() if name in before}
+    return [f"{name}: {', '.join(what)}" for name, what in changed.items() if what]
+
+
+def _of(
+    name: str, stage: Stage, settings: Settings, entry: Foundation, model: str, root: Path, hashes: Hashes
+) -> dict[str, Any]:
+    files = {}
+    for named in stage.files:
+        for setting, path in named(settings, entry):
+            if not (root / path).exists():
+                raise _missing(setting, path, root)
+            files[f"{setting}: {path}"] = hashes.of(root / path)
+    described = entry.model_dump(exclude=set(NAMING if stage.prose else NAMING | PROSE), exclude_none=True)
+    content: dict[str, Any] = {"settings": _settings(settings, stage.settings), "foundation": described}
+    if stage.mace:
+        content["weights"] = model
+        content["packages"] = {"mace-torch": importlib.metadata.version("mace-torch").partition("+")[0]}
+    if name in ("register", "promote"):
+        content["experiment"] = experiment.name() is not None  # they do nothing in one, and their work once it is kept
+    if name == "robustness" and settings.robustness.oracle:
+        content["oracle"] = _oracle(settings.robustness.oracle, root, hashes)
+    return {**content, "files": files, "code": code_of(name, settings)}
+
+
+def code_of(name: str, settings: Settings) -> dict[str, str]:
+    """`code` of a stage; of robustness that of the metrics which `settings` ask for."""
+    stage = STAGES[name]
+    modules = [sources.PACKAGE + one for one in stage.code]
+    if name == "robustness":
+        from retemper.evaluation.robustness import metrics
+
+        asked = list(settings.robustness.metrics)
+        modules += [f"{metrics.__name__}.{one}" for one in (metrics.names() if asked == ["all"] else asked)]
+    return code(modules, stage.apart)
+
+
+def code(modules: list[str], apart: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Hash of the statements of each module that decides, by name: `modules` and those of the package they import."""
+    left = CARRIERS | apart
+
+    def followed(module: str) -> bool:
+        return module.startswith(sources.PACKAGE) and not any(
+            module == one or module.startswith(f"{one}.") for one in left
+        )
+
+    return {name: sources.statements(name) for name in sources.closure(modules, followed)}
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two contents of one file, by the names of settings, files and modules."""
+    found = []
+    for part in dict.fromkeys([*before, *now]):
+        old, new = before.get(part), now.get(part)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += [
+                f"{part}: {key}" if part == "code" else key for key in {**old, **new} if old.get(key) != new.get(key)
+            ]
+        elif old != new:
+            found.append(part)
+    return found
+
+
+def _settings(settings: Settings, paths: tuple[str, ...]) -> dict[str, Any]:
+    """Values with their defaults, by dotted key; of a section all but `EFFORT`."""
+    everything = settings.model_dump()
+    found: dict[str, Any] = {}
+    for path in paths:
+        value: Any = everything
+        for part in path.split("."):
+            value = value[part]
+        found |= {f"{path}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {path: value}
+    return {key: value for key, value in found.items() if key not in EFFORT}
+
+
+def _weights(entry: Foundation, root: Path, hashes: Hashes) -> str:
+    """Hash of the foundation's weights: of the embedded file, else the entry's, by which what is downloaded is checked.
+
+    Without a hash in the entry no stage opens the weights.
+    """
+    if entry.file is None:
+        return entry.sha256 or "no sha256 in the catalogue"
+    if not (root / entry.file).is_file():
+        raise _missing(f"The file of foundation {entry.name}", entry.file, root)
+    return hashes.of(root / entry.file)
+
+
+def _oracle(spec: str, root: Path, hashes: Hashes) -> dict[str, Any]:
+    """What decides the numbers of ``robustness.oracle``, as far as it is seen without importing it.
+
+    Packages of the calculator's module, its statements where it is a file of the user's or of retemper's, and contents
+    of the files that its keywords name.
+    """
+    module, _, call = spec.partition(":")[2].partition(":")
+    own = sources.exists(module)
+    names = {name.partition(".")[0] for name in (sources.imports(module) if own else [module])}
+    named = re.findall(r"""['"]([^'"]+)['"]""", call)
+    return {
+        "calculator": spec,
+        "packages": software.packages(*sorted({*names, module.partition(".")[0]} - {sources.PACKAGE.rstrip(".")})),
+        "source": sources.statements(module) if own else None,
+        "files": {name: hashes.of(root / name) for name in named if (root / name).exists()},
+    }
+
+
+def _missing(setting: str, path: str, root: Path) -> RetemperError:
+    return RetemperError(
+        f"{setting} names {path}, which is not there.",
+        expected=f"a file or folder, absolute or relative to {root}",
+        fix="correct the path in params.yaml, or fetch the file (`dvc pull`, where DVC has it)",
+    )

@@ -1,0 +1,159 @@
+"""Labelled rounds as part of the data set: checked like it, kept off the test set, beyond ``dataset.max_train``.
+
+The sets of the raw data stay what they are without rounds. A structure goes where the one it
+descends from is: to the validation set if its start was there, else to training. What descends
+from none (random search) is drawn by the name of its group, ``dataset.valid`` of it for validation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from retemper.config.settings import Dataset, Keys
+from retemper.core.errors import RetemperError, unknown
+from retemper.core.files import sha256
+from retemper.data import checks, rounds
+from retemper.data.duplicates import near_pairs
+from retemper.data.frame_store import Chain
+from retemper.data.grouping import name_of
+from retemper.data.labels import Mapped, map_labels, reject
+from retemper.prepare.manifest import reasons
+
+Sets = Mapping[str, Sequence[Atoms]]
+
+
+@dataclass
+class Joined:
+    """What rounds add to the sets."""
+
+    train: list[Atoms] = field(default_factory=list)
+    valid: list[Atoms] = field(default_factory=list)
+    rejected: list[Atoms] = field(default_factory=list)  # with info["reason"]
+    rounds: list[dict[str, Any]] = field(default_factory=list)  # for the manifest
+
+    @property
+    def read(self) -> int:
+        """Structures of all rounds that are used."""
+        return sum(entry["read"] for entry in self.rounds)
+
+
+def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | None, foundation: str) -> Joined:
+    """Sort the structures of ``data/rounds`` in.
+
+    Parameters
+    ----------
+    sets
+        train, valid and test of the raw data, with their groups; they are not changed.
+    allowed
+        Elements that the foundation knows; `None`: not checked.
+
+    Raises
+    ------
+    RetemperError
+        A round that is not there, one of another level of theory, elements unknown to the foundation.
+    """
+    found = Joined()
+    chosen = _chosen(dataset, root)
+    groups = {name: {name_of(frame.info["group"]) for frame in part} for name, part in sets.items()} if chosen else {}
+    for number in chosen:
+        about = rounds.about(root, number)
+        if about["level_of_theory"] != dataset.level_of_theory:
+            raise RetemperError(
+                f"Round {number} was labelled at another level of theory.",
+                expected=f"{dataset.level_of_theory} (dataset.level_of_theory)",
+                got=about["level_of_theory"],
+                fix="leave it out with dataset.rounds, or restore dataset.level_of_theory",
+            )
+        name = f"{rounds.FOLDER}/{rounds.name(number)}"
+        mapped = _mapped(rounds.frames(root, number), dataset, name)
+        if allowed is not None:
+            checks.check_elements(mapped.frames, allowed, foundation)
+        before = len(found.rejected)
+        found.rejected += mapped.rejected
+        sound = _sound(mapped.frames, sets, dataset, found)
+        new = _new(sound, sets, dataset, found)
+        placed = {"train": 0, "valid": 0}
+        for frame in new:
+            place = _place(frame, groups, dataset)
+            if place == "test":
+                found.rejected.append(reject(frame, "the structure it descends from is in the test set"))
+            else:
+                (found.train if place == "train" else found.valid).append(frame)
+                placed[place] += 1
+        labelled = root / name / "labelled.extxyz"
+        found.rounds.append(
+            {
+                "round": number,
+                "sha256": sha256(labelled),
+                "identity": about["identity"],
+                "read": len(mapped.frames) + len(mapped.rejected),
+                **placed,
+                "rejected": len(found.rejected) - before,
+                "reasons": reasons(found.rejected[before:]),
+            }
+        )
+    return found
+
+
+def _chosen(dataset: Dataset, root: Path) -> list[int]:
+    there = rounds.numbers(root)
+    if dataset.rounds is None:
+        return there
+    for number in dataset.rounds:
+        if number not in there:
+            raise unknown("round (dataset.rounds)", number, [str(n) for n in there])
+    return sorted(set(dataset.rounds))
+
+
+def _mapped(frames: Sequence[Atoms], dataset: Dataset, name: str) -> Mapped:
+    """As the data set's own frames are; rounds have retemper's keys and units."""
+    keys = Keys() if dataset.keys.stress or dataset.keys.virial else Keys(stress=None)
+    own = dataset.model_copy(update={"keys": keys, "energy_unit": "eV", "length_unit": "Angstrom"})
+    return map_labels(frames, own, name)
+
+
+def _sound(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined) -> list[Atoms]:
+    faults = [checks.frame_fault(frame, dataset) for frame in frames]
+    found.rejected += [reject(frame, fault) for frame, fault in zip(frames, faults, strict=True) if fault]
+    sound = [frame for frame, fault in zip(frames, faults, strict=True) if not fault]
+    base = Chain(sets.values())
+    energy, _ = checks.energy_faults(Chain([base, sound]), dataset.energy_window)
+    own = energy[len(base) :]
+    found.rejected += [reject(frame, fault) for frame, fault in zip(sound, own, strict=True) if fault]
+    return [frame for frame, fault in zip(sound, own, strict=True) if not fault]
+
+
+def _new(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined) -> list[Atoms]:
+    """Those that no set and no earlier round has; the raw data's frame stays, whatever the labels say."""
+    known = Chain([*sets.values(), found.train, found.valid])
+    both = Chain([known, frames])
+    standing = set(range(len(known)))
+    twins: dict[int, list[int]] = {}
+    for i, j in near_pairs(both, dataset.near_duplicate):
+        twins.setdefault(j, []).append(i)
+    kept = []
+    for k, frame in enumerate(frames, start=len(known)):
+        twin = next((i for i in twins.get(k, []) if i in standing), None)
+        if twin is None:
+            standing.add(k)
+            kept.append(frame)
+            continue
+        differ = checks.labels_differ(both[twin], frame, dataset.near_duplicate)
+        kind = "conflict: another label than" if differ else "duplicate of"
+        found.rejected.append(reject(frame, f"{kind} {both[twin].info['source']}"))
+    return kept
+
+
+def _place(frame: Atoms, groups: Mapping[str, Collection[str]], dataset: Dataset) -> str:
+    group = name_of(frame.info["group"])
+    for name in ("test", "valid", "train"):
+        if group in groups[name]:
+            return name
+    drawn = int(hashlib.sha256(f"{dataset.seed}:{group}".encode()).hexdigest()[:8], 16) / 16**8
+    return "valid" if drawn < dataset.valid else "train"

@@ -1,0 +1,85 @@
+"""What candidates are compared with: the foundation, and the champion, on the frames of this run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retemper.core import sealed
+from retemper.core.files import digest
+from retemper.evaluation import stage
+from retemper.promotion.gates import References
+from retemper.records.runs import FOUNDATION, Results
+from retemper.registry import attachments, measurements
+from retemper.registry.aliases import Standing
+from retemper.registry.measurements import Errors, Measured
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CACHE = Path(".cache/promotion")
+
+
+def compared_with(
+    client: MlflowClient, results: Results, candidates: dict[str, Measured], champion: Standing | None
+) -> References:
+    """Measures of both, as far as there are any; a champion that was measured on other frames is measured on these."""
+    foundation = measurements.collect(results, FOUNDATION, 0) if FOUNDATION in results.evaluations else None
+    if champion is None:
+        return References(foundation, None)
+    for one in candidates.values():
+        if one.model == champion.model:
+            return References(foundation, one)
+    if champion.version is None:
+        return References(
+            foundation, None, f"the champion ({champion.model.sha256[:12]}) is not registered in this store"
+        )
+    version = client.get_model_version(results.settings.system, champion.version)
+    measured = attachments.fetch(client, results.root, version)
+    if measured is None:
+        return References(foundation, None, f"no measures are kept with the champion, version {champion.version}")
+    first = next(iter(candidates.values()))
+    if any(measured.identity.get(key) != first.identity.get(key) for key in ("target", "retention")):
+        measured = remeasure(client, results, version, measured)
+    return References(foundation, measured)
+
+
+def remeasure(client: MlflowClient, results: Results, version: ModelVersion, before: Measured) -> Measured:
+    """Evaluate an earlier version on the frames of this run; its other seeds are not there any more.
+
+    What cannot be measured again here (robustness) keeps its numbers. The result is cached by
+    the weights and the frames.
+    """
+    here = stage.context(results.settings, results.root)
+    identity = stage.identity(here)
+    key = digest([before.sha256, identity, "groups"])
+    path = results.root / CACHE / f"{key}.json"
+    content = sealed.read_json(path, key)
+    if content is None:
+        print(f"promote: {version.name}/{version.version} was measured on other frames: measuring it again", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            parts = stage.fine_tuned(here, attachments.weights(client, results.root, version, Path(folder)))
+        content = {
+            part: {
+                "report": measured.report,
+                "energy": measured.errors.energy.tolist(),
+                "force_sq": measured.errors.force_sq.tolist(),
+                "n_atoms": measured.errors.n_atoms.tolist(),
+                "group": measured.errors.group,
+            }
+            for part, measured in parts.items()
+        }
+        sealed.write_json(path, key, content)
+    numbers = {name: number for name, number in before.numbers.items() if name.startswith("robustness.")}
+    level = results.settings.evaluate.confidence
+    numbers |= measurements.from_reports({part: entry["report"] for part, entry in content.items()}, level)
+    frames = {
+        before.seed: {
+            part: Errors.of(*(entry[key] for key in ("energy", "force_sq", "n_atoms", "group")))
+            for part, entry in content.items()
+        }
+    }
+    identity |= {name: value for name, value in before.identity.items() if name.startswith("robustness.")}
+    return Measured(before.strategy, before.seed, before.sha256, identity, numbers, frames, before.units)

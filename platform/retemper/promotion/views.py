@@ -1,0 +1,204 @@
+"""What `retemper models`, `show`, `compare` and `lineage` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retemper.config import metric_names
+from retemper.core.errors import RetemperError
+from retemper.evaluation.statistics import FEWEST_GROUPS, two_sided
+from retemper.promotion import compare, robust
+from retemper.promotion.gates import FRAMES_OF
+from retemper.promotion.verdict import HEADING
+from retemper.registry import aliases, attachments, data_revisions, history
+from retemper.registry.aliases import CHAMPION
+from retemper.registry.load import existing_store, resolve
+from retemper.registry.measurements import Measured, Number
+from retemper.tracking.lock import locked
+from retemper.tracking.store import store_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+HEADLINES = (
+    ("target.force_rmse", "target F"),
+    ("target.energy_rmse", "target E"),
+    ("retention.force_rmse", "retention F"),
+    ("forgetting_ratio", "forgetting"),
+)
+SHORTEST_HASH = 6  # digits
+LINEAGE = ("sha256", "key", "git_commit")  # tags that name what a version came from, beside data.* and dvc.*
+
+
+def models(root: Path, system: str | None = None) -> str:
+    """Versions of every registered model (or of one) with aliases, verdict and headline metrics."""
+    with store_errors(root):
+        client = existing_store(root)
+        names = aliases.systems(client)
+        blocks = []
+        for name in [n for n in names if system in (None, n)]:
+            with locked(client, root, name):
+                moves = aliases.settle(client, root, name)
+            blocks.append(_versions(client, name, moves))
+    if not blocks:
+        raise RetemperError(f"No model {system or ''} is registered.".replace("  ", " "), fix="dvc repro register")
+    return "\n\n".join(blocks)
+
+
+def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) -> str:
+    held: dict[str, list[str]] = {}
+    for alias, number in dict(client.get_registered_model(name).aliases).items():
+        held.setdefault(str(number), []).append(alias)
+    rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "rank", "aliases"]]
+    for version in reversed(aliases.versions(client, name)):
+        tags = version.tags
+        figures = [_figure(metric_names.tag(tags, key)) for key, _ in HEADLINES]
+        row = [f"{name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
+        verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
+        rows.append([*row, *verdict, ", ".join(sorted(held.get(str(version.version), [])))])
+    lines = [table(rows), "F: force RMSE, meV/Å   E: energy RMSE, meV/atom   lower is better"]
+    champion = aliases.standing(client, moves, name, CHAMPION)
+    if champion is not None and champion.version is None:
+        model = champion.model
+        lines.append(f"the champion ({model.strategy}, seed {model.seed}, {model.sha256[:12]}) is not registered here")
+    return "\n".join(lines)
+
+
+def _figure(text: str | None) -> str:
+    """A tag's number in four digits; what somebody wrote there by hand as it is."""
+    try:
+        return "–" if text is None else f"{float(text):.4g}"
+    except ValueError:
+        return text or "–"
+
+
+def show(root: Path, name: str) -> str:
+    """The card of one version: lineage, metrics with intervals, gate by gate, and the history of its aliases."""
+    with store_errors(root):
+        client = existing_store(root)
+        version = resolve(client, name)
+        with locked(client, root, version.name):
+            moves = aliases.settle(client, root, version.name)
+        measured = attachments.fetch(client, root, version)
+        held = dict(client.get_registered_model(version.name).aliases)
+    tags = version.tags
+    own_aliases = " ".join(f"@{alias}" for alias, number in held.items() if str(number) == str(version.version))
+    lines = [f"{version.name}/{version.version}  {own_aliases}".rstrip(), ""]
+    lines.append(str(version.description).split(HEADING)[0].strip())
+    hashes = data_revisions.data_hashes(tags)
+    if hashes:
+        commit = data_revisions.holding(root, [hashes]).get(hashes)
+        lines.append(
+            f"- data kept by: {f'dvc.lock of commit {commit}' if commit else 'no commit yet (git add dvc.lock)'}"
+        )
+    if measured is not None:
+        rows = [["metric", "value", "interval"]]
+        rows += [[metric, *_number(number)] for metric, number in measured.numbers.items()]
+        lines += ["", "## Measures", "", table(rows)]
+    gates = {tag.removeprefix("gate."): text for tag, text in sorted(tags.items()) if tag.startswith("gate.")}
+    lines += ["", "## Gates", ""]
+    if gates:
+        lines += [f"{tags['verdict']}, rank {tags['verdict.rank']}, gates {tags['verdict.gates']}"]
+        lines += [f"{gate}: {text}" for gate, text in gates.items()]
+    else:
+        lines.append(tags.get("verdict", "not judged (dvc repro promote)"))
+    own = [move for move in moves if move.to == aliases.model_of(version)]
+    lines += ["", "## Promotions", ""]
+    lines += [f"{m.time[:19]}  {m.alias:10s} {m.how:8s} {m.by}: {m.reason}" for m in own] or ["none"]
+    return "\n".join(lines)
+
+
+def _number(number: Number) -> list[str]:
+    if number.value is None:
+        return [f"– ({number.reason})", ""]
+    bounded = number.low is not None and number.high is not None
+    interval = f"{number.low:.4g} to {number.high:.4g} ({100 * number.level:g} %)" if bounded else ""
+    return [f"{number.value:.4g} {number.unit}".rstrip(), interval]
+
+
+def compare_versions(root: Path, first: str, second: str) -> str:
+    """Two versions side by side, with the ratio of their errors on the same frames and whether it is significant."""
+    with store_errors(root):
+        client = existing_store(root)
+        pair = [resolve(client, name) for name in (first, second)]
+        measured = [attachments.fetch(client, root, version) for version in pair]
+    titles = [f"{version.name}/{version.version}" for version in pair]
+    for title, one in zip(titles, measured, strict=True):
+        if one is None:
+            raise RetemperError(f"No measures are kept with {title}.", fix="dvc repro register")
+    a, b = (one for one in measured if one is not None)
+    rows = [["metric", *titles, "second / first", "95 % interval", ""]]
+    notes = []
+    for metric in dict.fromkeys([*a.numbers, *b.numbers]):
+        numbers = [one.number(metric) for one in (a, b)]
+        texts = ["–" if number.value is None else f"{number.value:.4g} {number.unit}".rstrip() for number in numbers]
+        rows.append([metric, *texts, *_ratio(a, b, metric)])
+        notes += [f"{metric} of {t}: {n.reason}" for t, n in zip(titles, numbers, strict=True) if n.value is None]
+    about = [f"{title}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}, sha256 {one.sha256[:12]}"
+             for title, version, one in zip(titles, pair, (a, b), strict=True)]  # fmt: skip
+    how = (
+        "ratios: of these two models, paired over groups of the frames both were measured on; other seeds of their "
+        "strategies may differ otherwise (runs/report); empty where there are no errors by frame"
+    )
+    return "\n".join([*about, "", table(rows), *notes, how])
+
+
+def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
+    """Ratio, interval and verdict of a metric with errors by frame; empty cells for others."""
+    if metric.startswith(robust.PREFIX):
+        return robust.cells(a, b, metric)
+    part, _, quantity = metric.partition(".")
+    kind = FRAMES_OF.get(part)
+    ours, theirs = a.own(part), b.own(part)
+    if quantity not in compare.QUANTITIES or kind is None or ours is None or theirs is None:
+        return ["", "", ""]
+    if a.identity.get(kind) != b.identity.get(kind) or len(ours.energy) != len(theirs.energy):
+        return ["", "", "other frames"]
+    if not any(theirs.group):  # kept by an earlier version, which did not name the groups of these frames
+        theirs = replace(theirs, group=ours.group)
+    found = compare.over_groups(theirs, ours, quantity, two_sided(0.95))
+    word = "second is better" if found.high < 1.0 else "first is better" if found.low > 1.0 else "not distinguished"
+    if found.groups < FEWEST_GROUPS:
+        return [f"{found.value:.3f}", "", f"{found.groups} group(s): too few to tell"]
+    return [f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f} ({found.groups} groups)", word]
+
+
+def lineage(root: Path, wanted: str) -> str:
+    """Every version that came of a hash: data set or file, foundation, weights, configuration, or git commit."""
+    wanted = wanted.lower()
+    if len(wanted) < SHORTEST_HASH:
+        raise RetemperError(f"{wanted!r} is too short for a hash.", expected=f"at least {SHORTEST_HASH} digits")
+    with store_errors(root):
+        client = existing_store(root)
+        found = list(client.search_model_versions(max_results=10000))
+    rows = [["version", "strategy", "seed", "as", "hash", "git commit"]]
+    for version in sorted(found, key=lambda v: (v.name, int(v.version))):
+        for tag, value in sorted(_origins(version).items()):
+            if value.lower().startswith(wanted):
+                tags = version.tags
+                row = [f"{version.name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), tag]
+                rows.append([*row, value[:16], tags.get("git_commit", "–")[:10]])
+    if len(rows) == 1:
+        raise RetemperError(
+            f"No registered version came of {wanted}.",
+            expected="md5 of a data file or DVC folder, sha256 of weights, a foundation's hash, or a git commit",
+            fix="retemper show NAME/VERSION prints those of a version",
+        )
+    data = {f"{v.name}/{v.version}": data_revisions.data_hashes(v.tags) for v in reversed(found)}
+    return "\n".join([table(rows), "", *data_revisions.spare(root, data)]).rstrip()
+
+
+def _origins(version: ModelVersion) -> dict[str, str]:
+    tags: Mapping[str, Any] = version.tags
+    return {k: str(v) for k, v in tags.items() if k in LINEAGE or k.startswith(("data.", "dvc."))}
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns, the first row as heading."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -1,0 +1,1 @@
+"""Files under ``runs/`` as the stages write and read them."""

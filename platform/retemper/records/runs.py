@@ -1,0 +1,276 @@
+"""What the stages left under ``runs/``, read once and typed: the input of report, tracking and registry.
+
+Nothing is computed here beyond ratios and fronts. A stage that has not run gives `None` or
+an empty mapping, and `missing` names it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from retemper.config import metric_names
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import read_json
+from retemper.models import model_file
+
+FOUNDATION = "foundation"
+PARTS = metric_names.TEST
+Name = TypeVar("Name", str, int)
+FORGETTING = {"retention": "forgetting_ratio", "retention_replay_head": "forgetting_ratio_replay_head"}  # by set
+QUANTITIES = tuple(metric_names.ERRORS)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One seed of one strategy: its folder and what is in it."""
+
+    strategy: str
+    seed: int
+    folder: Path
+    history: list[dict[str, float]]  # one row an epoch, columns of history.csv that hold a number
+    effective: dict[str, Any] | None  # {"asked", "ran", "differences"}
+    outcome: dict[str, Any]  # best_epoch, epochs, valid_loss, seconds, sha256; empty while seeds still run
+
+    @property
+    def model(self) -> Path:
+        return self.folder / model_file.NAME
+
+    @property
+    def proven(self) -> bool:
+        """Whether what ran was read back and nothing differs from what was asked."""
+        return self.effective is not None and not self.effective.get("differences")
+
+    @property
+    def trainable_share(self) -> float | None:
+        """Trained parameters by all parameters, 0 to 1; `None` where the trainer did not count them."""
+        trained, total = self.outcome.get("trainable"), self.outcome.get("parameters")
+        return float(trained) / float(total) if trained is not None and total else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything under ``runs/`` for the strategies of `settings`."""
+
+    root: Path
+    settings: Settings
+    dataset: dict[str, Any] | None
+    e0s: dict[str, Any] | None
+    replay: dict[str, Any] | None
+    pseudolabel: dict[str, Any] | None
+    summaries: dict[str, dict[str, Any]]
+    trainings: dict[str, dict[int, Training]]
+    evaluations: dict[str, dict[str, Any]]  # strategies and "foundation"
+    registered: dict[str, dict[str, Any]]
+    robustness: dict[str, dict[str, Any]] = field(default_factory=dict)  # strategies and "foundation"
+    verdict: dict[str, Any] | None = None  # of the stage promote
+    missing: list[str] = field(default_factory=list)  # stages without results, as `dvc repro` calls them
+
+    def groups(self) -> dict[str, int]:
+        """Groups of test structures that intervals are over, by set; of the first evaluation that is there."""
+        evaluation: dict[str, Any] = next(iter(self.evaluations.values()), {"seeds": {}})
+        reports: dict[str, Any] = next(iter(evaluation["seeds"].values()), {})
+        return {part: reports[part]["n_groups"] for part in PARTS[:2] if "n_groups" in reports.get(part, {})}
+
+    def counts(self) -> dict[str, int]:
+        """Structures by set (train, valid, test, ...) of the data set; empty without a manifest."""
+        return {name: int(content["frames"]) for name, content in (self.dataset or {}).get("sets", {}).items()}
+
+
+def read_results(root: Path, settings: Settings, *, strategies: list[str] | None = None) -> Results:
+    """Read ``runs/`` below `root`; files that are broken are errors, files that are not there are `missing`."""
+    runs = root / "runs"
+    names = list(settings.strategies if strategies is None else strategies)
+    missing: list[str] = []
+
+    def optional(path: Path, stage: str, today: Callable[[Any], bool] = lambda _: True) -> Any:
+        if not path.is_file():
+            missing.append(stage)
+            return None
+        content = read_json(path)
+        if today(content):
+            return content
+        missing.append(f"{stage} (made by an earlier version that took frames as independent: dvc repro -f {stage})")
+        return None
+
+    dataset = optional(runs / "dataset/manifest.json", "dataset")
+    e0s = optional(runs / "e0s/e0s.json", "e0s")
+    replay = optional(runs / "replay/manifest.json", "replay")
+    pseudolabel = optional(runs / "pseudolabel/manifest.json", "pseudolabel")
+    summaries: dict[str, dict[str, Any]] = {}
+    trainings: dict[str, dict[int, Training]] = {}
+    evaluations: dict[str, dict[str, Any]] = {}
+    registered: dict[str, dict[str, Any]] = {}
+    for name in names:
+        summary = optional(runs / f"finetune/{name}/summary.json", f"finetune@{name}")
+        if summary is not None:
+            summaries[name] = summary
+        seeds = read_seeds(root, name, summary)
+        if seeds:
+            trainings[name] = seeds
+    for name in (FOUNDATION, *names):
+        stage = FOUNDATION if name == FOUNDATION else f"evaluate@{name}"
+        metrics = optional(runs / f"evaluate/{name}/metrics.json", stage, over_groups)
+        if metrics is not None:
+            evaluations[name] = metrics
+    robustness: dict[str, dict[str, Any]] = {}
+    for name in (FOUNDATION, *names):
+        stage = f"robustness-{FOUNDATION}" if name == FOUNDATION else f"robustness@{name}"
+        measured = optional(runs / f"robustness/{name}/metrics.json", stage, over_groups)
+        if measured is not None:
+            robustness[name] = measured
+    for name in names:
+        record = optional(runs / f"register/{name}.json", f"register@{name}")
+        if record is not None and record["versions"]:
+            registered[name] = record
+        elif record is not None:
+            missing.append(f"register@{name} (an experiment registers nothing: dvc exp apply, dvc repro)")
+    path = runs / "promote/verdict.json"
+    verdict = optional(path, "promote", counts_looks) if settings.promotion.gates else None
+    return Results(
+        root,
+        settings,
+        dataset,
+        e0s,
+        replay,
+        pseudolabel,
+        summaries,
+        trainings,
+        evaluations,
+        registered,
+        robustness,
+        verdict,
+        missing,
+    )
+
+
+def read_seeds(root: Path, strategy: str, summary: dict[str, Any] | None) -> dict[int, Training]:
+    """The seeds of a strategy by number: those of its summary, or all folders while there is none."""
+    folder = root / "runs/finetune" / strategy
+    if summary is not None:
+        outcomes = {int(seed): outcome for seed, outcome in summary["seeds"].items()}
+    else:
+        found = sorted(
+            path.name.removeprefix("seed-") for path in folder.glob("seed-*") if (path / "history.csv").is_file()
+        )
+        outcomes = {int(seed): {} for seed in found if seed.isdigit()}
+    return {
+        seed: read_training(folder / f"seed-{seed}", strategy, seed, outcome)
+        for seed, outcome in sorted(outcomes.items())
+    }
+
+
+def read_training(folder: Path, strategy: str, seed: int, outcome: dict[str, Any] | None = None) -> Training:
+    """One seed's folder. Without an `outcome` the run is not finished: files may be missing."""
+    effective, epochs = folder / "effective.json", folder / "history.csv"
+    return Training(
+        strategy=strategy,
+        seed=seed,
+        folder=folder,
+        history=read_history(epochs) if outcome or epochs.is_file() else [],
+        effective=read_json(effective) if effective.is_file() else None,
+        outcome=outcome or {},
+    )
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file as text; a missing file is a `RetemperError`."""
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise RetemperError(f"{path} does not exist.", fix="run `dvc repro` to make it") from None
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Rows of a ``history.csv``, empty cells left out, columns under today's names."""
+    try:
+        rows = [{name: float(value) for name, value in row.items() if name and value} for row in read_table(path)]
+    except ValueError as error:
+        raise RetemperError(
+            f"{path} is broken: {error}.", expected="numbers", fix="delete the folder and run again"
+        ) from error
+    return [metric_names.renamed(row) for row in rows]
+
+
+# ------------------------------------------------------------------ numbers out of metrics.json
+
+
+def over_groups(metrics: Mapping[str, Any]) -> bool:
+    """Whether a ``metrics.json`` of evaluation or robustness has intervals over groups; the first versions had not."""
+    parts = [part for measured in metrics["seeds"].values() for part in measured.get("metrics", measured).values()]
+    return all("n_groups" in part or "groups" in part for part in parts)
+
+
+def counts_looks(verdict: Mapping[str, Any]) -> bool:
+    """Whether a ``verdict.json`` compared over groups and counted the looks; the first versions did not."""
+    return "look" in verdict
+
+
+def summary_value(evaluation: dict[str, Any] | None, *path: str) -> dict[str, float | None] | None:
+    """``{"mean", "std", "low", "high"}`` at `path` below ``summary``; `None` where it is not there or null."""
+    value: Any = (evaluation or {}).get("summary")
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value if isinstance(value, dict) and finite(value.get("mean")) is not None else None
+
+
+def seed_value(evaluation: dict[str, Any] | None, seed: int | str, part: str, quantity: str) -> dict[str, float] | None:
+    """``{"value", "low", "high"}`` of one seed; `None` where it is not there or null."""
+    value = (((evaluation or {}).get("seeds", {}).get(str(seed)) or {}).get(part) or {}).get(quantity)
+    return value if isinstance(value, dict) else None
+
+
+def evaluation_metrics(results: Results, name: str, seed: int) -> dict[str, float]:
+    """One seed's numbers, flat: ``target.force_rmse``, ``target.force_rmse.low``, ``robustness.rss`` and so on."""
+    evaluation = results.evaluations[name]
+    flat: dict[str, float] = {}
+    for part in PARTS:
+        measured = evaluation["seeds"].get(str(seed), {}).get(part) or {}
+        if measured.get("n_groups") is not None:
+            flat[f"{part}.groups"] = measured["n_groups"]
+        for quantity in QUANTITIES:
+            for bound, number in (seed_value(evaluation, seed, part, quantity) or {}).items():
+                flat[f"{part}.{quantity}" + ("" if bound == "value" else f".{bound}")] = number
+        for config_type, errors in measured.get("by_config_type", {}).items():
+            if errors.get("force_rmse") is not None:
+                flat[f"{part}.force_rmse.{re.sub(r'[^A-Za-z0-9_. /-]', '_', config_type)}"] = errors["force_rmse"]
+    for part, key in FORGETTING.items():
+        for bound, number in (seed_value(evaluation, seed, part, "forgetting_ratio") or {}).items():
+            flat[key + ("" if bound == "value" else f".{bound}")] = number
+    robust = results.robustness.get(name, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
+    for metric, measured in robust.items():
+        for part in ("value", "low", "high", "score", "groups"):
+            suffix = "" if part == "value" else f".{part}"
+            flat[f"robustness.{metric}{suffix}"] = measured.get(part)
+    return {key: float(value) for key, value in flat.items() if value is not None}
+
+
+def finite(value: Any) -> float | None:
+    """`value` as a finite float, else `None`."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def pareto_front(points: Mapping[Name, tuple[float, ...]]) -> list[Name]:
+    """Names of the points that no other point beats: all coordinates are to be small.
+
+    A point is dominated when another is at most as large in every coordinate and smaller in one
+    (Deb, Multi-Objective Optimization using Evolutionary Algorithms, 2001, definition 2.5).
+    """
+    return [
+        name
+        for name, point in points.items()
+        if not any(
+            other != point and all(u <= x for u, x in zip(other, point, strict=True)) for other in points.values()
+        )
+    ]

@@ -1,0 +1,54 @@
+"""Which git commits hold the data of registered versions, so that `dvc gc` can spare it. No MLflow here.
+
+The commit that a run was started from is not the one: `dvc.lock` of that run is committed after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from retemper.tracking import lineage
+
+Hashes = frozenset[str]
+
+
+def data_hashes(tags: Mapping[str, str]) -> Hashes:
+    """The DVC hashes that a version came of."""
+    return frozenset(str(value) for name, value in tags.items() if name.startswith("dvc."))
+
+
+def holding(root: Path, wanted: Iterable[Hashes]) -> dict[Hashes, str]:
+    """The newest commit, of any branch or tag, whose ``dvc.lock`` has all hashes of a set; absent: there is none."""
+    left = {hashes for hashes in wanted if hashes}
+    found: dict[Hashes, str] = {}
+    for commit in (lineage.git(root, "rev-list", "--all", "--date-order", "--", "dvc.lock") or "").split():
+        if not left:
+            break
+        lock = lineage.git(root, "show", f"{commit}:./dvc.lock") or ""
+        for hashes in [hashes for hashes in left if all(value in lock for value in hashes)]:
+            found[hashes] = commit
+            left.discard(hashes)
+    return found
+
+
+def spare(root: Path, versions: Mapping[str, Hashes]) -> list[str]:
+    """How to keep the data of registered versions from `dvc gc`, in lines.
+
+    Parameters
+    ----------
+    versions
+        Hashes of the data by the name of the version.
+    """
+    held = holding(root, versions.values())
+    commits = sorted({held[hashes] for hashes in versions.values() if hashes in held})
+    lines = []
+    if commits:
+        tags = " && ".join(f"git tag -f retemper/{commit[:10]} {commit[:10]}" for commit in commits)
+        lines += ["before `dvc gc`, keep the data of the registered versions:"]
+        lines += [f"  {tags} && dvc gc --workspace --all-tags"]
+    bare = [name for name, hashes in versions.items() if hashes and hashes not in held]
+    if bare:
+        lines += [f"no commit here has the data of {', '.join(bare)} in its dvc.lock: `dvc gc` would remove what the"]
+        lines += ["working tree does not use either; git add dvc.lock && git commit, or fetch the branch that has it"]
+    return lines

@@ -1,0 +1,303 @@
+"""A registered version written for other programs, each file checked by loading it back.
+
+==============  ===========================================  =======================================
+format          file                                         for
+==============  ===========================================  =======================================
+model           ``<name>.model``                             anything that reads MACE models; one head
+ase             the same and ``<name>-ase.py``               ASE, without retemper
+torch-sim       the same and ``<name>-torch-sim.py``         torch-sim
+lammps          ``<name>-lammps.pt``                         ``pair_style mace`` (ACEsuit's LAMMPS)
+lammps-mliap    ``<name>-mliap_lammps.pt``                   ``pair_style mliap unified`` (Python ML-IAP)
+==============  ===========================================  =======================================
+
+The LAMMPS files are made by MACE's own exporters and evaluated here the way LAMMPS does it for
+one process, with ghost atoms; LAMMPS itself is not run. LAMMPS has no charge and spin of a whole
+system, so that a model whose energy depends on them is not written for it.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from retemper.cli.promotion import FORMATS
+from retemper.core import processes
+from retemper.core.errors import RetemperError, unknown
+from retemper.core.files import atomic_write, sha256, write_json
+from retemper.data import charge
+from retemper.models import lammps, model_file, predict
+from retemper.registry import attachments
+from retemper.registry.load import existing_store, resolve
+from retemper.tracking.store import store_errors
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+# Largest difference to MACE's own calculator: eV, and eV/A.
+TOLERANCE = {"float64": (1e-6, 1e-6), "float32": (5e-3, 5e-3)}
+# Lines of an input file; `pair_coeff` names the element of each atom type: keep those that the data file has.
+LAMMPS = {
+    "lammps": (
+        "units metal",
+        "atom_style atomic",
+        "newton on",
+        "pair_style mace no_domain_decomposition",
+        "pair_coeff * * {file} {elements}",
+    ),
+    "lammps-mliap": (
+        "units metal",
+        "atom_style atomic",
+        "newton on",
+        "pair_style mliap unified {file} 0",
+        "pair_coeff * * {elements}",
+    ),
+}
+ASE = '''"""A fine-tuned MACE model as ASE calculator.
+
+Needs mace-torch and ase. Energies in eV, forces in eV/A, stress in eV/A^3. A model that reads them
+takes the total charge (e) and the multiplicity 2S + 1 from atoms.info["charge"] and atoms.info["spin"].
+"""
+
+import hashlib
+from pathlib import Path
+
+from mace.calculators import MACECalculator
+
+ABOUT = {about}
+MODEL = Path(__file__).with_name({model})
+SHA256 = {sha256}
+
+
+def calculator(device="cpu", dtype={dtype}):
+    if hashlib.sha256(MODEL.read_bytes()).hexdigest() != SHA256:
+        raise ValueError(f"{{MODEL}} is not the exported file")
+    return MACECalculator(model_paths=[str(MODEL)], device=device, default_dtype=dtype, head={head})
+'''
+TORCH_SIM = '''"""A fine-tuned MACE model for torch-sim.
+
+Needs torch-sim-atomistic and mace-torch. Energies in eV, forces in eV/A, stress in eV/A^3.
+"""
+
+import hashlib
+from pathlib import Path
+
+import mace  # noqa: F401  (before torch loads the file: it allows pickled modules)
+import torch
+from torch_sim.models.mace import MaceModel
+
+ABOUT = {about}
+MODEL = Path(__file__).with_name({model})
+SHA256 = {sha256}
+
+
+def model(device="cpu", dtype=getattr(torch, {dtype})):
+    if hashlib.sha256(MODEL.read_bytes()).hexdigest() != SHA256:
+        raise ValueError(f"{{MODEL}} is not the exported file")
+    loaded = torch.load(MODEL, map_location=device, weights_only=False)
+    return MaceModel(model=loaded, device=torch.device(device), dtype=dtype)
+'''
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of files, also in the words of LAMMPS and a shell
+
+
+def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64") -> list[Path]:
+    """Write a registered version for another program, with a ``.json`` that says what it is.
+
+    Parameters
+    ----------
+    name : str
+        As `retemper.load` takes it.
+    to : str
+        One of ``model``, ``ase``, ``torch-sim``, ``lammps``, ``lammps-mliap``.
+    folder : path
+        Where to write; made where there is none.
+    dtype : str
+        Of the computation in the other program; a ``.model`` keeps the precision it was trained in.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    RetemperError
+        An unknown name or format, tampered weights, a program that is not installed, a format that
+        cannot tell the model the charge and spin that it reads, or a file that gives other energies
+        or forces than MACE's own calculator.
+    """
+    if to not in FORMATS:
+        raise unknown("export format", to, FORMATS)
+    if dtype not in predict.DTYPES:
+        raise unknown("dtype", dtype, predict.DTYPES)
+    with store_errors(root), tempfile.TemporaryDirectory() as temporary:
+        client = existing_store(root)
+        version = resolve(client, name)
+        weights = attachments.weights(client, root, version, Path(temporary))
+        read = _require_state(weights, to)
+        head, stem = predict.pick_head(weights, version.tags.get("head")), _stem(version)
+        one = single_head(weights, head, Path(temporary) / "single.model")
+        folder.mkdir(parents=True, exist_ok=True)
+        about = f"{version.name}/{version.version}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}"
+        given = {"about": about, "model": f"{stem}.model", "head": head, "dtype": dtype, "sha256": sha256(one)}
+        words = {name: repr(value) for name, value in given.items()}  # literals, whatever the registry says
+        made = _write(one, head, to, folder, stem, dtype, words)
+        _check(weights, head, made[0], to, dtype)
+        facts: dict[str, Any] = {
+            "model": f"{version.name}/{version.version}",
+            "format": to,
+            "registered_sha256": attachments.registered_sha256(version),
+            "files": {path.name: sha256(path) for path in made},
+            "head": head,
+            "elements": [chemical_symbols[z] for z in predict.elements(one)],
+            "cutoff": float(predict.load(one).r_max),
+            "units": {"energy": "eV", "forces": "eV/A", "length": "A"},
+            "reads": {name: f"atoms.info[{charge.SPELLINGS[name][1]!r}]" for name in read},
+        }
+        if to in LAMMPS:
+            words = {"file": made[0].name, "elements": " ".join(facts["elements"])}
+            facts["lammps"] = [line.format(**words) for line in LAMMPS[to]]
+            facts["checked"] = "loaded by MACE's own code and evaluated for two structures; not run in LAMMPS itself"
+        write_json(folder / f"{stem}-{to}.json", facts)
+    return [*made, folder / f"{stem}-{to}.json"]
+
+
+def _stem(version: ModelVersion) -> str:
+    """Beginning of the files' names; a name of letters that files, LAMMPS or a shell take otherwise is refused."""
+    stem = f"{version.name}-{version.version}"
+    if not NAME.fullmatch(stem):
+        raise RetemperError(
+            f"The registered model is called {version.name!r}, which cannot name a file for other programs.",
+            expected="letters, digits, '.', '_' and '-'",
+            fix="register it under another name (system in params.yaml)",
+        )
+    return stem
+
+
+def _require_state(weights: Path, to: str) -> tuple[str, ...]:
+    """Which of charge and spin the model reads; formats that cannot tell it are refused."""
+    read = predict.reads(weights)
+    if read and to not in ("model", "ase"):
+        raise RetemperError(
+            f"The format {to} cannot tell the model what its energy depends on: {' and '.join(read)}.",
+            expected="a format that reads them: model or ase",
+            got=to,
+            fix="export to ase; or fine-tune a foundation that reads no charge and spin",
+        )
+    return read
+
+
+def single_head(weights: Path, head: str, out: Path) -> Path:
+    """Write `weights` with `head` alone as a pickle, in their own precision."""
+    processes.import_mace()
+    from mace.tools.scripts_utils import remove_pt_head
+
+    predict.pick_head(weights, head)
+    model = model_file.load(weights)
+    if len(predict.heads(weights)) > 1:
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        with predict.default_dtype(dtype):
+            model = remove_pt_head(model, head)
+    model_file.write_pickle(model, out)
+    return out
+
+
+def torch_sim_model(single: Path, device: str, dtype: str) -> Any:
+    """A torch-sim model of a file with one head.
+
+    torch-sim 0.3 never passes a head on, so that it evaluates head 0 of a file with several.
+    """
+    processes.import_mace()
+    import torch
+
+    _require_state(single, "torch-sim")
+    try:
+        from torch_sim.models.mace import MaceModel
+    except ImportError as error:
+        raise RetemperError("torch-sim is not installed.", fix='pip install "retemper[torch-sim]"') from error
+    loaded = model_file.load(single, device)
+    if len(getattr(loaded, "heads", ["Default"])) > 1:
+        raise RetemperError(f"{single} has several heads, of which torch-sim would use the first.")
+    with predict.default_dtype(dtype):
+        return MaceModel(model=loaded, device=torch.device(device), dtype=getattr(torch, dtype))
+
+
+def _write(one: Path, head: str, to: str, folder: Path, stem: str, dtype: str, words: dict[str, str]) -> list[Path]:
+    """Write the files of a format; the first is the one to check."""
+    if to in ("lammps", "lammps-mliap"):
+        path = folder / (f"{stem}-lammps.pt" if to == "lammps" else f"{stem}-mliap_lammps.pt")
+        with atomic_write(path) as temporary:
+            write = lammps.write_libtorch if to == "lammps" else lammps.write_mliap
+            write(one, head, dtype, temporary)
+        return [path]
+    path = folder / f"{stem}.model"
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(one.read_bytes())
+    if to == "model":
+        return [path]
+    script = folder / f"{stem}-{to}.py"
+    with atomic_write(script) as temporary:
+        temporary.write_text((ASE if to == "ase" else TORCH_SIM).format(**words), encoding="utf-8")
+    return [path, script]
+
+
+# ------------------------------------------------------------------ loading back
+
+
+def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None:
+    """Energies and forces of the written file against MACE's calculator on the registered weights."""
+    processes.import_mace()
+    from mace.calculators import MACECalculator
+
+    with predict.default_dtype(dtype):
+        reference = MACECalculator(models=model_file.load(weights), device="cpu", default_dtype=dtype, head=head)
+        evaluate = _evaluator(written, to, dtype)
+        most_energy, most_forces = TOLERANCE[dtype]
+        for atoms in model_file.probes(predict.elements(weights)):
+            energy, forces = evaluate(atoms)
+            off = abs(energy - float(reference.get_potential_energy(atoms)))
+            off_forces = float(np.abs(forces - reference.get_forces(atoms)).max())
+            if not (off <= most_energy and off_forces <= most_forces):
+                written.unlink()
+                raise RetemperError(
+                    f"The exported file does not give MACE's own energies and forces for {atoms.symbols}.",
+                    expected=f"differences below {most_energy:g} eV and {most_forces:g} eV/A",
+                    got=f"{off:.3g} eV and {off_forces:.3g} eV/A",
+                    fix="export another format, and report this",
+                )
+
+
+def _evaluator(written: Path, to: str, dtype: str) -> Callable[[Atoms], tuple[float, np.ndarray]]:
+    """Energy (eV) and forces [n_atoms, 3] (eV/A) by the file that was written."""
+    if to == "lammps":
+        return lammps.libtorch_evaluator(written, dtype)
+    if to == "lammps-mliap":
+        return lammps.mliap_evaluator(written, dtype)
+    if to == "torch-sim":
+        return _torch_sim_evaluator(written, dtype)
+    from mace.calculators import MACECalculator
+
+    calculator = MACECalculator(model_paths=[str(written)], device="cpu", default_dtype=dtype)
+    return lambda atoms: (float(calculator.get_potential_energy(atoms)), np.asarray(calculator.get_forces(atoms)))
+
+
+def _torch_sim_evaluator(written: Path, dtype: str) -> Callable[[Atoms], tuple[float, np.ndarray]]:
+    model = torch_sim_model(written, "cpu", dtype)
+    import torch
+    import torch_sim
+
+    def evaluate(atoms: Atoms) -> tuple[float, np.ndarray]:
+        boxed = atoms.copy()
+        if not boxed.pbc.any():  # torch-sim wants a cell
+            boxed.center(vacuum=10.0)
+        state = torch_sim.io.atoms_to_state([boxed], torch.device("cpu"), getattr(torch, dtype))
+        found = model(state)
+        return float(found["energy"][0]), found["forces"].detach().numpy()
+
+    return evaluate

@@ -1,0 +1,85 @@
+"""The description of a registered version, in Markdown: what it is, how good, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from retemper.config.foundations import find
+from retemper.records.runs import Results, seed_value
+from retemper.tracking import lineage
+
+ROWS = (
+    ("Target, energy RMSE (meV/atom)", "target", "energy_rmse"),
+    ("Target, force RMSE (meV/Å)", "target", "force_rmse"),
+    ("Target, stress RMSE (meV/Å³)", "target", "stress_rmse"),
+    ("Retention, energy RMSE (meV/atom)", "retention", "energy_rmse"),
+    ("Retention, force RMSE (meV/Å)", "retention", "force_rmse"),
+    ("Retention with the replay head, force RMSE (meV/Å)", "retention_replay_head", "force_rmse"),
+)
+
+
+def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> str:
+    """Model card of one seed. `tags` are those of its version; only facts found in the files are stated."""
+    settings, foundation = results.settings, find(results.settings.foundation, results.root)
+    evaluation = results.evaluations.get(strategy)
+    training = results.trainings[strategy][seed]
+    lines = [
+        f"# {settings.system}: {strategy}, seed {seed}",
+        "",
+        f"MACE model fine-tuned by retemper with the strategy `{strategy}`. Output head: `{tags['head']}`.",
+        "",
+        f"- Level of theory: {settings.dataset.level_of_theory}",
+        f"- Foundation: {foundation.name} ({foundation.level_of_theory}; licence {foundation.licence}); "
+        f"{foundation.citation}",
+    ]
+    counts = ", ".join(f"{n} {name}" for name, n in results.counts().items())
+    if counts:
+        lines.append(f"- Target structures: {counts}")
+    outcome = training.outcome
+    lines.append(
+        f"- Training: {outcome['epochs']} epochs, best {outcome['best_epoch'] + 1}, {outcome['seconds']:.0f} s, "
+        f"{settings.finetune.dtype} on {settings.finetune.device}"
+    )
+    proof = "what ran is what was asked for" if training.proven else "not proven to be what was asked for"
+    lines += [f"- Effective configuration: {proof}", "", *_errors(evaluation, results, seed), "## Lineage", ""]
+    lines.append(f"- sha256 of the weights: `{tags['sha256']}`")
+    lines.append(f"- key of the configuration: `{tags['key']}`")
+    if "git_commit" in tags:
+        dirty = ", with changes that were not committed" if tags.get("git_dirty") == "true" else ""
+        lines.append(f"- git commit: `{tags['git_commit']}`{dirty}")
+    lines += [f"- {name.removeprefix('data.')}: md5 `{value}`" for name, value in tags.items() if name[:5] == "data."]
+    lines += [
+        f"- {name.removeprefix('dvc.')}: DVC `{value}`" for name, value in tags.items() if name.startswith("dvc.")
+    ]
+    if "machine" in tags:
+        lines.append(f"- trained on: {tags['machine']}")
+    lines.append("- `retemper/dvc.lock` and `retemper/params.yaml` among the artifacts: all hashes and settings")
+    versions = ", ".join(f"{name} {version}" for name, version in lineage.versions().items())
+    return "\n".join([*lines, f"- registered with {versions}", ""])
+
+
+def _interval(measured: Mapping[str, float | None]) -> str:
+    low, high = measured["low"], measured["high"]
+    return "one group: not known" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
+def _errors(evaluation: dict[str, Any] | None, results: Results, seed: int) -> list[str]:
+    """Table of errors with their intervals over test frames."""
+    level = f"{100 * results.settings.evaluate.confidence:g} % interval"
+    lines = ["## Errors", "", f"| on test frames | value | {level} |", "|---|---|---|"]
+    for label, part, quantity in ROWS:
+        measured = seed_value(evaluation, seed, part, quantity)
+        if measured is not None:
+            lines.append(f"| {label} | {measured['value']:.4g} | {_interval(measured)} |")
+    for label, part in (("target head", "retention"), ("replay head", "retention_replay_head")):
+        ratio = seed_value(evaluation, seed, part, "forgetting_ratio")
+        if ratio is not None:
+            lines.append(f"| Forgetting ratio, {label} | {ratio['value']:.4g} | {_interval(ratio)} |")
+    return [
+        *lines,
+        "",
+        "Retention is measured on held-out structures of the foundation's pretraining distribution; the forgetting "
+        "ratio is its force RMSE over the foundation's own on the same structures. Intervals: over groups of frames.",
+        "",
+    ]

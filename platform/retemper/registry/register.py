@@ -1,0 +1,356 @@
+"""Fine-tuned models as versions of one registered MLflow model per system.
+
+A version is one seed of one strategy. It is known by these two and the sha256 of its
+weights, so registering the same result again changes nothing. The numbers it
+is judged by are copied into its tags, because MLflow cannot search versions by metric. The
+way back is `retemper.load`.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from retemper.config.settings import Settings
+from retemper.core.errors import RetemperError
+from retemper.core.files import digest, read_json, sha256, write_json
+from retemper.records.runs import (
+    FORGETTING,
+    FOUNDATION,
+    Results,
+    evaluation_metrics,
+    read_results,
+    seed_value,
+    summary_value,
+)
+from retemper.registry import aliases, artifact, attachments, measurements, model_card
+from retemper.registry.history import Model
+from retemper.registry.load import CANDIDATE
+from retemper.tracking import embedded_store, lineage
+from retemper.tracking import runs as tracking
+from retemper.tracking.lock import locked
+from retemper.tracking.store import connect, default_store, metric_entities, store_errors, tracking_uri
+from retemper.tracking.store_errors import ARTIFACTS, ASIDE, DATABASE, StoreError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+RECORDED = "recorded"  # tag of a version, the last that is written: the hash of all that stands with it
+HEAD = "Default"  # MACE's name of the head that learned the target data
+# Tags of a version that are its training run's, by their names there.
+FROM_RUN = {"git_commit": "mlflow.source.git.commit", "git_dirty": "git.dirty", "machine": "machine.processor"}
+
+
+def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, Any]:
+    """Register every seed of a strategy and write ``runs/register/<strategy>.json``; see `index`."""
+    root = Path(root).resolve()
+    record = index(root, settings, strategy)
+    write_json(root / f"runs/register/{strategy}.json", record)
+    return record
+
+
+def sync(root: Path, settings: Settings) -> int:
+    """Bring the store up to date with what was registered: versions, aliases. Files are left as they are.
+
+    Returns
+    -------
+    int
+        How many versions there are for the strategies of `settings`.
+    """
+    root = Path(root).resolve()
+    results = read_results(root, settings)
+    there = [name for name in results.registered if name in results.summaries and name in results.evaluations]
+    if not there:
+        return 0
+    return sum(len(record["versions"]) for record in _index(root, settings, there).values())
+
+
+def index(root: Path, settings: Settings, strategy: str) -> dict[str, Any]:
+    """Register every seed of a strategy, or bring its versions up to date.
+
+    Its training runs are brought up to date in MLflow first. The alias ``candidate`` goes to the
+    strategy with the lowest force RMSE on the target test set, mean over seeds, among the
+    strategies registered so far on this test set, and there to the seed with the lowest. The
+    choice is made on the test set, so its RMSE is a little optimistic.
+
+    Returns
+    -------
+    dict
+        ``model``, ``versions`` by seed, ``best`` (seed, version and numbers), ``force_rmse``
+        (mean over seeds, meV/A), ``test_md5``.
+
+    Raises
+    ------
+    RetemperError
+        Training or evaluation has not run, a model file is not the one that was trained, the name belongs to
+        another project on this server, or MLflow cannot be reached.
+    """
+    return _index(root, settings, [strategy])[strategy]
+
+
+def _index(root: Path, settings: Settings, strategies: list[str]) -> dict[str, dict[str, Any]]:
+    """`index` of several strategies at once: what is up to date is found by one search."""
+    results = read_results(root, settings, strategies=strategies)
+    for strategy in strategies:
+        if strategy not in results.summaries:
+            raise RetemperError(f"Strategy {strategy} has not been trained.", fix=f"dvc repro finetune@{strategy}")
+        for name, stage in ((strategy, f"evaluate@{strategy}"), (FOUNDATION, FOUNDATION)):
+            if name not in results.evaluations:
+                raise RetemperError(f"{name} has not been evaluated.", fix=f"dvc repro -f {stage}")
+    system = settings.system
+    with store_errors(root):
+        client = connect(root)
+        runs = tracking.runs(client, results)
+        _registered_model(client, settings)
+        aliases.require_own(client, root, system)
+        known = aliases.versions(client, system)
+        records = {}
+        with default_store(root):
+            for strategy in strategies:
+                versions = {
+                    seed: _register_seed(client, results, strategy, seed, run, known)
+                    for seed, run in runs[strategy].items()
+                }
+                records[strategy] = _record(results, strategy, versions)
+        _say_registered(client, root, system, {str(run.info.experiment_id) for run in runs[strategies[0]].values()})
+        _set_candidate(client, root, settings, records)
+        with locked(client, root, system):
+            aliases.settle(client, root, system)  # a rebuilt store gets its champion back
+    return records
+
+
+def _record(results: Results, strategy: str, versions: dict[int, str]) -> dict[str, Any]:
+    best = min(versions, key=lambda seed: _force_rmse(results, strategy, seed))
+    mean = summary_value(results.evaluations[strategy], "target", "force_rmse")
+    assert mean is not None and mean["mean"] is not None
+    return {
+        "model": results.settings.system,
+        "versions": {str(seed): version for seed, version in versions.items()},
+        "best": {"seed": best, "version": versions[best], **numbers(results, strategy, best)},
+        "force_rmse": mean["mean"],
+        "test_md5": lineage.file_md5(results.root / "runs/dataset/test.extxyz"),
+    }
+
+
+def numbers(results: Results, strategy: str, seed: int) -> dict[str, Any]:
+    """What a version is judged by: RMSE in meV/atom and meV/A, forgetting ratios, sha256 of the weights."""
+    evaluation = results.evaluations[strategy]
+    found: dict[str, Any] = {}
+    for part in ("target", "retention"):
+        for quantity in ("energy_rmse", "force_rmse"):
+            measured = seed_value(evaluation, seed, part, quantity)
+            found[f"{part}.{quantity}"] = measured["value"] if measured else None
+    for part, name in FORGETTING.items():
+        ratio = seed_value(evaluation, seed, part, "forgetting_ratio")
+        found[name] = ratio["value"] if ratio else None
+    robust = results.robustness.get(strategy, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
+    found |= {f"robustness.{metric}": measured["value"] for metric, measured in robust.items()}
+    found["sha256"] = results.trainings[strategy][seed].outcome["sha256"]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _force_rmse(results: Results, strategy: str, seed: int) -> float:
+    measured = seed_value(results.evaluations[strategy], seed, "target", "force_rmse")
+    if measured is None:
+        raise RetemperError(
+            f"Seed {seed} of {strategy} has no target force RMSE.", fix=f"dvc repro evaluate@{strategy}"
+        )
+    return measured["value"]
+
+
+def _registered_model(client: MlflowClient, settings: Settings) -> None:
+    """Make the registered model where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    about = (
+        f"Fine-tuned MACE models for {settings.system} ({settings.dataset.level_of_theory}), one version a strategy "
+        f"and seed. The alias `{CANDIDATE}` marks the lowest force RMSE on the target test set, `champion` the version "
+        "in use (by the gates, or promoted by a person with a reason), `challenger` the best of the others. The tags "
+        "`retemper.move.*` are the history of these aliases."
+    )
+    try:
+        client.create_registered_model(settings.system, description=about)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _register_seed(
+    client: MlflowClient, results: Results, strategy: str, seed: int, run: Run, known: list[ModelVersion]
+) -> str:
+    """The version of a seed: the one that is among `known`, its numbers brought up to date, or a new one."""
+    training, system = results.trainings[strategy][seed], results.settings.system
+    weights = training.outcome["sha256"]
+    if not training.model.is_file():
+        raise RetemperError(f"{training.model} is not there.", fix=f"dvc pull, or dvc repro finetune@{strategy}")
+    got = sha256(training.model)
+    if got != weights:
+        raise RetemperError(
+            f"{training.model} is not the model that was trained.",
+            expected=f"sha256 {weights}",
+            got=f"sha256 {got}",
+            fix=f"dvc checkout, or dvc repro -f finetune@{strategy}",
+        )
+    run_id = str(run.info.run_id)
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    tags = {
+        "strategy": strategy,
+        "seed": str(seed),
+        "foundation": results.settings.foundation,
+        "head": HEAD,
+        "key": run.data.tags["retemper.key"],
+        **{name: str(value) for name, value in numbers(results, strategy, seed).items()},
+        **{n: v for n, v in run.data.tags.items() if n.startswith("dvc.")},
+        **{f"data.{entry.dataset.name}": entry.dataset.digest for entry in inputs},
+    }
+    tags |= {name: run.data.tags[source] for name, source in FROM_RUN.items() if source in run.data.tags}
+    card = model_card.write(results, strategy, seed, tags)
+    model, measured = Model(weights, strategy, seed), measurements.collect(results, strategy, seed)
+    # Of two that trained the same weights the first says on which machine.
+    lasting = {name: value for name, value in tags.items() if name not in FROM_RUN}
+    identity = digest([lasting, evaluation_metrics(results, strategy, seed)])
+    version = next((one for one in known if aliases.model_of(one) == model), None)
+    if version is not None and version.tags.get(RECORDED) == identity:
+        attachments.keep(client, version, results, measured)
+        return str(version.version)
+    with locked(client, results.root, system):
+        there = aliases.versions(client, system)  # another process may have registered it meanwhile
+        version = next((one for one in there if aliases.model_of(one) == model), None)
+        if version is not None:
+            for name, value in lasting.items():
+                if version.tags.get(name) != value:
+                    client.set_model_version_tag(system, version.version, name, value)
+            client.update_model_version(system, version.version, card)
+            model_id = attachments.model_id(version)
+        else:
+            _drop_unregistered(client, run, there)
+            model_id, tags[artifact.TAG] = _log_model(client, results, strategy, seed, run_id, tags)
+            version = client.create_model_version(
+                system, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
+            )
+        attachments.keep(client, version, results, measured)
+        client.set_logged_model_tags(model_id, tags)
+        _log_metrics(client, model_id, metric_entities(results, strategy, seed, model_id, run_id))
+        client.set_model_version_tag(system, version.version, RECORDED, identity)
+    return str(version.version)
+
+
+def _log_metrics(client: MlflowClient, model_id: str, metrics: list[Metric]) -> None:
+    """Log a run's metrics with its logged model; those whose latest value is already there are not logged twice."""
+    there = sorted(client.get_logged_model(model_id).metrics or [], key=lambda metric: metric.timestamp)
+    latest = {metric.key: metric.value for metric in there}
+    new = [metric for metric in metrics if latest.get(metric.key) != metric.value]
+    if new:
+        client.log_batch(str(new[0].run_id), metrics=new)
+
+
+def _drop_unregistered(client: MlflowClient, run: Run, versions: list[ModelVersion]) -> None:
+    """Delete the logged models of a run that no version stands for: what a registration left that was killed."""
+    registered = {attachments.model_id(version) for version in versions if str(version.source).startswith("models:/")}
+    of_run = f"source_run_id = '{run.info.run_id}'"
+    for logged in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
+        if logged.model_id not in registered:
+            client.delete_logged_model(logged.model_id)
+
+
+def _say_registered(client: MlflowClient, root: Path, system: str, experiments: set[str]) -> None:
+    """Tag the logged models of an embedded store with their versions, as a server does by itself.
+
+    Raises
+    ------
+    StoreError
+        The files of a version are not where the store says.
+    """
+    if embedded_store.file_of(tracking_uri(root)) is None:
+        return
+    versions = {attachments.model_id(version): version for version in aliases.versions(client, system)}
+    page: Any = None
+    while page is None or page.token:
+        page = client.search_logged_models(sorted(experiments), page_token=page.token if page else None)
+        for logged in page:
+            version = versions.get(logged.model_id)
+            if version is None:
+                continue
+            place = urlsplit(str(logged.artifact_location))
+            if place.scheme == "file" and not (Path(unquote(place.path)) / "MLmodel").is_file():
+                raise StoreError(
+                    f"The files of {system}/{version.version} are not in {unquote(place.path)}.",
+                    expected=f"{ARTIFACTS}/ beside {DATABASE}",
+                    fix=f"bring {ARTIFACTS}/ from where {DATABASE} came from, or {ASIDE}",
+                )
+            of = json.dumps([{"name": system, "version": int(version.version)}])
+            if logged.tags.get("mlflow.modelVersions") != of:
+                client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": of})
+
+
+def _log_model(
+    client: MlflowClient, results: Results, strategy: str, seed: int, run_id: str, tags: dict[str, str]
+) -> tuple[str, str]:
+    """Store the weights as pyfunc model without code of its own; returns its identifier and the artifact's digest."""
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, Array
+
+    # Nothing is required and cells are of any type: MLflow answers what it misses with status 500, the model with 400.
+    any_type: Any = AnyType
+    matrix, either = Array(Array(DataType.double)), any_type()
+    given: list[tuple[Any, str]] = [
+        (Array(DataType.long), "numbers"),
+        (matrix, "positions"),
+        (either, "cell"),
+        (either, "pbc"),
+        *((either, name) for name in ("charge", "spin", "total_charge", "total_spin")),
+    ]
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(kind, name, required=False) for kind, name in given]),
+        outputs=Schema([ColSpec(DataType.double, "energy"), ColSpec(matrix, "forces"), ColSpec(either, "stress")]),
+    )
+    run = client.get_run(run_id)
+    name = f"{strategy}-seed-{seed}"
+    logged = client.create_logged_model(run.info.experiment_id, name, run_id, tags, run.data.params, "MACE")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*An input example was not provided")  # the signature says it all
+        path = Path(folder) / "model"
+        mlflow.pyfunc.save_model(
+            path=str(path),
+            mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
+            loader_module="retemper.registry.served_model",
+            data_path=str(results.trainings[strategy][seed].model),
+            model_config={"head": HEAD, "device": "cpu", "dtype": "float64"},
+            signature=signature,
+            pip_requirements=artifact.requirements(),
+        )
+        artifact.add_package(path)
+        of_artifact = artifact.digest(path)
+        attachments.add_origin(results.root, path / attachments.FOLDER)
+        client.log_model_artifacts(logged.model_id, str(path))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return str(logged.model_id), of_artifact
+
+
+def _set_candidate(client: MlflowClient, root: Path, settings: Settings, latest: dict[str, dict[str, Any]]) -> None:
+    """Give the alias to the best version of the best strategy registered on the same test set."""
+    records, system = list(latest.values()), settings.system
+    for name in settings.strategies:
+        path = root / f"runs/register/{name}.json"
+        if name not in latest and path.is_file():
+            record = read_json(path)
+            comparable = record["versions"] and record["test_md5"] == records[0]["test_md5"]  # not an experiment's
+            if record["model"] == system and comparable:
+                records.append(record)
+    best = min(records, key=lambda record: record["force_rmse"])
+    known = {(v.tags.get("sha256"), v.tags.get("seed")): v.version for v in aliases.versions(client, system)}
+    version = known.get((best["best"]["sha256"], str(best["best"]["seed"])))
+    if version is None:  # registered in another store, and not in this one yet
+        return
+    if str(dict(client.get_registered_model(system).aliases).get(CANDIDATE)) != str(version):
+        aliases.point(client, system, CANDIDATE, str(version))

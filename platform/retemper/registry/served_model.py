@@ -1,0 +1,291 @@
+"""A fine-tuned MACE model as MLflow loads and serves it.
+
+The artifact has no code of its own: ``MLmodel`` names this module of the installed package, the weights are tensors
+with a description (`retemper.models.model_file`). What is loaded is compared with the digest that the registry, a
+database, has of the whole artifact; who can write the artifact cannot change that one together with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ase import Atoms
+from mace.calculators import MACECalculator
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_EXHAUSTED
+
+from retemper.core.errors import RetemperError
+from retemper.data import crowding
+from retemper.models import model_file
+from retemper.registry import artifact
+
+MAX_EDGES = 4_000  # of the structures that are evaluated together, unless one alone has more
+MOST_STRUCTURES = 10_000  # of a request
+MOST_ATOMS = 20_000  # of a request
+MOST_PAIRS = 200_000  # ordered, within the cut-off, of one structure; memory grows with them
+MOST_PAIRS_TOGETHER = 2_000_000  # of a request; time grows with them
+MOST_WAITING = 8  # requests that wait for the one that is computed; others are answered with status 429
+LONGEST_WAIT = 60.0  # s, of a request that waits
+SPELLINGS = {"total_charge": ("total_charge", "charge"), "total_spin": ("total_spin", "spin")}  # e; 2S + 1
+
+
+def state(info: Mapping[str, Any]) -> dict[str, float]:
+    """What is said of total charge (e) and spin (multiplicity), under either spelling; contradictions: `ValueError`."""
+    found: dict[str, float] = {}
+    for name, spellings in SPELLINGS.items():
+        given = {key: info[key] for key in spellings if info.get(key) is not None}
+        try:
+            values = {float(value) for value in given.values()}
+        except (TypeError, ValueError):
+            values = {np.nan}
+        if values:
+            value = values.pop()
+            whole = name == "total_charge" or (value >= 1 and value == np.floor(value))
+            if values or not np.isfinite(value) or not whole:
+                raise ValueError(f"no clear {name.replace('_', ' ')}: {given}")
+            found[name] = value
+    return found
+
+
+class Calculator(MACECalculator):  # type: ignore[misc]
+    """MACE's; reads charge and spin from ``atoms.info`` under either spelling."""
+
+    def calculate(self, atoms: Atoms | None = None, *arguments: Any, **keywords: Any) -> None:
+        """Energy, forces and stress."""
+        if atoms is not None:
+            state(atoms.info)
+            self.info_keys |= {
+                name: next((k for k in keys if k in atoms.info), name) for name, keys in SPELLINGS.items()
+            }
+        super().calculate(atoms, *arguments, **keywords)  # type: ignore[no-untyped-call]
+
+
+def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dtype: str = "float64") -> Any:
+    """ASE calculator of a model file (eV, eV/A, eV/A^3).
+
+    Parameters
+    ----------
+    sha256 : str
+        Of the file; anything else is not opened.
+    head : str
+        Output head to use.
+    dtype : str
+        ``float64`` or ``float32``. MACE also makes it torch's default in this process.
+
+    Raises
+    ------
+    ValueError
+        Another sha256, or a model without that head.
+    RetemperError
+        A damaged file.
+    """
+    content = Path(path).read_bytes()
+    got = hashlib.sha256(content).hexdigest()
+    if got != sha256:
+        raise ValueError(f"{path} is not the registered model and was not opened: sha256 {got}, registered {sha256}")
+    model = model_file.loads(content, str(path)).to(device)
+    heads = list(getattr(model, "heads", ["Default"]))
+    if head not in heads:
+        raise ValueError(f"{path} has no head {head!r}, only {', '.join(heads)}")
+    return Calculator(models=model, device=device, default_dtype=dtype, head=head)
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any]) -> Served:
+    """What MLflow calls with the weights inside a downloaded artifact; see `retemper.registry.artifact.check`."""
+    folder = Path(path).parents[1]
+    try:
+        if not artifact.check(folder):
+            print(
+                f"note: {folder} is not compared with a registry (none is set by MLFLOW_TRACKING_URI, or it is no "
+                "registered version): changed numbers would not be noticed",
+                file=sys.stderr,
+            )
+        model = model_file.read(path)
+        heads = list(getattr(model, "heads", ["Default"]))
+        if model_config["head"] not in heads:
+            raise RetemperError(f"{path} has no head {model_config['head']!r}.", expected=f"one of {heads}")
+    except RetemperError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+    device, dtype = model_config["device"], model_config["dtype"]
+    return Served(Calculator(models=model, device=device, default_dtype=dtype, head=model_config["head"]))
+
+
+class Served:
+    """Energies, forces and stresses of structures given as JSON.
+
+    A row has ``numbers`` [n_atoms], ``positions`` [n_atoms, 3] in A and, where there is one,
+    ``cell`` [3, 3] in A, ``pbc`` [3] (default: periodic where there is a cell), ``charge`` (in e, default 0) and
+    ``spin`` (multiplicity 2S + 1, default 1), also as ``total_charge`` and ``total_spin``. The answer has
+    ``energy`` (eV), ``forces`` [n_atoms, 3] (eV/A) and ``stress`` [3, 3] (eV/A^3, null without
+    periodicity in three directions). Rows that cannot be evaluated, collapsed ones and ones that are too large
+    are refused, status 400. One request is computed at a time; too many that wait are refused, status 429.
+    """
+
+    def __init__(self, calculator: Any):
+        self.calculator = calculator
+        self.turn = threading.Lock()  # MACE sets torch's default dtype, of the whole process
+        self.waiting = threading.Semaphore(MOST_WAITING + 1)
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Evaluate all rows, in batches. MLflow turns a list of rows into a table before it gets here."""
+        known = {int(z) for z in self.calculator.z_table.zs}
+        try:
+            frames = [structure(row, known) for row in numbered(model_input)]
+            require_bearable(frames, float(self.calculator.r_max))
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        if not self.waiting.acquire(blocking=False):
+            raise MlflowException(f"{MOST_WAITING} requests wait already; try later", error_code=RESOURCE_EXHAUSTED)
+        try:
+            if not self.turn.acquire(timeout=LONGEST_WAIT):
+                raise MlflowException(f"waited for {LONGEST_WAIT:g} s; try later", error_code=RESOURCE_EXHAUSTED)
+            try:
+                answers = evaluate(self.calculator, frames)
+            except ValueError as error:
+                raise MlflowException.invalid_parameter_value(str(error)) from error
+            finally:
+                self.turn.release()
+        finally:
+            self.waiting.release()
+        return pd.DataFrame(answers, columns=["energy", "forces", "stress"])
+
+
+def require_bearable(frames: Sequence[Atoms], cutoff: float) -> None:
+    """`ValueError` for structures that have collapsed, or that are too many or too large for a shared server.
+
+    Pairs are counted, not listed: a cell of 0.01 A would have a billion of them.
+    """
+    atoms = sum(len(frame) for frame in frames)
+    if len(frames) > MOST_STRUCTURES or atoms > MOST_ATOMS:
+        raise ValueError(
+            f"{len(frames)} structures with {atoms} atoms; a request may have at most {MOST_STRUCTURES} structures "
+            f"with {MOST_ATOMS} atoms: send several, or use retemper.load"
+        )
+    total = 0
+    for k, frame in enumerate(frames):
+        if wrong := crowding.collapsed(frame):
+            raise ValueError(f"structure {k} has collapsed: {wrong}")
+        if crowding.images(frame, cutoff) > crowding.MOST_IMAGES:
+            raise ValueError(f"structure {k}: its cell is too narrow for so many atoms ({len(frame)})")
+        found = crowding.count(frame, cutoff)
+        if found.ratio < crowding.NEAREST:
+            raise ValueError(
+                f"structure {k} has collapsed: two atoms are {found.distance:.3g} A apart, {found.ratio:.2g} times the "
+                f"sum of their covalent radii, expected at least {crowding.NEAREST:g} times"
+            )
+        total += found.pairs
+        if found.pairs > MOST_PAIRS or total > MOST_PAIRS_TOGETHER:
+            raise ValueError(
+                f"structure {k}: {found.pairs} pairs of atoms within {cutoff:g} A, {total} up to here in this request; "
+                f"at most {MOST_PAIRS} and {MOST_PAIRS_TOGETHER}: send less, or use retemper.load"
+            )
+
+
+def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
+    """Energy, forces and stress of every frame, evaluated together in batches of similar size."""
+    import torch
+    from mace.tools import torch_geometric
+
+    answers: list[dict[str, Any]] = [{}] * len(frames)
+    graphs = {index: graph(calculator, atoms) for index, atoms in enumerate(frames)}
+    for indices in batches([int(one.edge_index.shape[1]) for one in graphs.values()]):
+        batch = torch_geometric.Batch.from_data_list([graphs[k] for k in indices]).to(calculator.device)
+        periodic = [bool(frames[k].pbc.all()) for k in indices]
+        found = calculator.models[0](batch.to_dict(), compute_force=True, compute_stress=any(periodic))
+        forces = torch.split(found["forces"].detach().cpu(), [len(frames[k]) for k in indices])
+        for place, k in enumerate(indices):
+            stress = found["stress"][place].detach().cpu().tolist() if periodic[place] else None
+            if not (torch.isfinite(found["energy"][place]) and torch.isfinite(forces[place]).all()):
+                raise ValueError(f"structure {k}: the model gives no finite energy and forces")
+            answers[k] = {
+                "energy": float(found["energy"][place].detach()),
+                "forces": forces[place].tolist(),
+                "stress": stress,
+            }
+    return answers
+
+
+def graph(calculator: Any, atoms: Atoms) -> Any:
+    """MACE's graph of a structure, in the calculator's precision."""
+    from mace import data
+    from mace.tools import torch_tools
+
+    keys = data.KeySpecification(info_keys={name: name for name in SPELLINGS}, arrays_keys={})
+    with torch_tools.default_dtype(calculator.default_dtype):
+        config = data.config_from_atoms(atoms, key_specification=keys, head_name=calculator.head)
+        return data.AtomicData.from_config(
+            config, z_table=calculator.z_table, cutoff=calculator.r_max, heads=calculator.available_heads
+        )
+
+
+def batches(edges: Sequence[int]) -> list[list[int]]:
+    """Indices in order of size, in groups of at most `MAX_EDGES` edges (one structure at least)."""
+    groups: list[list[int]] = []
+    total = 0
+    for k in sorted(range(len(edges)), key=lambda index: edges[index]):
+        if not groups or total + edges[k] > MAX_EDGES:
+            groups.append([])
+            total = 0
+        groups[-1].append(k)
+        total += edges[k]
+    return groups
+
+
+def numbered(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries without what is missing, with their number for messages."""
+    rows = table.to_dict("records")
+    return [
+        {"row": k, **{str(n): v for n, v in row.items() if not (v is None or (isinstance(v, float) and np.isnan(v)))}}
+        for k, row in enumerate(rows)
+    ]
+
+
+def structure(row: Mapping[str, Any], known: set[int]) -> Atoms:
+    """A row of the input as ASE structure; `ValueError` says what is wrong with it.
+
+    Parameters
+    ----------
+    known : set of int
+        Atomic numbers that the model knows.
+    """
+    where = f"structure {row['row']}"
+    positions, numbers = _array(row, "positions", (-1, 3)), _array(row, "numbers", (-1,))
+    if len(numbers) != len(positions) or not len(numbers):
+        raise ValueError(
+            f"{where}: {len(numbers)} numbers and {len(positions)} positions; expected equally many, not 0"
+        )
+    lacking = sorted({int(z) for z in numbers} - known)
+    if lacking or (numbers != numbers.astype(int)).any():
+        raise ValueError(f"{where}: the model does not know atomic numbers {lacking or numbers.tolist()}")
+    cell = _array(row, "cell", (3, 3)) if "cell" in row else np.zeros((3, 3))
+    pbc = _array(row, "pbc", (3,)).astype(bool) if "pbc" in row else np.full(3, "cell" in row)
+    if np.linalg.matrix_rank(cell[pbc]) < pbc.sum():
+        raise ValueError(f"{where}: periodic along {int(pbc.sum())} directions that its cell does not span")
+    try:
+        info = state(row)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return Atoms(numbers=numbers.astype(int), positions=positions, cell=cell, pbc=pbc, info=info)
+
+
+def _array(row: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An entry as finite numbers of a shape; -1 is any length."""
+    wanted = "[" + ", ".join("n_atoms" if n < 0 else str(n) for n in shape) + "]"
+    if name not in row:
+        raise ValueError(f"structure {row['row']}: {name!r} is missing; expected numbers of shape {wanted}")
+    try:
+        array = np.array([list(part) if np.ndim(part) else part for part in row[name]], dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"structure {row['row']}: {name!r} is not an array of numbers of shape {wanted}") from None
+    if array.ndim != len(shape) or any(n not in (-1, m) for n, m in zip(shape, array.shape, strict=True)):
+        raise ValueError(f"structure {row['row']}: {name!r} has shape {list(array.shape)}, expected {wanted}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"structure {row['row']}: {name!r} is not finite")
+    return array

@@ -1,0 +1,183 @@
+"""Molecular dynamics of one replica on an evaluator: NVE, NVT, temperature ramps, NPT.
+
+Integrators: velocity Verlet; Langevin in the BAOAB splitting (B. Leimkuhler and C. Matthews,
+J. Chem. Phys. 138, 174102 (2013)); isotropic stochastic cell rescaling (M. Bernetti and
+G. Bussi, J. Chem. Phys. 153, 114107 (2020)). Energies are conserved or sampled without any
+correction of drift, so that what a model does wrong shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+
+from retemper.data import charge
+from retemper.models.evaluators import Evaluator
+
+FRICTION = 0.01  # 1/fs
+EXPLODED = 1e4  # K above the thermostat: stop (as in mlipaudit)
+COMPRESSIBILITY = 0.05  # 1/GPa; of water 0.46, of salts 0.04. It sets the time of response, not the ensemble
+PRESSURE_TIME = 200.0  # fs
+
+
+@dataclass
+class _Log:
+    time: list[float] = field(default_factory=list)
+    positions: list[np.ndarray] = field(default_factory=list)
+    cells: list[np.ndarray] = field(default_factory=list)
+    potential: list[float] = field(default_factory=list)
+    kinetic: list[float] = field(default_factory=list)
+
+    def add(self, time: float, atoms: Atoms, potential: float, kinetic: float) -> None:
+        self.time.append(time)
+        self.positions.append(atoms.positions.astype(np.float32))
+        self.cells.append(atoms.cell.array.copy())
+        self.potential.append(potential)
+        self.kinetic.append(kinetic)
+
+
+def velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> np.ndarray:
+    """[n_atoms, 3] Maxwell-Boltzmann velocities (ASE units) without net momentum, scaled to `temperature` (K)."""
+    masses = atoms.get_masses()[:, None]
+    v = rng.normal(size=(len(atoms), 3)) * np.sqrt(units.kB * temperature / masses)
+    if len(atoms) > 1:
+        v -= (masses * v).sum(axis=0) / masses.sum()
+    now = kinetic_energy(masses, v)
+    return np.asarray(v * np.sqrt(1.5 * len(atoms) * units.kB * temperature / now)) if now > 0 else v
+
+
+def kinetic_energy(masses: np.ndarray, v: np.ndarray) -> float:
+    """eV; masses [n, 1] u, velocities [n, 3] in ASE units."""
+    return float(0.5 * (masses * v**2).sum())
+
+
+def trajectory(
+    evaluator: Evaluator,
+    start: Atoms,
+    *,
+    ensemble: str,
+    steps: int,
+    timestep: float,
+    temperature: float,
+    final: float | None = None,
+    pressure: float = 0.0,
+    stride: int = 10,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Frames and energies along dynamics, until the end or until the model fails.
+
+    Parameters
+    ----------
+    evaluator
+        The model.
+    start
+        Structure; velocities are drawn at `temperature`.
+    ensemble
+        "nve", "nvt" or "npt" (needs a cell that is periodic in three directions).
+    steps, timestep
+        Number, and length in fs.
+    temperature, final
+        K; with `final` the thermostat goes there linearly.
+    pressure
+        GPa, for "npt".
+    stride
+        Steps between stored frames.
+    seed
+        Of velocities and noise.
+
+    Returns
+    -------
+    dict
+        numbers [n], pbc [3], info (charge and spin), time [frames] fs, positions [frames, n, 3] A (float32),
+        cells [frames, 3, 3] A, potential and kinetic [frames] eV, target [frames] K of the thermostat,
+        stopped: why it ended early ("" at the end), planned: fs.
+    """
+    rng = np.random.default_rng(seed)
+    atoms = start.copy()
+    atoms.calc = None
+    masses = atoms.get_masses()[:, None]
+    dt = timestep * units.fs
+    v = velocities(atoms, temperature, rng)
+    log, target = _Log(), []
+    found = evaluator([atoms], ensemble == "npt")
+    stopped = found.reasons[0]
+    decay = np.exp(-FRICTION * timestep)
+    noise = np.sqrt((1 - decay**2) * units.kB / masses)
+    for step in range(steps + 1):
+        now = temperature if final is None else temperature + (final - temperature) * step / max(1, steps)
+        if not stopped:
+            kinetic = kinetic_energy(masses, v)
+            hot = kinetic / (1.5 * units.kB * len(atoms))
+            if not np.isfinite(hot) or hot > now + EXPLODED:
+                stopped = f"temperature of {hot:.3g} K"
+        if stopped or step % stride == 0:
+            log.add(step * timestep, atoms, float(found.energy[0]), kinetic_energy(masses, v))
+            target.append(now)
+        if stopped or step == steps:
+            break
+        v += 0.5 * dt * found.forces[0] / masses
+        atoms.positions += 0.5 * dt * v
+        if ensemble != "nve":
+            v = decay * v + noise * np.sqrt(now) * rng.normal(size=v.shape)
+        atoms.positions += 0.5 * dt * v
+        if ensemble == "npt":
+            stopped = _rescale(atoms, v, masses, found.stress[0], pressure, now, timestep, rng)
+        if not stopped:
+            found = evaluator([atoms], ensemble == "npt")
+            stopped = found.reasons[0]
+        if not stopped:
+            v += 0.5 * dt * found.forces[0] / masses
+    return {
+        "numbers": atoms.numbers.copy(),
+        "pbc": atoms.pbc.copy(),
+        "info": charge.info_of(atoms),
+        "time": np.array(log.time),
+        "positions": np.array(log.positions),
+        "cells": np.array(log.cells),
+        "potential": np.array(log.potential),
+        "kinetic": np.array(log.kinetic),
+        "target": np.array(target),
+        "stopped": stopped,
+        "planned": steps * timestep,
+    }
+
+
+def _rescale(
+    atoms: Atoms,
+    v: np.ndarray,
+    masses: np.ndarray,
+    stress: np.ndarray,
+    pressure: float,
+    temperature: float,
+    timestep: float,
+    rng: np.random.Generator,
+) -> str:
+    """One step of stochastic cell rescaling, in place; why it cannot be made, or ""."""
+    volume = atoms.get_volume()
+    beta = COMPRESSIBILITY / units.GPa
+    inside = 2 * kinetic_energy(masses, v) / (3 * volume) - np.trace(stress) / 3
+    drift = beta * timestep / PRESSURE_TIME * (inside - pressure * units.GPa)
+    noise = np.sqrt(2 * units.kB * temperature * beta * timestep / (volume * PRESSURE_TIME)) * rng.normal()
+    strain = drift + noise
+    if not np.isfinite(strain) or abs(strain) > 0.3:
+        return f"the volume changes by {100 * (np.exp(min(strain, 10.0)) - 1):.0f} % in a step"
+    factor = float(np.exp(strain / 3))
+    atoms.set_cell(atoms.cell.array * factor, scale_atoms=True)
+    v /= factor
+    return ""
+
+
+def frame(run: dict[str, Any], index: int) -> Atoms:
+    """A stored frame as structure, with its time (fs) and temperature (K) in ``info``."""
+    atoms = Atoms(run["numbers"], run["positions"][index], cell=run["cells"][index], pbc=run["pbc"], info=run["info"])
+    atoms.info["time_fs"] = float(run["time"][index])
+    atoms.info["temperature"] = float(temperatures(run)[index])
+    return atoms
+
+
+def temperatures(run: dict[str, Any]) -> np.ndarray:
+    """[frames] K, kinetic."""
+    return np.asarray(run["kinetic"] / (1.5 * units.kB * len(run["numbers"])))

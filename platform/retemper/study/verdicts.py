@@ -1,0 +1,77 @@
+"""Verdicts: shown, refuted, or undecided when the table lacks the runs or the interval is too wide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from retemper.study.paired_effects import Estimate, Scale
+
+Verdict = Literal["shown", "refuted", "undecided"]
+WORTH: dict[Scale, float] = {"log": math.log(1.05), "points": 5.0}  # smallest effect worth speaking of: 5 %, 5 points
+NO_PAIRS = "no repeated pairs of runs that differ in this alone"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One condition of a claim."""
+
+    words: str  # what is compared, so that the effect reads as a sentence
+    verdict: Verdict
+    effect: str  # with its interval; empty without
+    why: str  # what the interval is over, or what is missing
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a table says of a claim."""
+
+    verdict: Verdict
+    parts: tuple[Part, ...]
+    details: str = ""
+
+
+def more(words: str, found: Estimate | None) -> Part:
+    """Effect > 0 is claimed. Refuted: the interval is below the smallest effect of `WORTH`. Shown: it is above 0.
+
+    Where it is both, the effect is real and too small to be what the claim means: refuted.
+    """
+    if found is None:
+        return Part(words, "undecided", "", NO_PAIRS)
+    verdict: Verdict = "refuted" if found.high < WORTH[found.scale] else "shown" if found.low > 0 else "undecided"
+    return _part(words, verdict, found)
+
+
+def not_worse(words: str, found: Estimate | None, margin: float | None = None) -> Part:
+    """An effect of at most `margin` (default: `WORTH`) is claimed. Shown: the interval is below; refuted: above."""
+    if found is None:
+        return Part(words, "undecided", "", NO_PAIRS)
+    limit = WORTH[found.scale] if margin is None else margin
+    verdict: Verdict = "shown" if found.high <= limit else "refuted" if found.low > limit else "undecided"
+    return _part(words, verdict, found)
+
+
+def _part(words: str, verdict: Verdict, found: Estimate) -> Part:
+    """Undecided where the interval does not decide."""
+    return Part(words, verdict if found.decides else "undecided", found.words(), basis(found))
+
+
+def basis(found: Estimate) -> str:
+    """How many pairs, and what the interval is over."""
+    same = f", {found.agree} of {found.systems} systems agree" if found.systems > 1 else ""
+    few = "" if found.decides else ", which decides nothing"
+    return f"{found.pairs} pairs, interval over {found.over}{few}{same}"
+
+
+def together(parts: Sequence[Part], details: str = "") -> Judgement:
+    """All conditions must be shown (each at its own level: Berger, Technometrics 24, 295, 1982); one refutes."""
+    verdicts = {part.verdict for part in parts}
+    verdict: Verdict = "refuted" if "refuted" in verdicts else "shown" if verdicts == {"shown"} else "undecided"
+    return Judgement(verdict, tuple(parts), details)
+
+
+def missing(what: str) -> Judgement:
+    """Undecided, because the table lacks something."""
+    return Judgement("undecided", (Part("", "undecided", "", what),))

@@ -1,0 +1,116 @@
+"""Trials on nodes that do not see the project's folder: files come and go through an actor on the driver's node.
+
+What a trial reads (structures, foundation) is fetched once a node, through Ray's object store, and kept by
+content under the node's scratch folder. What a trial writes is sent home after every epoch, so that the loss
+of a node costs at most the running epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from retemper.core import scratch, sealed
+from retemper.core.files import atomic_write, sha256
+from retemper.finetune.plan import Plan
+from retemper.models import model_file
+
+# in the order in which they are sent: the last file of a group makes it whole
+STATE = ("history.csv", "state.last")
+RESULT = ("effective.json", "mace.yaml", "training.log", model_file.NAME, "groups.json", "summary.json")
+NAME = "retemper-home"
+
+
+class Home:
+    """Reads and writes files on the driver's node, as a Ray actor."""
+
+    def read(self, path: str) -> bytes | None:
+        """Content of a file; `None` when there is none."""
+        file = Path(path)
+        return file.read_bytes() if file.is_file() else None
+
+    def sha256(self, path: str) -> str:
+        """Hash of a file."""
+        return sha256(path)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
+
+
+def serve() -> Any:
+    """Start `Home` beside the driver; it ends with the handle that is returned."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Home).options(name=NAME, num_cpus=0, scheduling_strategy=here).remote()
+
+
+def home() -> Any:
+    """The handle of `Home` in a worker."""
+    import ray
+
+    return ray.get_actor(NAME)
+
+
+def sees(token: str, content: str) -> bool:
+    """Whether this process reads the project's folder: the driver left `content` in the file `token`."""
+    file = Path(token)
+    return not os.environ.get("RETEMPER_SCRATCH") and file.is_file() and file.read_text() == content
+
+
+def fetched(path: str, far: Any) -> str:
+    """A copy of a file of the project on this node, made once, named by its content and checked by it."""
+    import ray
+
+    sha = ray.get(far.sha256.remote(path))
+    local = scratch.folder() / "files" / f"{sha}{Path(path).suffix}"
+    sealed.own_folder(local.parent)
+    with FileLock(f"{local}.lock"):
+        sealed.plain_files(local.parent, [local.name])
+        if local.is_file() and sha256(local) != sha:
+            sealed.put_aside(local, "it is not the project's file", "fetched again")
+        if not local.is_file():
+            with atomic_write(local) as temporary:
+                temporary.write_bytes(ray.get(far.read.remote(path)))
+    return str(local)
+
+
+def relocated(plan: Plan, far: Any) -> Plan:
+    """The plan with the copies of this node in place of the project's files."""
+    heads = {
+        name: dataclasses.replace(head, train=fetched(head.train, far), valid=fetched(head.valid, far))
+        for name, head in (("target", plan.target), ("replay", plan.replay))
+        if head is not None
+    }
+    return dataclasses.replace(plan, foundation=fetched(plan.foundation, far), **heads)  # type: ignore[arg-type]
+
+
+def bring(folder: str, far: Any) -> Path:
+    """A folder of this node with what the run's folder at home holds: a state to go on from, or a finished run."""
+    import ray
+
+    local = scratch.folder() / "training" / Path(folder).name
+    shutil.rmtree(local, ignore_errors=True)
+    local.mkdir(parents=True)
+    for name in (*STATE, *RESULT):
+        content = ray.get(far.read.remote(f"{folder}/{name}"))
+        if content is not None:
+            (local / name).write_bytes(content)
+    return local
+
+
+def send(local: Path, folder: str, names: tuple[str, ...], far: Any) -> None:
+    """Write files of the node's folder into the run's folder at home."""
+    import ray
+
+    for name in names:
+        if (local / name).is_file():
+            ray.get(far.write.remote(f"{folder}/{name}", (local / name).read_bytes()))
