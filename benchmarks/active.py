@@ -27,10 +27,9 @@ from ase import Atoms
 
 from benchmarks import active_systems
 from retemper.config.settings import Settings
-from retemper.core import processes
+from retemper.core import processes, weight_files
 from retemper.core.files import atomic_folder, digest, project_root, read_json, write_json
 from retemper.data.frames import FORCES, read_frames, write_frames
-from retemper.models import model_file
 
 SELECTORS = ("random", "uncertainty", "farthest_point", "combined", "lcmd")
 TESTS = ("inside", "outside")
@@ -112,10 +111,10 @@ def run_round(
         (plan,) = plans.plans(settings, "naive", out)
         training = out / "training"
         fit(plan, training, lambda row: None)
-        (training / model_file.NAME).rename(out / model_file.NAME)
+        (training / weight_files.NAME).rename(out / weight_files.NAME)
         found: dict[str, Any] = {"train": len(train)}
         for name in TESTS:
-            forces = predict(out / model_file.NAME, data[name], backend="torch").forces
+            forces = predict(out / weight_files.NAME, data[name], backend="torch").forces
             squares = [(f - atoms.arrays[FORCES]).ravel() ** 2 for f, atoms in zip(forces, data[name], strict=True)]
             kinds = [str(atoms.info["config_type"]) for atoms in data[name]]
             found[name] = rmse(squares)
@@ -123,7 +122,7 @@ def run_round(
                 f"{name} {kind}": rmse([s for s, k in zip(squares, kinds, strict=True) if k == kind])
                 for kind in sorted(set(kinds))
             }
-        here = Source("naive", False, {seed: out / model_file.NAME}, seed, train, data["valid"], "cpu")
+        here = Source("naive", False, {seed: out / weight_files.NAME}, seed, train, data["valid"], "cpu")
         explored = choose.explore(here, settings.acquire, seed * 100 + len(train), out)
         found["sound"] = 1 - sum(note.startswith("md-") for note in explored.notes) / SOUND
         found["gates"] = [found["inside"] <= GATES["inside"], found["outside"] <= GATES["outside"]]
@@ -146,7 +145,7 @@ def grow(folder: Path, train: list[Atoms], data: dict[str, list[Atoms]], setting
     from retemper.active.acquire import calibration_of
     from retemper.active.source import Source
 
-    here = Source("naive", False, {seed: folder / model_file.NAME}, seed, train, data["valid"], "cpu")
+    here = Source("naive", False, {seed: folder / weight_files.NAME}, seed, train, data["valid"], "cpu")
     estimate = choose.estimator(here, settings.acquire)
     held_out = calibration_of(here, estimate, data["valid"], None)
     candidates = choose.trusted(read_frames(folder / "candidates.extxyz"), estimate, held_out, settings.acquire)

@@ -15,11 +15,10 @@ from ase import Atoms
 
 from retemper.active import calibrate, estimate, plugins
 from retemper.config.settings import Plugin, load_settings
-from retemper.core import processes
+from retemper.core import processes, weight_files
 from retemper.core.files import project_root, read_json
 from retemper.data.frames import FORCES, is_isolated_atom, read_frames
 from retemper.data.grouping import groups_of
-from retemper.models import model_file
 from retemper.models.predict import pick_head, predict
 
 
@@ -38,7 +37,7 @@ def main() -> None:
     system = load_settings(root / "params.yaml").system
     folder = root / "runs/finetune" / options.strategy
     seeds = sorted(read_json(folder / "summary.json")["seeds"], key=int)
-    models = [folder / f"seed-{seed}" / model_file.NAME for seed in seeds]
+    models = [folder / f"seed-{seed}" / weight_files.NAME for seed in seeds]
     sets = {name: held_out(root, name) for name in ("train", "valid", "test")}
     errors, groups = {}, {name: groups_of(frames) for name, frames in sets.items()}
     for name in ("valid", "test"):

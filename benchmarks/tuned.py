@@ -12,10 +12,10 @@ from pathlib import Path
 
 from retemper.config.settings import load_settings
 from retemper.config.strict_yaml import read_yaml
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import project_root, read_json
 from retemper.evaluation import accuracy, stage
-from retemper.models import model_file
 from retemper.sweep.output import text
 
 SETS = (stage.TARGET, stage.RETENTION, stage.REPLAY_HEAD)
@@ -26,7 +26,7 @@ def row(here: stage.Context, folder: Path) -> str:
     best, default = read_yaml(folder / "best.yaml"), read_json(folder / "about.json")["default"]
     chosen = best["provenance"]["training"]
     before, after = (
-        stage.fine_tuned(here, here.root / ".cache/training" / key / model_file.NAME) for key in (default, chosen)
+        stage.fine_tuned(here, here.root / ".cache/training" / key / weight_files.NAME) for key in (default, chosen)
     )
     cells = [folder.name]
     for name in SETS:

@@ -16,9 +16,9 @@ from ase.data import chemical_symbols
 from conftest import as_trained
 
 from retemper.config.settings import Settings, load_settings
+from retemper.core import weight_files
 from retemper.core.files import sha256, write_json
 from retemper.data.frames import write_frames
-from retemper.models import model_file
 
 
 def water_frames(number: int, seed: int = 0) -> list[Atoms]:
@@ -115,7 +115,7 @@ def write_training(
         folder = root / f"runs/finetune/{strategy}/seed-{seed}"
         rows = history(epochs, scale * (1.0 + 0.05 * seed), replay is not None)
         write_table(folder / "history.csv", rows)
-        as_trained(model, folder / model_file.NAME)
+        as_trained(model, folder / weight_files.NAME)
         (folder / "mace.yaml").write_text("lr: 0.001\n")
         asked = {"lr": 0.001, "heads": ["Default"], "epochs": epochs}
         write_json(folder / "effective.json", {"asked": asked, "ran": asked, "differences": list(differences)})
@@ -124,7 +124,7 @@ def write_training(
             "epochs": epochs,
             "valid_loss": rows[-1]["valid_loss"],
             "seconds": 2.0 * epochs,
-            "sha256": sha256(folder / model_file.NAME),
+            "sha256": sha256(folder / weight_files.NAME),
             "key": f"key-{strategy}-{seed}",
             "trainable": trainable,
             "parameters": 1000,

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from study_project import BASE, empty_project, runs, study, write_result
 
-from retemper.core import sealed
+from retemper.core import ray_session, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import write_json
 from retemper.study import cost, run
 from retemper.study.jobs import SPENT, Job, jobs
 from retemper.study.schedule import DIED, priorities, work_off
-from retemper.sweep import resources
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ def test_what_a_lost_stage_means_for_its_runs(root: Path) -> None:
         asked.append(job.kind)
         return False
 
-    with resources.session("cpu", 1):
+    with ray_session.session("cpu", 1):
         work_off(left, price, 0.0, never, lambda *end: ended.append(end))
         assert asked == ["e0s"] and not ended
         work_off(left, price, 0.0, lambda job: True, lambda *end: ended.append(end))

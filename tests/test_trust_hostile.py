@@ -24,6 +24,7 @@ from conftest import ROOT, as_trained, build_tiny
 import retemper
 from retemper.cli import main
 from retemper.config import foundations
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.models import model_file, predict
@@ -109,7 +110,7 @@ def test_models_by_others_come_back(real_data: Path, tmp_path: Path) -> None:
 def test_reading_changes_no_random_numbers(tiny_model: Path, tmp_path: Path) -> None:
     import torch
 
-    path = as_trained(tiny_model, tmp_path / model_file.NAME)
+    path = as_trained(tiny_model, tmp_path / weight_files.NAME)
     torch.manual_seed(5)
     right = torch.rand(3)
     torch.manual_seed(5)
@@ -191,14 +192,14 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.fixture(scope="module")
 def sound(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return as_trained(tiny_model, tmp_path_factory.mktemp("sound") / model_file.NAME).read_bytes()
+    return as_trained(tiny_model, tmp_path_factory.mktemp("sound") / weight_files.NAME).read_bytes()
 
 
 @pytest.mark.hostile("trust")
 @pytest.mark.parametrize("how", DAMAGED)
 def test_a_damaged_file_is_not_opened(how: str, sound: bytes, tmp_path: Path) -> None:
     damage, message = DAMAGED[how]
-    path = tmp_path / model_file.NAME
+    path = tmp_path / weight_files.NAME
     path.write_bytes(damage(sound))
     with pytest.raises(RetemperError, match=message):
         predict.load(path)
@@ -206,7 +207,7 @@ def test_a_damaged_file_is_not_opened(how: str, sound: bytes, tmp_path: Path) ->
 
 @pytest.mark.hostile("trust")
 def test_a_pickle_in_the_place_of_a_trained_model_is_not_opened(tmp_path: Path) -> None:
-    path = evil(tmp_path / model_file.NAME, tmp_path / "mark")
+    path = evil(tmp_path / weight_files.NAME, tmp_path / "mark")
     with pytest.raises(RetemperError, match="is no model file and was not opened"):
         predict.load(path)
     assert not (tmp_path / "mark").exists()

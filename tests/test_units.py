@@ -20,11 +20,12 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, sha256
 from retemper.data.frames import ENERGY, FORCES, STRESS, read_frames
 from retemper.data.labels import map_labels
-from retemper.data.units import ENERGY_UNITS, LENGTH_UNITS, Verdict, check_units, predictor, require_units
+from retemper.data.units import ENERGY_UNITS, LENGTH_UNITS, Verdict, check_units, require_units
 from retemper.data.units.predicted import Predict, Predicted, force_slope
 from retemper.models import predict as inference
 from retemper.prepare import e0s
 from retemper.prepare.dataset import build
+from retemper.prepare.predictor import predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "foundations/mini.model"

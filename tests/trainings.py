@@ -14,6 +14,7 @@ from ase.build import molecule
 from conftest import ROOT, TINY_ELEMENTS
 
 from retemper.config import strategies
+from retemper.core import weight_files
 from retemper.core.files import sha256
 from retemper.data.frames import is_isolated_atom, read_frames, write_frames
 from retemper.finetune.plan import Plan, head_data, versions
@@ -100,7 +101,7 @@ def run(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[dict[str, float]
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    return dict(model_file.read(folder / model_file.NAME).state_dict())
+    return dict(model_file.read(folder / weight_files.NAME).state_dict())
 
 
 def weights_of(path: Path) -> dict[str, Any]:

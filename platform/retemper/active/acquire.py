@@ -14,13 +14,13 @@ from retemper.active import calibrate, choose, label, manual, source
 from retemper.active.calibrate import Calibration, Scale
 from retemper.active.source import Source
 from retemper.config.settings import Settings
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, digest, read_json, sha256, write_json
 from retemper.data import rounds
 from retemper.data.frames import FORCES, read_frames, structure_hash, write_frames
 from retemper.data.grouping import groups_of
 from retemper.data.splits import uncharged
-from retemper.models import model_file
 from retemper.prepare import mixture
 from retemper.prepare.one_level import errors_of
 from retemper.tracking.lineage import git_commit, versions
@@ -120,7 +120,7 @@ def _begin(settings: Settings, root: Path, number: int, work: Path, labels: int)
         print(f"the oracle reproduces {checked['number']} labels of the data", flush=True)
     with atomic_folder(work) as folder:
         for seed, path in found.models.items():
-            shutil.copy2(path, folder / f"seed-{seed}{model_file.SUFFIX}")
+            shutil.copy2(path, folder / f"seed-{seed}{weight_files.SUFFIX}")
         plan = {
             "round": number,
             "labels": labels,

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from retemper.active.workers import POLL, Answer, Job, Worker, compute, work_off
-from retemper.core import processes, ray_capacity
-from retemper.sweep import resources
+from retemper.core import processes, ray_capacity, ray_session
 
 
 def run(
@@ -18,7 +17,7 @@ def run(
     """`workers.run` on the cluster that ``RAY_ADDRESS`` names, or on a local one: at most one structure a CPU."""
     if not queue:
         return
-    with resources.session("cpu", processes.cores()) as cluster:
+    with ray_session.session("cpu", processes.cores()) as cluster:
         import ray
 
         ray_capacity.require({"CPU": 1}, cluster=cluster)

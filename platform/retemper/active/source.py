@@ -11,11 +11,12 @@ import numpy as np
 from ase import Atoms
 
 from retemper.config.settings import Settings
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import read_json
 from retemper.data import rounds
 from retemper.data.frames import is_isolated_atom, labels_hash, read_frames
-from retemper.models import model_file, predict
+from retemper.models import predict
 from retemper.records.runs import finite
 
 
@@ -65,14 +66,14 @@ def of_project(settings: Settings, root: Path) -> Source:
     if not (folder / "summary.json").is_file():
         raise RetemperError(f"No model of {strategy} is trained yet.", fix="dvc repro")
     outcomes = read_json(folder / "summary.json")["seeds"]
-    models = {int(s): folder / f"seed-{s}" / model_file.NAME for s in sorted(outcomes, key=int)}
+    models = {int(s): folder / f"seed-{s}" / weight_files.NAME for s in sorted(outcomes, key=int)}
     lead = seed if seed in models else int(min(outcomes, key=lambda s: float(outcomes[s]["valid_loss"])))
     return _source(settings, root, strategy, champion, models, lead)
 
 
 def of_plan(settings: Settings, root: Path, plan: dict[str, Any], work: Path) -> Source:
     """The same for a round that has begun: its own copies of the weights."""
-    models = {int(seed): work / f"seed-{seed}{model_file.SUFFIX}" for seed in plan["models"]}
+    models = {int(seed): work / f"seed-{seed}{weight_files.SUFFIX}" for seed in plan["models"]}
     found = _source(settings, root, plan["strategy"], plan["champion"], models, plan["lead"])
     own = f"{rounds.FOLDER}/{rounds.name(plan['round'])}:"  # where the round is made anew, its labels are there already
     found = replace(found, train=_without(own, found.train), valid=_without(own, found.valid))

@@ -11,12 +11,13 @@ from typing import Any
 
 from retemper.config import foundations
 from retemper.config.settings import Settings, load_settings
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import project_root, read_json
 from retemper.data.frames import read_frames
 from retemper.evaluation.robustness import metrics, stage, suite
 from retemper.evaluation.robustness.context import Context
-from retemper.models import evaluators, model_file
+from retemper.models import evaluators
 from retemper.models.calculator import PREFIX
 from retemper.models.evaluators import Subject
 
@@ -71,7 +72,7 @@ def _subject(options: argparse.Namespace, root: Path | None) -> Subject:
         trained = root / "runs/finetune" / model / "summary.json"
         if trained.is_file():
             first = min(read_json(trained)["seeds"], key=int)
-            path = trained.parent / f"seed-{first}" / model_file.NAME
+            path = trained.parent / f"seed-{first}" / weight_files.NAME
         elif model in foundations.catalogue(root):
             entry = foundations.find(model, root)
             path, head = foundations.weights(entry, root), head or entry.head

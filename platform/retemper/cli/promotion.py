@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retemper.core.files import project_root
-
-FORMATS = ("model", "ase", "torch-sim", "lammps", "lammps-mliap")
+from retemper.registry.formats import FORMATS
 
 
 def _models(options: argparse.Namespace) -> None:

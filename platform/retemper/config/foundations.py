@@ -13,9 +13,9 @@ from typing import Any, Literal
 from retemper.config.setting_errors import in_file
 from retemper.config.settings import Section, parse_named
 from retemper.config.strict_yaml import Location, read_yaml
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import project_root, sha256
-from retemper.models import model_file
 
 CATALOGUE = Path("foundations/foundations.yaml")
 OMOL = {  # MACE keeps this table inside its loader
@@ -103,12 +103,12 @@ def weights(foundation: Foundation, root: Path | None = None) -> Path:
 
 
 def admitted(path: str | Path, sha: str | None, trust_pickle: bool, root: Path | None) -> Path:
-    """`model_file.admitted` for a file that a user names; one that the catalogue knows by its sha256 needs no word."""
+    """`weight_files.admitted` for a file that a user names; one with a sha256 of the catalogue needs no word."""
     path = Path(path)
     known = {entry.sha256 for entry in catalogue(root).values()} if root is not None else set()
     if sha is None and known and path.is_file() and sha256(path) in known:
         return path
-    return model_file.admitted(path, sha, trust_pickle)
+    return weight_files.admitted(path, sha, trust_pickle)
 
 
 def _download(foundation: Foundation) -> Path:

@@ -17,6 +17,7 @@ Besides them ``forgetting_ratio`` and ``forgetting_ratio_replay_head``, which co
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from retemper.core.errors import unknown
 
 VALIDATION = ("valid", "valid_replay", "valid_retention")
 TEST = ("target", "retention", "retention_replay_head")
+SUITE = "retemper.evaluation.robustness.metrics"  # a file for each metric
 ROBUSTNESS = "robustness"
 
 
@@ -58,7 +60,7 @@ def renamed(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def suite_names() -> list[str]:
     """Metrics of the robustness suite: the files of its folder. Nothing is imported."""
-    folder = Path(__file__).parents[1] / "evaluation/robustness/metrics"
+    folder = Path(__file__).parents[1].joinpath(*SUITE.split(".")[1:])
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
@@ -73,9 +75,8 @@ def better(name: str) -> Literal["lower", "higher"]:
     quantity = measured_names()[name]
     if quantity is not None:
         return quantity.better
-    from retemper.evaluation.robustness import metrics  # not needed to read settings
-
-    direction: Literal["lower", "higher"] = metrics.load(name.removeprefix(f"{ROBUSTNESS}.")).INFO.direction
+    module = importlib.import_module(f"{SUITE}.{name.removeprefix(f'{ROBUSTNESS}.')}")
+    direction: Literal["lower", "higher"] = module.INFO.direction
     return direction
 
 

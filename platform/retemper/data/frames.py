@@ -202,3 +202,12 @@ def elements(frames: Iterable[Atoms]) -> list[str]:
 def is_isolated_atom(atoms: Atoms) -> bool:
     """Whether a frame is a free atom (one atom, no periodicity): data for E0s, not for training."""
     return len(atoms) == 1 and not atoms.pbc.any()
+
+
+def stress_matrix(value: Any) -> np.ndarray:
+    """A stress label of shape (3, 3), (9,) or Voigt (6,: xx yy zz yz xz xy) as [3, 3]."""
+    array = np.asarray(value, dtype=float)
+    if array.size == 6:
+        xx, yy, zz, yz, xz, xy = array.ravel()
+        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    return array.reshape(3, 3)

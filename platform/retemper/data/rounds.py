@@ -13,14 +13,14 @@ from typing import Any
 
 from ase import Atoms
 
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
 from retemper.data.frames import read_frames
-from retemper.models import model_file
 
 FOLDER = Path("data/rounds")
 WORK = Path(".cache/rounds")
-MODEL = model_file.NAME  # the weights that explored
+MODEL = weight_files.NAME  # the weights that explored
 FORMER = "model.model"  # the same, as a pickle, of an earlier version
 SEEN = "seen.extxyz"  # without labels
 

@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from retemper.core.errors import RetemperError
-from retemper.data.frames import ENERGY, FORCES, STRESS
+from retemper.data.frames import ENERGY, FORCES, STRESS, stress_matrix
 from retemper.evaluation import statistics
 from retemper.models.predict import Predictions, has_stress, name_of
 
@@ -40,15 +40,6 @@ class FrameErrors:
     def force_rmse(self) -> np.ndarray:
         """[n] force RMSE of each frame."""
         return np.asarray(np.sqrt(self.force_sq / (3 * self.n_atoms)))
-
-
-def stress_matrix(value: Any) -> np.ndarray:
-    """A stress label of shape (3, 3), (9,) or Voigt (6,: xx yy zz yz xz xy) as [3, 3]."""
-    array = np.asarray(value, dtype=float)
-    if array.size == 6:
-        xx, yy, zz, yz, xz, xy = array.ravel()
-        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    return array.reshape(3, 3)
 
 
 def frame_errors(

@@ -13,13 +13,14 @@ from ase import Atoms
 
 from retemper.config.foundations import find, weights
 from retemper.config.settings import Dataset, Settings
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, read_json, sha256, write_json
 from retemper.data.frames import FORCES, is_isolated_atom, labels_hash, read_frames
 from retemper.data.grouping import groups_of
 from retemper.evaluation import accuracy
 from retemper.evaluation.accuracy import FrameErrors
-from retemper.models import model_file, predict
+from retemper.models import predict
 from retemper.prepare import reference_set
 from retemper.prepare.replay import audit
 
@@ -241,7 +242,7 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
                 audit(read_frames(path), here.retention, f"runs/{seen}.extxyz", tolerance=near, groups=alike)
         folder = root / "runs/finetune" / name
         for seed in sorted(read_json(folder / "summary.json")["seeds"], key=int):
-            seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / model_file.NAME)
+            seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / weight_files.NAME)
             _say(name, seed, seeds[seed])
     summary = _summary(here, name, seeds)
     metrics = {

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retemper.core import sealed
+from retemper.core import sealed, weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, write_json
 from retemper.finetune.plan import Plan
-from retemper.models import model_file
 from retemper.tracking import lineage
 
-FILES = (model_file.NAME, "history.csv", "effective.json", "mace.yaml")
+FILES = (weight_files.NAME, "history.csv", "effective.json", "mace.yaml")
 SUMMARY = "summary.json"
 
 

@@ -21,26 +21,19 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from retemper.core import processes
+from retemper.core import processes, weight_files
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_write, sha256
+from retemper.core.files import atomic_write
 from retemper.models import description as described
 
 if TYPE_CHECKING:
     import torch
 
-NAME = "model.safetensors"  # of a trained model, in its folder
-SUFFIX = ".safetensors"
 KEY = "retemper"  # of the description in the header
 PICKLE = b"PK"  # how the archives begin that torch writes
 LONGEST_HEADER = 100_000_000  # bytes, as the format allows
 AGREE = 1e-9  # eV and eV/A: what a model built by an older MACE or e3nn may differ by, from the order of sums
 ROUNDINGS = 64  # of the largest value: what the same sums differ by when arrays lie elsewhere in memory
-
-
-def executes_nothing(path: str | Path) -> bool:
-    """Whether the file is of the kind that executes nothing, by its name; such files are never unpickled."""
-    return Path(path).suffix == SUFFIX
 
 
 def write(model: torch.nn.Module, path: str | Path) -> None:
@@ -122,7 +115,7 @@ def loads(content: bytes, origin: str) -> torch.nn.Module:
 
 def description_of(content: bytes, origin: str) -> described.Description:
     """The description in the header of a file."""
-    expected = f"a model that retemper wrote (*{SUFFIX})"
+    expected = f"a model that retemper wrote (*{weight_files.SUFFIX})"
     if len(content) < 8:
         raise RetemperError(f"{origin} is no model file.", expected=expected, got=f"{len(content)} bytes")
     length = struct.unpack("<Q", content[:8])[0]
@@ -146,7 +139,7 @@ def convert(path: Path, out: Path) -> None:
     from retemper.models import predict
 
     predict.load(path)  # says what is wrong with a file that is no model
-    if executes_nothing(out):
+    if weight_files.executes_nothing(out):
         write(load(path), out)
     else:
         write_pickle(load(path), out)
@@ -157,7 +150,7 @@ def convert(path: Path, out: Path) -> None:
 
 def load(path: str | Path, device: str = "cpu") -> torch.nn.Module:
     """The model of a file of either kind, in its own precision; a pickle is one that was `admitted`, or is your own."""
-    if executes_nothing(path):
+    if weight_files.executes_nothing(path):
         return read(path, device)
     processes.import_mace()  # before torch.load: it allows pickled modules
     import torch
@@ -172,7 +165,7 @@ def pickled(path: str | Path) -> Iterator[Path]:
 
     A file that is one already is given as it is.
     """
-    if not executes_nothing(path):
+    if not weight_files.executes_nothing(path):
         yield Path(path)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -187,43 +180,6 @@ def write_pickle(model: torch.nn.Module, path: Path) -> None:
 
     with atomic_write(path) as temporary:
         torch.save(model, temporary)
-
-
-def admitted(path: str | Path, sha: str | None = None, trust_pickle: bool = False) -> Path:
-    """`path` if it may be opened: it executes nothing, has this sha256, or someone said that they trust it.
-
-    Parameters
-    ----------
-    sha
-        What the file's sha256 has to be, from a place that is not beside the file.
-    trust_pickle
-        Someone said that what is in the file may run on this machine.
-
-    Raises
-    ------
-    RetemperError
-        A missing file, another sha256, or a pickle that no one vouches for: none of them was opened.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise RetemperError(f"Model {path} does not exist.", fix="check the path")
-    if sha is not None:
-        got = sha256(path)
-        if got != sha.lower():
-            raise RetemperError(
-                f"{path} is not the file that was asked for, and was not opened.",
-                expected=f"sha256 {sha}",
-                got=f"sha256 {got}",
-                fix="fetch the file again; give its own sha256 only if you know where it comes from",
-            )
-    elif not executes_nothing(path) and not trust_pickle:
-        raise RetemperError(
-            f"{path} is a pickle: to open it is to run what is in it. It was not opened.",
-            expected=f"a file that executes nothing (*{SUFFIX}), or a word that this one is trusted",
-            got=f"sha256 {sha256(path)}",
-            fix="--sha256 with the hash that its author gives; or --trust-pickle if you made the file yourself",
-        )
-    return path
 
 
 # ------------------------------------------------------------------ the twin

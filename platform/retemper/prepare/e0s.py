@@ -23,10 +23,11 @@ from retemper.core.files import read_json, write_json
 from retemper.data.charge import charge_of
 from retemper.data.composition import composition_matrix
 from retemper.data.frames import ENERGY, in_blocks, read_frames, stream_frames
-from retemper.data.units import predictor, require_units
+from retemper.data.units import require_units
 from retemper.prepare.e0_evidence import evidence, left_out, separability
 from retemper.prepare.e0_methods import METHODS, Problem, group_names, isolated_energies, new_compositions
 from retemper.prepare.one_level import require_one_level
+from retemper.prepare.predictor import predictor
 
 BLOCK = 20_000  # frames that are in memory at a time
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retemper.config import metric_names
 from retemper.config.foundations import Foundation, find
 from retemper.config.settings import Settings
 from retemper.core import experiment, software, sources
@@ -191,10 +192,10 @@ def code_of(name: str, settings: Settings) -> dict[str, str]:
     stage = STAGES[name]
     modules = [sources.PACKAGE + one for one in stage.code]
     if name == "robustness":
-        from retemper.evaluation.robustness import metrics
-
         asked = list(settings.robustness.metrics)
-        modules += [f"{metrics.__name__}.{one}" for one in (metrics.names() if asked == ["all"] else asked)]
+        modules += [
+            f"{metric_names.SUITE}.{one}" for one in (metric_names.suite_names() if asked == ["all"] else asked)
+        ]
     return code(modules, stage.apart)
 
 

@@ -22,8 +22,16 @@ from retemper import __version__
 from retemper.core import sealed
 from retemper.core.files import atomic_folder, digest, sha256, write_json
 from retemper.data import charge
-from retemper.data.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
-from retemper.evaluation.accuracy import stress_matrix
+from retemper.data.frames import (
+    ENERGY,
+    FORCES,
+    STRESS,
+    labels_hash,
+    read_frames,
+    stress_matrix,
+    structure_hash,
+    write_frames,
+)
 from retemper.models import predict
 from retemper.prepare import inputs
 

@@ -19,7 +19,8 @@ from retemper.data import checks
 from retemper.data.frame_store import Picked, Store
 from retemper.data.frames import stream_frames
 from retemper.data.labels import ignored_warnings, stream_labels
-from retemper.data.units import Judged, predictor, require_units
+from retemper.data.units import Judged, require_units
+from retemper.prepare.predictor import predictor
 
 ENOUGH = 20  # frames of one file whose units are judged on their own
 WITNESSES = 20_000  # frames of one file that its units are judged by, in stretches of

@@ -34,8 +34,8 @@ from retemper.data.frames import (
 )
 from retemper.data.grouping import name_of
 from retemper.data.splits import leaks, uncharged
-from retemper.data.units import predictor
 from retemper.prepare import reference_set
+from retemper.prepare.predictor import predictor
 
 NEAR = 1e-3  # A; the default of dataset.near_duplicate
 

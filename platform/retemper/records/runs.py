@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from retemper.config import metric_names
 from retemper.config.settings import Settings
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
-from retemper.models import model_file
 
 FOUNDATION = "foundation"
 PARTS = metric_names.TEST
@@ -40,7 +40,7 @@ class Training:
 
     @property
     def model(self) -> Path:
-        return self.folder / model_file.NAME
+        return self.folder / weight_files.NAME
 
     @property
     def proven(self) -> bool:

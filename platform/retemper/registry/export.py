@@ -27,13 +27,13 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper.cli.promotion import FORMATS
 from retemper.core import processes
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import atomic_write, sha256, write_json
 from retemper.data import charge
 from retemper.models import lammps, model_file, predict
 from retemper.registry import attachments
+from retemper.registry.formats import FORMATS
 from retemper.registry.load import existing_store, resolve
 from retemper.tracking.store import store_errors
 

@@ -8,10 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retemper.core import processes
+from retemper.core import processes, weight_files
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import atomic_write, project_root
-from retemper.models import model_file
 from retemper.registry import artifact, attachments
 from retemper.registry.aliases import CHAMPION, systems, versions
 from retemper.tracking.store import DATABASE, connect, store_errors
@@ -86,7 +85,7 @@ def weights(name_or_uri: str, folder: Path, root: Path) -> Path:
         client = existing_store(root)
         version = resolve(client, name_or_uri)
         sha, safe = attachments.registered_sha256(version), artifact.TAG in version.tags
-        place = folder / f"{sha[:16]}{model_file.SUFFIX if safe else '.model'}"
+        place = folder / f"{sha[:16]}{weight_files.SUFFIX if safe else '.model'}"
         with tempfile.TemporaryDirectory() as temporary, atomic_write(place) as copy:
             shutil.copyfile(attachments.weights(client, root, version, Path(temporary)), copy)
     return place

@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from retemper.core import processes, ray_capacity
-from retemper.sweep import resources
+from retemper.core import processes, ray_capacity, ray_session
 
 
 def parallel(calls: Sequence[Any]) -> list[Any]:
@@ -22,7 +21,7 @@ def parallel(calls: Sequence[Any]) -> list[Any]:
     from joblib import Parallel, parallel_backend
     from ray.util.joblib import register_ray
 
-    joined = contextlib.nullcontext(True) if ray.is_initialized() else resources.session("cpu", processes.cores())
+    joined = contextlib.nullcontext(True) if ray.is_initialized() else ray_session.session("cpu", processes.cores())
     with joined as cluster:
         ray_capacity.require({"CPU": 1}, cluster=cluster)
         register_ray()

@@ -164,12 +164,12 @@ class Driver:
         missing = self.missing
         if not missing:
             return
-        from retemper.core import ray_capacity
+        from retemper.core import ray_capacity, ray_session
         from retemper.study.schedule import work_off
         from retemper.sweep import resources
 
         gpus = resources.gpus(self.every[0].settings)
-        with resources.session(self.device, processes.cores()) as cluster:
+        with ray_session.session(self.device, processes.cores()) as cluster:
             ray_capacity.require({"CPU": 1, "GPU": gpus}, cluster=cluster)
             work_off(missing, {job.name: self.expected(job) for job in missing}, gpus, self.may_start, self.ended)
 

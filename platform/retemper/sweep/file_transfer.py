@@ -15,14 +15,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from retemper.core import scratch, sealed
+from retemper.core import scratch, sealed, weight_files
 from retemper.core.files import atomic_write, sha256
 from retemper.finetune.plan import Plan
-from retemper.models import model_file
 
 # in the order in which they are sent: the last file of a group makes it whole
 STATE = ("history.csv", "state.last")
-RESULT = ("effective.json", "mace.yaml", "training.log", model_file.NAME, "groups.json", "summary.json")
+RESULT = ("effective.json", "mace.yaml", "training.log", weight_files.NAME, "groups.json", "summary.json")
 NAME = "retemper-home"
 
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.data.frames import FORCES, is_isolated_atom, read_frames
 from retemper.data.grouping import groups_of
 from retemper.finetune.plan import TARGET, Plan
-from retemper.models import model_file
 from retemper.records.runs import read_history
 from retemper.sweep import alike
 
@@ -112,13 +112,13 @@ def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequen
     if "valid_replay.force_rmse" in best:
         values["replay_head"] = best["valid_replay.force_rmse"]
     sets = {"target": plan.target.valid} | ({RETENTION: retention} if retention is not None else {})
-    errors = {name: _by_group(plan, folder / model_file.NAME, _frames(path)) for name, path in sets.items()}
+    errors = {name: _by_group(plan, folder / weight_files.NAME, _frames(path)) for name, path in sets.items()}
     alike.write(folder, errors)
     if retention is not None:
         square, count = (sum(errors[RETENTION][name].values()) for name in ("squares", "counts"))
         values[RETENTION] = 1e3 * math.sqrt(square / count)
     if HOLES in objectives:
-        values[HOLES] = holes(plan, folder / model_file.NAME)
+        values[HOLES] = holes(plan, folder / weight_files.NAME)
     return values
 
 

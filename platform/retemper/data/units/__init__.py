@@ -2,7 +2,6 @@
 
 from retemper.data.units.check import Verdict, check_units
 from retemper.data.units.conversion import ENERGY_UNITS, LENGTH_UNITS, energy_factor, length_factor
-from retemper.data.units.predicted import predictor
 from retemper.data.units.require import Judged, require_units
 
 __all__ = [
@@ -13,6 +12,5 @@ __all__ = [
     "check_units",
     "energy_factor",
     "length_factor",
-    "predictor",
     "require_units",
 ]

@@ -113,7 +113,7 @@ def check_units(
         Energies of free atoms {atomic number: eV}; without them those among `frames`.
     predict
         Predictions of a foundation for a sample of the frames, asked for when the labels alone leave
-        something open; see `retemper.data.units.predicted.predictor`.
+        something open; see `retemper.prepare.predictor`.
 
     Returns
     -------

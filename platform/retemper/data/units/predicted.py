@@ -10,17 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
 from retemper.data.energies_by_element import robust_fit
 from retemper.data.frames import FORCES, STRESS
-from retemper.data.units.witness import Witness, clipped, sample, weighted_median
+from retemper.data.units.witness import Witness, clipped, weighted_median
 
 Array = np.ndarray
-FRAMES, ATOMS = 60, 2500  # of the sample: seconds on one core
 FORCES_FOLLOW = 0.6  # mean cosine between labelled and predicted forces
 ENERGIES_FOLLOW, ENERGIES_OPPOSE = 0.5, -0.8  # correlation
 # ln of the slope over 22 sets with a foundation of 450 meV/A; of the stress, where pressures add to it
@@ -55,23 +53,6 @@ class Predicted:
 
 
 Predict = Callable[[Sequence[Atoms]], Predicted | None]
-
-
-def predictor(model: Path, head: str | None, device: str) -> Predict:
-    """A function that predicts a sample of the frames it is given; `None` where the model knows none of them."""
-
-    def predict(frames: Sequence[Atoms]) -> Predicted | None:
-        from retemper.models import predict as inference
-
-        own = inference.atomic_energies(model, head)
-        chosen = sample([frame for frame in frames if own.keys() >= set(frame.numbers.tolist())], FRAMES, ATOMS)
-        if not chosen:
-            return None
-        found = inference.predict(model, chosen, head=head, device=device, dtype="float32", backend="torch")
-        atoms = np.array([sum(own[z] for z in frame.numbers.tolist()) for frame in chosen])
-        return Predicted(chosen, found.energy, atoms - found.energy, found.forces, found.stress)
-
-    return predict
 
 
 def force_slope(predicted: Predicted) -> Witness | None:

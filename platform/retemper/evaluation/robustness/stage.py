@@ -13,12 +13,13 @@ from ase.data import atomic_numbers
 
 from retemper.config import foundations
 from retemper.config.settings import Settings
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import atomic_folder, read_json, write_json
 from retemper.data.frames import ENERGY, is_isolated_atom, read_frames
 from retemper.evaluation.robustness import metrics, suite
 from retemper.evaluation.robustness.context import Context
-from retemper.models import calculator, evaluators, model_file
+from retemper.models import calculator, evaluators
 from retemper.models.calculator import PREFIX
 from retemper.models.evaluators import Subject
 from retemper.records.runs import FOUNDATION
@@ -131,7 +132,7 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
         for seed in asked:
             if seed not in trained:
                 raise unknown(f"seed of {name} (robustness.seeds)", seed, trained)
-        models = {seed: folder / f"seed-{seed}" / model_file.NAME for seed in asked}
+        models = {seed: folder / f"seed-{seed}" / weight_files.NAME for seed in asked}
     seeds: dict[str, Any] = {}
     with atomic_folder(root / FOLDER / name) as out:
         for seed, model in models.items():

@@ -24,7 +24,7 @@ from mace.cli import run_train
 from mace.tools import build_default_arg_parser, model_script_utils
 
 from retemper.config.strategies import Strategy
-from retemper.core import sealed
+from retemper.core import sealed, weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import locked, sha256, write_json
 from retemper.data.frames import stream_frames
@@ -89,7 +89,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
         run_train.run(arguments(flags))
     if not result:
         raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
-    result["sha256"] = sha256(folder / model_file.NAME)
+    result["sha256"] = sha256(folder / weight_files.NAME)
     collect.finish(folder, plan.key, result)
     return result
 
@@ -184,7 +184,7 @@ def _train(
             got["merge_gap"] = _merged(model, batch)
     for parameter in model.parameters():
         parameter.requires_grad = True
-    model_file.write(model.to("cpu"), folder / model_file.NAME)
+    model_file.write(model.to("cpu"), folder / weight_files.NAME)
     write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": []})
     return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
 
@@ -273,7 +273,7 @@ def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strat
     note = "# mace_run_train --config mace.yaml\n"
     for what in unflagged:
         note += f"# {what}: MACE has no setting for it and builds another model (retemper.models.architecture)\n"
-    if model_file.executes_nothing(plan.foundation):
+    if weight_files.executes_nothing(plan.foundation):
         note += f"# foundation_model: MACE opens pickles alone; write one with retemper convert {plan.foundation} OUT\n"
     if strategy.replay is None and strategy.start == "foundation":
         note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"
