@@ -19,7 +19,8 @@ from retemper.core import processes, weight_files
 from retemper.core.files import project_root, read_json
 from retemper.data.frames import FORCES, is_isolated_atom, read_frames
 from retemper.data.grouping import groups_of
-from retemper.models.predict import pick_head, predict
+from retemper.models.mace import pick_head
+from retemper.models.predict import predict
 
 
 def held_out(root: Path, name: str) -> list[Atoms]:

@@ -34,7 +34,7 @@ def main() -> int:
     from retemper.core.errors import RetemperError
     from retemper.core.files import project_root
     from retemper.data.frames import is_isolated_atom, read_frames
-    from retemper.models.predict import elements
+    from retemper.models.mace import elements
     from retemper.prepare.e0_methods import isolated_energies, recovery
 
     try:

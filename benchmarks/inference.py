@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 
-from retemper.models import model_file, predict, symmetrix
+from retemper.models import mace, model_file, predict, symmetrix
 
 ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 ELEMENTS = [1, 3, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 20, 22, 29, 30, 32, 35, 53]
@@ -39,7 +39,7 @@ def untrained(path: Path, hidden: str, l: int, correlation: int, cutoff: float) 
     from e3nn import o3  # isort: skip
 
     block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
-    with predict.default_dtype("float64"):
+    with mace.default_dtype("float64"):
         torch.manual_seed(0)
         model = modules.ScaleShiftMACE(
             r_max=cutoff,

@@ -29,7 +29,7 @@ EPOCHS = 6
 
 def plan_for(folder: Path, epochs: int, seed: int = 1) -> Plan:
     """Naive fine-tuning of `mini` on held-out structures of its own level: E0s as the foundation's."""
-    from retemper.models.predict import atomic_energies
+    from retemper.models.mace import atomic_energies
 
     root = project_root()
     entry = foundations.find("mini", root)

@@ -63,11 +63,11 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path
 @functools.cache
 def _as_trained(content: bytes) -> bytes:
     from retemper.core import weight_files
-    from retemper.models import model_file
+    from retemper.models import model_file, model_writing
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "given.model").write_bytes(content)
-        model_file.write(model_file.load(Path(folder) / "given.model"), Path(folder) / weight_files.NAME)
+        model_writing.write(model_file.load(Path(folder) / "given.model"), Path(folder) / weight_files.NAME)
         return (Path(folder) / weight_files.NAME).read_bytes()
 
 

@@ -11,8 +11,8 @@ import yaml
 from conftest import ROOT
 
 from retemper.core.files import sha256, write_json
-from retemper.study import cost, plan
-from retemper.study.jobs import RESULTS
+from retemper.study import plan, work
+from retemper.study.places import RESULTS
 from retemper.study.plan import Run
 from retemper.study.spec import Study
 
@@ -90,7 +90,7 @@ def write_result(run: Run, force: float = 50.0, seconds: float = 10.0, **more: A
             "trainable": 9,
             "parameters": 10,
         },
-        "cost": cost.about(run),
+        "cost": work.about(run),
         "versions": {},
         "cpu_seconds": seconds,
     }

@@ -13,7 +13,7 @@ from scipy import stats
 from retemper.core.errors import RetemperError
 from retemper.data.frames import ENERGY, FORCES, STRESS
 from retemper.evaluation import accuracy
-from retemper.models.predict import Predictions
+from retemper.models.predictions import Predictions
 
 GROUPS = ["water", "hydrochloric acid", "salt"]
 

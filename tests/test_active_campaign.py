@@ -249,7 +249,7 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     """The plan's start, and that MACE starts there: its first forces are that model's."""
     from retemper.finetune import plans
     from retemper.finetune.mace.train import train
-    from retemper.models.predict import atomic_energies
+    from retemper.models.mace import atomic_energies
 
     settings = project(tmp_path, tiny_model)
     explorer = build_tiny(tmp_path / "explorer.model", ["Default"], seed=4)
@@ -300,7 +300,7 @@ def test_the_champion_that_stands_explores(tmp_path: Path, tiny_model: Path) -> 
 def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path: Path, tiny_model: Path) -> None:
     """The test set gets a group that a kept model was trained on, of this round or of the one before."""
     from retemper.finetune import plans
-    from retemper.models.predict import atomic_energies
+    from retemper.models.mace import atomic_energies
 
     settings = project(tmp_path, tiny_model)
     e0s = atomic_energies(tiny_model)

@@ -273,7 +273,7 @@ def test_the_committee_is_the_standard_deviation(tiny_model: Path, tmp_path: Pat
 def test_the_energy_is_linear_in_the_last_layer(tiny_model: Path) -> None:
     """Least squares on more structures than features leaves nothing."""
     from retemper.models import last_layer
-    from retemper.models.predict import atomic_energies
+    from retemper.models.mace import atomic_energies
 
     frames = waters(60, 0.15, 0)
     sums = np.zeros((60, 0))

@@ -19,7 +19,7 @@ from retemper.core.errors import RetemperError
 from retemper.data.frames import read_frames
 from retemper.finetune import adapters
 from retemper.finetune.mace import sparse_contraction, train
-from retemper.models import architecture, model_file, predict
+from retemper.models import architecture, mace, model_file, predict
 
 BUILT = {"mh1": (build_mh1, MH1_HEADS[1]), "omol": (build_omol, None)}
 QUICK = {("mh1", "lora"), ("mh1", "scratch"), ("omol", "naive"), ("omol", "freeze-5"), ("omol", "replay-lora")}
@@ -67,7 +67,7 @@ def test_strategy_runs_as_asked(kind: str, name: str, sets: dict[str, Any], tmp_
         assert proof["ran"]["merge_gap"] < 1e-9
     frames = read_frames(files["folder"] / "valid.extxyz")[:2]
     own = predict.predict(tmp_path / "model.safetensors", frames, backend="torch")
-    with predict.default_dtype("float64"):
+    with mace.default_dtype("float64"):
         calculator = MACECalculator(
             models=model_file.read(tmp_path / "model.safetensors"),
             device="cpu",
@@ -136,8 +136,8 @@ def test_merged_adapters_are_the_adapters(kind: str, sets: dict[str, Any], tmp_p
     torch.manual_seed(1)
     model = torch.load(sets[kind]["model"], weights_only=False)
     frames = read_frames(sets[kind]["folder"] / "valid.extxyz")
-    with predict.default_dtype("float64"):
-        _, batch = next(predict.batches(model, frames, sets[kind]["head"] or "omol", "cpu"))
+    with mace.default_dtype("float64"):
+        _, batch = next(mace.batches(model, frames, sets[kind]["head"] or "omol", "cpu"))
         plain = outputs(model, batch)
         inject_LoRAs(model, rank=2, alpha=4)
         for name, parameter in model.named_parameters():
@@ -175,8 +175,8 @@ def test_addition_to_what_torchscript_returned(sets: dict[str, Any]) -> None:
             found.append({name: p.grad.clone() for name, p in one.named_parameters() if p.grad is not None})
         return found
 
-    with predict.default_dtype("float64"):
-        _, batch = next(predict.batches(torch.load(sets["omol"]["model"], weights_only=False), frames, "omol", "cpu"))
+    with mace.default_dtype("float64"):
+        _, batch = next(mace.batches(torch.load(sets["omol"]["model"], weights_only=False), frames, "omol", "cpu"))
         with pytest.raises(RuntimeError, match="in-place"):
             steps()
         copied = steps(architecture.addition)
@@ -193,8 +193,8 @@ def test_sparse_contraction_is_the_same_model(kind: str, sets: dict[str, Any]) -
     """Energies, forces and gradients of an element-agnostic product."""
     model = torch.load(sets[kind]["model"], weights_only=False)
     frames = read_frames(sets[kind]["folder"] / "valid.extxyz")
-    with predict.default_dtype("float64"):
-        _, batch = next(predict.batches(model, frames, sets[kind]["head"] or "omol", "cpu"))
+    with mace.default_dtype("float64"):
+        _, batch = next(mace.batches(model, frames, sets[kind]["head"] or "omol", "cpu"))
         dense = outputs(model, batch)
         with sparse_contraction.sparse(model) as number:
             fast = outputs(model, batch)

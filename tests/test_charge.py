@@ -21,7 +21,7 @@ from retemper.core.errors import RetemperError
 from retemper.data import charge, checks
 from retemper.data.charge import CHARGE, SPIN
 from retemper.data.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
-from retemper.models import predict
+from retemper.models import mace, predict
 from retemper.prepare import pseudolabel
 
 
@@ -111,7 +111,7 @@ def test_a_model_is_asked_at_the_charge_of_each_frame(ionic: Path) -> None:
 
     states = [{}, {"charge": 1, "spin": 2}, {CHARGE: 1, SPIN: 2}, {CHARGE: -2}, {"spin": 3}]
     found = predict.predict(ionic, [water(**info) for info in states])
-    assert found.backend == "torch" and predict.reads(ionic) == (CHARGE, SPIN)
+    assert found.backend == "torch" and mace.reads(ionic) == (CHARGE, SPIN)
     calculator = MACECalculator(model_paths=str(ionic), device="cpu", default_dtype="float64")
     for atoms, energy in zip([water(), water(charge=1, spin=2)], found.energy, strict=False):
         assert calculator.get_potential_energy(atoms) == pytest.approx(energy, abs=1e-9)

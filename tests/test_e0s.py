@@ -16,7 +16,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.data import composition
 from retemper.data.frames import ENERGY, write_frames
-from retemper.models import predict
+from retemper.models import mace, predict
 from retemper.prepare import e0_fit, e0_methods, e0s
 
 SHIFT = {1: -3.0, 6: -11.0, 8: 7.5, 11: 0.25, 17: -40.0}  # eV; the new level minus the foundation's
@@ -75,7 +75,7 @@ MIXED = ["H2O", "CH4", "CO2", "CH4O", "C2H6O"]
 
 
 def test_reestimate_and_average_are_maces_own(tiny_model: Path, diagnose: Diagnose) -> None:
-    import mace  # noqa: F401
+    import mace
     from mace import data
     from mace.tools import AtomicNumberTable
 
@@ -84,9 +84,9 @@ def test_reestimate_and_average_are_maces_own(tiny_model: Path, diagnose: Diagno
     table = AtomicNumberTable([1, 6, 8])
     keys = data.KeySpecification(info_keys={"energy": ENERGY}, arrays_keys={})
     configs = [data.config_from_atoms(frame, key_specification=keys) for frame in frames]
-    module = predict.load(tiny_model)
-    with predict.default_dtype("float64"):
-        own = predict.atomic_energies(tiny_model)
+    module = mace.load(tiny_model)
+    with mace.default_dtype("float64"):
+        own = mace.atomic_energies(tiny_model)
         theirs = data.estimate_e0s_from_foundation(module, own, configs, table)
     assert ours["candidates"]["reestimate"]["E0s"] == pytest.approx({str(z): theirs[z] for z in (1, 6, 8)}, abs=1e-8)
     averaged = data.utils.compute_average_E0s(configs, table)
@@ -96,7 +96,7 @@ def test_reestimate_and_average_are_maces_own(tiny_model: Path, diagnose: Diagno
 def test_reestimate_finds_a_known_shift_and_leaves_other_elements(tiny_model: Path, diagnose: Diagnose) -> None:
     frames = labelled(tiny_model, MIXED)
     result = diagnose(frames, frames[-1:], [])
-    own = predict.atomic_energies(tiny_model)
+    own = mace.atomic_energies(tiny_model)
     expected = {str(z): own[z] + (SHIFT[z] if z in (1, 6, 8) else 0.0) for z in own}
     assert result["E0s"] == pytest.approx(expected, abs=1e-9)
     assert (result["rank"], result["n_elements"], result["deficient"]) == (3, 3, [])
@@ -110,7 +110,7 @@ def test_reestimate_finds_a_known_shift_and_leaves_other_elements(tiny_model: Pa
 
 def test_free_atoms_decide_only_what_the_frames_leave_open(tiny_model: Path, diagnose: Diagnose) -> None:
     frames = labelled(tiny_model, BRINE, noise=0.2)
-    own = predict.atomic_energies(tiny_model)
+    own = mace.atomic_energies(tiny_model)
     atoms = {"H": own[1] - 2.0, "O": own[8] + 3.0, "Na": own[11] + 1.0, "Cl": own[17] - 38.0}
     with_atoms = diagnose(frames, frames[:1], free_atoms(atoms))
     without = diagnose(frames, frames[:1], [], force=True)
@@ -134,7 +134,7 @@ def test_free_atoms_decide_only_what_the_frames_leave_open(tiny_model: Path, dia
 def test_one_free_atom_of_each_ratio_is_exact(tiny_model: Path, diagnose: Diagnose) -> None:
     """O and Cl settle both ratios: their E0s are the atoms', H and Na follow from the frames."""
     frames = labelled(tiny_model, BRINE)
-    own = predict.atomic_energies(tiny_model)
+    own = mace.atomic_energies(tiny_model)
     atoms = {"O": own[8] + SHIFT[8], "Cl": own[17] + SHIFT[17]}
     result = diagnose(frames, frames[:1], free_atoms(atoms))
     assert result["E0s"] == pytest.approx(
@@ -144,7 +144,7 @@ def test_one_free_atom_of_each_ratio_is_exact(tiny_model: Path, diagnose: Diagno
 
 def test_isolated_method_takes_the_atoms(tiny_model: Path, diagnose: Diagnose) -> None:
     frames = labelled(tiny_model, WATERS)
-    own = predict.atomic_energies(tiny_model)
+    own = mace.atomic_energies(tiny_model)
     atoms = {"H": own[1] + SHIFT[1] + 0.1, "O": own[8] + SHIFT[8] + 0.1}
     result = diagnose(frames, frames[:1], free_atoms(atoms), method="isolated")
     assert (result["E0s"]["1"], result["E0s"]["8"]) == (pytest.approx(atoms["H"]), pytest.approx(atoms["O"]))
@@ -225,7 +225,7 @@ def with_protons(model: Path, charge: float | None = None) -> list[Atoms]:
 
 
 def true_atoms(model: Path, *symbols: str) -> dict[str, float]:
-    own = predict.atomic_energies(model)
+    own = mace.atomic_energies(model)
     numbers = [Atoms(symbol).numbers[0] for symbol in symbols]
     return {symbol: own[int(z)] + SHIFT[int(z)] for symbol, z in zip(symbols, numbers, strict=True)}
 
@@ -261,7 +261,7 @@ def test_frames_that_are_all_charged_decide(tiny_model: Path, diagnose: Diagnose
     for frame in frames:
         frame.info["total_charge"] = -1.0
     result = diagnose(frames, frames[:1], [])
-    own = predict.atomic_energies(tiny_model)
+    own = mace.atomic_energies(tiny_model)
     assert [result["E0s"][str(z)] - own[z] for z in (1, 6, 8)] == pytest.approx([SHIFT[z] for z in (1, 6, 8)], abs=0.05)
 
 
@@ -274,7 +274,7 @@ def test_ten_wrong_labels_weigh_little(tiny_model: Path, diagnose: Diagnose) -> 
     for frame in frames[3::20]:
         frame.info[ENERGY] += 0.5 * len(frame)
     result = diagnose(frames, frames[:1], [], mixed="warn")
-    own = predict.atomic_energies(tiny_model)
+    own = mace.atomic_energies(tiny_model)
     off = [result["E0s"][str(z)] - own[z] - SHIFT[z] for z in (1, 6, 8)]
     counts = composition.composition_matrix(frames, [1, 6, 8])
     bare = np.array([len(frame) * 0.5 * (k % 20 == 3) for k, frame in enumerate(frames)])
@@ -357,7 +357,7 @@ def test_stage_writes_e0s_or_exits_with_one_and_says_why(
     assert stage.main() == 0
     written = json.loads(Path("runs/e0s/e0s.json").read_text())
     assert written["method"] == "reestimate"
-    assert set(written["E0s"]) == {str(z) for z in predict.elements(tiny_model)}
+    assert set(written["E0s"]) == {str(z) for z in mace.elements(tiny_model)}
 
 
 # ------------------------------------------------------------------ stoichiometry
@@ -401,7 +401,7 @@ def test_null_basis_is_orthonormal_and_unseen() -> None:
 def test_recovery_of_hidden_atoms(tiny_model: Path, formulas: list[str], hidden: str) -> None:
     """Exact when the level differs by a shift alone; averaging takes binding energies for E0s."""
     frames = labelled(tiny_model, formulas)
-    own = predict.atomic_energies(tiny_model)
+    own = mace.atomic_energies(tiny_model)
     numbers = {int(z) for frame in frames for z in frame.numbers}
     result = e0_methods.recovery(tiny_model, frames, {z: own[z] + SHIFT[z] for z in SHIFT})
     assert result["hidden"] == hidden

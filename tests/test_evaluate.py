@@ -18,7 +18,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, sha256, write_json
 from retemper.data.frames import ENERGY, FORCES, STRESS, write_frames
 from retemper.evaluation import accuracy, stage
-from retemper.models import model_file, predict
+from retemper.models import model_file, model_writing, predict, predictions
 
 SHIFT = 0.7  # eV an atom that the target's level of theory adds to every E0
 NOISE = 0.03  # eV/A on the labels of the foundation
@@ -42,7 +42,7 @@ def label(model: Path, frames: list[Atoms], shift: float, rng: np.random.Generat
         noise = rng.normal(scale=NOISE, size=(len(atoms), 3))
         atoms.info[ENERGY] = float(predicted.energy[i]) + shift * len(atoms)
         atoms.arrays[FORCES] = predicted.forces[i] + noise
-        if predict.has_stress(atoms):
+        if predictions.has_stress(atoms):
             atoms.info[STRESS] = predicted.stress[i] + 0.001
         noises.append(noise.ravel())
     return np.concatenate(noises)
@@ -57,7 +57,7 @@ def changed(source: Path, path: Path, seed: int) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-    model_file.write(model, path)
+    model_writing.write(model, path)
 
 
 class Project:

@@ -41,13 +41,13 @@ def test_every_strategy_is_listed() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path) -> None:
     """Every strategy trains, keeps all elements, moves what it should, and the proof agrees."""
-    from retemper.models import predict
+    from retemper.models import mace
 
     summary, rows = run(make_plan(files, name), tmp_path)
     proof = json.loads((tmp_path / "effective.json").read_text())
     assert proof["differences"] == [] and proof["asked"]["lr"] == proof["ran"]["lr"]
     assert len(rows) == 2 and rows[1]["valid_loss"] < rows[0]["valid_loss"]
-    assert predict.elements(tmp_path / "model.safetensors") == predict.elements(files["model"])
+    assert mace.elements(tmp_path / "model.safetensors") == mace.elements(files["model"])
     before, after = weights_of(files["model"]), weights(tmp_path)
     up = "interactions.0.linear_up.weight"
     frozen = {"freeze-5": up, "replay-freeze": up, "freeze-6": "products.0.linear.weight"}.get(name)
@@ -140,7 +140,7 @@ def test_mace_would_lose_the_reference_energies(
 ) -> None:
     """Left alone, MACE overwrites the E0s it is given by the foundation's; the proof sees it, the worker mends it."""
     from retemper.finetune.mace import train
-    from retemper.models.predict import atomic_energies
+    from retemper.models.mace import atomic_energies
 
     run(make_plan(files, "naive", epochs=1), tmp_path / "mended")
     assert atomic_energies(tmp_path / "mended/model.safetensors") == pytest.approx(files["target_e0s"], rel=1e-12)

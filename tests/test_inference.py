@@ -13,7 +13,7 @@ from ase.build import bulk, fcc111, molecule
 from conftest import TINY_ELEMENTS, build_tiny
 
 from retemper.core.errors import RetemperError
-from retemper.models import predict
+from retemper.models import mace, predict
 
 
 def rattled(atoms: Atoms, seed: int) -> Atoms:
@@ -53,7 +53,7 @@ def test_equals_mace_calculator(
     fixture: str, head: str, frames: list[Atoms], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = request.getfixturevalue(fixture)
-    monkeypatch.setitem(predict.MAX_EDGES, "cpu", 150)  # several batches
+    monkeypatch.setitem(mace.MAX_EDGES, "cpu", 150)  # several batches
     predicted = predict.predict(model, frames, head=head, backend="torch")
     assert predicted.backend == "torch"
     for i, (energy, forces, stress) in enumerate(calculator_results(model, frames, head)):
@@ -89,7 +89,7 @@ def test_the_default_head_is_not_the_first(tiny_multihead: Path, frames: list[At
     first = predict.predict(tiny_multihead, frames[:2], head="pt_head", backend="torch").energy
     np.testing.assert_array_equal(default, named)
     assert (np.abs(default - first) > 0.1).all()
-    assert predict.heads(tiny_multihead) == ["pt_head", "Default"]
+    assert mace.heads(tiny_multihead) == ["pt_head", "Default"]
 
 
 def test_heads_that_do_not_exist(tiny_multihead: Path, frames: list[Atoms], tmp_path: Path) -> None:
@@ -101,12 +101,12 @@ def test_heads_that_do_not_exist(tiny_multihead: Path, frames: list[Atoms], tmp_
 
 
 def test_elements_and_atomic_energies(tiny_model: Path, tiny_multihead: Path) -> None:
-    assert predict.elements(tiny_model) == list(TINY_ELEMENTS)
+    assert mace.elements(tiny_model) == list(TINY_ELEMENTS)
     expected = dict(zip(TINY_ELEMENTS, np.linspace(-30.0, -1.0, 6), strict=True))
-    assert predict.atomic_energies(tiny_model) == pytest.approx(expected)
+    assert mace.atomic_energies(tiny_model) == pytest.approx(expected)
     shifted = {z: e + 0.5 for z, e in expected.items()}
-    assert predict.atomic_energies(tiny_multihead) == pytest.approx(shifted)
-    assert predict.atomic_energies(tiny_multihead, "pt_head") == pytest.approx(expected)
+    assert mace.atomic_energies(tiny_multihead) == pytest.approx(shifted)
+    assert mace.atomic_energies(tiny_multihead, "pt_head") == pytest.approx(expected)
 
 
 def test_what_is_refused_names_the_frame(tiny_model: Path, frames: list[Atoms]) -> None:
@@ -127,7 +127,7 @@ def test_an_output_that_is_not_finite_is_an_error(tiny_model: Path, tmp_path: Pa
     """A model with an absurd oxygen, two of which overflow: the frame with two is named."""
     import torch
 
-    module = predict.load(tiny_model)
+    module = mace.load(tiny_model)
     broken = torch.load(tiny_model, weights_only=False)
     broken.atomic_energies_fn.atomic_energies[0, 3] = 1e308
     torch.save(broken, tmp_path / "broken.model")
@@ -145,7 +145,7 @@ def test_files_that_are_not_models(tmp_path: Path) -> None:
     torch.save({"weights": 1}, tmp_path / "dict.model")
     for name, message in (("text", "cannot be loaded"), ("dict", "is not a MACE model"), ("none", "does not exist")):
         with pytest.raises(RetemperError, match=message):
-            predict.load(tmp_path / f"{name}.model")
+            mace.load(tmp_path / f"{name}.model")
 
 
 def test_a_model_is_loaded_once_and_again_when_it_changes(tiny_model: Path, tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_a_model_is_loaded_once_and_again_when_it_changes(tiny_model: Path, tmp_
 
     path = tmp_path / "model.model"
     shutil.copy(tiny_model, path)
-    first = predict.load(path)
-    assert predict.load(path) is first
+    first = mace.load(path)
+    assert mace.load(path) is first
     before = predict.predict(path, [molecule("H2O")], backend="torch").energy[0]
     changed = torch.load(path, weights_only=False)
     changed.atomic_energies_fn.atomic_energies += 1.0
@@ -171,7 +171,7 @@ def test_torch_is_left_as_it_was(tiny_model: Path, frames: list[Atoms]) -> None:
         torch.set_default_dtype(dtype)
         predict.predict(tiny_model, frames[:1], dtype="float64", backend="torch")
         predict.predict(tiny_model, frames[:1], dtype="float32", backend="torch")
-        with pytest.raises(ValueError, match="inside"), predict.default_dtype("float32"):
+        with pytest.raises(ValueError, match="inside"), mace.default_dtype("float32"):
             raise ValueError("inside")
         assert torch.get_default_dtype() == dtype
 

@@ -58,7 +58,7 @@ def test_a_pretraining_in_small(tmp_path: Path) -> None:
     own = {"kinds": ["dimer"], "max_num_epochs": 2, "lr_scheduler_gamma": 0.9}
     (folder / "generations.yaml").write_text(yaml.safe_dump({"tiny": own}))
     model = pretrain("tiny", tmp_path)
-    from retemper.models.predict import elements
+    from retemper.models.mace import elements
 
     assert elements(model) == [1, 6, 8]
     log = next((tmp_path / ".cache/pretrain/tiny/logs").glob("*.log")).read_text()

@@ -24,7 +24,8 @@ from retemper.core import sources
 from retemper.core.errors import RetemperError
 from retemper.data.frames import is_isolated_atom, read_frames, write_frames
 from retemper.study import report, run, table
-from retemper.study.jobs import RESULTS, jobs, project, reason_of
+from retemper.study.jobs import jobs, project, reason_of
+from retemper.study.places import RESULTS
 
 
 @pytest.fixture

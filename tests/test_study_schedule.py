@@ -12,7 +12,8 @@ from retemper.core import ray_session, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import write_json
 from retemper.study import cost, run
-from retemper.study.jobs import SPENT, Job, jobs
+from retemper.study.jobs import Job, jobs
+from retemper.study.places import SPENT
 from retemper.study.schedule import DIED, priorities, work_off
 
 

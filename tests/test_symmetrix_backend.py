@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from retemper.core.errors import RetemperError
-from retemper.models import predict, symmetrix
+from retemper.models import mace, predict, symmetrix
 
 pytest.importorskip("symmetrix")
 HEADS = ["pt_head", "Default"]
@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("symmetrix") / "model.model"
     block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
-    with predict.default_dtype("float64"):
+    with mace.default_dtype("float64"):
         torch.manual_seed(0)
         module = modules.ScaleShiftMACE(
             r_max=4.0,

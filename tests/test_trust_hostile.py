@@ -27,9 +27,9 @@ from retemper.config import foundations
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
-from retemper.models import model_file, predict
+from retemper.models import mace, model_file, model_writing, predict
 from retemper.registry import artifact, attachments, export
-from retemper.registry.load import resolve
+from retemper.registry.versions import resolve
 from retemper.tracking.store import connect, store_errors, tracking_uri
 
 
@@ -73,8 +73,8 @@ def _tanh() -> Any:
 def answers(model: Path, dtype: str) -> list[np.ndarray]:
     """Energies and forces of every head."""
     found = []
-    for head in predict.heads(model):
-        frames = model_file.probes(predict.elements(model))
+    for head in mace.heads(model):
+        frames = model_writing.probes(mace.elements(model))
         own = predict.predict(model, frames, head=head, dtype=dtype, backend="torch")
         found += [own.energy, np.concatenate(own.forces)]
     return found
@@ -83,14 +83,14 @@ def answers(model: Path, dtype: str) -> list[np.ndarray]:
 @pytest.mark.parametrize("kind", BUILT)
 def test_a_model_comes_back_bit_by_bit(kind: str, tmp_path: Path) -> None:
     given = BUILT[kind](tmp_path / "given.model")
-    model_file.convert(given, tmp_path / "a.safetensors")
-    model_file.convert(tmp_path / "a.safetensors", tmp_path / "b.model")
+    model_writing.convert(given, tmp_path / "a.safetensors")
+    model_writing.convert(tmp_path / "a.safetensors", tmp_path / "b.model")
     dtype = model_file.description_of((tmp_path / "a.safetensors").read_bytes(), "a").dtype
     right = answers(given, dtype)
     for other in (tmp_path / "a.safetensors", tmp_path / "b.model"):
         for one, two in zip(right, answers(other, dtype), strict=True):
             assert (one == two).all()
-    model_file.convert(tmp_path / "b.model", tmp_path / "c.safetensors")
+    model_writing.convert(tmp_path / "b.model", tmp_path / "c.safetensors")
     assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 
@@ -100,7 +100,7 @@ def test_models_by_others_come_back(real_data: Path, tmp_path: Path) -> None:
     if not files:
         pytest.skip("no models by others beside RETEMPER_DATA")
     for path in files:
-        model_file.convert(path, tmp_path / f"{path.stem}.safetensors")
+        model_writing.convert(path, tmp_path / f"{path.stem}.safetensors")
         for one, two in zip(
             answers(path, "float64"), answers(tmp_path / f"{path.stem}.safetensors", "float64"), strict=True
         ):
@@ -116,7 +116,7 @@ def test_reading_changes_no_random_numbers(tiny_model: Path, tmp_path: Path) -> 
     torch.manual_seed(5)
     before = torch.get_default_dtype()
     model_file.read(path)
-    model_file.require_describable(model_file.load(path))
+    model_writing.require_describable(model_file.load(path))
     assert torch.get_default_dtype() == before and (torch.rand(3) == right).all()
 
 
@@ -202,14 +202,14 @@ def test_a_damaged_file_is_not_opened(how: str, sound: bytes, tmp_path: Path) ->
     path = tmp_path / weight_files.NAME
     path.write_bytes(damage(sound))
     with pytest.raises(RetemperError, match=message):
-        predict.load(path)
+        mace.load(path)
 
 
 @pytest.mark.hostile("trust")
 def test_a_pickle_in_the_place_of_a_trained_model_is_not_opened(tmp_path: Path) -> None:
     path = evil(tmp_path / weight_files.NAME, tmp_path / "mark")
     with pytest.raises(RetemperError, match="is no model file and was not opened"):
-        predict.load(path)
+        mace.load(path)
     assert not (tmp_path / "mark").exists()
 
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_described_is_refused_before_training(tiny_model: Path) -
     model = model_file.load(tiny_model)
     model.readouts[-1].non_linearity.acts[0].f = torch.nn.functional.softplus  # type: ignore[union-attr, index]
     with pytest.raises(RetemperError, match="cannot be described in .*: MACE has no name for softplus"):
-        model_file.require_describable(model)
+        model_writing.require_describable(model)
 
 
 # ------------------------------------------------------------------ pickles of others

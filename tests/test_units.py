@@ -22,7 +22,7 @@ from retemper.data.frames import ENERGY, FORCES, STRESS, read_frames
 from retemper.data.labels import map_labels
 from retemper.data.units import ENERGY_UNITS, LENGTH_UNITS, Verdict, check_units, require_units
 from retemper.data.units.predicted import Predict, Predicted, force_slope
-from retemper.models import predict as inference
+from retemper.models import mace
 from retemper.prepare import e0s
 from retemper.prepare.dataset import build
 from retemper.prepare.predictor import predictor
@@ -277,7 +277,7 @@ def test_predictions_are_of_a_bounded_sample() -> None:
     assert predicted is not None
     assert len(predicted.frames) <= 60
     assert sum(map(len, predicted.frames)) < 2600
-    own = inference.atomic_energies(MINI)
+    own = mace.atomic_energies(MINI)
     first = predicted.frames[0]
     assert predicted.binding[0] + predicted.energy[0] == pytest.approx(
         sum(own[int(z)] for z in first.numbers), abs=1e-3

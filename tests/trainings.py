@@ -37,7 +37,8 @@ def make_files(
     folder: Path, tiny_model: Path, head: str | None = None, frames: list[Atoms] | None = None
 ) -> dict[str, Any]:
     """Target (`frames`) and replay sets with their reference energies; `head` is the model's to start from."""
-    from retemper.models.predict import atomic_energies, predict
+    from retemper.models.mace import atomic_energies
+    from retemper.models.predict import predict
 
     frames = droplets() if frames is None else frames
     write_frames(folder / "train.extxyz", frames[:14])

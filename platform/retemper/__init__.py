@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__version__ = "0.1.0"
+from retemper.core.version import __version__ as __version__
 
 
 def load(name_or_uri: str, **options: Any) -> Any:

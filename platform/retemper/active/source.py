@@ -16,7 +16,7 @@ from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import read_json
 from retemper.data import rounds
 from retemper.data.frames import is_isolated_atom, labels_hash, read_frames
-from retemper.models import predict
+from retemper.models import mace, predict
 from retemper.records.runs import finite
 
 
@@ -45,7 +45,7 @@ class Source:
     @property
     def head(self) -> str:
         """Of the target."""
-        return predict.pick_head(self.lead)
+        return mace.pick_head(self.lead)
 
     @property
     def elements(self) -> tuple[int, ...]:

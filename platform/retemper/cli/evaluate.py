@@ -77,7 +77,7 @@ def _subject(options: argparse.Namespace, root: Path | None) -> Subject:
             entry = foundations.find(model, root)
             path, head = foundations.weights(entry, root), head or entry.head
         elif "@" in model or model.startswith("models:/"):
-            from retemper.registry.load import weights
+            from retemper.registry.versions import weights
 
             path = weights(model, root / MODELS, root)
         else:

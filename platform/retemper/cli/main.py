@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from retemper import __version__
 from retemper.cli.active import COMMANDS as ROUND_COMMANDS
 from retemper.cli.advise import COMMANDS as ADVICE_COMMANDS
 from retemper.cli.promotion import COMMANDS as MODEL_COMMANDS
 from retemper.cli.study import COMMANDS as STUDY_COMMANDS
 from retemper.core.ending import told
+from retemper.core.version import __version__
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
@@ -153,7 +153,7 @@ def _convert(options: argparse.Namespace) -> None:
     from retemper.core import processes
     from retemper.core.errors import RetemperError
     from retemper.core.files import project_root
-    from retemper.models import model_file
+    from retemper.models import model_writing
 
     try:
         root: Path | None = project_root()
@@ -161,7 +161,7 @@ def _convert(options: argparse.Namespace) -> None:
         root = None
     path = foundations.admitted(options.model, options.sha256, options.trust_pickle, root)
     processes.import_mace()
-    model_file.convert(path, Path(options.out))
+    model_writing.convert(path, Path(options.out))
     print(options.out)
 
 

@@ -37,7 +37,7 @@ def _lineage(options: argparse.Namespace) -> None:
 def _promote(options: argparse.Namespace) -> None:
     from retemper.config.settings import load_settings
     from retemper.promotion import promote
-    from retemper.registry.load import existing_store, resolve
+    from retemper.registry.versions import existing_store, resolve
     from retemper.tracking.store import store_errors
 
     root = project_root()

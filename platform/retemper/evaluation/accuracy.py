@@ -16,7 +16,7 @@ from ase import Atoms
 from retemper.core.errors import RetemperError
 from retemper.data.frames import ENERGY, FORCES, STRESS, stress_matrix
 from retemper.evaluation import statistics
-from retemper.models.predict import Predictions, has_stress, name_of
+from retemper.models.predictions import Predictions, has_stress, name_of
 
 METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse", "stress_mae", "stress_rmse")
 

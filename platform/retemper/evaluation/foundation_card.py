@@ -13,7 +13,8 @@ from retemper.config import foundations
 from retemper.core.files import atomic_write, sha256
 from retemper.data.frames import elements, is_isolated_atom, read_frames
 from retemper.evaluation import accuracy
-from retemper.models.predict import Predictions, predict
+from retemper.models.predict import predict
+from retemper.models.predictions import Predictions
 
 REAL_DATA = "RETEMPER_DATA"  # optional folder with real/mptrj_pbe_22el.extxyz
 

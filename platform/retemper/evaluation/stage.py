@@ -20,7 +20,7 @@ from retemper.data.frames import FORCES, is_isolated_atom, labels_hash, read_fra
 from retemper.data.grouping import groups_of
 from retemper.evaluation import accuracy
 from retemper.evaluation.accuracy import FrameErrors
-from retemper.models import predict
+from retemper.models import mace, predict
 from retemper.prepare import reference_set
 from retemper.prepare.replay import audit
 
@@ -68,7 +68,7 @@ def context(settings: Settings, root: Path) -> Context:
     if source is None:
         print("evaluate: no retention set (evaluate.retention): what was forgotten is not measured", flush=True)
     retention = retention_set(root / source, settings.evaluate.max_retention, settings.dataset) if source else []
-    return Context(settings, root, model, predict.pick_head(model, foundation.head), target, retention)
+    return Context(settings, root, model, mace.pick_head(model, foundation.head), target, retention)
 
 
 def retention_set(path: Path, maximum: int | None, limits: Dataset) -> list[Atoms]:
@@ -124,7 +124,7 @@ def measure(
 
 def foundation_itself(here: Context) -> dict[str, Measured]:
     """The foundation on both sets; on the target with the atomic reference energies of ``runs/e0s``."""
-    own = predict.atomic_energies(here.model, here.head)
+    own = mace.atomic_energies(here.model, here.head)
     fitted = {int(z): float(e) for z, e in read_json(here.root / "runs/e0s/e0s.json")["E0s"].items()}
     parts = {TARGET: measure(here, here.model, here.head, here.target, (own, fitted))}
     if here.retention:
@@ -134,12 +134,12 @@ def foundation_itself(here: Context) -> dict[str, Measured]:
 
 def fine_tuned(here: Context, model: Path) -> dict[str, Measured]:
     """A fine-tuned model on both sets, its target head and, when it has one, its replay head."""
-    head = predict.pick_head(model)
+    head = mace.pick_head(model)
     parts = {TARGET: measure(here, model, head, here.target)}
     if here.retention:
-        exchange = predict.atomic_energies(model, head), predict.atomic_energies(here.model, here.head)
+        exchange = mace.atomic_energies(model, head), mace.atomic_energies(here.model, here.head)
         parts[RETENTION] = measure(here, model, head, here.retention, exchange)
-        others = [other for other in predict.heads(model) if other != head]
+        others = [other for other in mace.heads(model) if other != head]
         if others:
             parts[REPLAY_HEAD] = measure(here, model, others[0], here.retention)
     return parts

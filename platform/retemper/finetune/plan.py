@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from retemper import __version__
 from retemper.config.strategies import Strategy
 from retemper.core.files import digest
+from retemper.core.version import __version__
 from retemper.data.charge import CHARGE, SPIN
 from retemper.data.frames import LabelsHash, stream_frames
 

@@ -76,7 +76,7 @@ def _start(
     if model is None or strategy.start == "random":
         return weights, sha, head
     _require_unseen(root, settings.dataset.near_duplicate)
-    from retemper.models.predict import heads, pick_head
+    from retemper.models.mace import heads, pick_head
 
     return model, sha256(model), pick_head(model) if len(heads(model)) > 1 else None
 
@@ -102,7 +102,7 @@ def _replay(
     strategy: Strategy, settings: Settings, entry: foundations.Foundation, weights: Path, sha: str, root: Path
 ) -> HeadData:
     """The replay head's data: original labels, or pseudolabels that must be of this very foundation."""
-    from retemper.models.predict import atomic_energies
+    from retemper.models.mace import atomic_energies
 
     assert strategy.replay is not None
     if strategy.replay.labels == "original":

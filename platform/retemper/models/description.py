@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from retemper import __version__
 from retemper.core import processes
 from retemper.core.errors import RetemperError
+from retemper.core.version import __version__
 
 if TYPE_CHECKING:
     import torch

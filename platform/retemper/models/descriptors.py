@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from retemper.models import predict
+from retemper.models import mace, predictions
 
 
 def mean_descriptors(
@@ -76,20 +76,20 @@ def _features(
     model: str | Path, frames: Sequence[Atoms], head: str | None, dtype: str, device: str, progress: bool
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """Batch by batch: indices into `frames`, and what `atomic_descriptors` returns for them."""
-    predict.check_frames(model, frames)
+    mace.check_frames(model, frames)
     if not len(frames):
         return
-    module = predict.load(model, device, dtype)
-    head = predict.pick_head(model, head)
-    tick = predict.ticker("descriptors", len(frames), progress)
+    module = mace.load(model, device, dtype)
+    head = mace.pick_head(model, head)
+    tick = predictions.ticker("descriptors", len(frames), progress)
     import torch
     from e3nn import o3
     from mace.modules.utils import extract_invariant
 
     irreps = o3.Irreps(str(module.products[0].linear.irreps_out))
     layers, channels = int(module.num_interactions), irreps.dim // (irreps.lmax + 1) ** 2
-    with predict.default_dtype(dtype), torch.no_grad():
-        for indices, batch in predict.batches(module, frames, head, device):
+    with mace.default_dtype(dtype), torch.no_grad():
+        for indices, batch in mace.batches(module, frames, head, device):
             features = module(batch, training=False, compute_force=False)["node_feats"]
             invariant = extract_invariant(features, num_layers=layers, num_features=channels, l_max=irreps.lmax)
             sizes = torch.bincount(batch["batch"]).tolist()

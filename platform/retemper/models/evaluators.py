@@ -62,9 +62,9 @@ class Subject:
         """Atomic numbers that the model knows; `None` where a calculator does not say."""
         if self.kind == "ase":
             return None
-        from retemper.models import predict
+        from retemper.models import mace
 
-        return tuple(predict.elements(self.source))
+        return tuple(mace.elements(self.source))
 
 
 @functools.lru_cache(maxsize=4)
@@ -91,10 +91,10 @@ def describe(spec: str, *, name: str | None = None, head: str | None = None, dev
         source = spec.removeprefix(PREFIX)
         create(source)  # says now what is wrong with it
         return Subject(name or source, "ase", source, digest([source, ingredients(source)]))
-    from retemper.models import predict
+    from retemper.models import mace
 
     path = Path(spec).resolve()
-    head = predict.pick_head(path, head)
+    head = mace.pick_head(path, head)
     identity = digest([sha256(path), head, software.packages("mace")])
     return Subject(name or spec, "mace", str(path), identity, head, "torch", (), device)
 
@@ -179,19 +179,19 @@ class TorchEvaluator:
     """Batches through MACE itself in float64."""
 
     def __init__(self, subject: Subject):
-        from retemper.models import predict
+        from retemper.models import mace
 
         self.subject = subject
-        self.known = set(predict.elements(subject.source))
+        self.known = set(mace.elements(subject.source))
 
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
-        from retemper.models import predict
+        from retemper.models import mace
 
         found = empty(frames, [unusable(atoms) or _lacking(atoms, self.known) for atoms in frames])
         usable = [i for i, reason in enumerate(found.reasons) if not reason]
         if usable:
             head, device = str(self.subject.head), self.subject.device
-            predicted = predict.predict_torch(
+            predicted = mace.predict_torch(
                 self.subject.source, [frames[i] for i in usable], head, "float64", device, False, checked=False
             )
             for k, i in enumerate(usable):

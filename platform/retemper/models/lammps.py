@@ -16,14 +16,14 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from retemper.core import processes
-from retemper.models import predict
+from retemper.models import mace
 
 Evaluator = Callable[[Atoms], tuple[float, np.ndarray]]
 
 
 def _module(one: Path, dtype: str) -> Any:
     """A copy of the model that may be changed, in `dtype`."""
-    return copy.deepcopy(predict.load(one, dtype=dtype))
+    return copy.deepcopy(mace.load(one, dtype=dtype))
 
 
 def write_libtorch(one: Path, head: str, dtype: str, out: Path) -> None:
@@ -32,7 +32,7 @@ def write_libtorch(one: Path, head: str, dtype: str, out: Path) -> None:
     from e3nn.util import jit
     from mace.calculators import LAMMPS_MACE
 
-    with predict.default_dtype(dtype):
+    with mace.default_dtype(dtype):
         jit.compile(LAMMPS_MACE(_module(one, dtype), head=head)).save(str(out))
 
 
@@ -48,7 +48,7 @@ def write_mliap(one: Path, head: str, dtype: str, out: Path) -> None:
 
     module = _module(one, dtype)
     module.lammps_mliap = True
-    with predict.default_dtype(dtype):
+    with mace.default_dtype(dtype):
         torch.save(LAMMPS_MLIAP_MACE(module, head=head), out)
 
 

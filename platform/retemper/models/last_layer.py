@@ -11,17 +11,17 @@ import numpy as np
 from ase import Atoms
 
 from retemper.core.errors import RetemperError
-from retemper.models import predict
+from retemper.models import mace
 
 
 def features(model: str | Path, frames: Sequence[Atoms], head: str, device: str) -> Iterator[tuple[int, np.ndarray]]:
     """Index of each frame (in order of size) with its features [n_atoms, d], in float64."""
     import torch
 
-    predict.check_frames(model, frames)
-    module = predict.load(model, device, "float64")
-    with predict.default_dtype("float64"), torch.no_grad():
-        for indices, batch in predict.batches(module, frames, head, device):
+    mace.check_frames(model, frames)
+    module = mace.load(model, device, "float64")
+    with mace.default_dtype("float64"), torch.no_grad():
+        for indices, batch in mace.batches(module, frames, head, device):
             with _inputs(module) as found:
                 module(batch, training=False, compute_force=False)
             parts = torch.split(torch.cat(found, dim=1).cpu(), [len(frames[i]) for i in indices])

@@ -28,8 +28,7 @@ from retemper.core import processes, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest, sha256
 from retemper.data.geometry import full_cells
-from retemper.models import model_file
-from retemper.models import predict as inference
+from retemper.models import mace, model_file, predictions
 
 CACHE = Path(".cache/symmetrix")
 SPLINE_POINTS = 4000  # the extractor's default of 256 is off by 1e-3 eV/A
@@ -46,7 +45,7 @@ EXTRACT, EXTRACT_ELEMENT = 15.0, 1.5  # an extraction: constant, and per element
 
 def predict(
     model: str | Path, frames: Sequence[Atoms], head: str, dtype: str, device: str, asked: bool, progress: bool
-) -> inference.Predictions | None:
+) -> predictions.Predictions | None:
     """`inference.predict` with symmetrix where it helps; None where torch should do everything.
 
     `asked` is true when the user named symmetrix: then it gets every element set, and a reason
@@ -81,11 +80,11 @@ def predict(
 
     energy, stress = np.full(len(frames), np.nan), np.full((len(frames), 3, 3), np.nan)
     forces: list[np.ndarray] = [np.empty(0)] * len(frames)
-    tick = inference.ticker("symmetrix", len(fast), progress)
+    tick = predictions.ticker("symmetrix", len(fast), progress)
 
     for elements in chosen:
         evaluate(fast_one, frames, groups[elements], energy, forces, stress, tick)
-    torch = inference.predict_torch(model, [frames[i] for i in slow], head, "float64", "cpu", progress)
+    torch = mace.predict_torch(model, [frames[i] for i in slow], head, "float64", "cpu", progress)
     place = {i: k for k, i in enumerate(slow)}
     for i in referees:
         problem = _difference(frames[i], i, torch, place[i], energy[i], forces[i], stress[i])
@@ -94,8 +93,8 @@ def predict(
             return None
     for i, k in place.items():
         energy[i], forces[i], stress[i] = torch.energy[k], torch.forces[k], torch.stress[k]
-    inference.check_finite(frames, range(len(frames)), energy, forces, stress)
-    return inference.Predictions(energy, forces, stress, "symmetrix")
+    predictions.check_finite(frames, range(len(frames)), energy, forces, stress)
+    return predictions.Predictions(energy, forces, stress, "symmetrix")
 
 
 def obstacle(model: str | Path, dtype: str, device: str) -> str | None:
@@ -116,8 +115,8 @@ def _obstacle(dtype: str, device: str) -> str | None:
 
 def _unknown_architecture(model: str | Path) -> str | None:
     """Why the extractor would refuse the model, as far as that is cheap to see, or None."""
-    module = inference.load(model)
-    if read := inference.reads(model):
+    module = mace.load(model)
+    if read := mace.reads(model):
         return f"its energy depends on {' and '.join(read)}, which symmetrix does not know"
     found = (
         len(module.interactions),
@@ -145,7 +144,7 @@ def _worthwhile(
     A deterministic estimate from atoms, neighbours and the size of the model, so that the
     same input takes the same path everywhere.
     """
-    module = inference.load(model)
+    module = mace.load(model)
     paths = sum(int(layer.conv_tp.weight_numel) for layer in module.interactions)
     sample = range(0, len(frames), max(1, len(frames) // 10))
     sampled_atoms = sum(len(frames[i]) for i in sample)
@@ -205,9 +204,9 @@ def _extract(model: str | Path, head: str, elements: list[int]) -> dict[str, Any
 
     if not hasattr(extraction.U_matrix_real, "__wrapped__"):
         extraction.U_matrix_real = _remembered(extraction.U_matrix_real)
-    with inference.default_dtype("float64"), TemporaryDirectory() as folder:
-        if len(inference.heads(model)) > 1:
-            single = remove_pt_head(inference.load(model), head).double()
+    with mace.default_dtype("float64"), TemporaryDirectory() as folder:
+        if len(mace.heads(model)) > 1:
+            single = remove_pt_head(mace.load(model), head).double()
             model = Path(folder) / "single.model"
             torch.save(single, model)
         with model_file.pickled(model) as pickle:
@@ -318,7 +317,7 @@ def _evaluate_chunk(
         stop = start + edges.shape[1]
         energy[i] = node_energies[a:b].sum()
         forces[i] = total[a:b]
-        if inference.has_stress(frames[i]):
+        if predictions.has_stress(frames[i]):
             virial = -pair[start:stop].T @ vectors[start:stop]
             stress[i] = 0.5 * (virial + virial.T) / abs(np.linalg.det(frames[i].cell.array))
         start = stop
@@ -327,7 +326,7 @@ def _evaluate_chunk(
 def _difference(
     atoms: Atoms,
     index: int,
-    torch: inference.Predictions,
+    torch: predictions.Predictions,
     k: int,
     energy: float,
     forces: np.ndarray,
@@ -337,11 +336,10 @@ def _difference(
     off = {
         "forces": float(np.abs(forces - torch.forces[k]).max()),
         "energy": float(abs(energy - torch.energy[k]) / len(atoms)),
-        "stress": float(np.abs(stress - torch.stress[k]).max()) if inference.has_stress(atoms) else 0.0,
+        "stress": float(np.abs(stress - torch.stress[k]).max()) if predictions.has_stress(atoms) else 0.0,
     }
     for quantity, value in off.items():
         if not value <= TOLERANCE[quantity]:
-            return (
-                f"{inference.name_of(atoms, index)}: {quantity} off by {value:.1e} (allowed {TOLERANCE[quantity]:.0e})"
-            )
+            where = predictions.name_of(atoms, index)
+            return f"{where}: {quantity} off by {value:.1e} (allowed {TOLERANCE[quantity]:.0e})"
     return None

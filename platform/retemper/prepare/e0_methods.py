@@ -221,10 +221,10 @@ def recovery(
         ``frames``, ``n_elements``, ``rank``; ``hidden``: "all" or "each in turn"; and for ``reestimate``,
         ``average`` and ``foundation`` (its own E0s): ``errors`` {atomic number: eV} and ``mae`` (eV).
     """
-    from retemper.models import predict
+    from retemper.models import mace, predict
 
     numbers = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    all_own = predict.atomic_energies(model, head)
+    all_own = mace.atomic_energies(model, head)
     own = np.array([all_own[z] for z in numbers])
     energy = np.array([float(atoms.info[ENERGY]) for atoms in frames])
     predicted = predict.predict(model, frames, head=head, progress=True).energy

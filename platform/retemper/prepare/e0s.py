@@ -92,6 +92,7 @@ def diagnose(
         error above ``e0s.max_error``. What is not determined is a warning with ``e0s.force``. Wrong units, where
         the dataset stage could not test them without the foundation.
     """
+    from retemper.models import mace
     from retemper.models import predict as inference
 
     dataset, out = Path(dataset), Path(out)
@@ -100,7 +101,7 @@ def diagnose(
     device, refuse = settings.finetune.device, settings.e0s.mixed == "refuse"
     levels = require_one_level(dataset, model, out.parent, head=head, device=device, refuse=refuse)
     chosen = settings.e0s.method
-    own = inference.atomic_energies(model, head)
+    own = mace.atomic_energies(model, head)
     known = sorted(own)
     rows: list[tuple[np.ndarray, ...]] = []  # of each block: counts, energies, predictions, charges
     groups: list[str] = []

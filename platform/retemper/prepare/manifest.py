@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import __version__
 from retemper.config.settings import Settings
 from retemper.core.files import sha256
+from retemper.core.version import __version__
 from retemper.data.frames import ENERGY, FORCES, STRESS, LabelsHash, in_blocks
 from retemper.data.nearness import Nearness
 

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from retemper.data.units.predicted import Predict, Predicted
 from retemper.data.units.witness import sample
-from retemper.models import predict
+from retemper.models import mace, predict
 
 FRAMES, ATOMS = 60, 2500  # of the sample: seconds on one core
 
@@ -19,7 +19,7 @@ def predictor(model: Path, head: str | None, device: str) -> Predict:
     """A function that predicts a sample of the frames it is given; `None` where the model knows none of them."""
 
     def ask(frames: Sequence[Atoms]) -> Predicted | None:
-        own = predict.atomic_energies(model, head)
+        own = mace.atomic_energies(model, head)
         chosen = sample([frame for frame in frames if own.keys() >= set(frame.numbers.tolist())], FRAMES, ATOMS)
         if not chosen:
             return None

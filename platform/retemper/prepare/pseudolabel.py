@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper import __version__
 from retemper.core import sealed
 from retemper.core.files import atomic_folder, digest, sha256, write_json
+from retemper.core.version import __version__
 from retemper.data import charge
 from retemper.data.frames import (
     ENERGY,
@@ -32,7 +32,7 @@ from retemper.data.frames import (
     structure_hash,
     write_frames,
 )
-from retemper.models import predict
+from retemper.models import mace, predict, predictions
 from retemper.prepare import inputs
 
 CACHE = Path(".cache/pseudolabels")
@@ -87,7 +87,7 @@ def label(
     RetemperError
         A frame that cannot be labelled (named).
     """
-    head = predict.pick_head(model, head)
+    head = mace.pick_head(model, head)
     where = cache / address(model, head, frames, dtype)
     kept = _read(where, frames)
     if kept is not None:
@@ -124,7 +124,7 @@ def _without_labels(atoms: Atoms) -> Atoms:
     return copy
 
 
-def _with_labels(atoms: Atoms, predicted: predict.Predictions, i: int) -> Atoms:
+def _with_labels(atoms: Atoms, predicted: predictions.Predictions, i: int) -> Atoms:
     bare = Atoms(
         numbers=atoms.numbers,
         positions=atoms.positions,
@@ -134,7 +134,7 @@ def _with_labels(atoms: Atoms, predicted: predict.Predictions, i: int) -> Atoms:
     )
     bare.info[ENERGY] = float(predicted.energy[i])
     bare.arrays[FORCES] = predicted.forces[i]
-    if predict.has_stress(atoms):
+    if predictions.has_stress(atoms):
         bare.info[STRESS] = predicted.stress[i]
     return bare
 

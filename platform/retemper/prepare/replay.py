@@ -139,9 +139,9 @@ def _candidates(
     pool: Sequence[Atoms], model: str | Path, target: Sequence[Atoms], tolerance: float
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Indices of the pool's frames that may be chosen, and how many are not and why."""
-    from retemper.models import predict
+    from retemper.models import mace, predictions
 
-    known = set(predict.elements(model))
+    known = set(mace.elements(model))
     own = len(target)
     taken = {j - own for i, j in near_pairs([*uncharged(target), *uncharged(pool)], tolerance) if i < own <= j}
     left_out = dict.fromkeys(
@@ -161,7 +161,7 @@ def _candidates(
             left_out["in the target's data"] += 1
         elif ENERGY not in atoms.info or FORCES not in atoms.arrays:
             raise RetemperError(
-                f"{predict.name_of(atoms, i)} of the replay pool has no labels.",
+                f"{predictions.name_of(atoms, i)} of the replay pool has no labels.",
                 expected=f"info {ENERGY!r} (eV) and array {FORCES!r} (eV/A) in every frame",
                 fix="rename the keys in the pool's file",
             )

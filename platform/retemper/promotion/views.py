@@ -15,8 +15,8 @@ from retemper.promotion.gates import FRAMES_OF
 from retemper.promotion.verdict import HEADING
 from retemper.registry import aliases, attachments, data_revisions, history
 from retemper.registry.aliases import CHAMPION
-from retemper.registry.load import existing_store, resolve
 from retemper.registry.measurements import Measured, Number
+from retemper.registry.versions import existing_store, resolve
 from retemper.tracking.lock import locked
 from retemper.tracking.store import store_errors
 

@@ -13,9 +13,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from retemper import __version__
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
+from retemper.core.version import __version__
 
 TAG = "artifact.sha256"  # of the version and of its logged model
 WEIGHTS = "data/model.safetensors"

@@ -31,10 +31,11 @@ from retemper.core import processes
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import atomic_write, sha256, write_json
 from retemper.data import charge
-from retemper.models import lammps, model_file, predict
+from retemper.models import lammps, mace, model_file, model_writing
+from retemper.models.convert import require_state, single_head, torch_sim_model
 from retemper.registry import attachments
 from retemper.registry.formats import FORMATS
-from retemper.registry.load import existing_store, resolve
+from retemper.registry.versions import existing_store, resolve
 from retemper.tracking.store import store_errors
 
 if TYPE_CHECKING:
@@ -134,14 +135,14 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
     """
     if to not in FORMATS:
         raise unknown("export format", to, FORMATS)
-    if dtype not in predict.DTYPES:
-        raise unknown("dtype", dtype, predict.DTYPES)
+    if dtype not in mace.DTYPES:
+        raise unknown("dtype", dtype, mace.DTYPES)
     with store_errors(root), tempfile.TemporaryDirectory() as temporary:
         client = existing_store(root)
         version = resolve(client, name)
         weights = attachments.weights(client, root, version, Path(temporary))
-        read = _require_state(weights, to)
-        head, stem = predict.pick_head(weights, version.tags.get("head")), _stem(version)
+        read = require_state(weights, to)
+        head, stem = mace.pick_head(weights, version.tags.get("head")), _stem(version)
         one = single_head(weights, head, Path(temporary) / "single.model")
         folder.mkdir(parents=True, exist_ok=True)
         about = f"{version.name}/{version.version}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}"
@@ -155,8 +156,8 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
             "registered_sha256": attachments.registered_sha256(version),
             "files": {path.name: sha256(path) for path in made},
             "head": head,
-            "elements": [chemical_symbols[z] for z in predict.elements(one)],
-            "cutoff": float(predict.load(one).r_max),
+            "elements": [chemical_symbols[z] for z in mace.elements(one)],
+            "cutoff": float(mace.load(one).r_max),
             "units": {"energy": "eV", "forces": "eV/A", "length": "A"},
             "reads": {name: f"atoms.info[{charge.SPELLINGS[name][1]!r}]" for name in read},
         }
@@ -178,54 +179,6 @@ def _stem(version: ModelVersion) -> str:
             fix="register it under another name (system in params.yaml)",
         )
     return stem
-
-
-def _require_state(weights: Path, to: str) -> tuple[str, ...]:
-    """Which of charge and spin the model reads; formats that cannot tell it are refused."""
-    read = predict.reads(weights)
-    if read and to not in ("model", "ase"):
-        raise RetemperError(
-            f"The format {to} cannot tell the model what its energy depends on: {' and '.join(read)}.",
-            expected="a format that reads them: model or ase",
-            got=to,
-            fix="export to ase; or fine-tune a foundation that reads no charge and spin",
-        )
-    return read
-
-
-def single_head(weights: Path, head: str, out: Path) -> Path:
-    """Write `weights` with `head` alone as a pickle, in their own precision."""
-    processes.import_mace()
-    from mace.tools.scripts_utils import remove_pt_head
-
-    predict.pick_head(weights, head)
-    model = model_file.load(weights)
-    if len(predict.heads(weights)) > 1:
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        with predict.default_dtype(dtype):
-            model = remove_pt_head(model, head)
-    model_file.write_pickle(model, out)
-    return out
-
-
-def torch_sim_model(single: Path, device: str, dtype: str) -> Any:
-    """A torch-sim model of a file with one head.
-
-    torch-sim 0.3 never passes a head on, so that it evaluates head 0 of a file with several.
-    """
-    processes.import_mace()
-    import torch
-
-    _require_state(single, "torch-sim")
-    try:
-        from torch_sim.models.mace import MaceModel
-    except ImportError as error:
-        raise RetemperError("torch-sim is not installed.", fix='pip install "retemper[torch-sim]"') from error
-    loaded = model_file.load(single, device)
-    if len(getattr(loaded, "heads", ["Default"])) > 1:
-        raise RetemperError(f"{single} has several heads, of which torch-sim would use the first.")
-    with predict.default_dtype(dtype):
-        return MaceModel(model=loaded, device=torch.device(device), dtype=getattr(torch, dtype))
 
 
 def _write(one: Path, head: str, to: str, folder: Path, stem: str, dtype: str, words: dict[str, str]) -> list[Path]:
@@ -255,11 +208,11 @@ def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None
     processes.import_mace()
     from mace.calculators import MACECalculator
 
-    with predict.default_dtype(dtype):
+    with mace.default_dtype(dtype):
         reference = MACECalculator(models=model_file.load(weights), device="cpu", default_dtype=dtype, head=head)
         evaluate = _evaluator(written, to, dtype)
         most_energy, most_forces = TOLERANCE[dtype]
-        for atoms in model_file.probes(predict.elements(weights)):
+        for atoms in model_writing.probes(mace.elements(weights)):
             energy, forces = evaluate(atoms)
             off = abs(energy - float(reference.get_potential_energy(atoms)))
             off_forces = float(np.abs(forces - reference.get_forces(atoms)).max())

@@ -29,7 +29,7 @@ from retemper.records.runs import (
 )
 from retemper.registry import aliases, artifact, attachments, measurements, model_card
 from retemper.registry.history import Model
-from retemper.registry.load import CANDIDATE
+from retemper.registry.versions import CANDIDATE
 from retemper.tracking import embedded_store, lineage
 from retemper.tracking import runs as tracking
 from retemper.tracking.lock import locked

@@ -32,7 +32,7 @@ def application(root: Path, name: str, folder: Path) -> Any:
     with store_errors(root):
         quiet()
         from retemper.registry import attachments
-        from retemper.registry.load import existing_store, resolve
+        from retemper.registry.versions import existing_store, resolve
 
         client = existing_store(root)
         version = resolve(client, name)

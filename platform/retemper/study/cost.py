@@ -11,20 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from retemper.study import kept
-from retemper.study.jobs import RESULTS, Job, spent_on
+from retemper.study.jobs import Job
+from retemper.study.places import RESULTS, spent_on
 from retemper.study.plan import Run
-from retemper.systems.listing import size as count
+from retemper.study.work import FACTORS, POOL_ATOMS, work
 
-FACTORS = ("system", "strategy", "foundation")
 FEW = 2.0  # runs that weigh as much as the assumption that a factor is one
-POOL_ATOMS = 10.0  # of a replayed structure; only the order of runs without any fit depends on it
 
 
 @dataclass(frozen=True)
@@ -42,43 +39,6 @@ class Model:
         for axis in FACTORS:
             value *= self.factors.get(f"{axis} {run.levels[axis]}", 1.0)
         return value
-
-
-def work(run: Run) -> tuple[float, ...]:
-    """One, atoms trained on, replayed structures, robustness metrics."""
-    settings, strategy = run.settings, run.strategy
-    frames, atoms = structures(run)
-    train = frames if settings.dataset.max_train is None else min(frames, settings.dataset.max_train)
-    epochs = settings.finetune.epochs
-    batch = min(train, strategy.training.batch_size or settings.finetune.batch_size)
-    replayed = strategy.replay.batch_size * math.ceil(train / batch) if strategy.replay else 0
-    return 1.0, epochs * train * atoms, float(epochs * replayed), float(len(settings.robustness.metrics))
-
-
-def structures(run: Run) -> tuple[int, float]:
-    """About how many training structures a system has, and their mean number of atoms."""
-    dataset = run.settings.dataset
-    frames, atoms = (sum(part) for part in zip(*(_counted(run.root / f) for f in dataset.files), strict=True))
-    share = 1 - dataset.valid - (0 if dataset.test_files else dataset.test)
-    return max(1, round(frames * share)), atoms / max(1, frames)
-
-
-def _counted(path: Path) -> tuple[int, int]:
-    """Frames and atoms of a file; where it is no extxyz, as if it had a hundred frames of twenty atoms."""
-    if ".xyz" not in path.name and ".extxyz" not in path.name:
-        return 100, 2000
-    return _count(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _count(path: Path, mtime: int) -> tuple[int, int]:
-    """`mtime` is there for the cache's key."""
-    return count(path)
-
-
-def about(run: Run) -> dict[str, Any]:
-    """What a result keeps of the run, so that runs of other studies can be estimated from it."""
-    return {"work": list(work(run)), **{axis: str(run.levels[axis]) for axis in FACTORS}}
 
 
 def fit(root: Path) -> Model:

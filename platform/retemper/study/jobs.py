@@ -23,12 +23,10 @@ from retemper.config import foundations
 from retemper.core import processes, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import clear_leftovers
+from retemper.study.places import CACHE, RESULTS, SPENT, spent_on
 from retemper.study.plan import Run, places
 
-CACHE = Path(".cache/study")
-RESULTS = Path("studies/results")
 LINKED = ("strategies", "foundations", "data", "systems", ".cache")  # of the project, in the folder of a run
-SPENT = "spent.json"  # seconds that a job has taken so far, in its folder
 CHECKPOINTS = ("state.last", "state.before")  # of a training; nothing reads them once it is finished
 STAGES = ("dataset", "whole", "e0s", "replay", "pseudolabel", "foundation", "foundation-robustness")
 
@@ -131,12 +129,6 @@ def seconds(device: str) -> float:
         return time.monotonic()
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def spent_on(folder: Path) -> float:
-    """Seconds of a job so far, those before a kill included."""
-    found = sealed.read_json(folder / SPENT, folder.name, then="counted from zero")
-    return float(found["cpu_seconds"]) if found is not None else 0.0
 
 
 @contextmanager

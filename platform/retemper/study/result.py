@@ -8,7 +8,7 @@ from typing import Any
 from retemper.core.files import read_json
 from retemper.finetune.plan import versions
 from retemper.records.runs import FOUNDATION, evaluation_metrics, read_results
-from retemper.study import cost, groups
+from retemper.study import groups, work
 from retemper.study.plan import Run
 
 
@@ -49,7 +49,7 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
         "training": {
             key: training[key] for key in ("key", "best_epoch", "epochs", "sha256", "trainable", "parameters")
         },
-        "cost": cost.about(run),
+        "cost": work.about(run),
         "versions": versions(),
         "code": run.code,
     }

@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 from retemper.core import processes, sealed
 from retemper.core.errors import RetemperError
 from retemper.study import cost, kept, report, table, tracking
-from retemper.study.jobs import CACHE, RESULTS, Job, jobs, spent_on
+from retemper.study.jobs import Job, jobs
+from retemper.study.places import CACHE, RESULTS, spent_on
 from retemper.study.plan import Run, runs
 from retemper.study.spec import Study, load
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from retemper.study.jobs import Job, perform, spent_on
+from retemper.study.jobs import Job, perform
+from retemper.study.places import spent_on
 
 RETRIES = 2  # of a job whose process was killed; it goes on where it was
 DIED = "its process was killed, or ran out of memory"

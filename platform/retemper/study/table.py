@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
 from retemper.study import groups, kept
-from retemper.study.jobs import RESULTS
+from retemper.study.places import RESULTS
 from retemper.study.plan import Run, values
 from retemper.study.spec import AXES, Study
 

@@ -48,7 +48,7 @@ def check(objectives: Sequence[str], retention: Path | None) -> None:
 
 def probe(path: str, device: str, dtype: str) -> Callable[[Any], dict[str, float]]:
     """A function that gives the force error of a model in training on the structures of `path`, meV/A."""
-    from retemper.models.predict import batches, default_dtype
+    from retemper.models.mace import batches, default_dtype
 
     frames = _frames(path)
     prepared: list[Any] = []

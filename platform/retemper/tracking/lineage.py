@@ -15,12 +15,12 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from retemper import __version__
 from retemper.config.foundations import find
 from retemper.config.settings import Settings, load_settings
 from retemper.config.strict_yaml import read_yaml
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest
+from retemper.core.version import __version__
 
 PACKAGES = ("mace-torch", "torch", "e3nn", "ase", "numpy", "mlflow", "dvc", "symmetrix-xl")
 

@@ -39,7 +39,7 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
     from retemper.config.foundations import find, weights
     from retemper.core import processes
     from retemper.models import model_file
-    from retemper.models.predict import pick_head, reads
+    from retemper.models.mace import pick_head, reads
 
     processes.import_mace()
     from mace.calculators import MACECalculator

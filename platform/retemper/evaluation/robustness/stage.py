@@ -79,9 +79,9 @@ def heads_of(subject: Subject) -> tuple[Subject, ...]:
     """The same model with each of its other heads."""
     if subject.kind != "mace":
         return ()
-    from retemper.models import predict
+    from retemper.models import mace
 
-    others = [head for head in predict.heads(subject.source) if head != subject.head]
+    others = [head for head in mace.heads(subject.source) if head != subject.head]
     return tuple(evaluators.describe(subject.source, name=subject.name, head=h, device=subject.device) for h in others)
 
 

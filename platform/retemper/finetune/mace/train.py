@@ -33,7 +33,7 @@ from retemper.finetune.mace import checkpoint, lmdb_cache, loop, sparse_contract
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
-from retemper.models import architecture, model_file
+from retemper.models import architecture, model_file, model_writing
 
 
 class _Done(Exception):  # noqa: N818 (not an error)
@@ -184,7 +184,7 @@ def _train(
             got["merge_gap"] = _merged(model, batch)
     for parameter in model.parameters():
         parameter.requires_grad = True
-    model_file.write(model.to("cpu"), folder / weight_files.NAME)
+    model_writing.write(model.to("cpu"), folder / weight_files.NAME)
     write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": []})
     return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
 
@@ -213,7 +213,7 @@ def _require_writable(model: torch.nn.Module, strategy: Strategy) -> None:
     if strategy.lora is not None:
         model = copy.deepcopy(model)
         adapters.merge(model)
-    model_file.require_describable(model)
+    model_writing.require_describable(model)
 
 
 def _gap_to_foundation(plan: Plan, forces: np.ndarray) -> float:
