@@ -6,12 +6,14 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
 
+import retemper
 from retemper.active.plugins import KINDS
 from retemper.config import foundations, strategies
 from retemper.config.settings import load_settings
@@ -156,6 +158,10 @@ def test_one_module_writes_aliases() -> None:
         if path.relative_to(PACKAGE) != Path("registry/aliases.py"):
             text = path.read_text()
             assert "registered_model_alias(" not in text.replace("get_model_version_by_alias(", ""), path.name
+
+
+def test_one_version() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == retemper.__version__
 
 
 def test_folders() -> None:
