@@ -92,7 +92,6 @@ def run_round(
     from retemper.active.acquire import calibration_of
     from retemper.active.source import Source
     from retemper.config.foundations import find, weights
-    from retemper.finetune import plans
     from retemper.finetune.mace.train import train as fit
     from retemper.models.predict import predict
     from retemper.prepare.e0s import diagnose
@@ -108,7 +107,7 @@ def run_round(
         diagnose(settings, out / "runs/dataset", weights(entry, root), out / "runs/e0s/e0s.json", head=entry.head)
         longer = {"epochs": epochs(len(train), options)}
         settings = settings.model_copy(update={"finetune": settings.finetune.model_copy(update=longer)})
-        (plan,) = plans.plans(settings, "naive", out)
+        (plan,) = planning.plans(settings, "naive", out)
         training = out / "training"
         fit(plan, training, lambda row: None)
         (training / weight_files.NAME).rename(out / weight_files.NAME)

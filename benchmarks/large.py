@@ -30,7 +30,7 @@ from retemper.core import processes
 from retemper.core.files import project_root
 from retemper.data.frame_store import Store
 from retemper.data.frames import read_frames, stream_frames, write_frames
-from retemper.finetune.plans import plans
+from retemper.finetune.planning import plans
 from retemper.models.descriptors import mean_descriptors
 from retemper.prepare.dataset import build
 from retemper.prepare.e0s import diagnose

@@ -14,8 +14,7 @@ import argparse
 from retemper.config.settings import load_settings
 from retemper.core import processes
 from retemper.core.files import project_root
-from retemper.finetune import parallel
-from retemper.finetune import plans as build
+from retemper.finetune import parallel, planning
 from retemper.records.runs import read_history
 from retemper.sweep import objectives
 
@@ -31,7 +30,7 @@ def main() -> None:
     settings = load_settings(root / "params.yaml")
     settings = settings.model_copy(update={"seeds": settings.seeds[:1]})
     processes.prepare(settings.finetune.device)
-    plans = [build.plans(settings, options.strategy, root, {"training.lr": rate})[0] for rate in options.rates]
+    plans = [planning.plans(settings, options.strategy, root, {"training.lr": rate})[0] for rate in options.rates]
     folders = [root / ".cache/training" / plan.key for plan in plans]
     count = parallel.workers(settings.finetune.workers, settings.finetune.device, len(plans))
     parallel.train_all(plans, folders, count, lambda seed, row: print(".", end="", flush=True))

@@ -25,8 +25,7 @@ from retemper.core.files import atomic_write, project_root, read_json
 from retemper.data.frames import read_frames
 from retemper.evaluation import stage
 from retemper.evaluation.statistics import two_sided
-from retemper.finetune import collect
-from retemper.finetune import plans as build
+from retemper.finetune import collect, planning
 from retemper.finetune.plan import Plan
 from retemper.prepare import pseudolabel, replay
 from retemper.promotion import compare as paired
@@ -112,7 +111,7 @@ def prepare(name: str, root: Path) -> list[Plan]:
         pseudolabel.make(model, entry.name, entry.head, dtype, runs / "replay", runs / "pseudolabel", cache=cache)
     if not (runs / "evaluate/foundation/metrics.json").is_file():
         stage.run(stage.FOUNDATION, settings, here)
-    return [plan for strategy in settings.strategies for plan in build.plans(settings, strategy, here)]
+    return [plan for strategy in settings.strategies for plan in planning.plans(settings, strategy, here)]
 
 
 def place(name: str, root: Path) -> Path:
@@ -137,7 +136,7 @@ def measure(name: str, root: Path, strategy: str) -> None:
     settings = load_settings(here / "params.yaml")
     if (here / f"runs/evaluate/{strategy}/metrics.json").is_file():
         return
-    plans = build.plans(settings, strategy, here)
+    plans = planning.plans(settings, strategy, here)
     folders = [here / ".cache/training" / plan.key for plan in plans]
     summaries = [read_json(folder / "summary.json") for folder in folders]
     collect.collect(here, strategy, settings.foundation, plans, folders, summaries, {})

@@ -12,8 +12,7 @@ from retemper.config.settings import load_settings
 from retemper.config.strategies import Strategy
 from retemper.core import processes
 from retemper.core.files import project_root, read_json
-from retemper.finetune import collect, parallel
-from retemper.finetune import plans as build
+from retemper.finetune import collect, parallel, planning
 from retemper.records import course
 from retemper.records.runs import read_history
 from retemper.sweep import output
@@ -27,7 +26,7 @@ def main(strategy: str) -> None:
     settings = load_settings(root / "params.yaml")
     processes.prepare(settings.finetune.device)
     found = output.best_settings(root, strategy)
-    plans = build.plans(settings, strategy, root, found)
+    plans = planning.plans(settings, strategy, root, found)
     folders = [root / ".cache/training" / plan.key for plan in plans]
     count = parallel.workers(settings.finetune.workers, settings.finetune.device, len(plans))
     print(f"{strategy}: {Strategy.model_validate(plans[0].strategy).about}")

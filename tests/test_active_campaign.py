@@ -247,7 +247,6 @@ def test_what_is_missing_is_said(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_model: Path) -> None:
     """The plan's start, and that MACE starts there: its first forces are that model's."""
-    from retemper.finetune import plans
     from retemper.finetune.mace.train import train
     from retemper.models.mace import atomic_energies
 
@@ -259,15 +258,15 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     e0s = atomic_energies(explorer)
     write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
     (tmp_path / "strategies").symlink_to(ROOT / "strategies")
-    (plan, _) = plans.plans(settings, "naive", tmp_path)
+    (plan, _) = planning.plans(settings, "naive", tmp_path)
     assert plan.foundation_sha256 == sha256(tiny_model)
     finetune = settings.finetune.model_copy(update={"start": "last-round", "epochs": 1, "dtype": "float64"})
     settings = settings.model_copy(update={"finetune": finetune})
-    (plan, _) = plans.plans(settings, "naive", tmp_path)
+    (plan, _) = planning.plans(settings, "naive", tmp_path)
     assert plan.foundation_sha256 == sha256(explorer) and plan.foundation_head is None
     train(plan, tmp_path / "training", lambda row: None)
     assert read_json(tmp_path / "training/effective.json")["ran"]["start_gap"] < 1e-6
-    (scratch, _) = plans.plans(settings, "scratch", tmp_path)
+    (scratch, _) = planning.plans(settings, "scratch", tmp_path)
     assert scratch.foundation_sha256 == sha256(tiny_model)
 
 
@@ -299,7 +298,6 @@ def test_the_champion_that_stands_explores(tmp_path: Path, tiny_model: Path) -> 
 @pytest.mark.slow
 def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path: Path, tiny_model: Path) -> None:
     """The test set gets a group that a kept model was trained on, of this round or of the one before."""
-    from retemper.finetune import plans
     from retemper.models.mace import atomic_energies
 
     settings = project(tmp_path, tiny_model)
@@ -311,16 +309,16 @@ def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path
     data = tmp_path / "runs/dataset"
     first, test = read_frames(data / "train.extxyz"), read_frames(data / "test.extxyz")
     acquire(settings, tmp_path, 1)
-    plans.plans(settings, "naive", tmp_path)
+    planning.plans(settings, "naive", tmp_path)
     descendants = [a for a in rounds.frames(tmp_path, 1) if a.info["group"] in {b.info["group"] for b in first}]
     write_frames(data / "train.extxyz", [*first[:6], *descendants])
     acquire(settings, tmp_path, 2)
-    plans.plans(settings, "naive", tmp_path)
+    planning.plans(settings, "naive", tmp_path)
     write_frames(data / "test.extxyz", [*test, *first[6:]])
     with pytest.raises(RetemperError, match="trained on structures that are now in the test set"):
-        plans.plans(settings, "naive", tmp_path)
+        planning.plans(settings, "naive", tmp_path)
     foundation = settings.finetune.model_copy(update={"start": "foundation"})
-    plans.plans(settings.model_copy(update={"finetune": foundation}), "naive", tmp_path)
+    planning.plans(settings.model_copy(update={"finetune": foundation}), "naive", tmp_path)
 
 
 # ------------------------------------------------------------------ git, notes, status

@@ -29,7 +29,7 @@ from retemper.core import sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.data.frames import ENERGY, write_frames
-from retemper.finetune import collect, plans
+from retemper.finetune import collect
 from retemper.finetune.mace import checkpoint, lmdb_cache
 from retemper.models import evaluators
 from retemper.prepare import pseudolabel
@@ -216,11 +216,11 @@ def subset(folder: Path, request: pytest.FixtureRequest) -> Kept:
     source = files["folder"] / "replay-train.extxyz"
 
     def get(number: int = 4) -> Any:
-        return plans._first(source, number, folder).read_text()
+        return planning._first(source, number, folder).read_text()
 
     get()
     get(5)
-    one, another = (plans._first(source, number, folder) for number in (4, 5))
+    one, another = (planning._first(source, number, folder) for number in (4, 5))
     return Kept(one, another, get)
 
 

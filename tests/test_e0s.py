@@ -75,7 +75,6 @@ MIXED = ["H2O", "CH4", "CO2", "CH4O", "C2H6O"]
 
 
 def test_reestimate_and_average_are_maces_own(tiny_model: Path, diagnose: Diagnose) -> None:
-    import mace
     from mace import data
     from mace.tools import AtomicNumberTable
 

@@ -207,7 +207,7 @@ EDITS = {  # file: what is replaced, by what, stages that run again
     "finetune/mace/loss.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"sweep", "finetune"}),
     "evaluation/robustness/metrics/rss.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"robustness"}),
     "evaluation/robustness/metrics/rdf.py": (HEAD, f"{HEAD}LIMIT = 1\n", set()),  # not asked for
-    "models/predict.py": (HEAD, f"{HEAD}LIMIT = 1\n", EVERY),
+    "models/mace.py": (HEAD, f"{HEAD}LIMIT = 1\n", EVERY - {"register", "report"}),
     "report/page.py": (HEAD, f"{HEAD}LIMIT = 1\n", {"report"}),
     "core/errors.py": (HEAD, f"{HEAD}LIMIT = 1\n", set()),
     "prepare/e0_methods.py": ("raise RetemperError(", "raise RetemperError(  # a comment\n'Alas. ' +", set()),
@@ -261,10 +261,10 @@ def test_kept_tasks_are_those_of_the_code_that_computes(monkeypatch: pytest.Monk
     from retemper.simulation import sources as suite
 
     task = engine.Task(points.single_points, Subject("emt", "ase", "ase.calculators.emt:EMT()", "emt"), {}, "one")
-    assert "retemper.models.predict" in inputs.code(["retemper.models.evaluators"])
+    assert "retemper.models.mace" in inputs.code(["retemper.models.evaluators"])
     before, statements = task.key, sources.statements
     suite.evaluators.cache_clear()
-    monkeypatch.setattr(sources, "statements", lambda name: "" if name.endswith("models.predict") else statements(name))
+    monkeypatch.setattr(sources, "statements", lambda name: "" if name.endswith("models.mace") else statements(name))
     assert task.key != before
     suite.evaluators.cache_clear()
 

@@ -17,7 +17,7 @@ from retemper.config.settings import load_settings
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
 from retemper.promotion import promote
-from retemper.registry import aliases, export, register
+from retemper.registry import aliases, export
 from retemper.tracking.store import tracking_uri
 
 EXPORTS = [("model", "salt-3.model"), ("ase", "salt-3-ase.py"), ("lammps", "salt-3-lammps.pt"),
@@ -93,7 +93,7 @@ def test_loads_without_the_project(project: Path) -> None:
         "calculator = retemper.load('models:/salt@champion')\n"
         "print([float(calculator.get_potential_energy(a)) for a in water_frames(2, seed=5)])"
     )
-    paths = [str(Path(register.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(Path(retemper.__file__).parents[1]), str(Path(__file__).parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MLFLOW_TRACKING_URI": tracking_uri(project)}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

@@ -58,7 +58,7 @@ def test_labels_are_made_once(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("labels were made again")
 
-    monkeypatch.setattr(pseudolabel.inference, "predict", forbidden)
+    monkeypatch.setattr(pseudolabel.predict, "predict", forbidden)
     second = pseudolabel.label(tiny_model, frames, name="tiny", cache=tmp_path)
     assert (first.reused, second.reused) == (False, True)
     assert first.address == second.address

@@ -141,7 +141,7 @@ def standing(root: Path) -> dict[str, Any]:
     """What is on record of the versions: tags, metrics of runs and of logged models, logged models that live."""
     client: Any = connect(root)
     versions = sorted(client.search_model_versions("name = 'salt'"), key=lambda version: int(version.version))
-    logged = [client.get_logged_model(register.kept.model_id(version)) for version in versions]
+    logged = [client.get_logged_model(register.attachments.model_id(version)) for version in versions]
     runs = [client.get_run(version.run_id) for version in versions]
     of_place = (artifact.TAG, "retemper.project")  # artifacts carry the time they were made
     return {
@@ -219,7 +219,7 @@ def test_loads_in_a_fresh_process(project: tuple[Path, Settings, dict[str, Any]]
     )
     import os
 
-    paths = [str(Path(register.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(Path(retemper.__file__).parents[1]), str(Path(__file__).parent)]
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     done = subprocess.run(

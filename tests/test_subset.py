@@ -78,7 +78,7 @@ def project(root: Path, model: Path, **dataset: Any) -> Settings:
 @pytest.mark.parametrize("rule", RULES)
 def test_sizes_of_a_data_set(rule: str, tmp_path: Path, tiny_model: Path) -> None:
     """From five frames up, in the descriptors of the real model where the rule needs them."""
-    from retemper.finetune.plans import plans
+    from retemper.finetune.planning import plans
     from retemper.models.mace import atomic_energies
 
     sources: list[list[str]] = []

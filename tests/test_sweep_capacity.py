@@ -11,7 +11,8 @@ from conftest import ROOT
 
 CODE = """
 from retemper.core.errors import RetemperError
-from retemper.sweep import capacity, nodes
+from retemper.core import ray_capacity as capacity
+from retemper.core import ray_session as nodes
 
 with nodes.session("cpu", 1):
     import ray

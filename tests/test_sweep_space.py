@@ -17,7 +17,6 @@ from retemper.config import strategies
 from retemper.config.settings import Sweep, load_settings
 from retemper.core import sources
 from retemper.core.errors import RetemperError
-from retemper.finetune import plans
 from retemper.sweep import space as spaces
 
 # where each parameter shows in effective.json, which is read back from MACE's own objects
@@ -55,12 +54,12 @@ def test_every_parameter_changes_the_plan(name: str, project: Path) -> None:
     """One parameter at a time: another plan, and the value is in it."""
     settings = load_settings(project / "params.yaml")
     space = space_of(project, name, n_replay=1000)
-    (default,) = plans.plans(settings, name, project, space.default())
-    assert default.key == plans.plans(settings, name, project)[0].key  # the first trial is the strategy itself
+    (default,) = planning.plans(settings, name, project, space.default())
+    assert default.key == planning.plans(settings, name, project)[0].key  # the first trial is the strategy itself
     keys = {default.key}
     for path in space.ranges:
         value = 5 if path == "replay.number" else other(space.active(path, space.default()), space.defaults[path])
-        (plan,) = plans.plans(settings, name, project, {path: value})
+        (plan,) = planning.plans(settings, name, project, {path: value})
         assert plan.key not in keys
         keys.add(plan.key)
         assert strategies.value_at(strategies.Strategy.model_validate(plan.strategy), path) == value
@@ -76,8 +75,8 @@ def test_every_parameter_reaches_mace(name: str, project: Path, tmp_path: Path) 
         one = space.active(path, params)
         if one is not None:
             params[path] = other(one, space.defaults[path]) if path != "replay.number" else 5
-    (default,) = plans.plans(settings, name, project)
-    (plan,) = plans.plans(settings, name, project, params)
+    (default,) = planning.plans(settings, name, project)
+    (plan,) = planning.plans(settings, name, project, params)
     run(dataclasses.replace(plan, epochs=1), tmp_path)
     ran = json.loads((tmp_path / "effective.json").read_text())["ran"]
     assert set(params) <= set(SHOWS), "a new parameter needs a line in SHOWS"
@@ -168,8 +167,8 @@ def test_mended_code_of_the_trainer_trains_again(
     project: Path, monkeypatch: pytest.MonkeyPatch, module: str, again: bool
 ) -> None:
     """A finished training was found in the cache under the same key, whatever had been mended since."""
-    before = plans.plans(load_settings(project / "params.yaml"), "naive", project)[0].key
+    before = planning.plans(load_settings(project / "params.yaml"), "naive", project)[0].key
     statements = sources.statements
     monkeypatch.setattr(sources, "statements", lambda name: "mended" if name == module else statements(name))
-    after = plans.plans(load_settings(project / "params.yaml"), "naive", project)[0].key
+    after = planning.plans(load_settings(project / "params.yaml"), "naive", project)[0].key
     assert (after != before) is again

@@ -36,9 +36,23 @@ CARRIERS = frozenset(
     for name in (
         *("cli", "core", "plotting", "tracking"),
         *("config.foundations", "config.setting_errors", "config.settings", "config.strict_yaml"),
-        *("data.frame_store", "models.lammps", "prepare.inputs", "simulation.ray_backend", "simulation.sources"),
+        *(
+            "data.frame_store",
+            "models.convert",
+            "models.lammps",
+            "prepare.inputs",
+            "simulation.ray_backend",
+            "simulation.sources",
+        ),
         *("evaluation.robustness.figures", "evaluation.robustness.identity"),
-        *("registry.data_revisions", "registry.export", "registry.load", "promotion.hook", "promotion.views"),
+        *(
+            "registry.data_revisions",
+            "registry.export",
+            "registry.formats",
+            "registry.load",
+            "promotion.hook",
+            "promotion.views",
+        ),
         *("study.tracking", "sweep.file_transfer", "sweep.resources", "sweep.status", "sweep.table", "sweep.tracking"),
     )
 )
@@ -111,7 +125,7 @@ STAGES: dict[str, Stage] = {
     ),
     "finetune": Stage(
         ("system", "foundation", "seeds", "finetune", "dataset.weights"),
-        ("finetune.plans", "finetune.mace.train", "finetune.collect"),
+        ("finetune.planning", "finetune.mace.train", "finetune.collect"),
         apart=REFUSING,
         mace=True,
     ),

@@ -244,15 +244,14 @@ def _link(path: Path, target: Path) -> None:
 def _run(job: Job, spent: Any) -> None:
     """Train, evaluate and measure one run; its result is written last."""
     from retemper.evaluation import stage
-    from retemper.finetune import collect
-    from retemper.finetune import plans as build
+    from retemper.finetune import collect, planning
     from retemper.finetune.mace.train import train
     from retemper.study.kept import keep
     from retemper.study.result import gather
 
     run, settings = job.run, job.run.settings
     here = project(job.folder, run, [kind for kind in run.folders if kind != "whole"])
-    (plan,) = build.plans(settings, run.name, here)
+    (plan,) = planning.plans(settings, run.name, here)
     folder = run.root / ".cache/training" / plan.key
     summary = train(plan, folder, lambda row: spent())
     for name in CHECKPOINTS:

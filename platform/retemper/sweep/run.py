@@ -12,7 +12,6 @@ from retemper.config.settings import Settings
 from retemper.config.strategies import load
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest, write_json
-from retemper.finetune import plans
 from retemper.finetune.plan import Plan, counted
 from retemper.sweep import objectives as measures
 from retemper.sweep import optuna_study as studies
@@ -52,7 +51,7 @@ def run(settings: Settings, strategy: str, root: Path) -> None:
     )
 
     def plan_of(params: dict[str, Any]) -> Plan:
-        return plans.plans(budget, strategy, root, params)[0]
+        return planning.plans(budget, strategy, root, params)[0]
 
     default = plan_of({})
     space = spaces.of(

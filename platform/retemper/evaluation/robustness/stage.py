@@ -26,7 +26,7 @@ from retemper.records.runs import FOUNDATION
 from retemper.simulation.engine import CACHE
 
 SETS = ("train", "valid", "test")
-SAYING = ("retemper.systems.xtb", "tblite.ase")  # modules of calculators that name their method
+SAYING = ("retemper.systems.xtb", "retemper.xtb", "tblite.ase")  # modules of calculators that name their method
 FOLDER = Path("runs/robustness")
 
 
