@@ -107,6 +107,8 @@ def run_round(
         diagnose(settings, out / "runs/dataset", weights(entry, root), out / "runs/e0s/e0s.json", head=entry.head)
         longer = {"epochs": epochs(len(train), options)}
         settings = settings.model_copy(update={"finetune": settings.finetune.model_copy(update=longer)})
+        from retemper.finetune import planning
+
         (plan,) = planning.plans(settings, "naive", out)
         training = out / "training"
         fit(plan, training, lambda row: None)

@@ -27,6 +27,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, sha256, write_json
 from retemper.data import rounds
 from retemper.data.frames import ENERGY, FORCES, read_frames, write_frames
+from retemper.finetune import planning
 from retemper.systems.xtb import calculator
 
 

@@ -29,7 +29,7 @@ from retemper.core import sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.data.frames import ENERGY, write_frames
-from retemper.finetune import collect
+from retemper.finetune import collect, planning
 from retemper.finetune.mace import checkpoint, lmdb_cache
 from retemper.models import evaluators
 from retemper.prepare import pseudolabel

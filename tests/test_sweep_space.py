@@ -17,6 +17,7 @@ from retemper.config import strategies
 from retemper.config.settings import Sweep, load_settings
 from retemper.core import sources
 from retemper.core.errors import RetemperError
+from retemper.finetune import planning
 from retemper.sweep import space as spaces
 
 # where each parameter shows in effective.json, which is read back from MACE's own objects

@@ -12,6 +12,7 @@ from retemper.config.settings import Settings
 from retemper.config.strategies import load
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest, write_json
+from retemper.finetune import planning
 from retemper.finetune.plan import Plan, counted
 from retemper.sweep import objectives as measures
 from retemper.sweep import optuna_study as studies
