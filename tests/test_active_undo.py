@@ -23,7 +23,7 @@ from retemper.registry import aliases, history
 
 STEP = """
 from pathlib import Path
-from retemper.promotion import history
+from retemper.registry import history
 
 made = len(list(Path("data/rounds").glob("*.dvc")))
 Path("runs/seen.txt").write_text(f"{made} rounds")

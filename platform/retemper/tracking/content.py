@@ -100,9 +100,9 @@ def index_training(
     if numbers:
         client.log_batch(run_id, metrics=numbers)
     identity = files_identity(training)
-    if run.data.tags.get("retemper.core.files") != identity:
+    if run.data.tags.get("retemper.files") != identity:
         _log_files(client, run_id, training)
-    tags = {"retemper.core.files": identity, "retemper.proven": str(training.proven).lower()}
+    tags = {"retemper.files": identity, "retemper.proven": str(training.proven).lower()}
     if "best_epoch" in training.outcome:
         tags["retemper.converged"] = str(course.converged(training.outcome)).lower()
     if status == "FINISHED" and training.model.is_file():
