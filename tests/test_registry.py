@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import as_trained
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
 import retemper
@@ -350,3 +351,12 @@ def test_unknown_names_list_the_options(
     with pytest.raises(RetemperError, match="No models are registered"):
         retemper.load("salt", root=tmp_path)
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_versions_that_name_the_former_loader_are_loaded(tiny_model: Path, tmp_path: Path) -> None:
+    """``MLmodel`` of a version registered before names ``retemper.mlflow_model``."""
+    from retemper import mlflow_model
+
+    path = as_trained(tiny_model, tmp_path / "model.safetensors")
+    served = mlflow_model._load_pyfunc(str(path), {"head": "Default", "device": "cpu", "dtype": "float64"})
+    assert isinstance(served, mlflow_model.Served)

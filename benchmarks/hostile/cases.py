@@ -2,6 +2,7 @@
 
     python -m benchmarks.hostile.cases            # run them all (slow ones too) and print the table
     python -m benchmarks.hostile.cases --write    # and put it into docs/hostile.md; `make docs`
+    python -m benchmarks.hostile.cases --quick    # the slow ones are left out, and counted as not tried
 
 A case is a test with the marker ``hostile(kind)``, each set of its parameters one. What a kind is stands in `KINDS`.
 """
@@ -55,14 +56,18 @@ def count(items: Iterable[pytest.Item]) -> Counter[str]:
 class Outcomes:
     """A plugin of pytest that runs hostile cases alone and notes how they end."""
 
-    def __init__(self) -> None:
+    def __init__(self, quick: bool = False) -> None:
+        self.quick = quick
         self.kinds: dict[str, str] = {}
         self.outcomes: dict[str, str] = {}
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         self.kinds = {item.nodeid: kind for item in items if (kind := kind_of(item)) is not None}
-        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in self.kinds])
-        items[:] = [item for item in items if item.nodeid in self.kinds]
+        if self.quick:
+            self.outcomes = {item.nodeid: "skipped" for item in items if item.get_closest_marker("slow")}
+        tried = [item for item in items if item.nodeid in self.kinds and item.nodeid not in self.outcomes]
+        config.hook.pytest_deselected(items=[item for item in items if item not in tried])
+        items[:] = tried
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         worse = {"passed": 0, "skipped": 1, "failed": 2}
@@ -97,9 +102,10 @@ def write(table: str, path: Path = PAGE) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile.cases", description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the table into docs/hostile.md")
+    parser.add_argument("--quick", action="store_true", help="leave the slow ones out")
     parser.add_argument("paths", nargs="*", default=[str(ROOT / "tests")], help="tests; default: all")
     options = parser.parse_args(arguments)
-    outcomes: Any = Outcomes()
+    outcomes: Any = Outcomes(options.quick)
     status = pytest.main([*options.paths, "-q", "-m", "", "-p", "no:xdist"], plugins=[outcomes])
     print(outcomes.table())
     if options.write:
