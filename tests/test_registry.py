@@ -353,8 +353,8 @@ def test_unknown_names_list_the_options(
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_versions_that_name_the_former_loader_are_loaded(tiny_model: Path, tmp_path: Path) -> None:
-    """``MLmodel`` of a version registered before names ``retemper.mlflow_model``."""
+def test_the_loader_has_a_lasting_name(tiny_model: Path, tmp_path: Path) -> None:
+    """``MLmodel`` of every version, also of those of earlier releases, names ``retemper.mlflow_model``."""
     from retemper import mlflow_model
 
     path = as_trained(tiny_model, tmp_path / "model.safetensors")

@@ -476,7 +476,7 @@ def test_a_changed_artifact_is_not_served(
 def test_an_artifact_has_no_code_of_its_own(project: Path) -> None:
     place = stored(project, "1")
     about = yaml.safe_load((place / "MLmodel").read_text())["flavors"]["python_function"]
-    assert about["loader_module"] == "retemper.registry.served_model" and about.get("code") is None
+    assert about["loader_module"] == "retemper.mlflow_model" and about.get("code") is None
     assert not list(place.rglob("*.py")) + list(place.rglob("*.pkl")) + list(place.rglob("*.model"))
 
 

@@ -1,4 +1,4 @@
-"""Former place of `retemper.registry.served_model`, which versions registered before name; for one release."""
+"""The loader that registered versions name in ``MLmodel``: a lasting place for `retemper.registry.served_model`."""
 
 from retemper.registry.served_model import *  # noqa: F403
 from retemper.registry.served_model import _load_pyfunc as _load_pyfunc

@@ -322,7 +322,7 @@ def _log_model(
         mlflow.pyfunc.save_model(
             path=str(path),
             mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
-            loader_module="retemper.registry.served_model",
+            loader_module="retemper.mlflow_model",
             data_path=str(results.trainings[strategy][seed].model),
             model_config={"head": HEAD, "device": "cpu", "dtype": "float64"},
             signature=signature,
