@@ -17,6 +17,7 @@ CARRIERS = frozenset(
         "evaluation.robustness.context",
         "evaluation.robustness.result",
         "evaluation.robustness.statistics",
+        "evaluation.robustness.units",
         "simulation.engine",
     )
 )
