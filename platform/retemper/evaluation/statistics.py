@@ -5,7 +5,7 @@ here is a function of sums over groups. Its standard error comes from leaving ou
 turn (delete-a-group jackknife), its quantile from Student's t with one degree of freedom less
 than the number of groups, counted by their weight: one group that makes most of the error is no
 six. The jackknife holds its level with five groups and heavy tails, where a bootstrap over so
-few draws does not; `tests/test_statistics.py` measures both.
+few draws does not; `tests/evaluation/test_statistics.py` measures both.
 
 Models differ in how far their seeds scatter (naive fine-tuning by some 0.2 %, training from
 scratch by 7 %), and two or three seeds of one recipe say little of it. `Scatter` lets all

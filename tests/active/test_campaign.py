@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import run_files
-import yaml
+from acquiring import project, waters
 from ase import Atoms
-from ase.build import molecule
 from conftest import ROOT, as_trained, build_tiny
 
 from retemper.active import campaign, choose, manual, source, status
@@ -21,7 +20,7 @@ from retemper.active.acquire import acquire
 from retemper.active.calibrate import calibrate
 from retemper.active.explored import Explored
 from retemper.active.label import put
-from retemper.config.settings import Settings, load_settings
+from retemper.config.settings import Settings
 from retemper.core import vcs
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, sha256, write_json
@@ -29,43 +28,6 @@ from retemper.data import rounds
 from retemper.data.frames import ENERGY, FORCES, read_frames, write_frames
 from retemper.finetune import planning
 from retemper.systems.xtb import calculator
-
-
-def waters(number: int, seed: int, group: str) -> list[Atoms]:
-    """Labelled water dimers near each other."""
-    rng = np.random.default_rng(seed)
-    frames = []
-    for k in range(number):
-        atoms = molecule("H2O")
-        other = molecule("H2O")
-        other.positions += (0.3, 0.2, 2.9)
-        atoms += other
-        atoms.positions = (atoms.positions + rng.normal(0, 0.05, (6, 3))).round(8)
-        work = atoms.copy()
-        work.calc = calculator()
-        put(atoms, work.get_potential_energy(), work.get_forces(), None)
-        atoms.info |= {"group": f"{group} {k // 2}", "source": f"{group}:{k}", "config_type": "gas"}
-        frames.append(atoms)
-    return frames
-
-
-def project(root: Path, model: Path, oracle: Any = "xtb", **acquired: Any) -> Settings:
-    """A project whose two models are given as trained: the same weights under two seeds."""
-    run_files.write_project(root, model, seeds=(1, 2))
-    for name, number, seed in (("train", 8, 0), ("valid", 4, 1), ("test", 4, 2)):
-        write_frames(root / f"runs/dataset/{name}.extxyz", waters(number, seed, name))
-    folder = root / "runs/finetune/naive"
-    for seed in (1, 2):
-        (folder / f"seed-{seed}").mkdir(parents=True)
-        as_trained(model, folder / f"seed-{seed}/model.safetensors")
-    write_json(folder / "summary.json", {"seeds": {"1": {"valid_loss": 0.2}, "2": {"valid_loss": 0.1}}})
-    params = yaml.safe_load((root / "params.yaml").read_text())
-    rattle = {"name": "rattle", "options": {"amplitudes": [0.12]}}
-    own = {"explorers": [rattle], "candidates": 30, "labels": 5, "workers": 1, "oracle": oracle, "trust": None}
-    params["acquire"] = {**own, **acquired}
-    params["dataset"]["max_force"] = 1e6  # the model is not trained
-    (root / "params.yaml").write_text(yaml.safe_dump(params))
-    return load_settings(root / "params.yaml")
 
 
 def test_a_round_holds_what_was_labelled_and_why(tmp_path: Path, tiny_model: Path) -> None:

@@ -220,7 +220,7 @@ def test_loads_in_a_fresh_process(project: tuple[Path, Settings, dict[str, Any]]
     )
     import os
 
-    paths = [str(Path(retemper.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(Path(retemper.__file__).parents[1]), str(Path(__file__).parents[1])]
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     done = subprocess.run(

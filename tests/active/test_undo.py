@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import run_files
 import yaml
+from acquiring import project as acquiring
 from conftest import ROOT
 from promoted import standing
-from test_active_campaign import project as acquiring
 
 from retemper.active import campaign, undo
 from retemper.config.settings import load_settings

@@ -18,7 +18,7 @@ from retemper.systems.generate import ice, lpsc, nacl, sn2, spice
 from retemper.systems.make import generator
 from retemper.systems.structures import rng_of
 
-RAW = Path(__file__).resolve().parents[1] / "data" / "raw"
+RAW = Path(__file__).resolve().parents[2] / "data" / "raw"
 
 
 @pytest.fixture(scope="module", params=["nacl", "molecules", "sn2", "spice"])

@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms, units
 from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
-from test_units import asked_once, shipped
+from shipped_sets import asked_once, shipped
 
 from retemper.config.settings import Dataset, Settings
 from retemper.data.frames import STRESS

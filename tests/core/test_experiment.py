@@ -18,7 +18,7 @@ from retemper.data.frames import write_frames
 from retemper.records.runs import read_results
 from retemper.tracking.store import connect
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 GATES = [{"metric": "target.force_rmse", "max": 60.0}]
 DVC = """
 stages:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,22 @@ import pytest
 import yaml
 from ase import Atoms, units
 from ase.io import write
+from shipped_sets import MINI, asked_once, shipped
 
-from retemper.config.settings import Dataset, Settings
+from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, sha256
-from retemper.data.frames import ENERGY, FORCES, STRESS, read_frames
-from retemper.data.labels import map_labels
+from retemper.data.frames import ENERGY, FORCES, STRESS
 from retemper.data.units import ENERGY_UNITS, LENGTH_UNITS, Verdict, check_units, require_units
-from retemper.data.units.predicted import Predict, Predicted, force_slope
+from retemper.data.units.predicted import Predict, force_slope
 from retemper.models import mace
 from retemper.prepare import e0s
 from retemper.prepare.dataset import build
 from retemper.prepare.predictor import predictor
 
-ROOT = Path(__file__).resolve().parents[1]
-MINI = ROOT / "foundations/mini.model"
 HARTREE, BOHR, KCAL = units.Hartree, units.Bohr, units.kcal / units.mol
 ELEMENTS = "H Li B C N O F Na Mg Al Si P S Cl K Ca Ti Cu Zn Ge Br I"
 SHIPPED = ("nacl", "molecules", "sn2", "spice", "ice", "lpsc")
-
-
-@cache
-def shipped(name: str) -> tuple[Atoms, ...]:
-    """Labelled frames of an embedded set, eV and eV/A."""
-    dataset = Dataset(files=["a"], level_of_theory="x")
-    return tuple(map_labels(read_frames(ROOT / f"data/raw/{name}.extxyz.xz"), dataset, name).frames)
 
 
 def planted(
@@ -54,25 +44,6 @@ def planted(
             new.info[STRESS] = np.asarray(new.info[STRESS]) * (abs(energy) if stress is None else stress)
         changed.append(new)
     return changed
-
-
-def asked_once() -> Predict:
-    """The embedded foundation, which predicts each set of structures once, whatever its labels."""
-    known: dict[bytes, Predicted | None] = {}
-    ask = predictor(MINI, None, "cpu")
-
-    def predict(frames: Sequence[Atoms]) -> Predicted | None:
-        key = b"".join(frame.positions.tobytes() for frame in frames)
-        if key not in known:
-            known[key] = ask(frames)
-        before = known[key]
-        if before is None:
-            return None
-        labels = {frame.positions.tobytes(): frame for frame in frames}
-        same = [labels[frame.positions.tobytes()] for frame in before.frames]
-        return Predicted(same, before.energy, before.binding, before.forces, before.stress)
-
-    return predict
 
 
 @pytest.fixture(scope="module")

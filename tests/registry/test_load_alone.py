@@ -48,7 +48,7 @@ def test_ase_script_and_load_give_the_same_energies(project: Path, tmp_path: Pat
         "calculator = runpy.run_path(sys.argv[1])['calculator']()\n"
         "print([float(calculator.get_potential_energy(a)) for a in water_frames(2, seed=5)])"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "salt-3-ase.py")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_loads_without_the_project(project: Path) -> None:
         "calculator = retemper.load('models:/salt@champion')\n"
         "print([float(calculator.get_potential_energy(a)) for a in water_frames(2, seed=5)])"
     )
-    paths = [str(Path(retemper.__file__).parents[1]), str(Path(__file__).parent)]
+    paths = [str(Path(retemper.__file__).parents[1]), str(Path(__file__).parents[1])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MLFLOW_TRACKING_URI": tracking_uri(project)}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

@@ -232,7 +232,7 @@ def test_an_upgraded_package_is_computed(tmp_path: Path) -> None:
         about.mkdir()
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: potential\nVersion: {version}\n")
         (about / "top_level.txt").write_text("potential\n")
-        script = UPGRADED.format(site=str(site), tests=str(Path(__file__).parent), cache=str(tmp_path / "cache"))
+        script = UPGRADED.format(site=str(site), tests=str(Path(__file__).parents[1]), cache=str(tmp_path / "cache"))
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         found.append(float(done.stdout.split()[-1]))
     assert np.diff(found) == pytest.approx([5, 0])  # without a new version it is the same calculator

@@ -22,7 +22,7 @@ from retemper.core.files import read_json, sha256
 from retemper.data.frames import labels_hash, read_frames
 from retemper.prepare.dataset import build
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SETS = ("train", "valid", "test", "isolated", "unused", "rejected")
 
 

@@ -36,7 +36,7 @@ from retemper.report import robustness as sections_robustness
 from retemper.report.findings import findings
 from retemper.report.page import Paragraph, Table
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = ["scratch", "naive", "lora", "replay"]
 
 

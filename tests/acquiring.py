@@ -1,0 +1,56 @@
+"""A small project of water dimers whose two models are given: where a round of active learning begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import run_files
+import yaml
+from ase import Atoms
+from ase.build import molecule
+from conftest import as_trained
+
+from retemper.active.label import put
+from retemper.config.settings import Settings, load_settings
+from retemper.core.files import write_json
+from retemper.data.frames import write_frames
+from retemper.systems.xtb import calculator
+
+
+def waters(number: int, seed: int, group: str) -> list[Atoms]:
+    """Labelled water dimers near each other."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for k in range(number):
+        atoms = molecule("H2O")
+        other = molecule("H2O")
+        other.positions += (0.3, 0.2, 2.9)
+        atoms += other
+        atoms.positions = (atoms.positions + rng.normal(0, 0.05, (6, 3))).round(8)
+        work = atoms.copy()
+        work.calc = calculator()
+        put(atoms, work.get_potential_energy(), work.get_forces(), None)
+        atoms.info |= {"group": f"{group} {k // 2}", "source": f"{group}:{k}", "config_type": "gas"}
+        frames.append(atoms)
+    return frames
+
+
+def project(root: Path, model: Path, oracle: Any = "xtb", **acquired: Any) -> Settings:
+    """A project whose two models are given as trained: the same weights under two seeds."""
+    run_files.write_project(root, model, seeds=(1, 2))
+    for name, number, seed in (("train", 8, 0), ("valid", 4, 1), ("test", 4, 2)):
+        write_frames(root / f"runs/dataset/{name}.extxyz", waters(number, seed, name))
+    folder = root / "runs/finetune/naive"
+    for seed in (1, 2):
+        (folder / f"seed-{seed}").mkdir(parents=True)
+        as_trained(model, folder / f"seed-{seed}/model.safetensors")
+    write_json(folder / "summary.json", {"seeds": {"1": {"valid_loss": 0.2}, "2": {"valid_loss": 0.1}}})
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    rattle = {"name": "rattle", "options": {"amplitudes": [0.12]}}
+    own = {"explorers": [rattle], "candidates": 30, "labels": 5, "workers": 1, "oracle": oracle, "trust": None}
+    params["acquire"] = {**own, **acquired}
+    params["dataset"]["max_force"] = 1e6  # the model is not trained
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    return load_settings(root / "params.yaml")
