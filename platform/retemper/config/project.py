@@ -17,7 +17,7 @@ FOUNDATION = "foundation"  # in the place of a strategy's name: the model that a
 
 @dataclass(frozen=True)
 class Project:
-    """The folder with ``params.yaml``, and its settings. Every path under ``runs`` and ``.cache`` is a property here."""
+    """The folder with ``params.yaml``, its settings, and every path under ``runs`` and ``.cache``."""
 
     root: Path
     settings: Settings
