@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retemper.core import output
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup; programs that tests interrupt would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+output.show()  # as every command does
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_ELEMENTS = (1, 6, 7, 8, 11, 17)

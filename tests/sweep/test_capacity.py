@@ -11,9 +11,11 @@ from conftest import ROOT
 
 CODE = """
 from retemper.core.errors import RetemperError
+from retemper.core import output
 from retemper.core import ray_capacity as capacity
 from retemper.core import ray_session as nodes
 
+output.show()
 with nodes.session("cpu", 1):
     import ray
     from ray._raylet import GcsClient

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from retemper.core import processes
+from retemper.core import output, processes
 from retemper.core.errors import RetemperError, WaitingError
 from retemper.core.files import explained
 
@@ -24,13 +24,14 @@ def told() -> Iterator[None]:
     for someone with 75, an interruption with 130. A reader that has seen enough (``| head``) is no error.
     """
     processes.user()
+    output.show()
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
         _no_more_output()
     except WaitingError as waiting:
-        print(waiting, flush=True)
+        output.log.info(waiting)
         sys.exit(WAITING)
     except RetemperError as error:
         print(f"error: {error}", file=sys.stderr)

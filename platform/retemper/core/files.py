@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -161,7 +162,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=SILENCE)
     except Timeout:
-        print(f"waiting for another process that {what} (it holds {path})", flush=True)
+        log.info(f"waiting for another process that {what} (it holds {path})")
         lock.acquire()
     try:
         yield

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 
 GRACE = 60.0  # s for a node to join a cluster that has just been started
 
@@ -36,7 +37,7 @@ def require(needs: Mapping[str, float], *, cluster: bool, grace: float = GRACE) 
     said = False
     while not any(_has(node, needs) for node in _nodes()):
         if _has(_largest(), needs):
-            print(f"no node has {words(needs)} yet: waiting for one that the cluster can start", flush=True)
+            log.info(f"no node has {words(needs)} yet: waiting for one that the cluster can start")
             return
         if time.monotonic() >= deadline:
             raise RetemperError(
@@ -46,7 +47,7 @@ def require(needs: Mapping[str, float], *, cluster: bool, grace: float = GRACE) 
                 fix="set finetune.device to cpu, or sweep.gpus to less; or give RAY_ADDRESS a cluster that has it",
             )
         if not said:
-            print(f"no node of the cluster has {words(needs)}: waiting {grace:.0f} s for one to join", flush=True)
+            log.info(f"no node of the cluster has {words(needs)}: waiting {grace:.0f} s for one to join")
             said = True
         time.sleep(1.0)
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write, sha256
+from retemper.core.output import log
 
 FORMAT = 1  # of records; others are made again
 SEAL = "seal"  # the entry of a JSON file that holds its checksum
@@ -47,7 +48,7 @@ def put_aside(path: Path, why: str, then: str = "made again") -> None:
             f"{path} cannot be used ({why}) and cannot be put aside: {error.strerror}.",
             fix=f"make {path.parent} your own and writable, or remove that file",
         ) from error
-    print(f"  {path}: {why}; put aside as {aside.name}, {then}", flush=True)
+    log.warning(f"  {path}: {why}; put aside as {aside.name}, {then}")
 
 
 def own_folder(folder: Path) -> None:

@@ -36,8 +36,8 @@ def exists(module: str) -> bool:
 def statements(module: str) -> str:
     """First 16 hex digits of the sha256 of a module's statements.
 
-    Comments, docstrings, formatting, lines that only print and the words of errors do not count. The hash is the same
-    under every version of Python that can read the module.
+    Comments, docstrings, formatting, lines that only print or log and the words of errors do not count. The hash is
+    the same under every version of Python that can read the module.
     """
     return _read(module)[0]
 
@@ -116,7 +116,12 @@ def _has_docstring(node: ast.AST) -> bool:
 
 
 def _prints(node: object) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _called(node.value) == "print"
+    """Whether a statement only says something: ``print(...)``, ``log.info(...)``."""
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+        return False
+    called = node.value.func
+    logs = isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "log"
+    return logs or _called(node.value) == "print"
 
 
 def _called(call: ast.Call) -> str | None:
