@@ -8,27 +8,14 @@ from __future__ import annotations
 import sys
 
 from retemper.cli.main import stage
-from retemper.config.settings import load_settings
-from retemper.core import experiment
-from retemper.core.files import project_root
+from retemper.config.project import Project
 from retemper.registry import register
 
 
 @stage
 def main(strategy: str) -> None:
     """Register every seed and write ``runs/register/<strategy>.json``."""
-    root = project_root()
-    settings = load_settings(root / "params.yaml")
-    if (name := experiment.name()) is not None:
-        experiment.register(root, settings.system, strategy, name)
-        print(experiment.keep(name))
-        return
-    record = register.register(root, settings, strategy)
-    best, versions = record["best"], record["versions"]
-    print(
-        f"{strategy}: " + ", ".join(f"seed {seed} is {record['model']}/{number}" for seed, number in versions.items())
-    )
-    print(f"best: {record['model']}/{best['version']}, target force RMSE {best['target.force_rmse']:.1f} meV/A")
+    print(register.describe(strategy, register.run(Project.here(), strategy)))
 
 
 if __name__ == "__main__":

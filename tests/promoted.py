@@ -14,6 +14,7 @@ import yaml
 from conftest import build_tiny
 from run_files import write_evaluation, write_preparation, write_project, write_training
 
+from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
 from retemper.registry import register
 from retemper.tracking.store import connect
@@ -53,7 +54,7 @@ def build(folder: Path, tiny_model: Path) -> Path:
     write_evaluation(root, "naive", {1: 30.0, 2: 30.3}, {1: 100.0, 2: 101.0}, 50.0)
     write_evaluation(root, "replay", {3: 40.0, 4: 40.4}, {3: 60.0, 4: 61.0}, 50.0, replay_head={3: 55.0, 4: 56.0})
     for name in ("naive", "replay"):
-        register.register(root, settings, name)
+        register.run(Project(root, settings), name)
     return root
 
 

@@ -14,6 +14,7 @@ from run_files import write_evaluation, write_preparation, write_project, write_
 
 import retemper
 from retemper.active import explored, manual
+from retemper.config.project import Project
 from retemper.core.errors import RetemperError
 from retemper.data import charge
 from retemper.data.charge import CHARGE, SPIN
@@ -154,7 +155,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, ionic: Path) -> Path:
     write_evaluation(root, "naive", {1: 24.0}, {1: 400.0}, 50.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        register.register(root, settings, "naive")
+        register.run(Project(root, settings), "naive")
     return root
 
 

@@ -13,6 +13,7 @@ from promoted import GATES, build, set_gates, standing
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
 from retemper.cli import main
+from retemper.config.project import Project
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, write_json
 from retemper.data.frames import write_frames
@@ -122,7 +123,7 @@ def test_new_models_on_the_same_frames_are_another_look(tiny_model: Path, tmp_pa
     assert [promote.run(root, settings)["look"] for _ in range(3)] == [0, 1, 1]
     models = {k: build_tiny(tmp_path / f"{k}.model", ["pt_head", "Default"], seed=k + 10) for k in (3, 4)}
     write_training(root, "replay", models, replay="original")
-    register.register(root, settings, "replay")
+    register.run(Project(root, settings), "replay")
     content = promote.run(root, settings)
     assert content["look"] == 2
     error = (1 - settings.promotion.gates[2].confidence) * 6 / (2 * math.pi) ** 2  # one candidate beside the champion
@@ -229,14 +230,14 @@ def test_champion_of_other_frames_is_measured_on_these(
     settings = set_gates(root, [{"metric": "target.force_rmse", "max": 1e6}, compared])
     for name in ("foundation", "naive"):
         stage.run(name, settings, root)
-    register.register(root, settings, "naive")
+    register.run(Project(root, settings), "naive")
     first = settings.model_copy(update={"strategies": ["naive"]})
     assert promote.run(root, first)["champion"] == "naive"
 
     write_frames(root / "runs/dataset/test.extxyz", water_frames(6, seed=77))
     for name in ("foundation", "replay", "naive"):
         stage.run(name, settings, root)
-    register.register(root, settings, "replay")  # naive is not registered again: only the store knows it
+    register.run(Project(root, settings), "replay")  # naive is not registered again: only the store knows it
     second = settings.model_copy(update={"strategies": ["replay"]})
     (gate,) = [g for g in promote.run(root, second)["candidates"]["replay"]["gates"] if g["compared"]]
     rmse = {

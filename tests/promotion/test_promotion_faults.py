@@ -16,6 +16,7 @@ from promoted import GATES, fill, set_gates, small_disk, standing
 
 import retemper
 from retemper.cli import main
+from retemper.config.project import Project
 from retemper.config.settings import load_settings
 from retemper.core.errors import RetemperError
 from retemper.promotion import promote
@@ -147,7 +148,7 @@ def _register(root: str, die: str) -> None:
 
     setattr(client, die, mortal)
     for name in ("naive", "replay"):
-        register.register(root, load_settings("params.yaml"), name)
+        register.run(Project(root, load_settings("params.yaml")), name)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_killed_while_registering(project: Path, tmp_path: Path, die: str) -> No
     for version in client.search_model_versions("name = 'salt'"):
         retemper.load(f"salt/{version.version}", device="cpu", root=other)
     for name in ("naive", "replay"):
-        register.register(other, load_settings(other / "params.yaml"), name)
+        register.run(Project(other, load_settings(other / "params.yaml")), name)
     found = client.search_model_versions("name = 'salt'")
     assert len({aliases.model_of(version) for version in found}) == len(found) == 4
     for version in found:
@@ -229,12 +230,12 @@ def test_full_disk_while_registering(project: Path, tmp_path: Path, free: int) -
         os.truncate(disk / "filler", (disk / "filler").stat().st_size - free)
         settings = load_settings(disk / "params.yaml")
         with pytest.raises(RetemperError, match="No space left|failed|disk"):
-            register.register(disk, settings, "naive")
+            register.run(Project(disk, settings), "naive")
         assert not (disk / "runs/register/naive.json").exists()
         (disk / "filler").unlink()
         for version in client.search_model_versions("name = 'salt'"):
             retemper.load(f"salt/{version.version}", device="cpu", root=disk)
-        register.register(disk, settings, "naive")
+        register.run(Project(disk, settings), "naive")
         found = client.search_model_versions("name = 'salt'")
         assert sorted(aliases.model_of(version).seed for version in found) == [1, 2]
         for version in found:

@@ -10,6 +10,7 @@ from conftest import build_tiny
 from promoted import build, set_gates, standing
 from run_files import write_evaluation, write_training
 
+from retemper.config.project import Project
 from retemper.config.settings import Gate, Promotion
 from retemper.core.errors import RetemperError
 from retemper.promotion import gates, promote, verdict, views
@@ -52,7 +53,7 @@ def test_only_a_better_model_follows(tiny_model: Path, tmp_path: Path, monkeypat
         }
         write_training(root, "replay", seeds, replay="original")
         write_evaluation(root, "replay", {5: force, 9: 50.0}, {5: 60.0, 9: 61.0}, 50.0)
-        register.register(root, settings, "replay")
+        register.run(Project(root, settings), "replay")
         assert promote.run(root, settings)["champion"] == champion
         assert promote.run(root, settings)["champion"] is None  # again: nothing moves
 

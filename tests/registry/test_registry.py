@@ -17,10 +17,12 @@ from conftest import as_trained
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 
 import retemper
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, sha256
+from retemper.core.files import sha256
 from retemper.models import model_file
+from retemper.records.registration import Registration
 from retemper.registry import artifact, register
 from retemper.tracking.store import connect, tracking_uri
 
@@ -36,7 +38,7 @@ def energies(model: Path, head: str) -> list[float]:
 @pytest.fixture(scope="module")
 def project(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_multihead: Path
-) -> tuple[Path, Settings, dict[str, Any]]:
+) -> tuple[Path, Settings, dict[str, Registration]]:
     """A project with two strategies registered: naive (seeds 1, 2) and replay (seeds 1, 2)."""
     root = tmp_path_factory.mktemp("registry")
     settings = write_project(root, tiny_model, ["naive", "replay"], [1, 2])
@@ -48,23 +50,24 @@ def project(
     write_evaluation(root, "replay", {1: 21.0, 2: 25.0}, {1: 80.0, 2: 90.0}, 50.0, replay_head={1: 55.0, 2: 56.0})
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        records = {name: register.register(root, settings, name) for name in ("naive", "replay")}
+        records = {name: register.run(Project(root, settings), name) for name in ("naive", "replay")}
     return root, settings, records
 
 
-def test_record_says_what_was_registered(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+def test_record_says_what_was_registered(project: tuple[Path, Settings, dict[str, Registration]]) -> None:
     root, _, records = project
-    record = read_json(root / "runs/register/naive.json")
+    record = Registration.read(root / "runs/register/naive.json")
     assert record == records["naive"]
-    assert record["model"] == "salt"
-    assert record["versions"] == {"1": "1", "2": "2"}
-    assert record["best"]["seed"] == 2
-    assert record["best"]["target.force_rmse"] == pytest.approx(20.0)
-    assert record["best"]["forgetting_ratio"] == pytest.approx(10.0)
-    assert records["replay"]["best"]["forgetting_ratio_replay_head"] == pytest.approx(1.1)
+    assert record.model == "salt"
+    assert record.versions == {1: "1", 2: "2"}
+    assert record.best is not None and record.best.seed == 2
+    assert record.best.numbers["target.force_rmse"] == pytest.approx(20.0)
+    assert record.best.numbers["forgetting_ratio"] == pytest.approx(10.0)
+    other = records["replay"].best
+    assert other is not None and other.numbers["forgetting_ratio_replay_head"] == pytest.approx(1.1)
 
 
-def test_version_carries_numbers_and_lineage(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+def test_version_carries_numbers_and_lineage(project: tuple[Path, Settings, dict[str, Registration]]) -> None:
     root, _, _ = project
     client: Any = connect(root)
     version = client.get_model_version("salt", "3")
@@ -86,29 +89,31 @@ def test_version_carries_numbers_and_lineage(project: tuple[Path, Settings, dict
     assert model.source_run_id == version.run_id
 
 
-def test_candidate_is_the_best_seed_of_the_best_strategy(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+def test_candidate_is_the_best_seed_of_the_best_strategy(
+    project: tuple[Path, Settings, dict[str, Registration]],
+) -> None:
     root, _, _ = project  # mean over seeds: naive 22, replay 23
     assert str(connect(root).get_model_version_by_alias("salt", "candidate").version) == "2"
 
 
 def test_registering_again_changes_nothing_but_new_numbers(
-    project: tuple[Path, Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    project: tuple[Path, Settings, dict[str, Registration]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root, settings, records = project
-    assert register.register(root, settings, "naive") == records["naive"]
+    assert register.run(Project(root, settings), "naive") == records["naive"]
     client: Any = connect(root)
     assert len(client.search_model_versions("name = 'salt'")) == 4
     write_evaluation(root, "naive", {1: 24.0, 2: 30.0}, {1: 400.0, 2: 500.0}, 50.0)
-    again = register.register(root, settings, "naive")
-    assert again["versions"] == records["naive"]["versions"]
-    assert again["best"]["seed"] == 1
+    again = register.run(Project(root, settings), "naive")
+    assert again.versions == records["naive"].versions
+    assert again.best is not None and again.best.seed == 1
     version = client.get_model_version("salt", "2")
     assert float(version.tags["target.force_rmse"]) == pytest.approx(30.0)
     assert "| Target, force RMSE (meV/Å) | 30 |" in version.description
     assert str(client.get_model_version_by_alias("salt", "candidate").version) == "3"  # mean: naive 27, replay 23
     write_evaluation(root, "naive", {1: 24.0, 2: 20.0}, {1: 400.0, 2: 500.0}, 50.0)
-    assert register.register(root, settings, "naive") == records["naive"]
+    assert register.run(Project(root, settings), "naive") == records["naive"]
 
 
 WRITES = (
@@ -174,7 +179,7 @@ def test_registering_that_is_stopped_after_any_write_ends_as_if_it_was_not(tmp_p
             write_evaluation(root, "naive", {1: rmse, 2: 2 * rmse}, {1: 400.0, 2: 300.0}, 50.0)
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-            register.register(left_alone, settings, "naive")
+            register.run(Project(left_alone, settings), "naive")
         attempts, ended = 0, False
         while not ended:
             attempts += 1
@@ -182,7 +187,7 @@ def test_registering_that_is_stopped_after_any_write_ends_as_if_it_was_not(tmp_p
                 patch.delenv("MLFLOW_TRACKING_URI", raising=False)
                 stop_after(patch, attempts)
                 with contextlib.suppress(KeyboardInterrupt):
-                    register.register(stopped, settings, "naive")
+                    register.run(Project(stopped, settings), "naive")
                     ended = True
         assert attempts > 3
         assert standing(stopped) == standing(left_alone)
@@ -190,7 +195,11 @@ def test_registering_that_is_stopped_after_any_write_ends_as_if_it_was_not(tmp_p
 
 @pytest.mark.parametrize(("name", "strategy", "seed"), [("salt/1", "naive", 1), ("models:/salt/3", "replay", 1)])
 def test_loads_back_with_the_same_energies(
-    project: tuple[Path, Settings, dict[str, Any]], name: str, strategy: str, seed: int, monkeypatch: pytest.MonkeyPatch
+    project: tuple[Path, Settings, dict[str, Registration]],
+    name: str,
+    strategy: str,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root, _, _ = project
@@ -201,7 +210,7 @@ def test_loads_back_with_the_same_energies(
 
 
 def test_multihead_model_loads_with_the_target_head(
-    project: tuple[Path, Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    project: tuple[Path, Settings, dict[str, Registration]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root, _, _ = project
@@ -211,7 +220,7 @@ def test_multihead_model_loads_with_the_target_head(
     assert abs(got - energies(model, "pt_head")[0]) > 1.0
 
 
-def test_loads_in_a_fresh_process(project: tuple[Path, Settings, dict[str, Any]]) -> None:
+def test_loads_in_a_fresh_process(project: tuple[Path, Settings, dict[str, Registration]]) -> None:
     root, _, _ = project
     script = (
         "import json; from run_files import water_frames; import retemper\n"
@@ -233,7 +242,7 @@ def test_loads_in_a_fresh_process(project: tuple[Path, Settings, dict[str, Any]]
 
 
 def test_mlflow_serves_structures_as_json(
-    project: tuple[Path, Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    project: tuple[Path, Settings, dict[str, Registration]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow.pyfunc
 
@@ -271,7 +280,7 @@ def test_mlflow_serves_structures_as_json(
 
 
 def test_tampered_weights_are_not_opened(
-    project: tuple[Path, Settings, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: tuple[Path, Settings, dict[str, Registration]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pickle that would leave a mark when it is opened takes the place of the weights."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -299,7 +308,7 @@ def test_tampered_weights_are_not_opened(
 
 
 def test_tampered_weights_are_not_served(
-    project: tuple[Path, Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    project: tuple[Path, Settings, dict[str, Registration]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MLflow's own way to the model checks the sha256 as well."""
     import mlflow.pyfunc
@@ -327,17 +336,17 @@ def test_changed_model_file_is_not_registered(
     write_training(tmp_path, "naive", {1: tiny_model})
     write_evaluation(tmp_path, "foundation", {0: 90.0}, {0: 50.0}, 50.0)
     with pytest.raises(RetemperError, match="naive has not been evaluated"):
-        register.register(tmp_path, settings, "naive")
+        register.run(Project(tmp_path, settings), "naive")
     write_evaluation(tmp_path, "naive", {1: 24.0}, {1: 400.0}, 50.0)
     with (tmp_path / "runs/finetune/naive/seed-1/model.safetensors").open("ab") as file:
         file.write(b"x")
     with pytest.raises(RetemperError, match="is not the model that was trained"):
-        register.register(tmp_path, settings, "naive")
+        register.run(Project(tmp_path, settings), "naive")
     assert not (tmp_path / "runs/register/naive.json").exists()
 
 
 def test_unknown_names_list_the_options(
-    project: tuple[Path, Settings, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: tuple[Path, Settings, dict[str, Registration]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root, _, _ = project

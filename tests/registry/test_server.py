@@ -20,6 +20,7 @@ from run_files import water_frames, write_evaluation, write_preparation, write_p
 from servers import NAMES
 
 import retemper
+from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
 from retemper.core.errors import RetemperError
 from retemper.promotion import promote, views
@@ -59,7 +60,7 @@ def registered(
         params["promotion"] = {"gates": [{"metric": "target.force_rmse", "max": 60.0}]}
         (root / "params.yaml").write_text(yaml.safe_dump(params))
         settings = load_settings(root / "params.yaml")
-        register.register(root, settings, "naive")
+        register.run(Project(root, settings), "naive")
         yield root, settings
 
 

@@ -30,6 +30,7 @@ from retemper import report
 from retemper.config.settings import Settings, load_settings
 from retemper.core.files import read_json, write_json
 from retemper.promotion import compare
+from retemper.records.registration import BestSeed, Registration
 from retemper.records.runs import pareto_front, read_results
 from retemper.report import comparison as table
 from retemper.report import robustness as sections_robustness
@@ -57,8 +58,9 @@ def project(tmp_path: Path, tiny_model: Path) -> tuple[Path, Settings]:
         share = 95.0 if name in ("foundation", "replay") else 60.0
         write_robustness(tmp_path, name, {"md": share, "observables": None}, 0 if name == "foundation" else 1)
     for name in STRATEGIES:
-        record = {"model": "salt", "versions": {"1": "1", "2": "2"}, "best": {"seed": 1, "version": "1"}}
-        write_json(tmp_path / f"runs/register/{name}.json", record)
+        best = BestSeed.model_validate({"seed": 1, "version": "1", "sha256": "0" * 64})
+        record = Registration(model="salt", versions={1: "1", 2: "2"}, best=best)
+        record.write(tmp_path / f"runs/register/{name}.json")
     heads = {1: 31.0, 2: 31.5}
     write_evaluation(tmp_path, "replay", {1: 45.0, 2: 46.0}, {1: 60.0, 2: 61.0}, 30.0, replay_head=heads)
     return tmp_path, settings

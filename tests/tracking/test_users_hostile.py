@@ -23,9 +23,11 @@ from run_files import history, write_evaluation, write_preparation, write_projec
 from sweeps import command, environment, make_project
 
 from retemper.cli import main
+from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, write_json
+from retemper.records.registration import Registration
 from retemper.registry import aliases, register
 from retemper.registry import history as moves_of
 from retemper.sweep import tracking as tracking_sweep
@@ -107,7 +109,7 @@ ENDS: dict[str, Callable[[Path, str], None]] = {
 def test_a_repetition_leaves_the_finished_run_alone(project: tuple[Path, Settings], end: str) -> None:
     """The run behind a registered version is what it was, to the tag; the attempt is a run of its own."""
     root, settings = project
-    register.register(root, settings, "naive")
+    register.run(Project(root, settings), "naive")
     client: Any = connect(root)
     version = client.get_model_version("salt", "1")
     before = client.get_run(version.run_id).to_dictionary()
@@ -125,7 +127,7 @@ def test_a_repetition_leaves_the_finished_run_alone(project: tuple[Path, Setting
 @pytest.mark.parametrize("end", ["interrupted", "failed", "stopped"])
 def test_an_attempt_goes_on_as_itself(project: tuple[Path, Settings], end: str) -> None:
     root, settings = project
-    register.register(root, settings, "naive")
+    register.run(Project(root, settings), "naive")
     again = start(root)
     ENDS[end](root, again)
     assert start(root) == again
@@ -136,7 +138,7 @@ def test_an_attempt_goes_on_as_itself(project: tuple[Path, Settings], end: str) 
 def test_a_repetition_that_ends(project: tuple[Path, Settings], tiny_multihead: Path, same: bool) -> None:
     """The same weights: the first run stays the one. Others: the new run follows, and the old keeps its status."""
     root, settings = project
-    register.register(root, settings, "naive")
+    register.run(Project(root, settings), "naive")
     client: Any = connect(root)
     first = client.get_model_version("salt", "1").run_id
     again = start(root)
@@ -147,9 +149,9 @@ def test_a_repetition_that_ends(project: tuple[Path, Settings], tiny_multihead: 
     assert old.info.status == new.info.status == "FINISHED"
     superseded = [run.data.tags.get("retemper.superseded") for run in (old, new)]
     assert superseded == ([None, first] if same else [again, None])
-    record = register.register(root, settings, "naive")
-    assert record["versions"] == {"1": "1" if same else "2"}
-    assert client.get_model_version("salt", record["versions"]["1"]).run_id == (first if same else again)
+    record = register.run(Project(root, settings), "naive")
+    assert record.versions == {1: "1" if same else "2"}
+    assert client.get_model_version("salt", record.versions[1]).run_id == (first if same else again)
     assert len(all_runs(root)) == 3  # these two and the foundation's
 
 
@@ -158,13 +160,13 @@ def test_going_back_to_the_first_model(project: tuple[Path, Settings], tiny_mult
     """Trained again with other numbers, then the earlier commit checked out: its run is there and current."""
     root, settings = project
     shutil.copytree(root / "runs", tmp_path / "earlier")
-    first = register.register(root, settings, "naive")
+    first = register.run(Project(root, settings), "naive")
     run_id = runs.sync(root, settings)["naive"][1]
     write_training(root, "naive", {1: tiny_multihead}, scale=2.0)
-    register.register(root, settings, "naive")
+    register.run(Project(root, settings), "naive")
     shutil.rmtree(root / "runs")
     shutil.copytree(tmp_path / "earlier", root / "runs")
-    assert register.register(root, settings, "naive") == first
+    assert register.run(Project(root, settings), "naive") == first
     assert runs.sync(root, settings)["naive"][1] == run_id
     assert "retemper.superseded" not in connect(root).get_run(run_id).data.tags
 
@@ -204,7 +206,7 @@ def test_a_rebuilt_run_is_as_the_live_one(project: tuple[Path, Settings], monkey
 def test_logged_models_show_their_version(project: tuple[Path, Settings]) -> None:
     """In the embedded store as on a server, also for what an earlier version of retemper registered."""
     root, settings = project
-    register.register(root, settings, "naive")
+    register.run(Project(root, settings), "naive")
     client: Any = connect(root)
     model_id = client.get_model_version("salt", "1").source.removeprefix("models:/")
     assert client.get_logged_model(model_id).tags["mlflow.modelVersions"] == '[{"name": "salt", "version": 1}]'
@@ -250,7 +252,7 @@ def test_two_users_sync_one_commit_into_one_database(
     project: tuple[Path, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, settings = project
-    register.register(root, settings, "naive")
+    register.run(Project(root, settings), "naive")
     shared = tmp_path / "shared"
     shared.mkdir()
     shutil.copy(root / "mlflow.db", shared / "store.db")
@@ -310,8 +312,7 @@ def test_two_users_sync_one_commit_to_a_server(
     models = {seed: build_tiny(tmp_path / f"{seed}.model", ["Default"], seed=seed) for seed in seeds}
     write_training(root, "naive", models)
     write_evaluation(root, "naive", {s: 30.0 + s for s in seeds}, dict.fromkeys(seeds, 100.0), 50.0)
-    (root / "runs/register").mkdir()
-    write_json(root / "runs/register/naive.json", {"model": "salt", "test_md5": "", "force_rmse": 1.0})
+    Registration(model="salt", versions={1: "1"}, force_rmse=1.0, test_md5="").write(root / "runs/register/naive.json")
     other = tmp_path / "other"
     shutil.copytree(root, other)
     assert side_by_side([root, other], server["MLFLOW_TRACKING_URI"]) == [0, 0]
@@ -335,10 +336,10 @@ def test_two_projects_of_one_name_on_one_server(
         git(each, "add", "params.yaml")
         git(each, "commit", "-qm", f"begin {each.name}")
     second = tmp_path / "second"
-    register.register(root, settings, "naive")
+    register.run(Project(root, settings), "naive")
     aliases.move(root, "salt", "champion", "1", "override", "first")
     for command_of_second in (
-        lambda: register.register(second, load_settings(second / "params.yaml"), "naive"),
+        lambda: register.run(Project(second, load_settings(second / "params.yaml")), "naive"),
         lambda: aliases.move(second, "salt", "champion", None, "override", "mine"),
         lambda: aliases.rollback(second, "salt", "mine"),
     ):
@@ -353,7 +354,7 @@ def test_two_projects_of_one_name_on_one_server(
     params = yaml.safe_load((second / "params.yaml").read_text())
     params["tracking"]["project"] = lineage.project_identity(root)
     (second / "params.yaml").write_text(yaml.safe_dump(params))
-    assert register.register(second, load_settings(second / "params.yaml"), "naive")["versions"] == {"1": "2"}
+    assert register.run(Project(second, load_settings(second / "params.yaml")), "naive").versions == {1: "2"}
 
 
 @pytest.mark.slow

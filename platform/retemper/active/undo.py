@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from retemper.active.lock import alone
+from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
 from retemper.core import vcs
 from retemper.core.errors import RetemperError
@@ -128,4 +129,4 @@ def _give_back(root: Path, settings: Settings, number: int, moves: list[Move]) -
     if list((root / "runs/register").glob("*.json")):
         from retemper.registry import register
 
-        register.sync(root, settings)  # the candidate is the best of what is registered now
+        register.sync(Project(root, settings))  # the candidate is the best of what is registered now

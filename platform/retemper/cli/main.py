@@ -82,18 +82,17 @@ def _table(_: argparse.Namespace) -> None:
 
 
 def _sync(_: argparse.Namespace) -> None:
-    from retemper.config.settings import load_settings
-    from retemper.core.files import project_root
+    from retemper.config.project import Project
     from retemper.promotion import promote
     from retemper.registry import register
     from retemper.sweep import tracking as tracking_sweep
     from retemper.tracking import runs as tracking
 
-    root = project_root()
-    settings = load_settings(root / "params.yaml")
+    project = Project.here()
+    root, settings = project.root, project.settings
     runs = tracking.sync(root, settings)
     trials = tracking_sweep.sync(root, settings)
-    versions = register.sync(root, settings)
+    versions = register.sync(project)
     promote.sync(root, settings)
     print(
         f"{sum(map(len, runs.values()))} runs of {len(runs)} strategies, {trials} trials of sweeps and "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from retemper.core.files import atomic_folder, write_json
+from retemper.core.files import atomic_folder
 
 
 def name() -> str | None:
@@ -19,11 +19,6 @@ def name() -> str | None:
 def keep(experiment: str) -> str:
     """How an experiment is kept, in words."""
     return f"The experiment {experiment} registers and promotes nothing: dvc exp apply {experiment}, dvc repro."
-
-
-def register(root: Path, system: str, strategy: str, experiment: str) -> None:
-    """Write ``runs/register/<strategy>.json`` without versions."""
-    write_json(root / f"runs/register/{strategy}.json", {"model": system, "experiment": experiment, "versions": {}})
 
 
 def promote(root: Path, experiment: str) -> None:

@@ -19,10 +19,13 @@ from retemper.config.settings import Settings
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
+from retemper.records.record import OtherFormError, Record
+from retemper.records.registration import Registration
 
 FOUNDATION = "foundation"
 PARTS = metric_names.TEST
 Name = TypeVar("Name", str, int)
+Kind = TypeVar("Kind", bound=Record)
 FORGETTING = {"retention": "forgetting_ratio", "retention_replay_head": "forgetting_ratio_replay_head"}  # by set
 QUANTITIES = tuple(metric_names.ERRORS)
 
@@ -67,7 +70,7 @@ class Results:
     summaries: dict[str, dict[str, Any]]
     trainings: dict[str, dict[int, Training]]
     evaluations: dict[str, dict[str, Any]]  # strategies and "foundation"
-    registered: dict[str, dict[str, Any]]
+    registered: dict[str, Registration]
     robustness: dict[str, dict[str, Any]] = field(default_factory=dict)  # strategies and "foundation"
     verdict: dict[str, Any] | None = None  # of the stage promote
     missing: list[str] = field(default_factory=list)  # stages without results, as `dvc repro` calls them
@@ -99,6 +102,15 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
         missing.append(f"{stage} (made by an earlier version that took frames as independent: dvc repro -f {stage})")
         return None
 
+    def typed(kind: type[Kind], path: Path, stage: str) -> Kind | None:
+        try:
+            if path.is_file():
+                return kind.read(path)
+            missing.append(stage)
+        except OtherFormError:
+            missing.append(f"{stage} (made by another version: dvc repro -f {stage})")
+        return None
+
     dataset = optional(runs / "dataset/manifest.json", "dataset")
     e0s = optional(runs / "e0s/e0s.json", "e0s")
     replay = optional(runs / "replay/manifest.json", "replay")
@@ -106,7 +118,7 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
     summaries: dict[str, dict[str, Any]] = {}
     trainings: dict[str, dict[int, Training]] = {}
     evaluations: dict[str, dict[str, Any]] = {}
-    registered: dict[str, dict[str, Any]] = {}
+    registered: dict[str, Registration] = {}
     for name in names:
         summary = optional(runs / f"finetune/{name}/summary.json", f"finetune@{name}")
         if summary is not None:
@@ -126,8 +138,8 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
         if measured is not None:
             robustness[name] = measured
     for name in names:
-        record = optional(runs / f"register/{name}.json", f"register@{name}")
-        if record is not None and record["versions"]:
+        record = typed(Registration, runs / f"register/{name}.json", f"register@{name}")
+        if record is not None and record.versions:
             registered[name] = record
         elif record is not None:
             missing.append(f"register@{name} (an experiment registers nothing: dvc exp apply, dvc repro)")

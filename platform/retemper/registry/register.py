@@ -9,15 +9,20 @@ way back is `retemper.load`.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from retemper.config.project import Project
 from retemper.config.settings import Settings
+from retemper.core import experiment
 from retemper.core.errors import RetemperError
-from retemper.core.files import digest, read_json, sha256, write_json
+from retemper.core.files import digest, sha256
+from retemper.records import registration
+from retemper.records.registration import BestSeed, Registration
 from retemper.records.runs import (
     FORGETTING,
     FOUNDATION,
@@ -47,43 +52,49 @@ HEAD = "Default"  # MACE's name of the head that learned the target data
 FROM_RUN = {"git_commit": "mlflow.source.git.commit", "git_dirty": "git.dirty", "machine": "machine.processor"}
 
 
-def register(root: str | Path, settings: Settings, strategy: str) -> dict[str, Any]:
-    """Register every seed of a strategy and write ``runs/register/<strategy>.json``; see `index`."""
-    root = Path(root).resolve()
-    record = index(root, settings, strategy)
-    write_json(root / f"runs/register/{strategy}.json", record)
+def run(project: Project, strategy: str) -> Registration:
+    """Register every seed of a strategy and write ``runs/register/<strategy>.json``; see `index`.
+
+    An experiment of DVC may never be kept, and registries do not go back: it registers nothing, and the file says so.
+    """
+    name = experiment.name()
+    if name is not None:
+        record = Registration(model=project.settings.system, versions={}, experiment=name)
+    else:
+        record = index(project, [strategy])[strategy]
+    record.write(project.registered(strategy))
     return record
 
 
-def sync(root: Path, settings: Settings) -> int:
+def describe(strategy: str, record: Registration) -> str:
+    """What was registered, in two lines."""
+    if record.best is None:
+        return experiment.keep(str(record.experiment))
+    versions = ", ".join(f"seed {seed} is {record.model}/{number}" for seed, number in record.versions.items())
+    error = f"target force RMSE {record.best.numbers['target.force_rmse']:.1f} meV/A"
+    return f"{strategy}: {versions}\nbest: {record.model}/{record.best.version}, {error}"
+
+
+def sync(project: Project) -> int:
     """Bring the store up to date with what was registered: versions, aliases. Files are left as they are.
 
     Returns
     -------
     int
-        How many versions there are for the strategies of `settings`.
+        How many versions there are for the strategies of the settings.
     """
-    root = Path(root).resolve()
-    results = read_results(root, settings)
-    there = [name for name in results.registered if name in results.summaries and name in results.evaluations]
-    if not there:
-        return 0
-    return sum(len(record["versions"]) for record in _index(root, settings, there).values())
+    results = read_results(project.root, project.settings)
+    names = [name for name in results.registered if name in results.summaries and name in results.evaluations]
+    return sum(len(record.versions) for record in index(project, names).values()) if names else 0
 
 
-def index(root: Path, settings: Settings, strategy: str) -> dict[str, Any]:
-    """Register every seed of a strategy, or bring its versions up to date.
+def index(project: Project, strategies: list[str]) -> dict[str, Registration]:
+    """Register every seed of strategies, or bring their versions up to date; what is up to date costs one search.
 
-    Its training runs are brought up to date in MLflow first. The alias ``candidate`` goes to the
+    Their training runs are brought up to date in MLflow first. The alias ``candidate`` goes to the
     strategy with the lowest force RMSE on the target test set, mean over seeds, among the
     strategies registered so far on this test set, and there to the seed with the lowest. The
     choice is made on the test set, so its RMSE is a little optimistic.
-
-    Returns
-    -------
-    dict
-        ``model``, ``versions`` by seed, ``best`` (seed, version and numbers), ``force_rmse``
-        (mean over seeds, meV/A), ``test_md5``.
 
     Raises
     ------
@@ -91,11 +102,7 @@ def index(root: Path, settings: Settings, strategy: str) -> dict[str, Any]:
         Training or evaluation has not run, a model file is not the one that was trained, the name belongs to
         another project on this server, or MLflow cannot be reached.
     """
-    return _index(root, settings, [strategy])[strategy]
-
-
-def _index(root: Path, settings: Settings, strategies: list[str]) -> dict[str, dict[str, Any]]:
-    """`index` of several strategies at once: what is up to date is found by one search."""
+    root, settings = project.root, project.settings
     results = read_results(root, settings, strategies=strategies)
     for strategy in strategies:
         if strategy not in results.summaries:
@@ -117,42 +124,43 @@ def _index(root: Path, settings: Settings, strategies: list[str]) -> dict[str, d
                     seed: _register_seed(client, results, strategy, seed, run, known)
                     for seed, run in runs[strategy].items()
                 }
-                records[strategy] = _record(results, strategy, versions)
+                records[strategy] = _record(project, results, strategy, versions)
         _say_registered(client, root, system, {str(run.info.experiment_id) for run in runs[strategies[0]].values()})
-        _set_candidate(client, root, settings, records)
+        _set_candidate(client, project, records)
         with locked(client, root, system):
             aliases.settle(client, root, system)  # a rebuilt store gets its champion back
     return records
 
 
-def _record(results: Results, strategy: str, versions: dict[int, str]) -> dict[str, Any]:
+def _record(project: Project, results: Results, strategy: str, versions: dict[int, str]) -> Registration:
     best = min(versions, key=lambda seed: _force_rmse(results, strategy, seed))
     mean = summary_value(results.evaluations[strategy], "target", "force_rmse")
     assert mean is not None and mean["mean"] is not None
-    return {
-        "model": results.settings.system,
-        "versions": {str(seed): version for seed, version in versions.items()},
-        "best": {"seed": best, "version": versions[best], **numbers(results, strategy, best)},
-        "force_rmse": mean["mean"],
-        "test_md5": lineage.file_md5(results.root / "runs/dataset/test.extxyz"),
-    }
+    weights = results.trainings[strategy][best].outcome["sha256"]
+    of_seed = {"seed": best, "version": versions[best], "sha256": weights, **numbers(results, strategy, best)}
+    return Registration(
+        model=results.settings.system,
+        versions=versions,
+        best=BestSeed.model_validate(of_seed),
+        force_rmse=mean["mean"],
+        test_md5=lineage.file_md5(project.structures("test")),
+    )
 
 
-def numbers(results: Results, strategy: str, seed: int) -> dict[str, Any]:
-    """What a version is judged by: RMSE in meV/atom and meV/A, forgetting ratios, sha256 of the weights."""
+def numbers(results: Results, strategy: str, seed: int) -> dict[str, float]:
+    """What a version is judged by: RMSE in meV/atom and meV/A, forgetting ratios, robustness, as far as measured."""
     evaluation = results.evaluations[strategy]
-    found: dict[str, Any] = {}
+    values: dict[str, float | None] = {}
     for part in ("target", "retention"):
         for quantity in ("energy_rmse", "force_rmse"):
             measured = seed_value(evaluation, seed, part, quantity)
-            found[f"{part}.{quantity}"] = measured["value"] if measured else None
+            values[f"{part}.{quantity}"] = measured["value"] if measured else None
     for part, name in FORGETTING.items():
         ratio = seed_value(evaluation, seed, part, "forgetting_ratio")
-        found[name] = ratio["value"] if ratio else None
+        values[name] = ratio["value"] if ratio else None
     robust = results.robustness.get(strategy, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
-    found |= {f"robustness.{metric}": measured["value"] for metric, measured in robust.items()}
-    found["sha256"] = results.trainings[strategy][seed].outcome["sha256"]
-    return {name: value for name, value in found.items() if value is not None}
+    values |= {f"robustness.{metric}": measured["value"] for metric, measured in robust.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _force_rmse(results: Results, strategy: str, seed: int) -> float:
@@ -206,6 +214,7 @@ def _register_seed(
         "head": HEAD,
         "key": run.data.tags["retemper.key"],
         **{name: str(value) for name, value in numbers(results, strategy, seed).items()},
+        "sha256": weights,
         **{n: v for n, v in run.data.tags.items() if n.startswith("dvc.")},
         **{f"data.{entry.dataset.name}": entry.dataset.digest for entry in inputs},
     }
@@ -337,19 +346,15 @@ def _log_model(
     return str(logged.model_id), of_artifact
 
 
-def _set_candidate(client: MlflowClient, root: Path, settings: Settings, latest: dict[str, dict[str, Any]]) -> None:
+def _set_candidate(client: MlflowClient, project: Project, latest: dict[str, Registration]) -> None:
     """Give the alias to the best version of the best strategy registered on the same test set."""
-    records, system = list(latest.values()), settings.system
-    for name in settings.strategies:
-        path = root / f"runs/register/{name}.json"
-        if name not in latest and path.is_file():
-            record = read_json(path)
-            comparable = record["versions"] and record["test_md5"] == records[0]["test_md5"]  # not an experiment's
-            if record["model"] == system and comparable:
-                records.append(record)
-    best = min(records, key=lambda record: record["force_rmse"])
+    system, records = project.settings.system, list(latest.values())
+    others = [project.registered(name) for name in project.settings.strategies if name not in latest]
+    records += registration.comparable(others, system, str(records[0].test_md5))
+    best = min(records, key=lambda record: math.inf if record.force_rmse is None else record.force_rmse).best
+    assert best is not None
     known = {(v.tags.get("sha256"), v.tags.get("seed")): v.version for v in aliases.versions(client, system)}
-    version = known.get((best["best"]["sha256"], str(best["best"]["seed"])))
+    version = known.get((best.sha256, str(best.seed)))
     if version is None:  # registered in another store, and not in this one yet
         return
     if str(dict(client.get_registered_model(system).aliases).get(CANDIDATE)) != str(version):

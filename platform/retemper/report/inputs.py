@@ -286,11 +286,9 @@ def where(results: Results) -> Section:
     if results.registered:
         rows = []
         for name, record in results.registered.items():
-            versions = ", ".join(
-                f"{record['model']}/{number} (seed {seed})" for seed, number in record["versions"].items()
-            )
-            best = record["best"]
-            rows.append([Cell(name), Cell(versions), Cell(f"{record['model']}/{best['version']}")])
+            versions = ", ".join(f"{record.model}/{number} (seed {seed})" for seed, number in record.versions.items())
+            best = record.best.version if record.best else "–"
+            rows.append([Cell(name), Cell(versions), Cell(f"{record.model}/{best}")])
         blocks.append(
             Table([("Strategy", ""), ("Registered versions", ""), ("Lowest target force RMSE", "")], rows, textual=True)
         )
