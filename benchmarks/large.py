@@ -25,6 +25,7 @@ from ase.data import covalent_radii
 from ase.io import read
 
 from retemper.config.foundations import find, weights
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import processes
 from retemper.core.files import project_root
@@ -32,7 +33,7 @@ from retemper.data.frame_store import Store
 from retemper.data.frames import read_frames, stream_frames, write_frames
 from retemper.finetune.planning import plans
 from retemper.models.descriptors import mean_descriptors
-from retemper.prepare.dataset import build
+from retemper.prepare import dataset
 from retemper.prepare.e0s import diagnose
 
 ATOMS = 9  # of the largest molecule taken
@@ -95,7 +96,7 @@ def stage(name: str, number: int, file: Path) -> int:
     home, given = project(file), settings(file)
     data = home / "runs/dataset"
     if name == "dataset":
-        return int(build(given, data, home)["read"])
+        return dataset.run(Project(home, given)).frames_read
     entry = find(given.foundation, home)
     model = weights(entry, home)
     if name == "e0s":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from retemper.config import foundations
+from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings, parse
 from retemper.config.strict_yaml import read_yaml
 from retemper.core import processes
@@ -85,7 +86,7 @@ def settings_of(name: str, root: Path) -> Settings:
 
 def prepare(name: str, root: Path) -> list[Plan]:
     """The stages before training, in a folder of links to the project; the plans of every strategy and seed."""
-    from retemper.prepare.dataset import build as dataset
+    from retemper.prepare import dataset
     from retemper.prepare.e0s import diagnose
 
     settings, here = settings_of(name, root), place(name, root)
@@ -98,7 +99,7 @@ def prepare(name: str, root: Path) -> list[Plan]:
     entry = foundations.find(settings.foundation, here)
     model = foundations.weights(entry, here)
     if not (runs / "dataset/manifest.json").is_file():
-        dataset(settings, runs / "dataset", here)
+        dataset.run(Project(here, settings))
     if not (runs / "e0s/e0s.json").is_file():
         diagnose(settings, runs / "dataset", model, runs / "e0s/e0s.json", head=entry.head)
     if not (runs / "replay/manifest.json").is_file():

@@ -8,16 +8,14 @@ from __future__ import annotations
 import sys
 
 from retemper.cli.main import stage
-from retemper.config.settings import load_settings
-from retemper.core.files import project_root
-from retemper.prepare.dataset import build
+from retemper.config.project import Project
+from retemper.prepare import dataset
 
 
 @stage
 def main() -> None:
     """Make the training, validation and test sets and their manifest."""
-    root = project_root()
-    build(load_settings(root / "params.yaml"), root / "runs/dataset", root)
+    dataset.run(Project.here())
 
 
 if __name__ == "__main__":

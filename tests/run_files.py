@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import prepared
 import yaml
 from ase import Atoms
 from ase.data import chemical_symbols
@@ -266,26 +267,7 @@ def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
     labelled = {"n_frames": 3, "rmse_to_original": {"energy": 11.0, "force": 45.0, "stress": None}}
     pseudolabel = {"foundation": "tiny", "dtype": "float64", "train": labelled, "valid": labelled}
     write_json(root / "runs/pseudolabel/manifest.json", pseudolabel)
-    sets: dict[str, dict[str, Any]] = {}
-    for name, frames in {"train": 40, "valid": 6, "test": 8, "isolated": 0, "unused": 2, "rejected": 3}.items():
-        sets[name] = {"frames": frames, "atoms": 7 * frames, "groups": frames // 2, "with_stress": 0}
-        if frames:
-            sets[name] |= {"energy_per_atom": {"min": -14.4, "max": -14.2}, "force": {"rms": 1.02, "max": 3.9}}
-    write_json(
-        root / "runs/dataset/manifest.json",
-        {
-            "system": "salt",
-            "sets": sets,
-            "unused": {"beyond dataset.max_train": 2},
-            "rejected": {"duplicate": 2, "dataset.max_force": 1},
-            "elements": ["H", "Na", "O"],
-            "sources": [{"file": "data/raw/salt.extxyz", "sha256": "0" * 64, "bytes": 1000}],
-            "read": 57,
-            "grouping": {"rule": "composition", "groups": 12},
-            "level_of_theory": {"declared": "GFN2-xTB", "info_keys": {}},
-            "warnings": [],
-        },
-    )
+    prepared.manifest().write(root / "runs/dataset/manifest.json")
     numbers = (1, 8, 11)
     error = {"rmse": 41.0, "mae": 33.0, "max": 120.0, "mean": 0.4}
     candidates = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import prepared
 import pytest
 import run_files
 from acquiring import project, waters
@@ -396,13 +397,11 @@ def test_what_was_not_used_is_said_wherever_labels_are_counted(tmp_path: Path, t
     run_files.write_training(tmp_path, "naive", {1: tiny_model})
     write_round(tmp_path, 1)
     path = tmp_path / "runs/dataset/manifest.json"
-    joined = {"round": 1, "read": 4, "train": 0, "valid": 0, "rejected": 4, "reasons": {"dataset.energy_window": 4}}
-    write_json(path, {**read_json(path), "rounds": [joined]})
+    prepared.manifest(rounds=[prepared.joined_round(4, 0, **{"dataset.energy_window": 4})]).write(path)
     noted = campaign.entry(settings, tmp_path, 1)
     words = "0 of 4 labels used (dataset.energy_window 4), 0 failed"
     assert words in campaign.message(settings, noted) and words in campaign.sentence(noted)
     write_json(tmp_path / campaign.HISTORY, {"rounds": [noted], "stopped": None})
     assert "round 1: 0 of 4 labels used (dataset.energy_window 4)" in status.show(tmp_path)
-    joined |= {"train": 3, "valid": 1, "rejected": 0, "reasons": {}}
-    write_json(path, {**read_json(path), "rounds": [joined]})
+    prepared.manifest(rounds=[prepared.joined_round(4, 4)]).write(path)
     assert campaign.sentence(campaign.entry(settings, tmp_path, 1)).startswith("4 labels, 0 failed")

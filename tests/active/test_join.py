@@ -13,12 +13,14 @@ from ase.build import molecule
 from planted import Pairwise
 
 from retemper.active.label import put
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, write_json
+from retemper.core.files import write_json
 from retemper.data import rounds
 from retemper.data.frames import read_frames, write_frames
-from retemper.prepare.dataset import build
+from retemper.prepare import dataset as stage
+from retemper.records.dataset import DatasetManifest
 
 
 def labelled(atoms: Atoms, **info: Any) -> Atoms:
@@ -39,7 +41,7 @@ def alcohols(number: int, seed: int, **info: Any) -> list[Atoms]:
     return frames
 
 
-def project(root: Path, **dataset: Any) -> Settings:
+def project(root: Path, **dataset: Any) -> Project:
     (root / "foundations").mkdir(exist_ok=True)
     entry = {
         "about": "a",
@@ -68,7 +70,7 @@ def project(root: Path, **dataset: Any) -> Settings:
             **dataset,
         },
     }
-    return Settings.model_validate(content)
+    return Project(root, Settings.model_validate(content))
 
 
 def write_round(root: Path, number: int, frames: list[Atoms], level: str = "Morse") -> None:
@@ -87,27 +89,27 @@ def sets(folder: Path) -> dict[str, list[Atoms]]:
 
 def test_rounds_go_where_their_starts_are(tmp_path: Path) -> None:
     settings = project(tmp_path, max_train=12)
-    before_manifest = build(settings, tmp_path / "before", tmp_path)
+    before_manifest = stage.run(settings, out=tmp_path / "before")
     before = sets(tmp_path / "before")
     group = {name: str(part[0].info["group"]) for name, part in before.items() if name in ("train", "valid", "test")}
     frames = alcohols(9, 7)
     for k, atoms in enumerate(frames):
         atoms.info |= {"group": group[("train", "valid", "test")[k % 3]], "explorer": "md", "pick": k}
     write_round(tmp_path, 1, frames)
-    manifest = build(settings, tmp_path / "after", tmp_path)
+    manifest = stage.run(settings, out=tmp_path / "after")
     after = sets(tmp_path / "after")
-    assert manifest["sets"]["test"]["hash"] == before_manifest["sets"]["test"]["hash"]
+    assert manifest.sets["test"].hash == before_manifest.sets["test"].hash
     assert len(after["train"]) == 12 + 3  # beyond max_train
     assert [a.info["pick"] for a in after["train"][12:]] == [0, 3, 6]
     assert [a.info["pick"] for a in after["valid"][len(before["valid"]) :]] == [1, 4, 7]
     lost = [a for a in after["rejected"] if a.info["source"].startswith("data/rounds/001:")]
     assert {a.info["reason"] for a in lost} == {"the structure it descends from is in the test set"}
-    assert manifest["rounds"] == [
-        {**manifest["rounds"][0], "round": 1, "identity": "id1", "read": 9, "train": 3, "valid": 3, "rejected": 3}
-    ]
-    assert manifest["read"] == before_manifest["read"] + 9
-    without = build(project(tmp_path, max_train=12, rounds=[]), tmp_path / "without", tmp_path)
-    assert {n: without["sets"][n]["hash"] for n in after} == {n: before_manifest["sets"][n]["hash"] for n in after}
+    (joined,) = manifest.rounds
+    assert (joined.round, joined.identity, joined.frames_read) == (1, "id1", 9)
+    assert joined.train == joined.valid == joined.rejected == 3
+    assert manifest.frames_read == before_manifest.frames_read + 9
+    without = stage.run(project(tmp_path, max_train=12, rounds=[]), out=tmp_path / "without")
+    assert {n: without.sets[n].hash for n in after} == {n: before_manifest.sets[n].hash for n in after}
 
 
 def test_new_groups_are_shared_by_their_names(tmp_path: Path) -> None:
@@ -115,10 +117,10 @@ def test_new_groups_are_shared_by_their_names(tmp_path: Path) -> None:
     for k, atoms in enumerate(frames):
         atoms.info["group"] = f"random search {k // 2}"
     write_round(tmp_path, 1, frames)
-    manifest = build(project(tmp_path, valid=0.3), tmp_path / "out", tmp_path)
-    entry = manifest["rounds"][0]
-    assert entry["train"] + entry["valid"] + entry["rejected"] == 60
-    assert 6 <= entry["valid"] <= 32
+    manifest = stage.run(project(tmp_path, valid=0.3), out=tmp_path / "out")
+    entry = manifest.rounds[0]
+    assert entry.train + entry.valid + entry.rejected == 60
+    assert 6 <= entry.valid <= 32
     own = {
         n: {a.info["group"] for a in part if a.info["source"].startswith("data/rounds")}
         for n, part in sets(tmp_path / "out").items()
@@ -128,7 +130,7 @@ def test_new_groups_are_shared_by_their_names(tmp_path: Path) -> None:
 
 def test_what_is_there_already_is_rejected_with_its_reason(tmp_path: Path) -> None:
     settings = project(tmp_path)
-    build(settings, tmp_path / "before", tmp_path)
+    stage.run(settings, out=tmp_path / "before")
     test = sets(tmp_path / "before")["test"][0]
     twin = labelled(test, group="elsewhere")
     liar = labelled(sets(tmp_path / "before")["train"][0], group="elsewhere")
@@ -140,32 +142,32 @@ def test_what_is_there_already_is_rejected_with_its_reason(tmp_path: Path) -> No
     del bare.info["REF_energy"]
     write_round(tmp_path, 1, [twin, liar, fine[0], broken, bare])
     write_round(tmp_path, 2, [fine[0]])
-    manifest = build(settings, tmp_path / "after", tmp_path)
+    manifest = stage.run(settings, out=tmp_path / "after")
     reasons = {a.info["source"]: a.info["reason"] for a in sets(tmp_path / "after")["rejected"]}
     assert reasons["data/rounds/001:0"] == f"duplicate of {test.info['source']}"
     assert reasons["data/rounds/001:1"].startswith("conflict: another label than data.extxyz")
     assert "dataset.max_force" in reasons["data/rounds/001:3"]
     assert "energy" in reasons["data/rounds/001:4"]
     assert reasons["data/rounds/002:0"] == "duplicate of data/rounds/001:2"
-    assert [entry["rejected"] for entry in manifest["rounds"]] == [4, 1]
+    assert [entry.rejected for entry in manifest.rounds] == [4, 1]
 
 
 def test_rounds_that_do_not_belong(tmp_path: Path) -> None:
     write_round(tmp_path, 1, alcohols(2, 5, group="x"), level="PBE")
     with pytest.raises(RetemperError, match="Round 1 was labelled at another level"):
-        build(project(tmp_path), tmp_path / "out", tmp_path)
-    build(project(tmp_path, rounds=[]), tmp_path / "out", tmp_path)
+        stage.run(project(tmp_path), out=tmp_path / "out")
+    stage.run(project(tmp_path, rounds=[]), out=tmp_path / "out")
     with pytest.raises(RetemperError, match="round"):
-        build(project(tmp_path, rounds=[7]), tmp_path / "out", tmp_path)
+        stage.run(project(tmp_path, rounds=[7]), out=tmp_path / "out")
     (tmp_path / rounds.FOLDER / "002.dvc").write_text("outs: []\n")
     with pytest.raises(RetemperError, match="dvc pull"):
-        build(project(tmp_path), tmp_path / "out", tmp_path)
+        stage.run(project(tmp_path), out=tmp_path / "out")
 
 
 def test_rounds_are_read_in_order(tmp_path: Path) -> None:
     for number in (10, 2, 1):
         write_round(tmp_path, number, alcohols(1, number, group=f"g{number}"))
     assert rounds.numbers(tmp_path) == [1, 2, 10]
-    manifest = build(project(tmp_path), tmp_path / "out", tmp_path)
-    assert [entry["round"] for entry in manifest["rounds"]] == [1, 2, 10]
-    assert read_json(tmp_path / "out/manifest.json")["rounds"] == manifest["rounds"]
+    manifest = stage.run(project(tmp_path), out=tmp_path / "out")
+    assert [entry.round for entry in manifest.rounds] == [1, 2, 10]
+    assert DatasetManifest.read(tmp_path / "out/manifest.json") == manifest

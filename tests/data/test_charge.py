@@ -213,8 +213,9 @@ def test_the_dataset_stage_keeps_ions(tmp_path: Path) -> None:
     """A user's file of neutral molecules and cations at the same geometries, with a free ion among the free atoms."""
     from ase.io import write
 
+    from retemper.config.project import Project
     from retemper.config.settings import Settings
-    from retemper.prepare.dataset import build
+    from retemper.prepare import dataset as stage
     from retemper.systems import xtb
 
     user = []
@@ -231,14 +232,14 @@ def test_the_dataset_stage_keeps_ions(tmp_path: Path) -> None:
     dataset = {"files": ["user.extxyz"], "level_of_theory": "x", "group": "name"}
     settings = {"system": "ions", "foundation": "mini", "strategies": ["naive"], "seeds": [1], "dataset": dataset}
     shutil.copytree(ROOT / "foundations", tmp_path / "foundations", ignore=shutil.ignore_patterns("*.model", "*.xz"))
-    manifest = build(Settings.model_validate(settings), tmp_path / "out", tmp_path)
+    manifest = stage.run(Project(tmp_path, Settings.model_validate(settings)), out=tmp_path / "out")
     kept = [a for part in ("train", "valid", "test") for a in read_frames(tmp_path / f"out/{part}.extxyz")]
     assert sorted(map(charge.charge_of, kept)) == [0] * 20 + [1] * 20
     (atom,) = read_frames(tmp_path / "out/isolated.extxyz")
     assert atom.info[ENERGY] == -10.7
     (ion,) = read_frames(tmp_path / "out/rejected.extxyz")
     assert "free ion" in ion.info["reason"]
-    assert manifest["warnings"] == []
+    assert manifest.warnings == []
 
 
 def test_frames_whose_spin_is_impossible_or_unsaid_are_named() -> None:

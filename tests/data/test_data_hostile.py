@@ -14,16 +14,18 @@ from ase import Atoms
 from conftest import ROOT
 from trainings import make_plan, run
 
+from retemper.config.project import Project
 from retemper.config.settings import Dataset, Settings
 from retemper.core.errors import RetemperError
 from retemper.data.duplicates import near_pairs
 from retemper.data.frames import ENERGY, FORCES, read_frames, write_frames
 from retemper.data.grouping import name_of as group_name
 from retemper.data.labels import is_free_atom, map_labels
-from retemper.data.nearness import judge
+from retemper.data.nearness import judge, near_in_majority
 from retemper.finetune.plan import HeadData, head_data
+from retemper.prepare import dataset as stage
 from retemper.prepare import reference_set
-from retemper.prepare.dataset import build
+from retemper.records.dataset import DatasetManifest
 
 hostile = pytest.mark.hostile("data")
 SHIPPED = ("nacl", "molecules", "sn2", "spice", "ice", "lpsc")
@@ -220,7 +222,7 @@ def named(frames: list[Atoms], names: Any) -> list[Atoms]:
     return copies
 
 
-def staged(root: Path, files: dict[str, list[Atoms]], **dataset: Any) -> dict[str, Any]:
+def staged(root: Path, files: dict[str, list[Atoms]], **dataset: Any) -> DatasetManifest:
     """The manifest of the dataset stage on these files."""
     from ase.io import write
 
@@ -238,7 +240,7 @@ def staged(root: Path, files: dict[str, list[Atoms]], **dataset: Any) -> dict[st
             "dataset": {"files": ["data.xyz"], "level_of_theory": "x", "test": 0.2, **dataset},
         }
     )
-    return build(settings, root / "runs/dataset", root)
+    return stage.run(Project(root, settings))
 
 
 LEAKS: dict[str, Any] = {
@@ -282,13 +284,11 @@ def test_test_frames_between_training_frames_are_said(
         assert not (tmp_path / "runs/dataset").exists()
         return
     manifest = staged(tmp_path, files, **settings)
-    test = manifest["nearness"]["test"]
-    assert test["near"] > 0.7 * test["judged"] and test["judged"] == test["frames"]
-    assert test["nearest"] < 0.5 * test["usual"] < 0.3
-    assert any(
-        text.startswith("test: ") and "say nothing about new structures" in text for text in manifest["warnings"]
-    )
-    assert f"nearness of test to train: {test['near']} of {test['judged']}" in capsys.readouterr().out
+    test = manifest.nearness["test"]
+    assert test.near > 0.7 * test.judged and test.judged == test.frames
+    assert test.nearest < 0.5 * test.usual < 0.3
+    assert any(text.startswith("test: ") and "say nothing about new structures" in text for text in manifest.warnings)
+    assert f"nearness of test to train: {test.near} of {test.judged}" in capsys.readouterr().out
 
 
 SOUND: dict[str, Any] = {
@@ -303,21 +303,21 @@ SOUND: dict[str, Any] = {
 @pytest.mark.parametrize("case", SOUND)
 def test_independent_frames_raise_no_alarm(case: str, tmp_path: Path) -> None:
     manifest = staged(tmp_path, {"data.xyz": SOUND[case]()}, near_test="refuse")
-    assert manifest["nearness"]["test"]["judged"] > 10
-    assert manifest["nearness"]["test"]["near"] <= 0.2 * manifest["nearness"]["test"]["judged"]
+    assert manifest.nearness["test"].judged > 10
+    assert manifest.nearness["test"].near <= 0.2 * manifest.nearness["test"].judged
 
 
 @hostile
 def test_trajectories_of_one_crystal_kept_whole_raise_no_alarm(tmp_path: Path) -> None:
     frames = [frame for k in range(5) for frame in named(dynamics(k, 20, 3), [f"t{k}"] * 20)]
     manifest = staged(tmp_path, {"data.xyz": frames}, group="traj", near_test="refuse")
-    assert manifest["nearness"]["test"]["near"] <= 0.2 * manifest["nearness"]["test"]["judged"]
+    assert manifest.nearness["test"].near <= 0.2 * manifest.nearness["test"].judged
 
 
 @hostile
 def test_what_cannot_be_judged_is_said_to_be_not_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = staged(tmp_path, {"data.xyz": [water(k) for k in range(40)]})
-    assert manifest["nearness"]["test"]["judged"] == 0
+    assert manifest.nearness["test"].judged == 0
     assert "nearness of test to train: not tested" in capsys.readouterr().out
 
 
@@ -327,7 +327,7 @@ def test_shipped_sets_raise_no_alarm(name: str, tmp_path: Path) -> None:
     frames = [frame for frame in read_frames(ROOT / f"data/raw/{name}.extxyz.xz") if not is_free_atom(frame)]
     held = set(sorted({str(frame.info["group"]) for frame in frames})[::5])
     train, test = ([a for a in frames if (str(a.info["group"]) in held) == side] for side in (False, True))
-    assert not judge(train, test).majority
+    assert not near_in_majority(judge(train, test))
 
 
 @pytest.mark.parametrize("name", ["3bpa_300K", "water64_revPBE0-D3", "ec_emc_liquid_DFT", "mlearn_Li_PBE"])
@@ -335,7 +335,7 @@ def test_published_sets_raise_no_alarm(name: str, real_data: Path) -> None:
     frames = [frame for frame in read_frames(real_data / f"real/{name}.extxyz") if not is_free_atom(frame)]
     order = np.random.default_rng(0).permutation(len(frames))
     found = judge([frames[k] for k in order[::2]], [frames[k] for k in order[1::2]])
-    assert found.judged > 20 and not found.majority
+    assert found.judged > 20 and not near_in_majority(found)
 
 
 # ------------------------------------------------------------------ names of groups
@@ -360,7 +360,7 @@ def test_other_names_are_other_groups(a: object, b: object) -> None:
 def test_a_group_written_as_1_and_as_1_0_is_in_one_set(tmp_path: Path) -> None:
     frames = [water(k, traj=float(k // 5) if k % 2 else k // 5) for k in range(100)]
     manifest = staged(tmp_path, {"data.xyz": frames}, group="traj")
-    assert manifest["grouping"]["groups"] == 20
+    assert manifest.grouping.groups == 20
     sets = [read_frames(tmp_path / f"runs/dataset/{name}.extxyz") for name in ("train", "valid", "test")]
     places = [{float(frame.info["traj"]) for frame in part} for part in sets]
     assert not (places[0] & places[1] or places[0] & places[2] or places[1] & places[2])
@@ -399,7 +399,7 @@ def test_far_positions_and_huge_frames_are_rejected_at_once(
     assert time.perf_counter() - begun < 60
     rejected = read_frames(tmp_path / "runs/dataset/rejected.extxyz")
     assert len(rejected) == 2 and reason in rejected[0].info["reason"]
-    assert manifest["sets"]["rejected"]["frames"] == 2
+    assert manifest.sets["rejected"].frames == 2
 
 
 @hostile

@@ -13,12 +13,14 @@ from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 from shipped_sets import asked_once, shipped
 
+from retemper.config.project import Project
 from retemper.config.settings import Dataset, Settings
 from retemper.data.frames import STRESS
 from retemper.data.labels import map_labels
 from retemper.data.units import check_units
 from retemper.data.units.predicted import Predict
-from retemper.prepare.dataset import build
+from retemper.prepare import dataset as stage
+from retemper.records.dataset import DatasetManifest
 
 hostile = pytest.mark.hostile("stress")
 DATASET = Dataset(files=["a"], level_of_theory="x")
@@ -86,7 +88,7 @@ def test_strained_copies_see_the_sign_without_a_foundation(form: str, order: str
         assert "set dataset.keys.virial" in verdict.fix
 
 
-def staged(root: Path, frames: Sequence[Atoms], **dataset: Any) -> dict[str, Any]:
+def staged(root: Path, frames: Sequence[Atoms], **dataset: Any) -> DatasetManifest:
     """The manifest of the dataset stage on these frames, with a foundation that is not on the machine."""
     (root / "foundations").mkdir(parents=True)
     entry = "{about: a, level_of_theory: x, licence: x, citation: x, file: none}"
@@ -94,13 +96,13 @@ def staged(root: Path, frames: Sequence[Atoms], **dataset: Any) -> dict[str, Any
     write(root / "data.xyz", list(frames), format="extxyz")
     content = {"system": "s", "foundation": "small", "strategies": ["naive"], "seeds": [1]}
     data = {"files": ["data.xyz"], "level_of_theory": "x", "max_rejected": 0.5, **dataset}
-    return build(Settings.model_validate({**content, "dataset": data}), root / "runs/dataset", root)
+    return stage.run(Project(root, Settings.model_validate({**content, "dataset": data})))
 
 
 @hostile
 def test_the_terminal_and_the_manifest_say_not_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = staged(tmp_path, shipped("lpsc"))
-    assert "stress: its sign is not tested" in manifest["units"]["untested"]["data.xyz"]
+    assert "stress: its sign is not tested" in manifest.units.untested["data.xyz"]
     assert "stress: its sign is not tested" in capsys.readouterr().out
 
 
@@ -111,4 +113,4 @@ def test_absurd_stress_is_rejected(gigapascal: float, tmp_path: Path) -> None:
     broken = [k for k, frame in enumerate(frames) if STRESS in frame.info][3]
     frames[broken].info[STRESS] = (np.eye(3) * gigapascal * units.GPa).ravel()
     manifest = staged(tmp_path, frames)
-    assert manifest["rejected"] == {"dataset.max_stress": 1}
+    assert manifest.rejected == {"dataset.max_stress": 1}

@@ -15,16 +15,18 @@ from ase import Atoms, units
 from ase.io import write
 from shipped_sets import MINI, asked_once, shipped
 
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, sha256
+from retemper.core.files import sha256
 from retemper.data.frames import ENERGY, FORCES, STRESS
 from retemper.data.units import ENERGY_UNITS, LENGTH_UNITS, Verdict, check_units, require_units
 from retemper.data.units.predicted import Predict, force_slope
 from retemper.models import mace
+from retemper.prepare import dataset as stage
 from retemper.prepare import e0s
-from retemper.prepare.dataset import build
 from retemper.prepare.predictor import predictor
+from retemper.records.dataset import DatasetManifest
 
 HARTREE, BOHR, KCAL = units.Hartree, units.Bohr, units.kcal / units.mol
 ELEMENTS = "H Li B C N O F Na Mg Al Si P S Cl K Ca Ti Cu Zn Ge Br I"
@@ -181,14 +183,14 @@ def test_a_foundation_without_a_clue_is_not_heard(tiny_model: Path) -> None:
     assert not check_units(frames, "eV", "Angstrom", predict=predictor(tiny_model, None, "cpu")).message
 
 
-Project = Callable[..., Settings]
+Make = Callable[..., Project]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """Settings of a project folder with data files and the embedded foundation, or one that is not there."""
+def project(tmp_path: Path) -> Make:
+    """A project folder with data files and the embedded foundation, or one that is not there."""
 
-    def make(files: dict[str, Sequence[Atoms]], weights: str = str(MINI), **dataset: Any) -> Settings:
+    def make(files: dict[str, Sequence[Atoms]], weights: str = str(MINI), **dataset: Any) -> Project:
         for name, frames in files.items():
             write(tmp_path / name, list(frames), format="extxyz")
         (tmp_path / "foundations").mkdir(exist_ok=True)
@@ -202,44 +204,44 @@ def project(tmp_path: Path) -> Project:
             "seeds": [1],
             "dataset": {"files": list(files), "level_of_theory": "GFN2-xTB", "group": "group", **dataset},
         }
-        return Settings.model_validate(content)
+        return Project(tmp_path, Settings.model_validate(content))
 
     return make
 
 
-def test_advice_in_the_settings_is_followed_to_the_same_data(project: Project, tmp_path: Path) -> None:
+def test_advice_in_the_settings_is_followed_to_the_same_data(project: Make, tmp_path: Path) -> None:
     frames = shipped("sn2")
     wrong = planted(frames, 1 / KCAL, 1 / KCAL)
     with pytest.raises(RetemperError, match="wrong units") as error:
-        build(project({"a.extxyz": wrong}), tmp_path / "out", tmp_path)
+        stage.run(project({"a.extxyz": wrong}), out=tmp_path / "out")
     assert "dataset.energy_unit: kcal/mol and dataset.length_unit: Angstrom" in str(error.value)
-    settings = project({"a.extxyz": wrong}, energy_unit="kcal/mol", length_unit="Angstrom")
-    manifest = build(settings, tmp_path / "out", tmp_path)
-    assert manifest["units"]["untested"] == {}
-    lowest = min(part["energy_per_atom"]["min"] for part in manifest["sets"].values() if part.get("energy_per_atom"))
+    made = project({"a.extxyz": wrong}, energy_unit="kcal/mol", length_unit="Angstrom")
+    manifest = stage.run(made, out=tmp_path / "out")
+    assert manifest.units.untested == {}
+    lowest = min(part.energy_per_atom.min for part in manifest.sets.values() if part.energy_per_atom)
     assert lowest == pytest.approx(min(frame.info[ENERGY] / len(frame) for frame in frames), rel=1e-6)
 
 
-def test_two_files_in_different_units_are_to_be_converted(project: Project, tmp_path: Path) -> None:
+def test_two_files_in_different_units_are_to_be_converted(project: Make, tmp_path: Path) -> None:
     """The settings hold for all files: what is true of one alone is no advice."""
     frames = shipped("nacl")
     files = {"a.extxyz": frames[::2], "b.extxyz": planted(frames[1::2], 1 / HARTREE, BOHR / HARTREE)}
     with pytest.raises(RetemperError, match=r"b\.extxyz: wrong units") as error:
-        build(project(files), tmp_path / "out", tmp_path)
+        stage.run(project(files), out=tmp_path / "out")
     assert "in the file from Hartree to eV" in str(error.value)
     assert "params.yaml" not in str(error.value)
 
 
-def test_the_e0s_stage_asks_a_foundation_that_the_dataset_stage_had_not(project: Project, tmp_path: Path) -> None:
+def test_the_e0s_stage_asks_a_foundation_that_the_dataset_stage_had_not(project: Make, tmp_path: Path) -> None:
     """Weights that arrive later: the dataset stage says what is open, the e0s stage refuses it."""
     frames = planted(one_a_formula(shipped("molecules")), 1 / HARTREE, 1)
-    settings = project({"a.extxyz": frames}, weights="later.model", group="composition")
-    manifest = build(settings, tmp_path / "runs/dataset", tmp_path)
-    assert "energies" in " ".join(manifest["units"]["untested"]["a.extxyz"])
-    assert any("not tested" in text for text in manifest["warnings"])
-    assert read_json(tmp_path / "runs/dataset/manifest.json")["units"]["untested"]
+    made = project({"a.extxyz": frames}, weights="later.model", group="composition")
+    manifest = stage.run(made)
+    assert "energies" in " ".join(manifest.units.untested["a.extxyz"])
+    assert any("not tested" in text for text in manifest.warnings)
+    assert DatasetManifest.read(made.manifest) == manifest
     with pytest.raises(RetemperError, match="wrong units"):
-        e0s.diagnose(settings, tmp_path / "runs/dataset", MINI, tmp_path / "e0s.json", report=lambda text: None)
+        e0s.diagnose(made.settings, tmp_path / "runs/dataset", MINI, tmp_path / "e0s.json", report=lambda text: None)
 
 
 def test_predictions_are_of_a_bounded_sample() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,11 +15,13 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, sha256
+from retemper.core.files import sha256
 from retemper.data.frames import labels_hash, read_frames
-from retemper.prepare.dataset import build
+from retemper.prepare import dataset as stage
+from retemper.records.dataset import DatasetManifest
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = ("train", "valid", "test", "isolated", "unused", "rejected")
@@ -45,8 +46,8 @@ def labelled() -> list[Atoms]:
     return frames
 
 
-def project(root: Path, frames: list[Atoms], **dataset: Any) -> Settings:
-    """A project folder with one data file; returns its settings."""
+def project(root: Path, frames: list[Atoms], **dataset: Any) -> Project:
+    """A project folder with one data file."""
     write(root / "data.extxyz", frames, format="extxyz")
     (root / "foundations").mkdir(exist_ok=True)
     about = {"about": "a", "level_of_theory": "PBE", "licence": "MIT", "citation": "c"}
@@ -60,7 +61,7 @@ def project(root: Path, frames: list[Atoms], **dataset: Any) -> Settings:
         "dataset": {"files": ["data.extxyz"], "level_of_theory": "GFN2-xTB", **dataset},
     }
     (root / "params.yaml").write_text(yaml.safe_dump(content))
-    return Settings.model_validate(content)
+    return Project(root, Settings.model_validate(content))
 
 
 def read(folder: Path, name: str) -> list[Atoms]:
@@ -73,22 +74,22 @@ def spoil(frames: list[Atoms]) -> list[Atoms]:
 
 
 def test_a_sound_set(tmp_path: Path, labelled: list[Atoms], capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = build(project(tmp_path, labelled), tmp_path / "runs/dataset", tmp_path)
+    manifest = stage.run(project(tmp_path, labelled))
     sets = {name: read(tmp_path / "runs/dataset", name) for name in SETS}
-    assert sum(map(len, sets.values())) == manifest["read"] == 61
+    assert sum(map(len, sets.values())) == manifest.frames_read == 61
     assert len(sets["isolated"]) == 1
     assert len(sets["rejected"]) == 0
-    assert manifest["grouping"] == {"rule": "info key name", "groups": 15}
+    assert (manifest.grouping.rule, manifest.grouping.groups) == ("info key name", 15)
     groups = {name: {frame.info["group"] for frame in sets[name]} for name in ("train", "valid", "test")}
     assert not groups["train"] & groups["valid"]
     assert not groups["train"] & groups["test"]
     for name in SETS:
-        assert manifest["sets"][name]["frames"] == len(sets[name])
-        assert manifest["sets"][name]["hash"] == labels_hash(sets[name])  # what was hashed is what was written
-    assert manifest == read_json(tmp_path / "runs/dataset/manifest.json")
-    assert manifest["sources"][0]["sha256"] == sha256(tmp_path / "data.extxyz")
-    assert manifest["level_of_theory"]["declared"] == "GFN2-xTB"
-    assert manifest["elements"] == ["C", "H", "O"]
+        assert manifest.sets[name].frames == len(sets[name])
+        assert manifest.sets[name].hash == labels_hash(sets[name])  # what was hashed is what was written
+    assert manifest == DatasetManifest.read(tmp_path / "runs/dataset/manifest.json")
+    assert manifest.sources[0].sha256 == sha256(tmp_path / "data.extxyz")
+    assert manifest.level_of_theory.declared == "GFN2-xTB"
+    assert manifest.elements == ["C", "H", "O"]
     for frame in sets["train"]:
         index = int(frame.info["source"].rpartition(":")[2])
         assert frame.info["REF_energy"] == pytest.approx(labelled[index].info["REF_energy"])
@@ -101,7 +102,7 @@ def test_a_sound_set(tmp_path: Path, labelled: list[Atoms], capsys: pytest.Captu
 def test_a_given_test_set_is_the_test_set(tmp_path: Path, labelled: list[Atoms]) -> None:
     write(tmp_path / "warm.extxyz", labelled[:12], format="extxyz")
     settings = project(tmp_path, labelled[11:], test_files=["warm.extxyz"])
-    build(settings, tmp_path / "runs/dataset", tmp_path)
+    stage.run(settings)
     sets = {name: read(tmp_path / "runs/dataset", name) for name in SETS}
     assert [frame.info["source"] for frame in sets["test"]] == [f"warm.extxyz:{k}" for k in range(12)]
     assert len(sets["train"]) + len(sets["valid"]) == 48
@@ -110,8 +111,8 @@ def test_a_given_test_set_is_the_test_set(tmp_path: Path, labelled: list[Atoms])
 
 def test_the_same_input_gives_the_same_output(tmp_path: Path, labelled: list[Atoms]) -> None:
     settings = project(tmp_path, labelled)
-    first = build(settings, tmp_path / "one", tmp_path)
-    assert first == build(settings, tmp_path / "two", tmp_path)
+    first = stage.run(settings, out=tmp_path / "one")
+    assert first == stage.run(settings, out=tmp_path / "two")
     for name in SETS:
         assert (tmp_path / f"one/{name}.extxyz").read_bytes() == (tmp_path / f"two/{name}.extxyz").read_bytes()
 
@@ -123,15 +124,15 @@ def test_bad_frames_are_set_apart_with_reasons(tmp_path: Path, labelled: list[At
     frames[11].info["REF_energy"] += 1e5
     frames.append(frames[20].copy())
     settings = project(tmp_path, frames, max_rejected=0.1)
-    manifest = build(settings, tmp_path / "out", tmp_path)
+    manifest = stage.run(settings, out=tmp_path / "out")
     reasons = {frame.info["source"]: frame.info["reason"] for frame in read(tmp_path / "out", "rejected")}
     assert set(reasons) == {"data.extxyz:3", "data.extxyz:8", "data.extxyz:11", "data.extxyz:61"}
     assert reasons["data.extxyz:3"] == "the energy is not finite"
     assert reasons["data.extxyz:8"] == "a force is not finite"
     assert "dataset.energy_window" in reasons["data.extxyz:11"]
     assert reasons["data.extxyz:61"] == "duplicate of data.extxyz:20"
-    assert sum(manifest["rejected"].values()) == 4
-    assert manifest["read"] == 62 == sum(len(read(tmp_path / "out", name)) for name in SETS)
+    assert sum(manifest.rejected.values()) == 4
+    assert manifest.frames_read == 62 == sum(len(read(tmp_path / "out", name)) for name in SETS)
 
 
 def test_too_many_bad_frames_stop_with_nothing_written(tmp_path: Path, labelled: list[Atoms]) -> None:
@@ -139,7 +140,7 @@ def test_too_many_bad_frames_stop_with_nothing_written(tmp_path: Path, labelled:
     for k in range(10):
         frames[k].info["REF_energy"] = np.nan
     with pytest.raises(RetemperError, match=r"10 of 61 frames fail the checks: the energy is not finite \(10\)"):
-        build(project(tmp_path, frames), tmp_path / "out", tmp_path)
+        stage.run(project(tmp_path, frames), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.extxyz", "foundations", "params.yaml"]
 
@@ -147,13 +148,13 @@ def test_too_many_bad_frames_stop_with_nothing_written(tmp_path: Path, labelled:
 def test_smaller_training_sets_are_nested(tmp_path: Path, labelled: list[Atoms]) -> None:
     sources = []
     for number in (12, 25, None):
-        manifest = build(project(tmp_path, labelled, max_train=number), tmp_path / "out", tmp_path)
+        manifest = stage.run(project(tmp_path, labelled, max_train=number), out=tmp_path / "out")
         train = read(tmp_path / "out", "train")
         sources.append({frame.info["source"] for frame in train})
         left_out = [frame.info["reason"] for frame in read(tmp_path / "out", "unused")]
         if number:
             assert len(train) == number
-            assert left_out == ["beyond dataset.max_train"] * manifest["unused"]["beyond dataset.max_train"]
+            assert left_out == ["beyond dataset.max_train"] * manifest.unused["beyond dataset.max_train"]
     assert sources[0] < sources[1] < sources[2]
 
 
@@ -163,24 +164,24 @@ def test_wrong_units_and_elements_stop(tmp_path: Path, labelled: list[Atoms]) ->
         frame.info["REF_energy"] /= 27.211386
         frame.arrays["REF_forces"] /= 51.422067
     with pytest.raises(RetemperError, match="energies in Hartree and forces in Hartree/Bohr"):
-        build(project(tmp_path, frames), tmp_path / "out", tmp_path)
+        stage.run(project(tmp_path, frames), out=tmp_path / "out")
     frames[-1].info["REF_energy"] /= 27.211386
-    build(project(tmp_path, frames, energy_unit="Hartree", length_unit="Bohr"), tmp_path / "out", tmp_path)
+    stage.run(project(tmp_path, frames, energy_unit="Hartree", length_unit="Bohr"), out=tmp_path / "out")
     assert read(tmp_path / "out", "isolated")[0].info["REF_energy"] == pytest.approx(-10.7, abs=1e-5)
     sulphur = [*spoil(labelled), molecule("SH2")]
     sulphur[-1].info["REF_energy"] = -100.0
     sulphur[-1].arrays["REF_forces"] = np.zeros((3, 3))
     with pytest.raises(RetemperError, match=r"The foundation small does not know elements of the data: S \(1 frames\)"):
-        build(project(tmp_path, sulphur), tmp_path / "out", tmp_path)
+        stage.run(project(tmp_path, sulphur), out=tmp_path / "out")
 
 
 def test_free_atoms_that_disagree_are_not_used(tmp_path: Path, labelled: list[Atoms]) -> None:
     other = labelled[-1].copy()
     other.info["REF_energy"] = -13.6
-    manifest = build(project(tmp_path, [*labelled, other]), tmp_path / "out", tmp_path)
+    manifest = stage.run(project(tmp_path, [*labelled, other]), out=tmp_path / "out")
     assert read(tmp_path / "out", "isolated") == []
-    assert manifest["rejected"] == {"conflict": 2}
-    assert any("free atoms of H have different energies" in text for text in manifest["warnings"])
+    assert manifest.rejected == {"conflict": 2}
+    assert any("free atoms of H have different energies" in text for text in manifest.warnings)
 
 
 def test_the_stage_from_the_command_line(tmp_path: Path, labelled: list[Atoms]) -> None:
@@ -190,7 +191,7 @@ def test_the_stage_from_the_command_line(tmp_path: Path, labelled: list[Atoms]) 
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "no structure or group in two sets" in done.stdout
-    assert json.loads((tmp_path / "runs/dataset/manifest.json").read_text())["read"] == 61
+    assert DatasetManifest.read(tmp_path / "runs/dataset/manifest.json").frames_read == 61
 
 
 @pytest.mark.parametrize(
@@ -252,11 +253,11 @@ def test_published_sets_lose_next_to_nothing(name: str, tmp_path: Path, real_dat
     settings = project(tmp_path, [Atoms("H")], files=[str(real_data / f"{name}.extxyz")], keys=keys)
     catalogue = tmp_path / "foundations/foundations.yaml"
     catalogue.write_text(catalogue.read_text().replace("H C O Na Cl", "89 elements"))
-    manifest = build(settings, tmp_path / "out", tmp_path)
-    assert manifest["sets"]["rejected"]["frames"] <= PUBLISHED[name]
-    frames = manifest["read"] - manifest["sets"]["isolated"]["frames"]
+    manifest = stage.run(settings, out=tmp_path / "out")
+    assert manifest.sets["rejected"].frames <= PUBLISHED[name]
+    frames = manifest.frames_read - manifest.sets["isolated"].frames
     for part in ("valid", "test"):
-        assert 0.06 <= manifest["sets"][part]["frames"] / frames <= 0.16
+        assert 0.06 <= manifest.sets[part].frames / frames <= 0.16
 
 
 def test_files_at_another_level_are_left_out_and_counted(tmp_path: Path, labelled: list[Atoms]) -> None:
@@ -268,16 +269,16 @@ def test_files_at_another_level_are_left_out_and_counted(tmp_path: Path, labelle
     write(tmp_path / "other.extxyz", other, format="extxyz")
     files = ["data.extxyz", "other.extxyz"]
     settings = project(tmp_path, labelled, files=files, levels={"other.extxyz": "PBE"})
-    manifest = build(settings, tmp_path / "runs/dataset", tmp_path)
-    alone = build(project(tmp_path, labelled), tmp_path / "alone", tmp_path)
+    manifest = stage.run(settings)
+    alone = stage.run(project(tmp_path, labelled), out=tmp_path / "alone")
     for name in ("train", "valid", "test", "isolated"):
-        assert manifest["sets"][name]["hash"] == alone["sets"][name]["hash"]
-    assert manifest["level_of_theory"]["left_out"] == 20
-    assert manifest["unused"]["another level of theory"] == 20 and manifest["rejected"] == alone["rejected"]
+        assert manifest.sets[name].hash == alone.sets[name].hash
+    assert manifest.level_of_theory.left_out == 20
+    assert manifest.unused["another level of theory"] == 20 and manifest.rejected == alone.rejected
     left = [frame for frame in read(tmp_path / "runs/dataset", "unused") if "(PBE)" in frame.info["reason"]]
     assert len(left) == 20
     with pytest.raises(RetemperError, match="No file is at"):
         levels = dict.fromkeys(files, "PBE")
-        build(project(tmp_path, labelled, files=files, levels=levels), tmp_path / "none", tmp_path)
+        stage.run(project(tmp_path, labelled, files=files, levels=levels), out=tmp_path / "none")
     with pytest.raises(RetemperError, match="dataset.levels"):
-        build(project(tmp_path, labelled, levels={"othr.extxyz": "PBE"}), tmp_path / "none", tmp_path)
+        stage.run(project(tmp_path, labelled, levels={"othr.extxyz": "PBE"}), out=tmp_path / "none")

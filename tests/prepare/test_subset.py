@@ -13,10 +13,11 @@ from ase import Atoms
 from ase.build import molecule
 from conftest import ROOT
 
+from retemper.config.project import Project
 from retemper.config.settings import Dataset, Settings
 from retemper.core.files import digest, sha256, write_json
 from retemper.data.frames import read_frames, write_frames
-from retemper.prepare.dataset import build
+from retemper.prepare import dataset as stage
 from retemper.prepare.subset import order
 
 RULES = get_args(Dataset.model_fields["subset"].annotation)
@@ -56,7 +57,7 @@ def test_what_the_rules_choose() -> None:
     assert len({tuple(order(rule, some, 10, 0, place)) for rule in RULES}) == len(RULES)
 
 
-def project(root: Path, model: Path, **dataset: Any) -> Settings:
+def project(root: Path, model: Path, **dataset: Any) -> Project:
     """A project on the droplets of the examples with the tiny model as foundation."""
     (root / "foundations").mkdir(exist_ok=True)
     shutil.copytree(ROOT / "strategies", root / "strategies", dirs_exist_ok=True)
@@ -72,7 +73,7 @@ def project(root: Path, model: Path, **dataset: Any) -> Settings:
         "seeds": [1],
         "dataset": {"files": ["data.extxyz"], "level_of_theory": "GFN2-xTB", "keys": {"stress": None}, **dataset},
     }
-    return Settings.model_validate(content)
+    return Project(root, Settings.model_validate(content))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -83,19 +84,20 @@ def test_sizes_of_a_data_set(rule: str, tmp_path: Path, tiny_model: Path) -> Non
 
     sources: list[list[str]] = []
     for number in (5, 12, None):
-        settings = project(tmp_path, tiny_model, max_train=number, subset=rule, group="group")
-        manifest = build(settings, tmp_path / "runs/dataset", tmp_path)
+        made = project(tmp_path, tiny_model, max_train=number, subset=rule, group="group")
+        manifest = stage.run(made)
         train = read_frames(tmp_path / "runs/dataset/train.extxyz")
         sources.append([frame.info["source"] for frame in train])
         assert len(train) == number or number is None
-        recorded = manifest["subset"]
-        assert recorded["rule"] == rule
-        assert (recorded["order_hash"] is None) == (number is None)
+        recorded = manifest.subset
+        assert recorded.rule == rule
+        assert (recorded.order_hash is None) == (number is None)
         if number and rule == "first":
-            assert recorded["order_hash"] == digest(sources[-1])
+            assert recorded.order_hash == digest(sources[-1])
         if number == 5:
             write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": atomic_energies(tiny_model)})
-            hashes = {plans(settings, name, tmp_path)[0].target.train_hash for name in ("naive", "scratch", "lora")}
-            assert hashes == {manifest["sets"]["train"]["hash"]}
+            names = ("naive", "scratch", "lora")
+            hashes = {plans(made.settings, name, tmp_path)[0].target.train_hash for name in names}
+            assert hashes == {manifest.sets["train"].hash}
     assert set(sources[0]) < set(sources[1]) < set(sources[2])
-    assert len(sources[2]) == recorded["of"]
+    assert len(sources[2]) == recorded.of

@@ -16,6 +16,7 @@ from ase.io.runner.writer import write_runnerdata
 from conftest import ROOT
 
 from retemper import systems
+from retemper.config.project import Project
 from retemper.config.settings import Settings, parse, read_yaml
 from retemper.core.errors import RetemperError
 from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, read_frames
@@ -257,8 +258,8 @@ def test_one_yaml_from_the_real_format_to_the_dataset_stage(tmp_path: Path) -> N
     for atoms, frame in zip(read_frames(path), frames, strict=True):
         same(atoms, frame)
     settings = read_yaml(ROOT / "params.yaml") | yaml.safe_load(systems.lines_for_params(system))
-    manifest = dataset.build(parse(Settings, settings, "params.yaml"), tmp_path / "out", tmp_path)
-    assert manifest["read"] == len(frames)
+    manifest = dataset.run(Project(tmp_path, parse(Settings, settings, "params.yaml")), out=tmp_path / "out")
+    assert manifest.frames_read == len(frames)
     assert not read_frames_if_any(tmp_path / "out/rejected.extxyz")
 
 

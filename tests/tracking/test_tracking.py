@@ -12,12 +12,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import prepared
 import pytest
 from run_files import history, write_evaluation, write_preparation, write_project, write_table, write_training
 
 from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import write_json
 from retemper.tracking import runs as tracking
 from retemper.tracking.lineage import file_md5
 from retemper.tracking.store import connect
@@ -49,10 +49,13 @@ def test_training_is_logged_with_its_data(project: tuple[Path, Settings]) -> Non
         "schema: '2.0'\nstages:\n  dataset:\n    cmd: x\n    outs:\n    - path: runs/dataset\n      hash: md5\n"
         "      md5: 0123456789abcdef0123456789abcdef.dir\n"
     )
-    joined = {"round": 1, "read": 6, "train": 0, "valid": 0, "reasons": {"dataset.energy_window": 6}}
-    manifest = {"read": 46, "rejected": {"duplicate": 1, "dataset.energy_window": 6}, "rounds": [joined]}
-    manifest["unused"] = {"beyond dataset.max_train": 5}
-    write_json(root / "runs/dataset/manifest.json", manifest)
+    manifest = prepared.manifest(
+        frames_read=46,
+        rejected={"duplicate": 1, "dataset.energy_window": 6},
+        unused={"beyond dataset.max_train": 5},
+        rounds=[prepared.joined_round(6, 0, **{"dataset.energy_window": 6})],
+    )
+    manifest.write(root / "runs/dataset/manifest.json")
     run_id = start(root)
     for row in history(3):
         tracking.log_epoch(run_id, int(row["epoch"]), row)

@@ -164,7 +164,8 @@ def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
     verdict = results.verdict or {"candidates": {}, "champion": None}
     about = rounds.about(root, number) if number else {"labelled": [], "failed": [], "selector": None}
     counts = results.counts()
-    joined = next((e for e in (results.dataset or {}).get("rounds", []) if e["round"] == number), None)
+    rounds_joined = results.dataset.rounds if results.dataset else []
+    joined = next((entry for entry in rounds_joined if entry.round == number), None)
     judged = verdict["candidates"].get(strategy, {"gates": []})
     outcomes = [{"metric": g["metric"], "rule": g["rule"], "passed": g["passed"]} for g in judged["gates"]]
     # a model that is as good as its forerunner is not better than it: such gates do not tell when to stop
@@ -178,11 +179,11 @@ def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
         "labelled": len(about["labelled"]),
         "failed": len(about["failed"]),
         "identity": about.get("identity"),
-        "used": 0 if joined is None else joined["train"] + joined["valid"],
-        "unused": {} if joined is None else joined.get("reasons", {}),
+        "used": 0 if joined is None else joined.train + joined.valid,
+        "unused": {} if joined is None else joined.reasons,
         "train": counts.get("train", 0),
         "valid": counts.get("valid", 0),
-        "test": (results.dataset or {}).get("sets", {}).get("test", {}).get("hash"),
+        "test": results.dataset.sets["test"].hash if results.dataset else None,
         "strategy": strategy,
         "champion": verdict["champion"] == strategy,
         "force_rmse": summary_value(results.evaluations.get(strategy), "target", "force_rmse"),

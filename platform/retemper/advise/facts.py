@@ -15,6 +15,7 @@ from scipy.linalg import qr
 
 from retemper.config import foundations
 from retemper.config.foundations import Foundation
+from retemper.config.project import Project
 from retemper.config.settings import Dataset, Keys, Settings, parse
 from retemper.core import sealed
 from retemper.core.errors import RetemperError, unknown
@@ -91,7 +92,7 @@ def _has_stress(atoms: Atoms, keys: Keys) -> bool:
 
 def of(name: str, root: Path, level: str | None = None) -> Facts:
     """Read, check and measure; the data are refused as the stage `dataset` would refuse them."""
-    from retemper.prepare.dataset import build
+    from retemper.prepare import dataset as stage
 
     dataset = dataset_of(name, root, level)
     at_hand = {key: entry for key, entry in foundations.catalogue(root).items() if entry.file}
@@ -111,7 +112,7 @@ def of(name: str, root: Path, level: str | None = None) -> Facts:
         {"system": "data", "foundation": able[0], "strategies": ["naive"], "seeds": [1], "dataset": dataset}
     )
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        manifest = build(settings, Path(folder) / "dataset", root)
+        manifest = stage.run(Project(root, settings), out=Path(folder) / "dataset")
         sets = {part: _read(Path(folder) / f"dataset/{part}.extxyz") for part in ("train", "valid", "test", "isolated")}
     every = [atoms for part in ("train", "valid", "test") for atoms in sets[part]]
     numbers = sorted({int(z) for atoms in every for z in atoms.numbers})
@@ -126,13 +127,13 @@ def of(name: str, root: Path, level: str | None = None) -> Facts:
         dataset=dataset,
         train=len(sets["train"]),
         sets={part: len(frames) for part, frames in sets.items()},
-        elements=tuple(manifest["elements"]),
+        elements=tuple(manifest.elements),
         level_of_theory=dataset.level_of_theory,
         rank=int(np.linalg.matrix_rank(counts)),
         ratios=tuple(ratios),
         atoms=_symbols(sorted(free)),
         needed=_symbols(needed),
-        warnings=tuple(manifest["warnings"]),
+        warnings=tuple(manifest.warnings),
         able=tuple(able),
         distances={key: found for key in able if (found := distance(at_hand[key], every, root)) is not None},
         lacking={key: missing for key, missing in lacking.items() if missing},

@@ -23,7 +23,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -35,6 +34,7 @@ from retemper.core.errors import RetemperError
 from retemper.data.duplicates import projected
 from retemper.data.frame_store import Picked
 from retemper.data.geometry import Coordinates, displacements, neighbours
+from retemper.records.dataset import Nearness
 
 Array = np.ndarray
 CENTRES, WIDTHS = np.array([0.8, 1.0, 1.3, 1.7]), np.array([0.12, 0.12, 0.2, 0.25])  # times the sum of covalent radii
@@ -48,38 +48,19 @@ TRAINING = 1000  # frames of the same atoms that are compared, with a tenth of i
 MAX_ATOMS = 300_000  # whose surroundings are computed for one held-out set
 
 
-@dataclass(frozen=True)
-class Nearness:
-    """What was found for one held-out set.
+def near_in_majority(nearness: Nearness) -> bool:
+    """Whether most of the judged frames are near: errors on them are no errors on new structures."""
+    return nearness.judged >= LEAST_JUDGED and nearness.near > 0.5 * nearness.judged
 
-    Attributes
-    ----------
-    frames, judged, near
-        Numbers of frames: all, those that could be judged, and those near a training frame.
-    nearest, usual
-        Median RMS displacement of the near frames to their nearest training frame, and to any with the same
-        atoms, A; `None` without near frames.
-    """
 
-    frames: int
-    judged: int
-    near: int
-    nearest: float | None = None
-    usual: float | None = None
-
-    @property
-    def majority(self) -> bool:
-        """Whether most of the judged frames are near: errors on them are no errors on new structures."""
-        return self.judged >= LEAST_JUDGED and self.near > 0.5 * self.judged
-
-    def in_words(self) -> str:
-        """For the terminal: the numbers."""
-        if not self.judged:
-            return f"not tested, too few training frames of the same atoms for each of {self.frames} frames"
-        text = f"{self.near} of {self.judged} frames lie on a path of training frames"
-        if self.nearest is not None:
-            text += f" ({self.nearest:.2g} A from the nearest, {self.usual:.2g} A usually)"
-        return text + (f"; {self.frames - self.judged} not tested" if self.judged < self.frames else "")
+def in_words(nearness: Nearness) -> str:
+    """For the terminal: the numbers."""
+    if not nearness.judged:
+        return f"not tested, too few training frames of the same atoms for each of {nearness.frames} frames"
+    text = f"{nearness.near} of {nearness.judged} frames lie on a path of training frames"
+    if nearness.nearest is not None:
+        text += f" ({nearness.nearest:.2g} A from the nearest, {nearness.usual:.2g} A usually)"
+    return text + (f"; {nearness.frames - nearness.judged} not tested" if nearness.judged < nearness.frames else "")
 
 
 def judge(train: Sequence[Atoms], held_out: Sequence[Atoms]) -> Nearness:
@@ -105,8 +86,14 @@ def judge(train: Sequence[Atoms], held_out: Sequence[Atoms]) -> Nearness:
         nearest += moved[:, 0].tolist()
         usual += moved[:, 1].tolist()
     if not near:
-        return Nearness(len(held_out), judged, 0)
-    return Nearness(len(held_out), judged, near, float(np.median(nearest)), float(np.median(usual)))
+        return Nearness(frames=len(held_out), judged=judged, near=0)
+    return Nearness(
+        frames=len(held_out),
+        judged=judged,
+        near=near,
+        nearest=float(np.median(nearest)),
+        usual=float(np.median(usual)),
+    )
 
 
 def _commonest(pair: tuple[list[int], list[int]]) -> int:
@@ -168,15 +155,7 @@ def _displacements(frame: Atoms, train: Sequence[Atoms], nearest: int) -> tuple[
     return float(rms[0]), float(np.median(rms[1:]))
 
 
-@dataclass(frozen=True)
-class Audit:
-    """What was found by held-out set, and sentences about sets of which most frames are near."""
-
-    found: dict[str, Nearness]
-    warnings: list[str]
-
-
-def audit(sets: Mapping[str, Sequence[Atoms]], mode: str) -> Audit:
+def audit(sets: Mapping[str, Sequence[Atoms]], mode: str) -> tuple[dict[str, Nearness], list[str]]:
     """Judge ``valid`` and ``test`` against ``train``.
 
     Parameters
@@ -184,26 +163,31 @@ def audit(sets: Mapping[str, Sequence[Atoms]], mode: str) -> Audit:
     mode
         ``dataset.near_test``: "refuse" raises where most test frames are near; "warn" says it.
 
+    Returns
+    -------
+    nearness, warnings
+        By held-out set; sentences about sets of which most frames are near.
+
     Raises
     ------
     RetemperError
         Most test frames lie near training frames, and `mode` is "refuse".
     """
-    found = {name: judge(sets["train"], sets[name]) for name in ("valid", "test")}
+    nearness = {name: judge(sets["train"], sets[name]) for name in ("valid", "test")}
     advice = (
         "take it from other trajectories: name them in an info key and set dataset.group to it, "
         "or give files of its own in dataset.test_files"
     )
-    if found["test"].majority and mode == "refuse":
+    if near_in_majority(nearness["test"]) and mode == "refuse":
         raise RetemperError(
             "Most test frames lie between training frames: errors on them say nothing about new structures.",
             expected="test frames that are independent of the training frames (dataset.near_test: refuse)",
-            got=found["test"].in_words(),
+            got=in_words(nearness["test"]),
             fix=f"the test set: {advice}; dataset.near_test: warn goes on",
         )
     warnings = [
-        f"{name}: {one.in_words()}: errors on this set say nothing about new structures; {advice}"
-        for name, one in found.items()
-        if one.majority
+        f"{name}: {in_words(of_set)}: errors on this set say nothing about new structures; {advice}"
+        for name, of_set in nearness.items()
+        if near_in_majority(of_set)
     ]
-    return Audit(found, warnings)
+    return nearness, warnings

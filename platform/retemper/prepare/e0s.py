@@ -19,7 +19,7 @@ from ase.data import chemical_symbols
 
 from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, write_json
+from retemper.core.files import write_json
 from retemper.data.charge import charge_of
 from retemper.data.composition import composition_matrix
 from retemper.data.frames import ENERGY, in_blocks, read_frames, stream_frames
@@ -28,6 +28,7 @@ from retemper.prepare.e0_evidence import evidence, left_out, separability
 from retemper.prepare.e0_methods import METHODS, Problem, group_names, isolated_energies, new_compositions
 from retemper.prepare.one_level import require_one_level
 from retemper.prepare.predictor import predictor
+from retemper.records.dataset import DatasetManifest
 
 BLOCK = 20_000  # frames that are in memory at a time
 
@@ -178,7 +179,7 @@ def judge_units(settings: Settings, dataset: Path, model: Path, head: str | None
     The manifest of `dataset` says what is open. A fixed choice of the training frames is judged.
     """
     manifest = dataset / "manifest.json"
-    if not manifest.is_file() or not read_json(manifest)["units"].get("untested", True):
+    if not manifest.is_file() or not DatasetManifest.read(manifest).units.untested:
         return []
     names = ("isolated", "train")
     files = [path for path in (dataset / f"{name}.extxyz" for name in names) if path.stat().st_size]

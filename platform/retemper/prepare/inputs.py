@@ -35,7 +35,8 @@ CARRIERS = frozenset(
     sources.PACKAGE + name
     for name in (
         *("cli", "core", "plotting", "tracking"),
-        *("config.foundations", "config.setting_errors", "config.settings", "config.strict_yaml"),
+        *("config.foundations", "config.project", "config.setting_errors", "config.settings", "config.strict_yaml"),
+        *("records.dataset", "records.record"),
         *(
             "data.frame_store",
             "models.convert",

@@ -11,12 +11,13 @@ import numpy as np
 from ase import Atoms
 
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_write, read_json
+from retemper.core.files import atomic_write
 from retemper.data.charge import charge_of, spin_of
 from retemper.data.energies_by_element import fractions
 from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, stream_frames
 from retemper.prepare import mixture
 from retemper.prepare.mixture import Errors, Finding
+from retemper.records.dataset import DatasetManifest
 
 SETS = ("train", "valid", "test")
 LISTED = "mixed.csv"  # beside e0s.json: the frames of a mixture
@@ -46,8 +47,9 @@ def errors_of(model: Path, frames: Sequence[Atoms], *, head: str | None = None, 
 
 def sample(dataset: Path, most: int = mixture.MOST) -> list[Atoms]:
     """Labelled frames of training, validation and test set; of more than `most` every second, third, ..."""
-    manifest = dataset / "manifest.json"
-    total = sum(read_json(manifest)["sets"][name]["frames"] for name in SETS) if manifest.is_file() else 0
+    path = dataset / "manifest.json"
+    sets = DatasetManifest.read(path).sets if path.is_file() else {}
+    total = sum(sets[name].frames for name in SETS) if sets else 0
     stride = -(-total // most) or 1
     return [atoms for k, atoms in enumerate(_every(dataset)) if k % stride == 0]
 

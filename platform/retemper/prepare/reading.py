@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from retemper.config.foundations import find, weights
-from retemper.config.settings import Dataset, Settings
+from retemper.config.project import Project
+from retemper.config.settings import Dataset
 from retemper.core.errors import RetemperError, unknown
 from retemper.data import checks
 from retemper.data.frame_store import Picked, Store
@@ -81,13 +81,13 @@ def leave_out(parts: Sequence[Part], dataset: Dataset, store: Store) -> tuple[li
     return taken, left
 
 
-def judge_units(parts: Sequence[Part], store: Store, settings: Settings, root: Path) -> Judged:
+def judge_units(parts: Sequence[Part], store: Store, project: Project) -> Judged:
     """Units of each file with enough frames, and of all small ones together.
 
     What the labels leave open is asked of an embedded foundation. A named one may not be on this
     machine before the e0s stage fetches it: there `retemper.prepare.e0s` asks.
     """
-    dataset = settings.dataset
+    settings, entry = project.settings, project.foundation
     small: list[Atoms] = []
     judged: dict[str, list[Atoms]] = {}
     for part in parts:
@@ -101,11 +101,10 @@ def judge_units(parts: Sequence[Part], store: Store, settings: Settings, root: P
             small += sound
     if small:
         judged["small files"] = small
-    entry = find(settings.foundation, root)
     predict = None
-    if entry.file is not None and (root / entry.file).is_file():
-        predict = predictor(weights(entry, root), entry.head, settings.finetune.device)
-    return require_units(judged, dataset.energy_unit, dataset.length_unit, predict)
+    if entry.file is not None and (project.root / entry.file).is_file():
+        predict = predictor(project.weights, entry.head, settings.finetune.device)
+    return require_units(judged, settings.dataset.energy_unit, settings.dataset.length_unit, predict)
 
 
 def mark(store: Store, reasons: Mapping[int, str | None]) -> list[int]:

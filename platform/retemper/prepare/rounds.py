@@ -11,10 +11,10 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ase import Atoms
 
+from retemper.config.project import Project
 from retemper.config.settings import Dataset, Keys
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import sha256
@@ -24,6 +24,7 @@ from retemper.data.frame_store import Chain
 from retemper.data.grouping import name_of
 from retemper.data.labels import Mapped, map_labels, reject
 from retemper.prepare.manifest import reasons
+from retemper.records.dataset import JoinedRound
 
 Sets = Mapping[str, Sequence[Atoms]]
 
@@ -35,15 +36,10 @@ class Joined:
     train: list[Atoms] = field(default_factory=list)
     valid: list[Atoms] = field(default_factory=list)
     rejected: list[Atoms] = field(default_factory=list)  # with info["reason"]
-    rounds: list[dict[str, Any]] = field(default_factory=list)  # for the manifest
-
-    @property
-    def read(self) -> int:
-        """Structures of all rounds that are used."""
-        return sum(entry["read"] for entry in self.rounds)
+    rounds: list[JoinedRound] = field(default_factory=list)
 
 
-def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | None, foundation: str) -> Joined:
+def join(sets: Sets, project: Project, allowed: Collection[str] | None) -> Joined:
     """Sort the structures of ``data/rounds`` in.
 
     Parameters
@@ -58,7 +54,8 @@ def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | No
     RetemperError
         A round that is not there, one of another level of theory, elements unknown to the foundation.
     """
-    found = Joined()
+    root, dataset = project.root, project.settings.dataset
+    joined = Joined()
     chosen = _chosen(dataset, root)
     groups = {name: {name_of(frame.info["group"]) for frame in part} for name, part in sets.items()} if chosen else {}
     for number in chosen:
@@ -73,32 +70,32 @@ def join(sets: Sets, dataset: Dataset, root: Path, allowed: Collection[str] | No
         name = f"{rounds.FOLDER}/{rounds.name(number)}"
         mapped = _mapped(rounds.frames(root, number), dataset, name)
         if allowed is not None:
-            checks.check_elements(mapped.frames, allowed, foundation)
-        before = len(found.rejected)
-        found.rejected += mapped.rejected
-        sound = _sound(mapped.frames, sets, dataset, found)
-        new = _new(sound, sets, dataset, found)
+            checks.check_elements(mapped.frames, allowed, project.settings.foundation)
+        before = len(joined.rejected)
+        joined.rejected += mapped.rejected
+        sound = _sound(mapped.frames, sets, dataset, joined)
+        new = _new(sound, sets, dataset, joined)
         placed = {"train": 0, "valid": 0}
         for frame in new:
             place = _place(frame, groups, dataset)
             if place == "test":
-                found.rejected.append(reject(frame, "the structure it descends from is in the test set"))
+                joined.rejected.append(reject(frame, "the structure it descends from is in the test set"))
             else:
-                (found.train if place == "train" else found.valid).append(frame)
+                (joined.train if place == "train" else joined.valid).append(frame)
                 placed[place] += 1
-        labelled = root / name / "labelled.extxyz"
-        found.rounds.append(
-            {
-                "round": number,
-                "sha256": sha256(labelled),
-                "identity": about["identity"],
-                "read": len(mapped.frames) + len(mapped.rejected),
-                **placed,
-                "rejected": len(found.rejected) - before,
-                "reasons": reasons(found.rejected[before:]),
-            }
+        joined.rounds.append(
+            JoinedRound(
+                round=number,
+                sha256=sha256(root / name / "labelled.extxyz"),
+                identity=about["identity"],
+                frames_read=len(mapped.frames) + len(mapped.rejected),
+                train=placed["train"],
+                valid=placed["valid"],
+                rejected=len(joined.rejected) - before,
+                reasons=reasons(joined.rejected[before:]),
+            )
         )
-    return found
+    return joined
 
 
 def _chosen(dataset: Dataset, root: Path) -> list[int]:
@@ -118,20 +115,20 @@ def _mapped(frames: Sequence[Atoms], dataset: Dataset, name: str) -> Mapped:
     return map_labels(frames, own, name)
 
 
-def _sound(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined) -> list[Atoms]:
+def _sound(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, joined: Joined) -> list[Atoms]:
     faults = [checks.frame_fault(frame, dataset) for frame in frames]
-    found.rejected += [reject(frame, fault) for frame, fault in zip(frames, faults, strict=True) if fault]
+    joined.rejected += [reject(frame, fault) for frame, fault in zip(frames, faults, strict=True) if fault]
     sound = [frame for frame, fault in zip(frames, faults, strict=True) if not fault]
     base = Chain(sets.values())
     energy, _ = checks.energy_faults(Chain([base, sound]), dataset.energy_window)
     own = energy[len(base) :]
-    found.rejected += [reject(frame, fault) for frame, fault in zip(sound, own, strict=True) if fault]
+    joined.rejected += [reject(frame, fault) for frame, fault in zip(sound, own, strict=True) if fault]
     return [frame for frame, fault in zip(sound, own, strict=True) if not fault]
 
 
-def _new(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined) -> list[Atoms]:
+def _new(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, joined: Joined) -> list[Atoms]:
     """Those that no set and no earlier round has; the raw data's frame stays, whatever the labels say."""
-    known = Chain([*sets.values(), found.train, found.valid])
+    known = Chain([*sets.values(), joined.train, joined.valid])
     both = Chain([known, frames])
     standing = set(range(len(known)))
     twins: dict[int, list[int]] = {}
@@ -146,7 +143,7 @@ def _new(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, found: Joined) -
             continue
         differ = checks.labels_differ(both[twin], frame, dataset.near_duplicate)
         kind = "conflict: another label than" if differ else "duplicate of"
-        found.rejected.append(reject(frame, f"{kind} {both[twin].info['source']}"))
+        joined.rejected.append(reject(frame, f"{kind} {both[twin].info['source']}"))
     return kept
 
 

@@ -12,13 +12,11 @@ to the data set, so it is the same for every strategy.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
-from retemper.config.foundations import find, weights
-from retemper.config.settings import Settings
+from retemper.config.project import Project
 from retemper.data import selection
 from retemper.data.splits import nested_order
 
@@ -50,14 +48,13 @@ def order(rule: str, frames: Sequence[Atoms], number: int, seed: int, describe: 
     return list(range(number))
 
 
-def by_foundation(settings: Settings, root: Path) -> Describe:
-    """Mean descriptors of frames by the foundation of `settings`, which is loaded when they are asked for."""
+def by_foundation(project: Project) -> Describe:
+    """Mean descriptors of frames by the project's foundation, which is loaded when they are asked for."""
 
     def describe(frames: Sequence[Atoms]) -> np.ndarray:
         from retemper.models.descriptors import mean_descriptors
 
-        entry = find(settings.foundation, root)
-        model = weights(entry, root)
-        return mean_descriptors(model, frames, head=entry.head, device=settings.finetune.device, progress=True)
+        device = project.settings.finetune.device
+        return mean_descriptors(project.weights, frames, head=project.foundation.head, device=device, progress=True)
 
     return describe

@@ -19,6 +19,7 @@ from retemper.config.settings import Settings
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
+from retemper.records.dataset import DatasetManifest
 from retemper.records.record import OtherFormError, Record
 from retemper.records.registration import Registration
 
@@ -63,7 +64,7 @@ class Results:
 
     root: Path
     settings: Settings
-    dataset: dict[str, Any] | None
+    dataset: DatasetManifest | None
     e0s: dict[str, Any] | None
     replay: dict[str, Any] | None
     pseudolabel: dict[str, Any] | None
@@ -83,7 +84,7 @@ class Results:
 
     def counts(self) -> dict[str, int]:
         """Structures by set (train, valid, test, ...) of the data set; empty without a manifest."""
-        return {name: int(content["frames"]) for name, content in (self.dataset or {}).get("sets", {}).items()}
+        return {name: part.frames for name, part in self.dataset.sets.items()} if self.dataset else {}
 
 
 def read_results(root: Path, settings: Settings, *, strategies: list[str] | None = None) -> Results:
@@ -111,7 +112,7 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
             missing.append(f"{stage} (made by another version: dvc repro -f {stage})")
         return None
 
-    dataset = optional(runs / "dataset/manifest.json", "dataset")
+    dataset = typed(DatasetManifest, runs / "dataset/manifest.json", "dataset")
     e0s = optional(runs / "e0s/e0s.json", "e0s")
     replay = optional(runs / "replay/manifest.json", "replay")
     pseudolabel = optional(runs / "pseudolabel/manifest.json", "pseudolabel")

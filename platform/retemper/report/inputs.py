@@ -20,10 +20,10 @@ def data(results: Results) -> Section:
     if manifest is None:
         return Section("Data", "Data", [absent("the data set", "dataset")])
     foundation = find(results.settings.foundation, results.root)
-    sources = ", ".join(f"`{source['file']}`" for source in manifest["sources"])
+    sources = ", ".join(f"`{source.file}`" for source in manifest.sources)
     text = (
-        f"Target: **{manifest['level_of_theory']['declared']}**; foundation: **{foundation.level_of_theory}**. "
-        f"{manifest['read']:,} structures were read from {sources}."
+        f"Target: **{manifest.level_of_theory.declared}**; foundation: **{foundation.level_of_theory}**. "
+        f"{manifest.frames_read:,} structures were read from {sources}."
     )
     blocks: list[Block] = [Paragraph(text)]
     titles = [
@@ -37,36 +37,29 @@ def data(results: Results) -> Section:
         ("Force, largest", "eV/Å"),
     ]
     rows = []
-    for name, content in manifest["sets"].items():
-        energy, force = content.get("energy_per_atom"), content.get("force")
-        span = f"{energy['min']:.3f} … {energy['max']:.3f}" if energy else "–"
-        forces = [Cell(f"{force[key]:.3f}" if force else "–") for key in ("rms", "max")]
-        rows.append(
-            [
-                Cell(name),
-                *(Cell(f"{content[key]:,}") for key in ("frames", "atoms", "groups", "with_stress")),
-                Cell(span),
-                *forces,
-            ]
-        )
+    for name, part in manifest.sets.items():
+        energy, force = part.energy_per_atom, part.force
+        span = f"{energy.min:.3f} … {energy.max:.3f}" if energy else "–"
+        forces = [f"{force.rms:.3f}", f"{force.max:.3f}"] if force else ["–", "–"]
+        numbers = [f"{number:,}" for number in (part.frames, part.atoms, part.groups, part.with_stress)]
+        rows.append([Cell(text) for text in (name, *numbers, span, *forces)])
     blocks.append(Table(titles, rows))
-    facts = [f"Elements: {' '.join(manifest['elements'])}."]
-    grouping = manifest.get("grouping")
-    if grouping:
-        facts.append(
-            f"Split by whole groups ({grouping['rule']}; {grouping['groups']} groups): near copies stay in one set."
-        )
-    if manifest.get("unused"):
-        reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest["unused"].items())
+    facts = [
+        f"Elements: {' '.join(manifest.elements)}.",
+        f"Split by whole groups ({manifest.grouping.rule}; {manifest.grouping.groups} groups): near copies stay in "
+        "one set.",
+    ]
+    if manifest.unused:
+        reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest.unused.items())
         facts.append(f"Sound and not used: {reasons}. They are in `runs/dataset/unused.extxyz`.")
-    if manifest["rejected"]:
-        reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest["rejected"].items())
+    if manifest.rejected:
+        reasons = ", ".join(f"{count} for `{reason}`" for reason, count in manifest.rejected.items())
         facts.append(f"Rejected: {reasons}. The structures with their reasons are in `runs/dataset/rejected.extxyz`.")
     else:
         facts.append("No structure was rejected.")
     facts += [_replay(results.replay), _pseudolabel(results.pseudolabel)]
     blocks.append(Bullets(facts))
-    blocks += [Paragraph(str(text), "warning") for text in manifest.get("warnings", [])]
+    blocks += [Paragraph(text, "warning") for text in manifest.warnings]
     return Section("Data", "Data", blocks)
 
 

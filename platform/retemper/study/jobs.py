@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from retemper.config import foundations
+from retemper.config.project import Project
 from retemper.core import processes, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import clear_leftovers
@@ -165,9 +166,9 @@ def _stage(job: Job) -> None:
     retention = settings.evaluate.retention or entry.retention
     device = settings.finetune.device
     if job.kind in ("dataset", "whole"):
-        from retemper.prepare.dataset import build
+        from retemper.prepare import dataset
 
-        build(settings if job.kind == "dataset" else run.everything, _beside_clock(out), root)
+        dataset.run(Project(root, settings if job.kind == "dataset" else run.everything), out=_beside_clock(out))
         _adopt(out)
     elif job.kind == "e0s":
         from retemper.prepare.e0s import diagnose

@@ -7,6 +7,7 @@ from typing import Any
 
 from retemper.core.files import read_json
 from retemper.finetune.plan import versions
+from retemper.records.dataset import DatasetManifest
 from retemper.records.runs import FOUNDATION, evaluation_metrics, read_results
 from retemper.study import groups, work
 from retemper.study.plan import Run
@@ -27,7 +28,7 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
     settings, name = run.settings, run.name
     found = read_results(here, settings, strategies=[name])
     robust = found.robustness.get(name, {}).get("seeds", {}).get(str(run.seed), {}).get("metrics", {})
-    manifest, e0s = read_json(here / "runs/dataset/manifest.json"), read_json(here / "runs/e0s/e0s.json")
+    manifest, e0s = DatasetManifest.read(here / "runs/dataset/manifest.json"), read_json(here / "runs/e0s/e0s.json")
     training = found.trainings[name][run.seed].outcome
     return {
         "values": evaluation_metrics(found, name, run.seed),
@@ -44,8 +45,8 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
             "elements": e0s["n_elements"],
             "open": e0s["deficient"],
         },
-        "structures": {part: content["frames"] for part, content in manifest["sets"].items()},
-        "elements": manifest["elements"],
+        "structures": {name: part.frames for name, part in manifest.sets.items()},
+        "elements": manifest.elements,
         "training": {
             key: training[key] for key in ("key", "best_epoch", "epochs", "sha256", "trainable", "parameters")
         },

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper.config.settings import load_settings
-from retemper.core.files import digest, read_json, sha256
-from retemper.prepare.manifest import labels_used
+from retemper.core.files import digest, sha256
 from retemper.records import course
+from retemper.records.dataset import DatasetManifest
 from retemper.records.runs import Results, Training, evaluation_metrics
 from retemper.tracking import lineage
 from retemper.tracking.store import dataset_inputs, flatten, log_datasets, log_params, metric_entities
@@ -168,5 +168,5 @@ def describe(client: MlflowClient, run: Run, root: Path, settings: dict[str, Any
     log_datasets(client, run.info.run_id, dataset_inputs(files))
     held = {f"dvc.{file.dvc_path}": file.dvc_md5 for file in files if file.dvc_path and file.dvc_md5}
     manifest = root / "runs/dataset/manifest.json"
-    used = {"dataset.labels": labels_used(read_json(manifest))[:5000]} if manifest.is_file() else {}
+    used = {"dataset.labels": DatasetManifest.read(manifest).labels_used()[:5000]} if manifest.is_file() else {}
     client.log_batch(run.info.run_id, tags=[RunTag(name, value) for name, value in (held | used).items()])
