@@ -16,11 +16,12 @@ from ase import Atoms
 from retemper.active import calibrate, estimate, plugins
 from retemper.config.settings import Plugin, load_settings
 from retemper.core import processes, weight_files
-from retemper.core.files import project_root, read_json
+from retemper.core.files import project_root
 from retemper.data.frames import FORCES, is_isolated_atom, read_frames
 from retemper.data.grouping import groups_of
 from retemper.models.mace import pick_head
 from retemper.models.predict import predict
+from retemper.records.training import TrainingSummary
 
 
 def held_out(root: Path, name: str) -> list[Atoms]:
@@ -37,7 +38,7 @@ def main() -> None:
     root = project_root()
     system = load_settings(root / "params.yaml").system
     folder = root / "runs/finetune" / options.strategy
-    seeds = sorted(read_json(folder / "summary.json")["seeds"], key=int)
+    seeds = sorted(TrainingSummary.read(folder / "summary.json").seeds)
     models = [folder / f"seed-{seed}" / weight_files.NAME for seed in seeds]
     sets = {name: held_out(root, name) for name in ("train", "valid", "test")}
     errors, groups = {}, {name: groups_of(frames) for name, frames in sets.items()}

@@ -139,8 +139,7 @@ def measure(name: str, root: Path, strategy: str) -> None:
         return
     plans = planning.plans(settings, strategy, here)
     folders = [here / ".cache/training" / plan.key for plan in plans]
-    summaries = [read_json(folder / "summary.json") for folder in folders]
-    collect.collect(here, strategy, settings.foundation, plans, folders, summaries, {})
+    collect.collect(here, strategy, settings.foundation, plans, folders, {})
     stage.run(strategy, settings, here)
 
 

@@ -22,6 +22,7 @@ from retemper.config import foundations, strategies
 from retemper.core import processes
 from retemper.core.files import project_root
 from retemper.data.frames import is_isolated_atom, read_frames, write_frames
+from retemper.finetune import collect
 from retemper.finetune.plan import Plan, head_data, versions
 
 EPOCHS = 6
@@ -73,7 +74,7 @@ def child(folder: str, out: str, epochs: str, seed: str) -> None:
     train(plan, Path(out), lambda row: None)
     start = time.perf_counter()
     summary = train(dataclasses.replace(plan, epochs=1, seed=99), Path(out + "-warm"), lambda row: None)
-    print(json.dumps({"warm_setup": time.perf_counter() - start - summary["seconds"]}))
+    print(json.dumps({"warm_setup": time.perf_counter() - start - summary.seconds}))
 
 
 def main() -> None:
@@ -90,7 +91,7 @@ def main() -> None:
             done = subprocess.run([*here, str(out), str(EPOCHS), "1"], check=True, capture_output=True, text=True)
             total = time.perf_counter() - start
             warm.append(json.loads(done.stdout.splitlines()[-1])["warm_setup"])
-            summary = json.loads((out / "summary.json").read_text())
+            summary = json.loads((out / collect.SUMMARY).read_text())
             config = (out / "mace.yaml").read_text().replace(str(out / "mace"), str(folder / f"mace-{k}"))
             (folder / "mace.yaml").write_text(config)
             theirs.append(timed([*mace, str(folder / "mace.yaml")], 1))

@@ -11,10 +11,10 @@ from retemper.cli.main import stage
 from retemper.config.settings import load_settings
 from retemper.config.strategies import Strategy
 from retemper.core import processes
-from retemper.core.files import project_root, read_json
+from retemper.core.files import project_root
 from retemper.finetune import collect, parallel, planning
 from retemper.records import course
-from retemper.records.runs import read_history
+from retemper.records.runs import read_seeds
 from retemper.sweep import output
 from retemper.tracking import runs
 
@@ -56,7 +56,7 @@ def main(strategy: str) -> None:
 
     status = "FAILED"
     try:
-        summaries = parallel.train_all(plans, folders, count, on_epoch)
+        parallel.train_all(plans, folders, count, on_epoch)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -64,16 +64,16 @@ def main(strategy: str) -> None:
     finally:
         for plan, folder in zip(plans, folders, strict=True):
             runs.finish_training(run_ids[plan.seed], folder, status)
-    collect.collect(root, strategy, settings.foundation, plans, folders, summaries, found)
-    for plan, summary in zip(plans, summaries, strict=True):
-        proof = read_json(root / f"runs/finetune/{strategy}/seed-{plan.seed}/effective.json")
+    summary = collect.collect(root, strategy, settings.foundation, plans, folders, found)
+    for seed, training in read_seeds(root, strategy, summary).items():
+        outcome, effective = training.finished, training.effective
+        compared = len(effective.asked.model_dump()) if effective else 0
         print(
-            f"{strategy} seed {plan.seed}: best epoch {summary['best_epoch'] + 1}, {summary['trainable']} of "
-            f"{summary['parameters']} parameters trained, asked = ran in {len(proof['asked'])} points"
+            f"{strategy} seed {seed}: best epoch {outcome.best_epoch + 1}, {outcome.trainable} of "
+            f"{outcome.parameters} parameters trained, asked = ran in {compared} points"
         )
-        history = read_history(root / f"runs/finetune/{strategy}/seed-{plan.seed}/history.csv")
-        for text in course.comments(history, summary):
-            print(f"{strategy} seed {plan.seed}: {text}")
+        for text in course.comments(training.history, outcome):
+            print(f"{strategy} seed {seed}: {text}")
 
 
 if __name__ == "__main__":

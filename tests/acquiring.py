@@ -14,7 +14,6 @@ from conftest import as_trained
 
 from retemper.active.label import put
 from retemper.config.settings import Settings, load_settings
-from retemper.core.files import write_json
 from retemper.data.frames import write_frames
 from retemper.systems.xtb import calculator
 
@@ -46,7 +45,8 @@ def project(root: Path, model: Path, oracle: Any = "xtb", **acquired: Any) -> Se
     for seed in (1, 2):
         (folder / f"seed-{seed}").mkdir(parents=True)
         as_trained(model, folder / f"seed-{seed}/model.safetensors")
-    write_json(folder / "summary.json", {"seeds": {"1": {"valid_loss": 0.2}, "2": {"valid_loss": 0.1}}})
+    seeds = {1: run_files.outcome(valid_loss=0.2), 2: run_files.outcome(valid_loss=0.1)}
+    run_files.write_summary(root, "naive", seeds)
     params = yaml.safe_load((root / "params.yaml").read_text())
     rattle = {"name": "rattle", "options": {"amplitudes": [0.12]}}
     own = {"explorers": [rattle], "candidates": 30, "labels": 5, "workers": 1, "oracle": oracle, "trust": None}

@@ -14,12 +14,16 @@ import prepared
 import yaml
 from ase import Atoms
 from ase.data import chemical_symbols
-from conftest import as_trained
+from conftest import ROOT, as_trained
 
 from retemper.config.settings import Settings, load_settings
+from retemper.config.strategies import Strategy
+from retemper.config.strict_yaml import read_yaml
 from retemper.core import weight_files
 from retemper.core.files import sha256, write_json
 from retemper.data.frames import write_frames
+from retemper.records.origin import Commit, Origin
+from retemper.records.training import Configuration, Effective, LossSettings, Ran, SeedOutcome, TrainingSummary
 
 
 def water_frames(number: int, seed: int = 0) -> list[Atoms]:
@@ -111,29 +115,68 @@ def write_training(
 ) -> None:
     """Folders of the seeds with a copy of `models`, and the summary."""
     outcomes = {}
-    settings = {"name": strategy, "training": {"lr": 0.001}, "replay": replay and {"labels": replay, "weight": 1.0}}
     for seed, model in models.items():
         folder = root / f"runs/finetune/{strategy}/seed-{seed}"
         rows = history(epochs, scale * (1.0 + 0.05 * seed), replay is not None)
         write_table(folder / "history.csv", rows)
         as_trained(model, folder / weight_files.NAME)
         (folder / "mace.yaml").write_text("lr: 0.001\n")
-        asked = {"lr": 0.001, "heads": ["Default"], "epochs": epochs}
-        write_json(folder / "effective.json", {"asked": asked, "ran": asked, "differences": list(differences)})
-        outcomes[str(seed)] = {
-            "best_epoch": epochs - 1,
-            "epochs": epochs,
-            "valid_loss": rows[-1]["valid_loss"],
-            "seconds": 2.0 * epochs,
-            "sha256": sha256(folder / weight_files.NAME),
-            "key": f"key-{strategy}-{seed}",
-            "trainable": trainable,
-            "parameters": 1000,
-        }
-    write_json(
-        root / f"runs/finetune/{strategy}/summary.json",
-        {"strategy": strategy, "foundation": "tiny", "settings": settings, "seeds": outcomes},
+        asked = configuration(epochs)
+        effective = Effective(asked=asked, ran=Ran(**dict(asked)), differences=list(differences))
+        effective.write(folder / "effective.json")
+        outcomes[seed] = outcome(
+            best_epoch=epochs - 1,
+            epochs=epochs,
+            converged=False,
+            valid_loss=rows[-1]["valid_loss"],
+            seconds=2.0 * epochs,
+            sha256=sha256(folder / weight_files.NAME),
+            key=f"key-{strategy}-{seed}",
+            trainable=trainable,
+            ended=(folder / "history.csv").stat().st_mtime,
+        )
+    write_summary(root, strategy, outcomes, replay)
+
+
+def configuration(epochs: int) -> Configuration:
+    """What is asked of a training with one head."""
+    loss = LossSettings(
+        kind="UniversalLoss", energy_weight=10.0, forces_weight=10.0, stress_weight=1.0, huber_delta=0.01
     )
+    return Configuration(
+        heads=["Default"], elements=[1, 8, 11], E0s={"Default": {1: -1.0, 8: -8.0, 11: -11.0}}, optimizer="AdamW",
+        lr=0.001, weight_decay=0.0, ema_decay=0.999, clip_grad=1.0, scheduler="ReduceLROnPlateau", batch_size=4,
+        max_epochs=epochs, dtype="float64", loss=loss, frames={"Default": [40, 6]}, lora=None,
+        starts_from_foundation=True,
+    )  # fmt: skip
+
+
+def outcome(**given: Any) -> SeedOutcome:
+    """What a training came to; `given` in place of the values here."""
+    content = {
+        "best_epoch": 0, "best_loss": 0.1, "epochs": 2, "seconds": 4.0, "cpu_seconds": 3.0, "started_from": 0,
+        "converged": True, "valid_loss": 0.1, "parameters": 1000, "trainable": 900, "moved": 900, "key": "k",
+        "sha256": "0" * 64, "ended": 1.7e9,
+    }  # fmt: skip
+    return SeedOutcome(**{**content, **given})
+
+
+def write_summary(
+    root: Path, strategy: str, seeds: Mapping[int, SeedOutcome], replay: str | None = None
+) -> TrainingSummary:
+    """``runs/finetune/<strategy>/summary.json``; `replay` are the labels that the strategy replays."""
+    settings = {"name": strategy, "about": "a test's", "replay": replay and {"labels": replay}}
+    summary = TrainingSummary(
+        strategy=strategy,
+        foundation="tiny",
+        settings=Strategy.model_validate({**read_yaml(ROOT / "strategies/base.yaml"), **settings}),
+        found_by_sweep={},
+        origin=Origin(git=Commit(commit=None, dirty=None), machine={}, versions={}),
+        seeds=dict(seeds),
+    )
+    (root / f"runs/finetune/{strategy}").mkdir(parents=True, exist_ok=True)
+    summary.write(root / f"runs/finetune/{strategy}/summary.json")
+    return summary
 
 
 def measured(force: float, energy: float, spread: float = 0.05, own: float | None = None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from retemper.core.files import sha256
 from retemper.data.frames import is_isolated_atom, read_frames, write_frames
 from retemper.finetune.plan import Plan, head_data, versions
 from retemper.models import model_file
+from retemper.records.training import Outcome
 
 
 def droplets() -> list[Atoms]:
@@ -94,7 +95,7 @@ def make_plan(files: dict[str, Any], name: str, epochs: int = 2, dtype: str = "f
     )
 
 
-def run(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
+def run(plan: Plan, folder: Path) -> tuple[Outcome, list[dict[str, float]]]:
     from retemper.finetune.mace.train import train
 
     rows: list[dict[str, float]] = []

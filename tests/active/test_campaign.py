@@ -28,6 +28,7 @@ from retemper.core.files import read_json, sha256, write_json
 from retemper.data import rounds
 from retemper.data.frames import ENERGY, FORCES, read_frames, write_frames
 from retemper.finetune import planning
+from retemper.records.training import Effective
 from retemper.systems.xtb import calculator
 
 
@@ -229,7 +230,7 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     (plan, _) = planning.plans(settings, "naive", tmp_path)
     assert plan.foundation_sha256 == sha256(explorer) and plan.foundation_head is None
     train(plan, tmp_path / "training", lambda row: None)
-    assert read_json(tmp_path / "training/effective.json")["ran"]["start_gap"] < 1e-6
+    assert Effective.read(tmp_path / "training/effective.json").ran.start_gap == pytest.approx(0.0, abs=1e-6)
     (scratch, _) = planning.plans(settings, "scratch", tmp_path)
     assert scratch.foundation_sha256 == sha256(tiny_model)
 

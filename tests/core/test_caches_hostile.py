@@ -361,7 +361,7 @@ def test_a_stopped_training_goes_on_from_what_is_sound(
         flip(folder / name, 0.7)
     capsys.readouterr()
     summary, _ = train(plan, folder)
-    assert summary["started_from"] == epoch
+    assert summary.started_from == epoch
     said = capsys.readouterr().out
     assert all(f"{name}: it is damaged; put aside" in said for name in names if name != "history.csv")
     assert_same(folder, whole)
@@ -386,7 +386,7 @@ def test_a_foreign_training_is_noticed(
         shutil.copy(root / "another" / name, folder / name)
     if FOREIGN[case] == (MODEL,):  # exchanged after the training, before the stage takes it over
         with pytest.raises(RetemperError, match="is not as it was left"):
-            collect._require_own(plan, folder, folder)
+            collect._outcome_of(plan, folder, folder)
     capsys.readouterr()
     train(plan, folder)
     assert "put aside as" in capsys.readouterr().out

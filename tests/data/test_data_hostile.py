@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from retemper.finetune.plan import HeadData, head_data
 from retemper.prepare import dataset as stage
 from retemper.prepare import reference_set
 from retemper.records.dataset import DatasetManifest
+from retemper.records.training import Effective, WeightRange
 
 hostile = pytest.mark.hostile("data")
 SHIPPED = ("nacl", "molecules", "sn2", "spice", "ice", "lpsc")
@@ -129,12 +129,13 @@ def test_declared_weights_reach_the_loss_and_the_proof_says_so(
     plan = weighted(files, tmp_path, {"config_forces_weight": 10.0, "config_energy_weight": 0.0}, disk)
     _, rows = run(plan, tmp_path / "weighted")
     assert rows[-1]["valid_loss"] > 1.5 * without
-    ran = json.loads((tmp_path / "weighted/effective.json").read_text())["ran"]["frame_weights"]["Default"]
-    assert ran["train"] == {
-        "config_energy_weight": {"frames": 7, "min": 0.0, "max": 1.0},
-        "config_forces_weight": {"frames": 7, "min": 1.0, "max": 10.0},
+    ran = Effective.read(tmp_path / "weighted/effective.json").ran
+    assert ran.frame_weights is not None
+    assert ran.frame_weights["Default"]["train"] == {
+        "config_energy_weight": WeightRange(frames=7, min=0.0, max=1.0),
+        "config_forces_weight": WeightRange(frames=7, min=1.0, max=10.0),
     }
-    assert ran["valid"]["config_forces_weight"]["frames"] == 4
+    assert ran.frame_weights["Default"]["valid"]["config_forces_weight"].frames == 4
 
 
 @hostile

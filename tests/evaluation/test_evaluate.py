@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import run_files
 import yaml
 from ase import Atoms
 from ase.build import bulk, molecule
@@ -98,8 +99,7 @@ class Project:
             changed(self.foundation, self.model("naive", seed), seed)
         changed(multihead, self.model("replay", 1), 3)
         for strategy, seeds in (("naive", (1, 2)), ("replay", (1,))):
-            record = {"seeds": {str(seed): {} for seed in seeds}}
-            write_json(root / f"runs/finetune/{strategy}/summary.json", record)
+            run_files.write_summary(root, strategy, {seed: run_files.outcome() for seed in seeds})
 
     def model(self, strategy: str, seed: int) -> Path:
         return self.root / f"runs/finetune/{strategy}/seed-{seed}/model.safetensors"

@@ -20,6 +20,7 @@ from retemper.config import strategies
 from retemper.core.errors import RetemperError
 from retemper.data.frames import read_frames, write_frames
 from retemper.finetune.plan import head_data
+from retemper.records.training import Effective
 
 ALL = [
     "scratch",
@@ -44,8 +45,8 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
     from retemper.models import mace
 
     summary, rows = run(make_plan(files, name), tmp_path)
-    proof = json.loads((tmp_path / "effective.json").read_text())
-    assert proof["differences"] == [] and proof["asked"]["lr"] == proof["ran"]["lr"]
+    proof = Effective.read(tmp_path / "effective.json")
+    assert proof.differences == [] and proof.asked.lr == proof.ran.lr
     assert len(rows) == 2 and rows[1]["valid_loss"] < rows[0]["valid_loss"]
     assert mace.elements(tmp_path / "model.safetensors") == mace.elements(files["model"])
     before, after = weights_of(files["model"]), weights(tmp_path)
@@ -57,10 +58,10 @@ def test_strategy_runs_as_asked(name: str, files: dict[str, Any], tmp_path: Path
         linear = "interactions.0.linear_up.weight"  # merged adapters: changed, and no adapter left
         assert not np.array_equal(before[linear].numpy(), after[linear].numpy())
         assert not any("lora" in key for key in after)
-        assert summary["trainable"] < summary["parameters"] / 2
+        assert summary.trainable < summary.parameters / 2
     if name != "scratch":
-        assert proof["ran"]["start_gap"] < 1e-9
-    assert summary["converged"] is False and summary["cpu_seconds"] > 0  # the second of two epochs is the best
+        assert proof.ran.start_gap < 1e-9
+    assert summary.converged is False and summary.cpu_seconds > 0  # the second of two epochs is the best
     if "replay" in name:  # 14 target frames alone make 3 steps of 4, with 12 replay frames 6
         assert "has 6 steps" in (text := (tmp_path / "mace.yaml").read_text()) and "had 3 of 4 target" in text
 
@@ -73,16 +74,16 @@ def test_replay_goes_with_freezing_and_adapters(
     """By settings alone, with either labels, at a weight of its own: what ran is what was asked."""
     plan = make_plan(files, "replay", epochs=1, replay__labels=labels, replay__weight=0.3, **trains)
     summary, _ = run(plan, tmp_path)
-    proof = json.loads((tmp_path / "effective.json").read_text())
-    assert proof["differences"] == [] and summary["trainable"] < summary["parameters"]
-    assert proof["ran"]["replay_weight"] == 0.3 and proof["ran"]["heads"] == ["pt_head", "Default"]
+    proof = Effective.read(tmp_path / "effective.json")
+    assert proof.differences == [] and summary.trainable < summary.parameters
+    assert proof.ran.replay_weight == 0.3 and proof.ran.heads == ["pt_head", "Default"]
 
 
 def test_lr_and_ema_of_replay_are_not_overwritten(files: dict[str, Any], tmp_path: Path) -> None:
     """MACE sets lr 1e-4 and EMA 0.99999 in multihead mode unless told otherwise."""
     run(make_plan(files, "replay", epochs=1, training__lr=2.5e-3, training__ema_decay=0.97), tmp_path)
-    ran = json.loads((tmp_path / "effective.json").read_text())["ran"]
-    assert ran["lr"] == 2.5e-3 and ran["ema_decay"] == 0.97
+    ran = Effective.read(tmp_path / "effective.json").ran
+    assert ran.lr == 2.5e-3 and ran.ema_decay == 0.97
 
 
 def test_a_silently_changed_setting_fails_the_run(

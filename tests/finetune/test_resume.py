@@ -38,13 +38,13 @@ def test_killed_run_goes_on_as_the_same_run(files: dict[str, Any], tmp_path: Pat
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed/model.safetensors").exists()
     summary, rest = run(plan, tmp_path / "killed")
-    assert summary["started_from"] == 2 and [row["epoch"] for row in rest] == [2, 3]
+    assert summary.started_from == 2 and [row["epoch"] for row in rest] == [2, 3]
     assert rest[-1]["valid_loss"] == pytest.approx(rows[-1]["valid_loss"], rel=1e-10)
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(np.allclose(a[key].numpy(), b[key].numpy(), rtol=0, atol=1e-10) for key in a)
     assert len((tmp_path / "killed/history.csv").read_text().splitlines()) == 5
     again, none = run(plan, tmp_path / "killed")  # a finished run is not repeated
-    assert none == [] and again["sha256"] == summary["sha256"]
+    assert none == [] and again.sha256 == summary.sha256
 
 
 def test_seeds_side_by_side_and_no_orphans(files: dict[str, Any], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from retemper.data.frames import read_frames
 from retemper.finetune import adapters
 from retemper.finetune.mace import sparse_contraction, train
 from retemper.models import architecture, mace, model_file, predict
+from retemper.records.training import Effective
 
 BUILT = {"mh1": (build_mh1, MH1_HEADS[1]), "omol": (build_omol, None)}
 QUICK = {("mh1", "lora"), ("mh1", "scratch"), ("omol", "naive"), ("omol", "freeze-5"), ("omol", "replay-lora")}
@@ -47,10 +47,10 @@ def test_strategy_runs_as_asked(kind: str, name: str, sets: dict[str, Any], tmp_
 
     files = sets[kind]
     summary, rows = run(make_plan(files, name, epochs=1), tmp_path)
-    proof = json.loads((tmp_path / "effective.json").read_text())
-    assert proof["differences"] == [] and len(rows) == 1 and summary["moved"] > 0
+    proof = Effective.read(tmp_path / "effective.json")
+    assert proof.differences == [] and len(rows) == 1 and summary.moved > 0
     if name != "scratch":
-        assert proof["ran"]["start_gap"] < 1e-9
+        assert proof.ran.start_gap < 1e-9
     after = weights(tmp_path)
     assert not any("lora" in key for key in after)
     if kind == "omol":
@@ -64,7 +64,7 @@ def test_strategy_runs_as_asked(kind: str, name: str, sets: dict[str, Any], tmp_
         elif name in ("naive", "scratch"):
             assert all(moved[1:])  # of the spin's and the charge's classes only those that occur
     if "lora" in name:
-        assert proof["ran"]["merge_gap"] < 1e-9
+        assert proof.ran.merge_gap < 1e-9
     frames = read_frames(files["folder"] / "valid.extxyz")[:2]
     own = predict.predict(tmp_path / "model.safetensors", frames, backend="torch")
     with mace.default_dtype("float64"):

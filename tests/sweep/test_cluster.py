@@ -21,6 +21,7 @@ from servers import BUCKET, NAMES
 from sweeps import environment, make_project, stage, write_params
 
 from retemper.core.files import read_json
+from retemper.records.training import TrainingSummary
 from retemper.tracking.store import _client
 
 
@@ -92,8 +93,8 @@ def test_submitted_job(files: dict[str, Any], tmp_path: Path, tracking: Any, mon
     dvc(root, "commit", "-f", "sweep@naive")
     assert "didn't change, skipping" in dvc(root, "repro", "--single-item", "sweep@naive")
     stage(root, "finetune", "naive")  # at home: the winner is taken over
-    summary = read_json(root / "runs/finetune/naive/summary.json")
-    assert summary["seeds"]["3"]["sha256"] == best["provenance"]["model_sha256"]
+    summary = TrainingSummary.read(root / "runs/finetune/naive/summary.json")
+    assert summary.seeds[3].sha256 == best["provenance"]["model_sha256"]
 
 
 def in_the_store(uri: str, rows: list[dict[str, str]]) -> int:

@@ -18,6 +18,7 @@ from retemper.config.settings import load_settings
 from retemper.core.files import read_json
 from retemper.models.predict import predict
 from retemper.records.runs import pareto_front, read_history
+from retemper.records.training import Effective, TrainingSummary
 from retemper.sweep import alike, output, status, tracking
 from retemper.sweep import optuna_study as studies
 
@@ -150,11 +151,11 @@ def test_the_winner_is_taken_over(swept: tuple[Path, str]) -> None:
     written = model.stat().st_mtime_ns
     assert "epoch " not in stage(root, "finetune", "naive").split("best epoch")[0]
     assert model.stat().st_mtime_ns == written
-    summary = read_json(root / "runs/finetune/naive/summary.json")
-    assert summary["found_by_sweep"] == best["settings"] == output.best_settings(root, "naive")
-    assert summary["seeds"]["3"]["sha256"] == best["provenance"]["model_sha256"]
-    ran = read_json(root / "runs/finetune/naive/seed-3/effective.json")["ran"]
-    assert ran["lr"] == pytest.approx(best["settings"]["training.lr"])
+    summary = TrainingSummary.read(root / "runs/finetune/naive/summary.json")
+    assert summary.found_by_sweep == best["settings"] == output.best_settings(root, "naive")
+    assert summary.seeds[3].sha256 == best["provenance"]["model_sha256"]
+    ran = Effective.read(root / "runs/finetune/naive/seed-3/effective.json").ran
+    assert ran.lr == pytest.approx(best["settings"]["training.lr"])
     assert "nothing to search" in stage(root, "sweep", "naive")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,20 @@ from retemper.config.settings import Sweep, load_settings
 from retemper.core import sources
 from retemper.core.errors import RetemperError
 from retemper.finetune import planning
+from retemper.records.training import Effective
 from retemper.sweep import space as spaces
 
 # where each parameter shows in effective.json, which is read back from MACE's own objects
 SHOWS = {
-    "training.lr": lambda ran: ran["lr"],
-    "training.ema_decay": lambda ran: ran["ema_decay"],
-    "training.clip_grad": lambda ran: ran["clip_grad"],
-    "training.batch_size": lambda ran: ran["batch_size"],
-    "lora.rank": lambda ran: ran["lora"]["rank"],
-    "lora.alpha": lambda ran: ran["lora"]["alpha"],
-    "replay.weight": lambda ran: ran["replay_weight"],
-    "replay.number": lambda ran: ran["frames"]["pt_head"][0],
-    "replay.batch_size": lambda ran: ran["replay_batch_size"],
+    "training.lr": lambda ran: ran.lr,
+    "training.ema_decay": lambda ran: ran.ema_decay,
+    "training.clip_grad": lambda ran: ran.clip_grad,
+    "training.batch_size": lambda ran: ran.batch_size,
+    "lora.rank": lambda ran: ran.lora.rank,
+    "lora.alpha": lambda ran: ran.lora.alpha,
+    "replay.weight": lambda ran: ran.replay_weight,
+    "replay.number": lambda ran: ran.frames["pt_head"][0],
+    "replay.batch_size": lambda ran: ran.replay_batch_size,
 }
 
 
@@ -79,7 +79,7 @@ def test_every_parameter_reaches_mace(name: str, project: Path, tmp_path: Path) 
     (default,) = planning.plans(settings, name, project)
     (plan,) = planning.plans(settings, name, project, params)
     run(dataclasses.replace(plan, epochs=1), tmp_path)
-    ran = json.loads((tmp_path / "effective.json").read_text())["ran"]
+    ran = Effective.read(tmp_path / "effective.json").ran
     assert set(params) <= set(SHOWS), "a new parameter needs a line in SHOWS"
     for path, value in params.items():
         assert SHOWS[path](ran) == pytest.approx(value, rel=1e-6), path

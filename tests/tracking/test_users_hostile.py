@@ -26,8 +26,8 @@ from retemper.cli import main
 from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, write_json
 from retemper.records.registration import Registration
+from retemper.records.training import TrainingSummary
 from retemper.registry import aliases, register
 from retemper.registry import history as moves_of
 from retemper.sweep import tracking as tracking_sweep
@@ -187,13 +187,11 @@ def test_runs_of_processes_that_died_do_not_stay_running(project: tuple[Path, Se
 def test_a_rebuilt_run_is_as_the_live_one(project: tuple[Path, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters, and start and end as they were, however late the store is rebuilt."""
     root, settings = project
-    summary = read_json(root / "runs/finetune/naive/summary.json")
-    summary["seeds"]["1"] |= {"ended": 1.7e9, "seconds": 23.0}
-    write_json(root / "runs/finetune/naive/summary.json", summary)
-    effective = read_json(root / "runs/finetune/naive/seed-1/effective.json")
-    effective["asked"]["max_epochs"] = 5
-    write_json(root / "runs/finetune/naive/seed-1/effective.json", effective)
-    live = {"system": "salt", "foundation": "tiny", **summary["settings"], "epochs": 5}
+    path = root / "runs/finetune/naive/summary.json"
+    summary = TrainingSummary.read(path)
+    summary.seeds[1].ended, summary.seeds[1].seconds = 1.7e9, 23.0
+    summary.write(path)
+    live = {"system": "salt", "foundation": "tiny", **summary.settings.model_dump(), "epochs": 5}
     run_id = runs.start_training(live, experiment="live", strategy="naive", seed=1, root=root, key="k")
     rebuilt = runs.sync(root, settings)["naive"][1]
     client: Any = connect(root)

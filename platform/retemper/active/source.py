@@ -18,6 +18,7 @@ from retemper.data import rounds
 from retemper.data.frames import is_isolated_atom, labels_hash, read_frames
 from retemper.models import mace, predict
 from retemper.records.runs import finite
+from retemper.records.training import TrainingSummary
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ def of_project(settings: Settings, root: Path) -> Source:
     folder = root / "runs/finetune" / strategy
     if not (folder / "summary.json").is_file():
         raise RetemperError(f"No model of {strategy} is trained yet.", fix="dvc repro")
-    outcomes = read_json(folder / "summary.json")["seeds"]
-    models = {int(s): folder / f"seed-{s}" / weight_files.NAME for s in sorted(outcomes, key=int)}
-    lead = seed if seed in models else int(min(outcomes, key=lambda s: float(outcomes[s]["valid_loss"])))
+    outcomes = TrainingSummary.read(folder / "summary.json").seeds
+    models = {s: folder / f"seed-{s}" / weight_files.NAME for s in sorted(outcomes)}
+    lead = seed if seed in models else min(outcomes, key=lambda s: outcomes[s].valid_loss)
     return _source(settings, root, strategy, champion, models, lead)
 
 

@@ -19,6 +19,7 @@ from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import project_root
 
 Value = str | bool | int | float | None  # of a setting that a sweep may vary
+Point = dict[str, Value]  # such values by dotted path, as training.lr
 
 
 class Lora(Section):
@@ -134,7 +135,7 @@ def load(
     name: str,
     root: Path | None = None,
     overrides: dict[str, Any] | None = None,
-    found: dict[str, Any] | None = None,
+    found: Point | None = None,
     source: str = "params.yaml (finetune.overrides)",
 ) -> Strategy:
     """Read a strategy, with changes by dotted path (``training.lr``).

@@ -23,6 +23,7 @@ from retemper.evaluation.accuracy import FrameErrors
 from retemper.models import mace, predict
 from retemper.prepare import reference_set
 from retemper.prepare.replay import audit
+from retemper.records.training import TrainingSummary
 
 FOUNDATION = "foundation"
 TARGET, RETENTION, REPLAY_HEAD = "target", "retention", "retention_replay_head"
@@ -241,7 +242,7 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
                 near, alike = settings.dataset.near_duplicate, seen.startswith("replay")
                 audit(read_frames(path), here.retention, f"runs/{seen}.extxyz", tolerance=near, groups=alike)
         folder = root / "runs/finetune" / name
-        for seed in sorted(read_json(folder / "summary.json")["seeds"], key=int):
+        for seed in map(str, sorted(TrainingSummary.read(folder / "summary.json").seeds)):
             seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / weight_files.NAME)
             _say(name, seed, seeds[seed])
     summary = _summary(here, name, seeds)

@@ -19,6 +19,7 @@ from typing import Any
 from retemper.core import processes
 from retemper.core.errors import RetemperError
 from retemper.finetune.plan import Plan
+from retemper.records.training import Outcome
 
 _events: Any = None  # the queue to the parent, set in each worker
 
@@ -32,7 +33,7 @@ def _start(events: Any) -> None:
     warnings.simplefilter("ignore")  # MACE and torch warn hundreds of times at import
 
 
-def _run(plan: Plan, folder: str) -> dict[str, Any]:
+def _run(plan: Plan, folder: str) -> Outcome:
     from retemper.finetune.mace.train import train
 
     return train(plan, Path(folder), lambda row: _events.put((plan.seed, row)))
@@ -49,8 +50,8 @@ def train_all(
     folders: list[Path],
     count: int,
     on_epoch: Callable[[int, dict[str, float]], None],
-) -> list[dict[str, Any]]:
-    """Train every plan in its folder, `count` at a time, and return their summaries.
+) -> list[Outcome]:
+    """Train every plan in its folder, `count` at a time, and return what they came to.
 
     `on_epoch(seed, row)` is called here for every finished epoch. The first failure is
     raised after the other runs have finished; their checkpoints stay, so running again
@@ -59,14 +60,14 @@ def train_all(
     processes.prepare(plans[0].device)
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
-    results: list[dict[str, Any]] = []
+    results: list[Outcome] = []
     failures: list[tuple[int, BaseException]] = []
     with (
         ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(events,)) as pool,
         processes.workers_end_with_an_interruption(),
     ):
         with processes.interruptions_for_this_process_alone():
-            futures: list[Future[dict[str, Any]]] = [
+            futures: list[Future[Outcome]] = [
                 pool.submit(_run, plan, str(folder)) for plan, folder in zip(plans, folders, strict=True)
             ]
         while not all(future.done() for future in futures):

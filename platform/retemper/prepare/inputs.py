@@ -36,7 +36,7 @@ CARRIERS = frozenset(
     for name in (
         *("cli", "core", "plotting", "tracking"),
         *("config.foundations", "config.project", "config.setting_errors", "config.settings", "config.strict_yaml"),
-        *("records.dataset", "records.record"),
+        *("records.dataset", "records.origin", "records.record", "records.training"),
         *(
             "data.frame_store",
             "models.convert",

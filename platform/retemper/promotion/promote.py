@@ -63,7 +63,7 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
             measured = {seed: measurements.collect(results, strategy, seed) for seed in by_seed}
             for seed, version in by_seed.items():
                 attachments.keep(client, version, results, measured[seed])
-            losses = {seed: float(results.trainings[strategy][seed].outcome["valid_loss"]) for seed in by_seed}
+            losses = {seed: results.trainings[strategy][seed].finished.valid_loss for seed in by_seed}
             seed, chosen[strategy] = verdict.pick_seed(measured, losses, settings.promotion)
             candidates[strategy] = measured[seed]
         champion = aliases.standing(client, moves, system, CHAMPION)
@@ -96,7 +96,7 @@ def sync(root: Path, settings: Settings) -> None:
         client = connect(root)
         known = _known(client, settings.system)
         for name, one in content["candidates"].items():
-            models = [Model(t.outcome["sha256"], name, seed) for seed, t in results.trainings.get(name, {}).items()]
+            models = [Model(t.finished.sha256, name, seed) for seed, t in results.trainings.get(name, {}).items()]
             seeds = {model.seed: known[model] for model in models if model in known}
             judged = Model(one["sha256"], name, one["seed"])
             if judged in models and judged.seed in seeds and "verdict" not in seeds[judged.seed].tags:
@@ -134,7 +134,7 @@ def _versions(client: MlflowClient, results: Results) -> dict[str, dict[int, Mod
     found: dict[str, dict[int, ModelVersion]] = {}
     for strategy in results.registered:
         for seed, training in results.trainings[strategy].items():
-            model = Model(training.outcome["sha256"], strategy, seed)
+            model = Model(training.finished.sha256, strategy, seed)
             if model not in known:
                 raise RetemperError(
                     f"{strategy}, seed {seed} is not registered in this store.", fix=f"dvc repro -f register@{strategy}"

@@ -22,6 +22,7 @@ from retemper.core.files import read_json
 from retemper.records.dataset import DatasetManifest
 from retemper.records.record import OtherFormError, Record
 from retemper.records.registration import Registration
+from retemper.records.training import Effective, SeedOutcome, TrainingSummary
 
 FOUNDATION = "foundation"
 PARTS = metric_names.TEST
@@ -39,8 +40,8 @@ class Training:
     seed: int
     folder: Path
     history: list[dict[str, float]]  # one row an epoch, columns of history.csv that hold a number
-    effective: dict[str, Any] | None  # {"asked", "ran", "differences"}
-    outcome: dict[str, Any]  # best_epoch, epochs, valid_loss, seconds, sha256; empty while seeds still run
+    effective: Effective | None  # None while the seed trains
+    outcome: SeedOutcome | None  # None while seeds still train
 
     @property
     def model(self) -> Path:
@@ -49,13 +50,20 @@ class Training:
     @property
     def proven(self) -> bool:
         """Whether what ran was read back and nothing differs from what was asked."""
-        return self.effective is not None and not self.effective.get("differences")
+        return self.effective is not None and not self.effective.differences
 
     @property
-    def trainable_share(self) -> float | None:
-        """Trained parameters by all parameters, 0 to 1; `None` where the trainer did not count them."""
-        trained, total = self.outcome.get("trainable"), self.outcome.get("parameters")
-        return float(trained) / float(total) if trained is not None and total else None
+    def finished(self) -> SeedOutcome:
+        """What it came to.
+
+        Raises
+        ------
+        RetemperError
+            Its strategy's seeds still train.
+        """
+        if self.outcome is None:
+            raise RetemperError(f"{self.folder} has no summary yet.", fix=f"dvc repro finetune@{self.strategy}")
+        return self.outcome
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Results:
     e0s: dict[str, Any] | None
     replay: dict[str, Any] | None
     pseudolabel: dict[str, Any] | None
-    summaries: dict[str, dict[str, Any]]
+    summaries: dict[str, TrainingSummary]
     trainings: dict[str, dict[int, Training]]
     evaluations: dict[str, dict[str, Any]]  # strategies and "foundation"
     registered: dict[str, Registration]
@@ -116,12 +124,12 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
     e0s = optional(runs / "e0s/e0s.json", "e0s")
     replay = optional(runs / "replay/manifest.json", "replay")
     pseudolabel = optional(runs / "pseudolabel/manifest.json", "pseudolabel")
-    summaries: dict[str, dict[str, Any]] = {}
+    summaries: dict[str, TrainingSummary] = {}
     trainings: dict[str, dict[int, Training]] = {}
     evaluations: dict[str, dict[str, Any]] = {}
     registered: dict[str, Registration] = {}
     for name in names:
-        summary = optional(runs / f"finetune/{name}/summary.json", f"finetune@{name}")
+        summary = typed(TrainingSummary, runs / f"finetune/{name}/summary.json", f"finetune@{name}")
         if summary is not None:
             summaries[name] = summary
         seeds = read_seeds(root, name, summary)
@@ -163,23 +171,22 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
     )
 
 
-def read_seeds(root: Path, strategy: str, summary: dict[str, Any] | None) -> dict[int, Training]:
-    """The seeds of a strategy by number: those of its summary, or all folders while there is none."""
+def read_seeds(root: Path, strategy: str, summary: TrainingSummary | None) -> dict[int, Training]:
+    """The seeds of a strategy by number: those of its `summary`, or all folders while no file is there."""
     folder = root / "runs/finetune" / strategy
+    outcomes: dict[int, SeedOutcome | None] = {}
     if summary is not None:
-        outcomes = {int(seed): outcome for seed, outcome in summary["seeds"].items()}
-    else:
-        found = sorted(
-            path.name.removeprefix("seed-") for path in folder.glob("seed-*") if (path / "history.csv").is_file()
-        )
-        outcomes = {int(seed): {} for seed in found if seed.isdigit()}
+        outcomes |= summary.seeds
+    elif not (folder / "summary.json").is_file():
+        names = [path.name.removeprefix("seed-") for path in folder.glob("seed-*") if (path / "history.csv").is_file()]
+        outcomes |= {int(seed): None for seed in names if seed.isdigit()}
     return {
         seed: read_training(folder / f"seed-{seed}", strategy, seed, outcome)
         for seed, outcome in sorted(outcomes.items())
     }
 
 
-def read_training(folder: Path, strategy: str, seed: int, outcome: dict[str, Any] | None = None) -> Training:
+def read_training(folder: Path, strategy: str, seed: int, outcome: SeedOutcome | None = None) -> Training:
     """One seed's folder. Without an `outcome` the run is not finished: files may be missing."""
     effective, epochs = folder / "effective.json", folder / "history.csv"
     return Training(
@@ -187,8 +194,8 @@ def read_training(folder: Path, strategy: str, seed: int, outcome: dict[str, Any
         seed=seed,
         folder=folder,
         history=read_history(epochs) if outcome or epochs.is_file() else [],
-        effective=read_json(effective) if effective.is_file() else None,
-        outcome=outcome or {},
+        effective=Effective.read(effective) if effective.is_file() else None,
+        outcome=outcome,
     )
 
 

@@ -114,7 +114,7 @@ def collect(results: Results, strategy: str, seed: int) -> Measured:
     if strategy == FOUNDATION:
         weights = str(identity.get("foundation_sha256", ""))
     else:
-        weights = str(results.trainings[strategy][seed].outcome["sha256"])
+        weights = results.trainings[strategy][seed].finished.sha256
     numbers = from_reports(evaluation["seeds"][str(seed)], results.settings.evaluate.confidence)
     robust = results.robustness.get(strategy, {}).get("seeds", {})
     numbers |= robustness(robust, seed)

@@ -36,9 +36,9 @@ def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> s
     counts = ", ".join(f"{n} {name}" for name, n in results.counts().items())
     if counts:
         lines.append(f"- Target structures: {counts}")
-    outcome = training.outcome
+    outcome = training.finished
     lines.append(
-        f"- Training: {outcome['epochs']} epochs, best {outcome['best_epoch'] + 1}, {outcome['seconds']:.0f} s, "
+        f"- Training: {outcome.epochs} epochs, best {outcome.best_epoch + 1}, {outcome.seconds:.0f} s, "
         f"{settings.finetune.dtype} on {settings.finetune.device}"
     )
     proof = "what ran is what was asked for" if training.proven else "not proven to be what was asked for"

@@ -136,7 +136,7 @@ def _record(project: Project, results: Results, strategy: str, versions: dict[in
     best = min(versions, key=lambda seed: _force_rmse(results, strategy, seed))
     mean = summary_value(results.evaluations[strategy], "target", "force_rmse")
     assert mean is not None and mean["mean"] is not None
-    weights = results.trainings[strategy][best].outcome["sha256"]
+    weights = results.trainings[strategy][best].finished.sha256
     of_seed = {"seed": best, "version": versions[best], "sha256": weights, **numbers(results, strategy, best)}
     return Registration(
         model=results.settings.system,
@@ -194,7 +194,7 @@ def _register_seed(
 ) -> str:
     """The version of a seed: the one that is among `known`, its numbers brought up to date, or a new one."""
     training, system = results.trainings[strategy][seed], results.settings.system
-    weights = training.outcome["sha256"]
+    weights = training.finished.sha256
     if not training.model.is_file():
         raise RetemperError(f"{training.model} is not there.", fix=f"dvc pull, or dvc repro finetune@{strategy}")
     got = sha256(training.model)

@@ -92,12 +92,12 @@ def _measured(*path: str) -> Callable[[Results, str], Value | None]:
 
 
 def _share(results: Results, name: str) -> Value | None:
-    shares = [t.trainable_share for t in results.trainings.get(name, {}).values() if t.trainable_share is not None]
+    shares = [t.outcome.trainable_share for t in results.trainings.get(name, {}).values() if t.outcome]
     return Value(statistics.fmean(shares)) if shares else None
 
 
 def _cpu_seconds(results: Results, name: str) -> Value | None:
-    times = [t.outcome["cpu_seconds"] for t in results.trainings.get(name, {}).values() if "cpu_seconds" in t.outcome]
+    times = [t.outcome.cpu_seconds for t in results.trainings.get(name, {}).values() if t.outcome]
     if not times:
         return None
     return Value(statistics.fmean(times), statistics.stdev(times) if len(times) > 1 else None)

@@ -113,7 +113,7 @@ def _courses(results: Results) -> list[str]:
     for name, seeds in results.trainings.items():
         said: dict[str, list[int]] = {}
         for seed, training in seeds.items():
-            for text in course.comments(training.history, training.outcome):
+            for text in course.comments(training.history, training.outcome) if training.outcome else []:
                 said.setdefault(text, []).append(seed)
         lines += [f"**{name}**, seed {', '.join(map(str, which))}: {text}." for text, which in said.items()]
     return lines

@@ -8,6 +8,7 @@ from ase.data import atomic_numbers
 
 from retemper.config.foundations import find
 from retemper.records.runs import Results, Training
+from retemper.records.training import Effective
 from retemper.report.comparison import number
 from retemper.report.page import Block, Bullets, Cell, Details, Paragraph, Section, Table
 from retemper.report.sections import absent
@@ -207,10 +208,9 @@ def proof(results: Results) -> Section:
     blocks: list[Block] = [Paragraph(text)]
     for training in trainings:
         if not training.proven:
-            found = (training.effective or {}).get("differences") or ["not read back: the run did not finish"]
-            blocks.append(
-                Paragraph(f"{training.strategy}, seed {training.seed}: {'; '.join(map(str, found))}", "warning")
-            )
+            effective = training.effective
+            differences = effective.differences if effective else ["not read back: the run did not finish"]
+            blocks.append(Paragraph(f"{training.strategy}, seed {training.seed}: {'; '.join(differences)}", "warning"))
     titles = [
         ("Strategy", ""),
         ("Seed", ""),
@@ -226,32 +226,31 @@ def proof(results: Results) -> Section:
     for name, seeds in results.trainings.items():
         first = next(iter(seeds.values()))
         if first.effective is not None:
-            blocks.append(Details(f"{name}: settings, asked and ran (seed {first.seed})", [_asked_and_ran(first)]))
+            table = _asked_and_ran(first.effective)
+            blocks.append(Details(f"{name}: settings, asked and ran (seed {first.seed})", [table]))
     note = "`mace.yaml` beside each model is the same run for `mace_run_train --config`, without this project."
     return Section("Proof", "What ran", [*blocks, Paragraph(note, "note")])
 
 
 def _proof_row(training: Training) -> list[Cell]:
-    effective, outcome = training.effective or {}, training.outcome
-    trained = f"{outcome['trainable']:,}" if "trainable" in outcome else "–"
-    of = f"of {outcome['parameters']:,}" if "parameters" in outcome else None
-    loss = number(outcome["valid_loss"]) if "valid_loss" in outcome else "–"
+    effective, outcome = training.effective, training.outcome
+    compared = len(effective.asked.model_dump()) if effective else 0
+    differences = "none" if training.proven else str(len(effective.differences)) if effective else "unknown"
+    first = [training.strategy, str(training.seed), str(compared), differences]
+    if outcome is None:
+        return [*map(Cell, first), Cell("–"), Cell(str(len(training.history))), Cell("–"), Cell("–"), Cell("–")]
     return [
-        Cell(training.strategy),
-        Cell(str(training.seed)),
-        Cell(str(len(effective.get("asked", {})))),
-        Cell("none" if training.proven else str(len(effective.get("differences", [])) or "unknown")),
-        Cell(trained, of),
-        Cell(str(outcome.get("epochs", len(training.history)))),
-        Cell(str(outcome["best_epoch"] + 1) if "best_epoch" in outcome else "–"),
-        Cell(loss),
-        Cell(str(outcome.get("sha256", "–"))[:12]),
+        *map(Cell, first),
+        Cell(f"{outcome.trainable:,}", f"of {outcome.parameters:,}"),
+        Cell(str(outcome.epochs)),
+        Cell(str(outcome.best_epoch + 1)),
+        Cell(number(outcome.valid_loss)),
+        Cell(outcome.sha256[:12]),
     ]
 
 
-def _asked_and_ran(training: Training) -> Table:
-    effective = training.effective or {}
-    asked, ran = effective.get("asked", {}), effective.get("ran", {})
+def _asked_and_ran(effective: Effective) -> Table:
+    asked, ran = effective.asked.model_dump(), effective.ran.model_dump()
     keys = [*asked, *(key for key in ran if key not in asked)]
     rows = [
         [Cell(key), Cell(_short(asked[key]) if key in asked else "–"), Cell(_short(ran[key]) if key in ran else "–")]

@@ -254,10 +254,10 @@ def _run(job: Job, spent: Any) -> None:
     here = project(job.folder, run, [kind for kind in run.folders if kind != "whole"])
     (plan,) = planning.plans(settings, run.name, here)
     folder = run.root / ".cache/training" / plan.key
-    summary = train(plan, folder, lambda row: spent())
+    train(plan, folder, lambda row: spent())
     for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
-    collect.collect(here, run.name, settings.foundation, [plan], [folder], [summary], {})
+    collect.collect(here, run.name, settings.foundation, [plan], [folder], {})
     processes.release_memory()
     stage.run(run.name, settings, here)
     processes.release_memory()

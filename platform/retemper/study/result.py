@@ -29,7 +29,7 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
     found = read_results(here, settings, strategies=[name])
     robust = found.robustness.get(name, {}).get("seeds", {}).get(str(run.seed), {}).get("metrics", {})
     manifest, e0s = DatasetManifest.read(here / "runs/dataset/manifest.json"), read_json(here / "runs/e0s/e0s.json")
-    training = found.trainings[name][run.seed].outcome
+    training = found.trainings[name][run.seed].finished
     return {
         "values": evaluation_metrics(found, name, run.seed),
         "foundation": evaluation_metrics(found, FOUNDATION, 0),
@@ -47,9 +47,7 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
         },
         "structures": {name: part.frames for name, part in manifest.sets.items()},
         "elements": manifest.elements,
-        "training": {
-            key: training[key] for key in ("key", "best_epoch", "epochs", "sha256", "trainable", "parameters")
-        },
+        "training": training.model_dump(include={"key", "best_epoch", "epochs", "sha256", "trainable", "parameters"}),
         "cost": work.about(run),
         "versions": versions(),
         "code": run.code,

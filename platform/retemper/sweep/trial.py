@@ -60,8 +60,8 @@ def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
             tune.report(report)
 
     probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
-    summary = train(plan, folder, progress, probe)
+    outcome = train(plan, folder, progress, probe)
     values = objectives.measured(plan, folder, retention, config["objectives"])
     if far is not None:
         file_transfer.send(folder, config["folder"], file_transfer.RESULT, far)
-    return {"finished": values, "epoch": summary["epochs"], "seconds": summary["seconds"]}
+    return {"finished": values, "epoch": outcome.epochs, "seconds": outcome.seconds}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from retemper.config.settings import load_settings
 from retemper.core.files import digest, sha256
-from retemper.records import course
 from retemper.records.dataset import DatasetManifest
 from retemper.records.runs import Results, Training, evaluation_metrics
+from retemper.records.training import Outcome
 from retemper.tracking import lineage
 from retemper.tracking.store import dataset_inputs, flatten, log_datasets, log_params, metric_entities
 
@@ -35,8 +35,8 @@ def state(results: Results, strategy: str, seed: int) -> str:
             results.settings.system,
             strategy,
             seed,
-            {name: value for name, value in summary.items() if name != "seeds"},
-            training.outcome,
+            summary.model_dump(mode="json", exclude={"seeds"}),
+            training.finished.model_dump(mode="json"),
             files_identity(training),
             evaluation_metrics(results, strategy, seed) if evaluated else None,
         ]
@@ -88,28 +88,31 @@ def index_training(
     for batch in curve(training.history, epochs_there(client, run), run.info.start_time):
         client.log_batch(run_id, metrics=batch)
     clock = run.info.start_time + int(1000 * sum(row.get("seconds", 0.0) for row in training.history))
-    final = {
-        "best_epoch": training.outcome.get("best_epoch"),
-        "best_valid_loss": training.outcome.get("valid_loss"),
-        "training_seconds": training.outcome.get("seconds"),
-        "training_cpu_seconds": training.outcome.get("cpu_seconds"),
-        "trainable_share": training.trainable_share,
-    }
-    there = run.data.metrics
-    numbers = [Metric(n, float(v), clock, 0) for n, v in final.items() if v is not None and n not in there]
+    final = _outcome(training.outcome) if training.outcome else {}
+    numbers = [Metric(name, value, clock, 0) for name, value in final.items() if name not in run.data.metrics]
     if numbers:
         client.log_batch(run_id, metrics=numbers)
     identity = files_identity(training)
     if run.data.tags.get("retemper.files") != identity:
         _log_files(client, run_id, training)
     tags = {"retemper.files": identity, "retemper.proven": str(training.proven).lower()}
-    if "best_epoch" in training.outcome:
-        tags["retemper.converged"] = str(course.converged(training.outcome)).lower()
+    if training.outcome:
+        tags["retemper.converged"] = str(training.outcome.converged).lower()
     if status == "FINISHED" and training.model.is_file():
-        tags[MODEL] = training.outcome.get("sha256") or sha256(training.model)
+        tags[MODEL] = training.outcome.sha256 if training.outcome else sha256(training.model)
     client.log_batch(run_id, tags=[RunTag(n, v) for n, v in tags.items() if run.data.tags.get(n) != v])
     if run.info.status != status:
         client.set_terminated(run_id, status, ended)
+
+
+def _outcome(outcome: Outcome) -> dict[str, float]:
+    return {
+        "best_epoch": float(outcome.best_epoch),
+        "best_valid_loss": outcome.valid_loss,
+        "training_seconds": outcome.seconds,
+        "training_cpu_seconds": outcome.cpu_seconds,
+        "trainable_share": outcome.trainable_share,
+    }
 
 
 def _log_files(client: MlflowClient, run_id: str, training: Training) -> None:

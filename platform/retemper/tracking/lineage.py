@@ -21,6 +21,7 @@ from retemper.config.strict_yaml import read_yaml
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest
 from retemper.core.version import __version__
+from retemper.records.origin import Commit, Origin
 
 PACKAGES = ("mace-torch", "torch", "e3nn", "ase", "numpy", "mlflow", "dvc", "symmetrix-xl")
 
@@ -153,9 +154,9 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def origin(root: Path) -> dict[str, Any]:
+def origin(root: Path) -> Origin:
     """Where something is made, here and now: `git_commit`, `machine` and `versions`."""
-    return {"git": git_commit(root), "machine": machine(), "versions": versions()}
+    return Origin(git=Commit(**git_commit(root)), machine=machine(), versions=versions())
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,7 @@ def _foundation_run(client: MlflowClient, experiment: str, results: Results, nam
     same = runs_with(client, experiment, key=content, strategy=name, seed=seed)
     run = next((one for one in same if of_project(one, root)), None)
     if run is None:
-        tags = run_tags({}, name, seed, content) | own_tags(root)
+        tags = run_tags(None, name, seed, content) | own_tags(root)
         run = client.create_run(experiment, run_name=name, tags=tags)
         inputs = [lineage.foundation_file(root, results.settings.foundation, lineage.dvc_hashes(root))]
         log_datasets(client, run.info.run_id, dataset_inputs(inputs))
@@ -284,25 +284,25 @@ def _foundation_run(client: MlflowClient, experiment: str, results: Results, nam
 def _training_run(client: MlflowClient, experiment: str, results: Results, strategy: str, seed: int) -> str:
     """The run of a finished seed: found by its model or key, completed, or made."""
     root, training, summary = results.root, results.trainings[strategy][seed], results.summaries[strategy]
-    model = training.outcome["sha256"]
+    model = training.finished.sha256
     started, ended = _times(training)
     same: dict[str, str | int] = {"strategy": strategy, "seed": seed}
     left = [one for one in runs_with(client, experiment, model_sha256=model, **same) if of_project(one, root)]
     run = min(left, key=lambda one: "retemper.superseded" in one.data.tags, default=None)
     if run is None:
-        key = str(training.outcome.get("key", model[:16]))
+        key = training.finished.key
         run = _attempt(client, experiment, root, {"key": key, **same})
         if run is not None and not same_history(client, run, training):
             _supersede(client, run, "trained again")
             run = None
         if run is None:
-            tags = run_tags(summary.get("origin", {}), strategy, seed, key) | own_tags(root)
+            tags = run_tags(summary.origin, strategy, seed, key) | own_tags(root)
             run = client.create_run(experiment, started, tags, f"{strategy}/seed-{seed}")
     elif "retemper.superseded" in run.data.tags:  # its files are back
         client.delete_tag(run.info.run_id, "retemper.superseded")
-    asked = (training.effective or {}).get("asked", {})
-    epochs = {"epochs": asked["max_epochs"]} if "max_epochs" in asked else {}
-    about = {"system": results.settings.system, "foundation": summary["foundation"], **summary["settings"], **epochs}
+    epochs = {"epochs": training.effective.asked.max_epochs} if training.effective else {}
+    settings = summary.settings.model_dump()
+    about = {"system": results.settings.system, "foundation": summary.foundation, **settings, **epochs}
     describe(client, run, root, about)
     run_id = str(run.info.run_id)
     index_training(client, run_id, training, "FINISHED", ended)
@@ -311,7 +311,6 @@ def _training_run(client: MlflowClient, experiment: str, results: Results, strat
 
 
 def _times(training: Training) -> tuple[int, int]:
-    """When a finished training began and ended, ms; where its summary does not say, its newest file does."""
-    end = training.outcome.get("ended") or (training.folder / "history.csv").stat().st_mtime
-    seconds = training.outcome.get("seconds") or sum(row.get("seconds", 0.0) for row in training.history)
-    return int(1000 * (end - seconds)), int(1000 * end)
+    """When a finished training began and ended, ms."""
+    outcome = training.finished
+    return int(1000 * (outcome.ended - outcome.seconds)), int(1000 * outcome.ended)

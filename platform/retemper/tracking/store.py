@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from retemper.core.files import digest, project_root
+from retemper.records.origin import Origin
 from retemper.records.runs import Results, evaluation_metrics
 from retemper.tracking import embedded_store, lineage
 from retemper.tracking.store_errors import ARTIFACTS, explained
@@ -270,14 +271,15 @@ def log_datasets(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) 
         client.log_inputs(run_id, datasets=inputs)
 
 
-def run_tags(origin: Mapping[str, Any], strategy: str, seed: int, key: str) -> dict[str, str]:
-    """Tags of a new run: identity, code and machine. `origin` is `lineage.origin`; empty where it is not known."""
-    git = origin.get("git") or {}
+def run_tags(origin: Origin | None, strategy: str, seed: int, key: str) -> dict[str, str]:
+    """Tags of a new run: identity, code and machine, where its `origin` is known."""
     tags = {"retemper.strategy": strategy, "retemper.seed": str(seed), "retemper.key": key}
-    if git.get("commit"):
-        tags |= {"mlflow.source.git.commit": git["commit"], "git.dirty": str(git["dirty"]).lower()}
-    tags |= {f"version.{name}": version for name, version in origin.get("versions", {}).items()}
-    return tags | {f"machine.{name}": value for name, value in origin.get("machine", {}).items()}
+    if origin is None:
+        return tags
+    if origin.git.commit:
+        tags |= {"mlflow.source.git.commit": origin.git.commit, "git.dirty": str(origin.git.dirty).lower()}
+    tags |= {f"version.{name}": version for name, version in origin.versions.items()}
+    return tags | {f"machine.{name}": value for name, value in origin.machine.items()}
 
 
 def dataset_inputs(files: Iterable[lineage.DataFile]) -> list[DatasetInput]:
@@ -313,7 +315,8 @@ def metric_entities(
     root, settings = results.root, results.settings
     test = next((f for f in lineage.training_data(root, settings, None) if f.role == "test"), None)
     sets = {"target": test, "retention": lineage.retention_data(root, settings)}
-    step = max(0, int(results.summaries.get(name, {}).get("seeds", {}).get(str(seed), {}).get("best_epoch", 0)))
+    trained = results.summaries[name].seeds.get(seed) if name in results.summaries else None
+    step = max(0, trained.best_epoch) if trained else 0
     now = int(time.time() * 1000)
     metrics = []
     for key, value in evaluation_metrics(results, name, seed).items():

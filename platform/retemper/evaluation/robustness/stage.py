@@ -15,7 +15,7 @@ from retemper.config import foundations
 from retemper.config.settings import Settings
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError, unknown
-from retemper.core.files import atomic_folder, read_json, write_json
+from retemper.core.files import atomic_folder, write_json
 from retemper.data.frames import ENERGY, is_isolated_atom, read_frames
 from retemper.evaluation.robustness import metrics, suite
 from retemper.evaluation.robustness.context import Context
@@ -23,6 +23,7 @@ from retemper.models import calculator, evaluators
 from retemper.models.calculator import PREFIX
 from retemper.models.evaluators import Subject
 from retemper.records.runs import FOUNDATION
+from retemper.records.training import TrainingSummary
 from retemper.simulation.engine import CACHE
 
 SETS = ("train", "valid", "test")
@@ -127,7 +128,7 @@ def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
     if name == FOUNDATION:
         models = {"0": Path(here.subject.source)}
     else:
-        trained = sorted(read_json(folder / "summary.json")["seeds"], key=int)
+        trained = list(map(str, sorted(TrainingSummary.read(folder / "summary.json").seeds)))
         asked = [str(seed) for seed in own.seeds] if own.seeds is not None else trained[:1]
         for seed in asked:
             if seed not in trained:

@@ -24,7 +24,7 @@ from retemper.finetune.mace import checkpoint
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import WholeSet
 from retemper.finetune.plan import REPLAY
-from retemper.records import course
+from retemper.records.training import Course
 
 Progress = Callable[[dict[str, float]], None]
 Probe = Callable[[torch.nn.Module], dict[str, float]]
@@ -63,7 +63,7 @@ def run(
     saved: dict[str, Any] | None,
     progress: Progress,
     probe: Probe | None = None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[Course, dict[str, torch.Tensor]]:
     """Train, or go on training from `saved` (of `checkpoint.read`), until `max_num_epochs` or `patience`.
 
     Writes checkpoints of the run `key` and ``history.csv`` in `folder`. The objective that picks the best
@@ -72,11 +72,8 @@ def run(
 
     Returns
     -------
-    tuple of dict
-        The outcome: ``best_epoch`` (-1: before training), ``best_loss``, ``epochs`` (run in all), ``seconds`` (by
-        the clock), ``cpu_seconds`` (of this process), ``converged`` (the best epoch is not the last),
-        ``started_from`` (epoch at which this process took up the run). And the state dict of the best averaged
-        weights.
+    tuple
+        What the epochs came to, and the state dict of the best averaged weights.
 
     Raises
     ------
@@ -86,7 +83,7 @@ def run(
     losses = _Losses()
     state = {"epoch": 0, "best_epoch": -1, "best_loss": math.inf, "stale": 0, "seconds": 0.0, "valid_loss": math.inf}
     state["cpu_seconds"] = 0.0
-    best: dict[str, Any] = {}
+    best: dict[str, torch.Tensor] = {}
     rows: list[dict[str, float]] = []
     if saved is not None:
         saved = checkpoint.resume(saved, device)
@@ -176,15 +173,16 @@ def run(
             },
         )
         progress(row)
-    outcome = {
-        "best_epoch": int(state["best_epoch"]),
-        "best_loss": float(state["best_loss"]),
-        "epochs": int(state["epoch"]),
-        "seconds": float(state["seconds"]),
-        "cpu_seconds": float(state["cpu_seconds"]),
-        "started_from": started_from,
-    }
-    return {**outcome, "converged": course.converged(outcome)}, best
+    course = Course(
+        best_epoch=int(state["best_epoch"]),
+        best_loss=float(state["best_loss"]),
+        epochs=int(state["epoch"]),
+        seconds=float(state["seconds"]),
+        cpu_seconds=float(state["cpu_seconds"]),
+        started_from=started_from,
+        converged=state["best_epoch"] + 1 < state["epoch"],  # else more epochs would have gone on improving
+    )
+    return course, best
 
 
 def _largest_lr(optimizer: torch.optim.Optimizer) -> float:

@@ -26,7 +26,7 @@ from mace.tools import build_default_arg_parser, model_script_utils
 from retemper.config.strategies import Strategy
 from retemper.core import sealed, weight_files
 from retemper.core.errors import RetemperError
-from retemper.core.files import locked, sha256, write_json
+from retemper.core.files import locked, sha256
 from retemper.data.frames import stream_frames
 from retemper.finetune import adapters, collect
 from retemper.finetune.mace import checkpoint, lmdb_cache, loop, sparse_contraction, verification
@@ -34,14 +34,15 @@ from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
 from retemper.models import architecture, model_file, model_writing
+from retemper.records.training import Effective, Outcome
 
 
 class _Done(Exception):  # noqa: N818 (not an error)
     """Leaves MACE's `run` after training: its error tables and compiled copies are not needed."""
 
 
-def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None = None) -> dict[str, Any]:
-    """Run `plan` in `folder` and return its summary; a finished run returns at once.
+def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None = None) -> Outcome:
+    """Run `plan` in `folder` and return what it came to; a finished run returns at once.
 
     What lies there is checked: a damaged file, or one of another run, is put aside and made again.
     `folder` gets ``model.safetensors``, ``history.csv``, ``effective.json``, ``mace.yaml``,
@@ -59,7 +60,7 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
         return _train_or_find(plan, folder, progress, probe)
 
 
-def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None) -> dict[str, Any]:
+def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None) -> Outcome:
     finished = collect.finished(folder, plan.key)
     if finished is not None:
         return finished
@@ -70,10 +71,10 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
     flags |= lmdb_cache.flags(plan, folder.parent)
     _write_config(folder / "mace.yaml", flags, plan, strategy, architecture.unflagged(random) if random else [])
-    result: dict[str, Any] = {}
+    outcomes: list[Outcome] = []
 
     def in_place_of_mace_train(**given: Any) -> None:
-        result.update(_train(plan, strategy, folder, saved, progress, probe, given))
+        outcomes.append(_train(plan, strategy, folder, saved, progress, probe, given))
         raise _Done
 
     with (
@@ -87,11 +88,10 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     ):
         flags |= {"foundation_model": str(pickle)} if flags.get("foundation_model") else {}
         run_train.run(arguments(flags))
-    if not result:
+    if not outcomes:
         raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
-    result["sha256"] = sha256(folder / weight_files.NAME)
-    collect.finish(folder, plan.key, result)
-    return result
+    collect.finish(folder, plan.key, outcomes[0])
+    return outcomes[0]
 
 
 def _train(
@@ -102,7 +102,7 @@ def _train(
     progress: loop.Progress,
     probe: loop.Probe | None,
     given: dict[str, Any],
-) -> dict[str, Any]:
+) -> Outcome:
     """Everything between MACE's set-up and the saved model."""
     model, optimizer, device = given["model"], given["optimizer"], given["device"]
     _set_reference_energies(model, plan)
@@ -141,11 +141,11 @@ def _train(
         start_gap=gap,
     )
     trained = verification.trainable(model, optimizer)
-    wrong = verification.differences(want, got)
+    wrong = verification.differences(want.model_dump(), got.model_dump())
     if trained != (expected := verification.expected_trainable(model, strategy)):
         wrong.append(f"trainable: asked {len(expected)} tensors, ran {len(trained)}: {set(trained) ^ set(expected)}")
     if wrong:
-        write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": wrong})
+        Effective(asked=want, ran=got, differences=wrong).write(folder / "effective.json")
         raise RetemperError(
             f"{strategy.name}, seed {plan.seed}: what MACE set up is not what was asked for.",
             got="; ".join(wrong),
@@ -154,7 +154,7 @@ def _train(
     _require_writable(model, strategy)
     before = verification.fingerprint(model)
     with sparse_contraction.sparse(model), architecture.addition(model):
-        outcome, best = loop.run(
+        course, best = loop.run(
             model=model,
             loss_fn=loss_fn,
             train_loader=loader,
@@ -173,20 +173,23 @@ def _train(
             progress=progress,
             probe=probe,
         )
-    got["frame_weights"] = frame_weights
-    got["epochs"] = outcome["epochs"]
-    got["counts"] = verification.check_moved(before, model, trained)
-    got["start_gap"] = gap
-    got["versions"] = plan.versions
+    got.frame_weights, got.epochs, got.start_gap, got.versions = frame_weights, course.epochs, gap, plan.versions
+    got.counts = counts = verification.check_moved(before, model, trained)
     model.load_state_dict(best)
     if strategy.lora is not None:
         with architecture.addition(model):
-            got["merge_gap"] = _merged(model, batch)
+            got.merge_gap = _merged(model, batch)
     for parameter in model.parameters():
         parameter.requires_grad = True
     model_writing.write(model.to("cpu"), folder / weight_files.NAME)
-    write_json(folder / "effective.json", {"asked": _plain(want), "ran": _plain(got), "differences": []})
-    return {**outcome, "valid_loss": outcome["best_loss"], **got["counts"], "key": plan.key}
+    Effective(asked=want, ran=got, differences=[]).write(folder / "effective.json")
+    return Outcome(
+        **course.model_dump(),
+        **counts.model_dump(),
+        valid_loss=course.best_loss,
+        key=plan.key,
+        sha256=sha256(folder / weight_files.NAME),
+    )
 
 
 def _set_reference_energies(model: Any, plan: Plan) -> None:
@@ -288,12 +291,6 @@ def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strat
         )
         note += f"# replay weight {strategy.replay.weight:g}: no setting of MACE works (retemper.finetune.mace.loss)\n"
     path.write_text(note + yaml.safe_dump({k: v for k, v in flags.items() if v is not None}, sort_keys=False))
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {str(key): _plain(value) for key, value in content.items()}
-    return content
 
 
 @contextlib.contextmanager

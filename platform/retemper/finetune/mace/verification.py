@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from retemper.config.strategies import Strategy
+from retemper.config.strategies import Lora, Strategy
 from retemper.core.errors import RetemperError
 from retemper.data import charge, frame_weights
 from retemper.data.frames import ENERGY, FORCES, STRESS, stream_frames
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss
 from retemper.finetune.plan import REPLAY, TARGET, HeadData, Plan
+from retemper.records.training import Configuration, Counts, LossSettings, Ran, WeightRange
 
 
 def _rule(strategy: Strategy) -> tuple[str, ...]:
@@ -59,40 +60,50 @@ def expected_trainable(model: Any, strategy: Strategy) -> list[str]:
     return sorted(names)
 
 
-def asked(plan: Plan) -> dict[str, Any]:
+def asked(plan: Plan) -> Configuration:
     """What the plan demands, in the form that `ran` reads back."""
     strategy = Strategy.model_validate(plan.strategy)
     training = strategy.training
-    result: dict[str, Any] = {
-        "heads": [REPLAY, TARGET] if plan.replay is not None else [TARGET],
-        "elements": sorted(plan.elements),
-        "E0s": {TARGET: plan.target.E0s, **({REPLAY: plan.replay.E0s} if plan.replay else {})},
-        "optimizer": {"adam": "Adam", "adamw": "AdamW"}[training.optimizer],
-        "lr": training.lr,
-        "weight_decay": training.weight_decay,
-        "ema_decay": training.ema_decay,
-        "clip_grad": training.clip_grad,
-        "scheduler": training.scheduler,
-        "batch_size": plan.batch_size,
-        "max_epochs": plan.epochs,
-        "dtype": plan.dtype,
-        "loss": {"class": "UniversalLoss", **strategy.loss.model_dump()},
-        "frames": {TARGET: [plan.target.n_train, plan.target.n_valid]},
-        "lora": strategy.lora.model_dump() if strategy.lora else None,
-        "starts_from_foundation": strategy.start == "foundation",
-    }
+    result = Configuration(
+        heads=[REPLAY, TARGET] if plan.replay is not None else [TARGET],
+        elements=sorted(plan.elements),
+        E0s={TARGET: plan.target.E0s, **({REPLAY: plan.replay.E0s} if plan.replay else {})},
+        optimizer={"adam": "Adam", "adamw": "AdamW"}[training.optimizer],
+        lr=training.lr,
+        weight_decay=training.weight_decay,
+        ema_decay=training.ema_decay,
+        clip_grad=training.clip_grad,
+        scheduler=training.scheduler,
+        batch_size=plan.batch_size,
+        max_epochs=plan.epochs,
+        dtype=plan.dtype,
+        loss=LossSettings(kind="UniversalLoss", **strategy.loss.model_dump()),
+        frames={TARGET: [plan.target.n_train, plan.target.n_valid]},
+        lora=strategy.lora,
+        starts_from_foundation=strategy.start == "foundation",
+    )
     if plan.replay is not None and strategy.replay is not None:
-        weights = {name: getattr(strategy.replay, name) for name in ("energy_weight", "forces_weight", "stress_weight")}
-        result["replay_loss"] = {"class": "UniversalLoss", **weights, "huber_delta": strategy.loss.huber_delta}
-        result["replay_weight"] = strategy.replay.weight
-        result["replay_batch_size"] = min(strategy.replay.batch_size, plan.replay.n_train)
-        result["frames"][REPLAY] = [plan.replay.n_train, plan.replay.n_valid]
+        result.replay_loss = LossSettings(
+            kind="UniversalLoss",
+            energy_weight=strategy.replay.energy_weight,
+            forces_weight=strategy.replay.forces_weight,
+            stress_weight=strategy.replay.stress_weight,
+            huber_delta=strategy.loss.huber_delta,
+        )
+        result.replay_weight = strategy.replay.weight
+        result.replay_batch_size = min(strategy.replay.batch_size, plan.replay.n_train)
+        result.frames[REPLAY] = [plan.replay.n_train, plan.replay.n_valid]
     return result
 
 
-def _loss(loss: Any) -> dict[str, Any]:
-    weights = {name: float(getattr(loss, name)) for name in ("energy_weight", "forces_weight", "stress_weight")}
-    return {"class": type(loss).__name__, **weights, "huber_delta": float(loss.huber_delta)}
+def _loss(loss: Any) -> LossSettings:
+    return LossSettings(
+        kind=type(loss).__name__,
+        energy_weight=float(loss.energy_weight),
+        forces_weight=float(loss.forces_weight),
+        stress_weight=float(loss.stress_weight),
+        huber_delta=float(loss.huber_delta),
+    )
 
 
 def ran(
@@ -107,7 +118,7 @@ def ran(
     max_num_epochs: int,
     scheduler: Any,
     start_gap: float,
-) -> dict[str, Any]:
+) -> Ran:
     """What MACE and the loop hold at the start of training, read from the objects themselves."""
     rates = {float(group["lr"]) for group in optimizer.param_groups if group["lr"] > 0}
     decays = {float(group["weight_decay"]) for group in optimizer.param_groups}
@@ -118,29 +129,29 @@ def ran(
     lora = None
     if wrappers:
         ranks = {_rank(m) for m in wrappers}
-        lora = {"rank": min(ranks), "alpha": float(wrappers[0].scaling) * min(ranks)}
-    result = {
-        "heads": list(model.heads),
-        "elements": sorted(zs),
-        "E0s": {head: dict(zip(zs, map(float, energies[k]), strict=True)) for k, head in enumerate(model.heads)},
-        "optimizer": type(optimizer).__name__,
-        "lr": rates.pop() if len(rates) == 1 else sorted(rates),
-        "weight_decay": decays.pop() if len(decays) == 1 else sorted(decays),
-        "ema_decay": float(ema.decay) if ema is not None else None,
-        "clip_grad": max_grad_norm,
-        "scheduler": type(scheduler.lr_scheduler).__name__,
-        "batch_size": loader.batch_size,
-        "max_epochs": max_num_epochs,
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "loss": _loss(loss_fn.target if isinstance(loss_fn, ReplayLoss) else loss_fn),
-        "frames": {head: [len(train), len(valid)] for head, (train, valid) in frames.items()},
-        "lora": lora,
-        "starts_from_foundation": start_gap < 1e-3,
-    }
+        lora = Lora(rank=min(ranks), alpha=float(wrappers[0].scaling) * min(ranks))
+    result = Ran(
+        heads=list(model.heads),
+        elements=sorted(zs),
+        E0s={head: dict(zip(zs, map(float, energies[k]), strict=True)) for k, head in enumerate(model.heads)},
+        optimizer=type(optimizer).__name__,
+        lr=rates.pop() if len(rates) == 1 else sorted(rates),
+        weight_decay=decays.pop() if len(decays) == 1 else sorted(decays),
+        ema_decay=float(ema.decay) if ema is not None else None,
+        clip_grad=max_grad_norm,
+        scheduler=type(scheduler.lr_scheduler).__name__,
+        batch_size=loader.batch_size,
+        max_epochs=max_num_epochs,
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        loss=_loss(loss_fn.target if isinstance(loss_fn, ReplayLoss) else loss_fn),
+        frames={head: [len(train), len(valid)] for head, (train, valid) in frames.items()},
+        lora=lora,
+        starts_from_foundation=start_gap < 1e-3,
+    )
     if isinstance(loss_fn, ReplayLoss) and isinstance(loader, PairedLoader):
-        result["replay_loss"] = _loss(loss_fn.replay)
-        result["replay_weight"] = float(loss_fn.weight)
-        result["replay_batch_size"] = loader.replay_batch_size
+        result.replay_loss = _loss(loss_fn.replay)
+        result.replay_weight = float(loss_fn.weight)
+        result.replay_batch_size = loader.replay_batch_size
     return result
 
 
@@ -204,7 +215,7 @@ class Loaded:
         return cls(table[:, :2], table[:, 2:4], table[:, 4:])
 
 
-def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) -> dict[str, Any]:
+def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) -> dict[str, WeightRange]:
     """What of the frames' weights in the loss is not 1, by label; see `retemper.data.frame_weights.summary`.
 
     Raises
@@ -228,7 +239,11 @@ def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) ->
     weights = np.isclose(got.weights, want.weights, rtol=1e-5, atol=1e-6).all(axis=1)
     asked = "with the weights of" if data.weighted else "without weights for the frames of"
     _require(weights, got.weights, want.weights, f"Head {head}: MACE does not train {asked} {path}", _weight)
-    return frame_weights.summary((energy, forces, stress or 1.0) for energy, forces, stress, _ in got.weights)
+    ranges = frame_weights.summary((energy, forces, stress or 1.0) for energy, forces, stress, _ in got.weights)
+    return {
+        label: WeightRange(frames=int(found["frames"]), min=found["min"], max=found["max"])
+        for label, found in ranges.items()
+    }
 
 
 def _require(same: np.ndarray, got: np.ndarray, want: np.ndarray, what: str, say: Callable[[Any], str]) -> None:
@@ -259,7 +274,7 @@ def fingerprint(model: Any) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def check_moved(before: dict[str, torch.Tensor], model: Any, trained: Sequence[str]) -> dict[str, int]:
+def check_moved(before: dict[str, torch.Tensor], model: Any, trained: Sequence[str]) -> Counts:
     """Raise if a frozen parameter moved or no trained one did; count both (numbers of parameters)."""
     moved = sorted(
         name for name, p in model.named_parameters() if not torch.equal(p.detach(), before[name].to(p.device))
@@ -272,8 +287,8 @@ def check_moved(before: dict[str, torch.Tensor], model: Any, trained: Sequence[s
     if not moved:
         raise RetemperError("No parameter moved during training.", expected=f"{len(trained)} trained tensors to change")
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    return {
-        "parameters": sum(sizes.values()),
-        "trainable": sum(sizes[name] for name in trained),
-        "moved": sum(sizes[name] for name in moved),
-    }
+    return Counts(
+        parameters=sum(sizes.values()),
+        trainable=sum(sizes[name] for name in trained),
+        moved=sum(sizes[name] for name in moved),
+    )
