@@ -16,6 +16,8 @@ from run_files import write_evaluation, write_preparation, write_project, write_
 
 from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
+from retemper.promotion import promote
+from retemper.records.verdict import Verdict
 from retemper.registry import register
 from retemper.tracking.store import connect
 
@@ -33,6 +35,13 @@ def set_gates(root: Path, gates: list[dict[str, Any]], **more: Any) -> Settings:
     params["promotion"] = {"gates": gates, **more}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return load_settings(root / "params.yaml")
+
+
+def judge(root: Path, settings: Settings) -> Verdict:
+    """The stage promote."""
+    verdict = promote.run(Project(root, settings))
+    assert verdict is not None
+    return verdict
 
 
 def standing(root: Path) -> dict[str, str | None]:

@@ -6,6 +6,7 @@ import csv
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from retemper.core import weight_files
 from retemper.core.files import sha256, write_json
 from retemper.data.frames import write_frames
 from retemper.records.origin import Commit, Origin
+from retemper.records.trained_model import TrainedModel
 from retemper.records.training import Configuration, Effective, LossSettings, Ran, SeedOutcome, TrainingSummary
+from retemper.records.verdict import Verdict
 
 
 def water_frames(number: int, seed: int = 0) -> list[Atoms]:
@@ -299,6 +302,38 @@ def write_robustness(root: Path, name: str, values: Mapping[str, float | None], 
     seeds = {str(seed): {"metrics": found}}
     content = {"name": name, "level": "quick", "seeds": seeds, "summary": summary(seeds)}
     write_json(root / f"runs/robustness/{name}/metrics.json", content)
+
+
+def write_verdict(
+    root: Path,
+    candidates: Mapping[str, tuple[float, int, Sequence[bool]]],
+    champion: str | None = None,
+    before: TrainedModel | None = None,
+) -> None:
+    """``runs/promote/verdict.json``; `candidates` are the objective, the seed, and whether each gate passes."""
+    gate = {"metric": "target.force_rmse", "rule": "r", "absolute": True, "value": 1.0, "low": None, "high": None}
+    gate |= {"level": 0.95, "groups": 6, "unit": "meV/Å", "limit": None, "compared": None, "reason": "holds"}
+    judged = {
+        name: {
+            "rank": 1,
+            "version": "1",
+            "chosen": "the only seed",
+            "sha256": "0" * 64,
+            "failures": [],
+            "objective": objective,
+            "seed": seed,
+            "absolute": True,
+            "passed": all(gates),
+            "barred": None,
+            "gates": [{**gate, "passed": passed} for passed in gates],
+        }
+        for name, (objective, seed, gates) in candidates.items()
+    }
+    about = {"model": "salt", "objective": "target.force_rmse", "gates": [], "gates_digest": "0", "before": None}
+    about |= {"obstacle": None, "foundation": "tiny", "level": "PBE", "foundation_level": "PBE", "look": 1}
+    about |= {"test_frames": "t", "challenger": None, "champion": champion, "candidates": judged}
+    about["champion_before"] = None if before is None else asdict(before)
+    Verdict.of({"form": 1, **about}, "test").write(root / "runs/promote/verdict.json")
 
 
 def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:

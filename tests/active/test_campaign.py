@@ -379,9 +379,7 @@ def test_an_entry_is_read_from_the_stages(tmp_path: Path, tiny_model: Path) -> N
     gates = [{"metric": "target.force_rmse", "max": 120}, {"metric": "target.force_rmse", "relative_to": "champion"}]
     content = {**settings.model_dump(), "promotion": {"gates": gates}}
     settings = Settings.model_validate(content)
-    outcome = {"metric": "target.force_rmse", "rule": "r", "groups": 6}
-    judged = {"objective": 100.0, "seed": 1, "gates": [{**outcome, "passed": True}, {**outcome, "passed": False}]}
-    write_json(tmp_path / "runs/promote/verdict.json", {"champion": None, "look": 1, "candidates": {"naive": judged}})
+    run_files.write_verdict(tmp_path, {"naive": (100.0, 1, [True, False])})
     found = campaign.entry(settings, tmp_path, 0)
     assert found["train"] == 40 and found["strategy"] == "naive" and not found["champion"]
     assert found["force_rmse"]["mean"] == pytest.approx(100.0)

@@ -23,12 +23,13 @@ from retemper.registry import aliases, history
 
 STEP = """
 from pathlib import Path
+from retemper.records.trained_model import TrainedModel
 from retemper.registry import history
 
 made = len(list(Path("data/rounds").glob("*.dvc")))
 Path("runs/seen.txt").write_text(f"{made} rounds")
 before = history.read(Path.cwd())
-move = history.new(before, "other", "champion", history.Model("0" * 64, "naive", made), "1", "gates", "lowest")
+move = history.new(before, "other", "champion", TrainedModel("0" * 64, "naive", made), "1", "gates", "lowest")
 history.append(Path.cwd(), [move])
 """
 

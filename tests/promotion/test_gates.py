@@ -17,7 +17,8 @@ from retemper.core.errors import RetemperError
 from retemper.evaluation.robustness.units import Unit, counted
 from retemper.promotion import compare, gates, verdict
 from retemper.promotion.gates import References
-from retemper.registry.history import Model
+from retemper.records.trained_model import TrainedModel
+from retemper.records.verdict import GateOutcome
 from retemper.registry.measurements import Errors, Measured, Number
 
 FRAMES = 60  # of a test set; 20 atoms each
@@ -49,7 +50,7 @@ def model(
     return Measured(strategy, 1, f"{strategy}{seed}", {"target": "t", "retention": "r"}, found, frames)
 
 
-def judged(candidate: Measured, gate: Gate, champion: Measured | None = None, **more: Any) -> gates.Outcome:
+def judged(candidate: Measured, gate: Gate, champion: Measured | None = None, **more: Any) -> GateOutcome:
     recipes = {candidate.strategy: candidate}
     (outcome,) = gates.judge(candidate, [gate], References(None, champion), recipes, **more)
     return outcome
@@ -261,7 +262,8 @@ def test_more_candidates_need_more_evidence() -> None:
     champion = model([100.0, 100.0], strategy="lora", hard=hard)
     candidate = model([96.0, 96.0], hard=hard, seed=1)
     one, ten = (judged(candidate, BETTER, champion, candidates=n).compared for n in (1, 10))
-    assert one is not None and ten is not None and ten["high"] > one["high"]
+    assert one is not None and ten is not None and one.high is not None and ten.high is not None
+    assert ten.high > one.high
 
 
 # ------------------------------------------------------------------ random trials with known truth
@@ -311,7 +313,7 @@ def test_barred_models_wait_for_a_person() -> None:
     options = Promotion(gates=[ROOM, BETTER])
     recipes = {"naive": candidate}
     assert verdict.decide(recipes, References(None, champion), recipes, options, {}).champion == "naive"
-    known = Model(candidate.sha256, "naive", 1)
+    known = TrainedModel(candidate.sha256, "naive", 1)
     found = verdict.decide(recipes, References(None, champion), recipes, options, {known: "rolled back"})
     assert found.champion is None and found.challenger == "naive"
     assert found.judged["naive"].failures() == ["rolled back"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from promoted import GATES, fill, set_gates, small_disk, standing
+from promoted import GATES, fill, judge, set_gates, small_disk, standing
 
 import retemper
 from retemper.cli import main
@@ -83,9 +83,9 @@ def test_killed_between_registration_and_alias(project: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aliases, "move", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            promote.run(project, settings)
+            judge(project, settings)
     assert standing(project) == {"champion": None, "challenger": None}
-    promote.run(project, settings)
+    judge(project, settings)
     assert standing(project) == {"champion": "1", "challenger": "3"}
     assert len(connect(project).search_model_versions("name = 'salt'")) == 4
 
@@ -104,7 +104,7 @@ def test_store_rebuilt_from_files_has_its_champion(
 ) -> None:
     """Another checkout with the files and an empty store: `retemper sync`, on the versions' new numbers."""
     settings = set_gates(project, GATES)
-    promote.run(project, settings)
+    judge(project, settings)
     other = tmp_path / "other"
     other.mkdir()
     for name in ("runs", "foundations"):
@@ -179,16 +179,16 @@ def test_killed_while_registering(project: Path, tmp_path: Path, die: str) -> No
 
 def test_no_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = set_gates(project, GATES)
-    promote.run(project, settings)
+    judge(project, settings)
     before = (project / "promotions.jsonl").read_bytes(), (project / "runs/promote/verdict.json").read_bytes()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     for call in (
-        lambda: promote.run(project, settings),
+        lambda: judge(project, settings),
         lambda: aliases.move(project, "salt", "champion", "3", "override", "x"),
-        lambda: promote.rollback(project, settings, "salt", "x"),
+        lambda: promote.rollback(Project(project, settings), "salt", "x"),
     ):
         with pytest.raises(RetemperError, match="MLflow at http"):
             call()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import build_tiny
-from promoted import build, set_gates, standing
+from promoted import build, judge, set_gates, standing
 from run_files import write_evaluation, write_training
 
 from retemper.config.project import Project
@@ -15,6 +15,7 @@ from retemper.config.settings import Gate, Promotion
 from retemper.core.errors import RetemperError
 from retemper.promotion import gates, promote, verdict, views
 from retemper.promotion.gates import References
+from retemper.records.verdict import Verdict
 from retemper.registry import aliases, history, register
 from retemper.registry.measurements import Measured, Number
 from retemper.tracking.lock import LOCK_MODEL
@@ -25,19 +26,19 @@ LIMIT = {"metric": "target.force_rmse", "max": 60.0}
 WITHIN = {"metric": "target.force_rmse", "relative_to": "champion", "margin": 1.0}
 
 
-def errors(promoted: list[dict[str, Any]]) -> list[str | None]:
-    return [content["champion"] for content in promoted]
+def champions(verdicts: list[Verdict]) -> list[str | None]:
+    return [verdict.champion for verdict in verdicts]
 
 
 @pytest.mark.parametrize("conditions", [[LIMIT], [LIMIT, WITHIN]])
 def test_the_same_models_again_move_nothing(project: Path, conditions: list[dict[str, Any]]) -> None:
     """Naive (30 meV/A) and replay (40) both pass; they took turns as champion where nothing compared them."""
     settings = set_gates(project, conditions)
-    promoted = [promote.run(project, settings) for _ in range(4)]
-    assert errors(promoted) == ["naive", None, None, None]
+    verdicts = [judge(project, settings) for _ in range(4)]
+    assert champions(verdicts) == ["naive", None, None, None]
     assert standing(project) == {"champion": "1", "challenger": "3"}
     assert len(history.read(project)) == 2
-    (failure,) = promoted[-1]["candidates"]["replay"]["failures"]
+    (failure,) = verdicts[-1].candidates["replay"].failures
     assert failure == "target.force_rmse lower than the champion's, by value: 40 against 30 meV/Å"
 
 
@@ -46,7 +47,7 @@ def test_only_a_better_model_follows(tiny_model: Path, tmp_path: Path, monkeypat
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = build(tmp_path, tiny_model)
     settings = set_gates(root, [LIMIT])
-    assert promote.run(root, settings)["champion"] == "naive"  # 30 meV/A
+    assert judge(root, settings).champion == "naive"  # 30 meV/A
     for number, (force, champion) in enumerate(((31.0, None), (30.0, None), (29.0, "replay"))):
         seeds = {
             k: build_tiny(tmp_path / f"{number}-{k}.model", ["pt_head", "Default"], seed=k + number) for k in (5, 9)
@@ -54,30 +55,30 @@ def test_only_a_better_model_follows(tiny_model: Path, tmp_path: Path, monkeypat
         write_training(root, "replay", seeds, replay="original")
         write_evaluation(root, "replay", {5: force, 9: 50.0}, {5: 60.0, 9: 61.0}, 50.0)
         register.run(Project(root, settings), "replay")
-        assert promote.run(root, settings)["champion"] == champion
-        assert promote.run(root, settings)["champion"] is None  # again: nothing moves
+        assert judge(root, settings).champion == champion
+        assert judge(root, settings).champion is None  # again: nothing moves
 
 
 def test_a_person_s_choice_outlives_a_re_run(project: Path) -> None:
     settings = set_gates(project, [LIMIT])
-    promote.run(project, settings)
-    promote.override(project, settings, "salt", "3", "champion", "keeps the rest of the table")
-    content = promote.run(project, settings)
-    assert content["champion"] is None and standing(project)["champion"] == "3"
-    assert "keeps the rest of the table" in content["candidates"]["naive"]["barred"]
+    judge(project, settings)
+    promote.override(Project(project, settings), "salt", "3", "champion", "keeps the rest of the table")
+    content = judge(project, settings)
+    assert content.champion is None and standing(project)["champion"] == "3"
+    assert "keeps the rest of the table" in content.candidates["naive"].barred
     aliases.move(project, "salt", "champion", "1", "override", "after all")
-    assert promote.run(project, settings)["champion"] is None and standing(project)["champion"] == "1"
+    assert judge(project, settings).champion is None and standing(project)["champion"] == "1"
 
 
 def test_tags_that_somebody_edited_are_no_tracebacks(project: Path) -> None:
     settings, client = set_gates(project, [LIMIT]), connect(project)
-    promote.run(project, settings)
+    judge(project, settings)
     client.set_model_version_tag("salt", "3", "target.force_rmse", "about 40")
     assert "about 40" in views.models(project)
     look = client.get_model_version("salt", "3").tags["verdict.look"]
     client.set_model_version_tag("salt", "3", "verdict.look", "some")
     with pytest.raises(RetemperError, match="verdict.look of salt/3 is no number"):
-        promote.run(project, settings)
+        judge(project, settings)
     client.set_model_version_tag("salt", "3", "verdict.look", look)
     client.set_model_version_tag("salt", "3", "target.force_rmse", "40.0")
 

@@ -13,6 +13,7 @@ import pytest
 from run_files import water_frames
 
 import retemper
+from retemper.config.project import Project
 from retemper.config.settings import load_settings
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
@@ -79,7 +80,10 @@ def test_wrong_names_and_devices(project: Path) -> None:
         (lambda: aliases.rollback(project, "slat", "x"), "did you mean 'salt'"),
         (lambda: aliases.move(project, "salt", "winner", "1", "override", "x"), "challenger, champion"),
         (lambda: aliases.move(project, "salt", "champion", "9", "override", "x"), "Unknown version of salt '9'"),
-        (lambda: promote.override(project, load_settings("params.yaml"), "salt", "1", "champion", None), "no verdict"),
+        (
+            lambda: promote.override(Project(project, load_settings("params.yaml")), "salt", "1", "champion", None),
+            "no verdict",
+        ),
     ):
         with pytest.raises(RetemperError, match=message):
             call()

@@ -16,6 +16,7 @@ import servers
 import yaml
 from conftest import build_tiny
 from mace.calculators import MACECalculator
+from promoted import judge
 from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
 from servers import NAMES
 
@@ -23,7 +24,7 @@ import retemper
 from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
 from retemper.core.errors import RetemperError
-from retemper.promotion import promote, views
+from retemper.promotion import views
 from retemper.registry import aliases, history, register
 from retemper.tracking import lock
 from retemper.tracking.store import _client, connect
@@ -85,8 +86,8 @@ def project(
 
 
 def test_register_promote_load(project: Path, registered: tuple[Path, Settings]) -> None:
-    content = promote.run(*registered)
-    assert content["champion"] == "naive"
+    content = judge(*registered)
+    assert content.champion == "naive"
     calculator = retemper.load("salt@champion", device="cpu", root=project)
     own = MACECalculator(model_paths=[str(project / "1.model")], device="cpu", default_dtype="float64")
     for atoms in water_frames(2, seed=5):

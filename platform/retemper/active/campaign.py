@@ -161,13 +161,14 @@ def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
 
     results = read_results(root, settings)
     strategy = of_project(settings, root).strategy
-    verdict = results.verdict or {"candidates": {}, "champion": None}
+    verdict = results.verdict
     about = rounds.about(root, number) if number else {"labelled": [], "failed": [], "selector": None}
     counts = results.counts()
     rounds_joined = results.dataset.rounds if results.dataset else []
     joined = next((entry for entry in rounds_joined if entry.round == number), None)
-    judged = verdict["candidates"].get(strategy, {"gates": []})
-    outcomes = [{"metric": g["metric"], "rule": g["rule"], "passed": g["passed"]} for g in judged["gates"]]
+    candidate = verdict.candidates.get(strategy) if verdict is not None else None
+    gates = candidate.gates if candidate is not None else []
+    outcomes = [{"metric": g.metric, "rule": g.rule, "passed": g.passed} for g in gates]
     # a model that is as good as its forerunner is not better than it: such gates do not tell when to stop
     aims = [
         outcome["passed"]
@@ -185,7 +186,7 @@ def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
         "valid": counts.get("valid", 0),
         "test": results.dataset.sets["test"].hash if results.dataset else None,
         "strategy": strategy,
-        "champion": verdict["champion"] == strategy,
+        "champion": verdict is not None and verdict.champion == strategy,
         "force_rmse": summary_value(results.evaluations.get(strategy), "target", "force_rmse"),
         "gates": {"hold": bool(aims) and all(aims), "outcomes": outcomes},
         "selector": settings.acquire.selector.name if number else None,

@@ -93,7 +93,7 @@ def _sync(_: argparse.Namespace) -> None:
     runs = tracking.sync(root, settings)
     trials = tracking_sweep.sync(root, settings)
     versions = register.sync(project)
-    promote.sync(root, settings)
+    promote.sync(project)
     print(
         f"{sum(map(len, runs.values()))} runs of {len(runs)} strategies, {trials} trials of sweeps and "
         f"{versions} versions of {settings.system} are in MLflow"

@@ -35,26 +35,24 @@ def _lineage(options: argparse.Namespace) -> None:
 
 
 def _promote(options: argparse.Namespace) -> None:
-    from retemper.config.settings import load_settings
+    from retemper.config.project import Project
     from retemper.promotion import promote
     from retemper.registry.versions import existing_store, resolve
     from retemper.tracking.store import store_errors
 
-    root = project_root()
-    with store_errors(root):
-        version = resolve(existing_store(root), options.name)
-    settings = load_settings(root / "params.yaml")
-    moved = promote.override(root, settings, version.name, str(version.version), options.alias, options.reason)
+    project = Project.here()
+    with store_errors(project.root):
+        version = resolve(existing_store(project.root), options.name)
+    moved = promote.override(project, version.name, str(version.version), options.alias, options.reason)
     called = f"{version.name}/{version.version}"
     print(f"{called} is the {options.alias}" + (" now" if moved else " already"))
 
 
 def _rollback(options: argparse.Namespace) -> None:
-    from retemper.config.settings import load_settings
+    from retemper.config.project import Project
     from retemper.promotion import promote
 
-    root = project_root()
-    moved = promote.rollback(root, load_settings(root / "params.yaml"), options.model, options.reason)
+    moved = promote.rollback(Project.here(), options.model, options.reason)
     print(f"{moved.system}/{moved.version} is the {moved.alias} again")
 
 

@@ -6,9 +6,6 @@ Its stages ``register`` and ``promote`` say so in their outputs. Once the experi
 from __future__ import annotations
 
 import os
-from pathlib import Path
-
-from retemper.core.files import atomic_folder
 
 
 def name() -> str | None:
@@ -19,9 +16,3 @@ def name() -> str | None:
 def keep(experiment: str) -> str:
     """How an experiment is kept, in words."""
     return f"The experiment {experiment} registers and promotes nothing: dvc exp apply {experiment}, dvc repro."
-
-
-def promote(root: Path, experiment: str) -> None:
-    """Write ``runs/promote`` without a verdict."""
-    with atomic_folder(root / "runs/promote") as folder:
-        (folder / "verdict.md").write_text(f"# No verdict\n\n{keep(experiment)}\n", encoding="utf-8")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import astuple, dataclass
 
 from retemper.config import metric_names
 from retemper.config.settings import Gate
 from retemper.evaluation.statistics import FEWEST_GROUPS, Interval
 from retemper.promotion import compare, robust
+from retemper.records.verdict import Comparison, GateOutcome
 from retemper.registry.measurements import Errors, Measured, Number
 
 # Metrics that are ratios to one number for all models are compared by what is above the line.
@@ -21,32 +21,6 @@ SAME_AS = {
 CHAMPION = "@champion"  # its recipe, whatever its strategy's name; no strategy has an @
 # Which hash of `evaluate.identity` names the frames of a set.
 FRAMES_OF = {part: "target" if part == "target" else "retention" for part in metric_names.TEST}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one gate says of one model."""
-
-    metric: str
-    rule: str  # in words
-    absolute: bool  # a limit of its own, not a comparison
-    passed: bool
-    value: float | None  # the model's, with its interval
-    low: float | None
-    high: float | None
-    level: float  # of that interval
-    groups: int | None  # independent units that it rests on
-    unit: str
-    limit: float | None  # of value, or of the ratio or difference to the reference
-    compared: dict[str, float] | None  # ratio or difference: value, low, high, groups; the wider of frames and seeds
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data; infinite bounds become `None`."""
-        content = asdict(self)
-        if self.compared is not None:
-            content["compared"] = {k: v if abs(v) < 1e300 else None for k, v in self.compared.items()}
-        return content
 
 
 @dataclass(frozen=True)
@@ -63,7 +37,7 @@ class References:
     by_person: bool = False  # how the champion came to its place: a person decided
 
 
-Made = Callable[[bool, str, Interval | None], Outcome]
+Made = Callable[[bool, str, Interval | None], GateOutcome]
 
 
 def judge(
@@ -74,7 +48,7 @@ def judge(
     *,
     candidates: int = 1,
     look: int = 1,
-) -> list[Outcome]:
+) -> list[GateOutcome]:
     """Every gate's outcome for one candidate.
 
     Parameters
@@ -101,13 +75,13 @@ def share(candidates: int, look: int) -> float:
     return 6.0 / (math.pi * max(look, 1)) ** 2 / candidates
 
 
-def passed(outcomes: Sequence[Outcome], *, absolute_only: bool = False) -> bool:
+def passed(outcomes: Sequence[GateOutcome], *, absolute_only: bool = False) -> bool:
     """Whether all (absolute) gates hold. Without a single absolute gate the answer is no."""
     kept = [outcome for outcome in outcomes if outcome.absolute or not absolute_only]
     return any(outcome.absolute for outcome in kept) and all(outcome.passed for outcome in kept)
 
 
-def _absolute(candidate: Measured, gate: Gate) -> Outcome:
+def _absolute(candidate: Measured, gate: Gate) -> GateOutcome:
     number = candidate.number(gate.metric)
     limit = gate.max if gate.max is not None else gate.min
     assert limit is not None
@@ -147,13 +121,13 @@ def outcome_for(
     compared: Interval | None = None,
     *,
     absolute: bool = False,
-) -> Outcome:
+) -> GateOutcome:
     """An outcome of a model's `number`."""
-    return Outcome(
+    return GateOutcome(
         metric=metric,
         rule=rule,
         absolute=absolute,
-        passed=good,
+        passed=bool(good),
         value=number.value,
         low=number.low,
         high=number.high,
@@ -161,7 +135,7 @@ def outcome_for(
         groups=number.groups,
         unit=number.unit,
         limit=limit,
-        compared=None if compared is None else asdict(compared),
+        compared=None if compared is None else Comparison.of(*astuple(compared)),
         reason=reason,
     )
 
@@ -172,7 +146,7 @@ def _relative(
     references: References,
     recipes: Mapping[str, Measured],
     spend: float,
-) -> Outcome:
+) -> GateOutcome:
     number = candidate.number(gate.metric)
     name = SAME_AS.get(gate.metric, gate.metric)
     part, _, quantity = name.partition(".")
@@ -180,7 +154,7 @@ def _relative(
     rule = _rule(gate, by_frame, number.unit)
     limit = (1.0 + gate.margin) if by_frame else gate.margin
 
-    def outcome(good: bool, reason: str, found: Interval | None = None) -> Outcome:
+    def outcome(good: bool, reason: str, found: Interval | None = None) -> GateOutcome:
         return outcome_for(gate.metric, rule, number, limit, good, reason, found)
 
     if gate.relative_to == "champion":
@@ -254,7 +228,9 @@ def _recipes(
     return errors
 
 
-def _by_intervals(candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Made) -> Outcome:
+def _by_intervals(
+    candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Made
+) -> GateOutcome:
     """A metric without errors by frame: difference of two independent intervals."""
     ours, theirs = candidate.number(gate.metric), reference.number(gate.metric)
     kind = FRAMES_OF.get(gate.metric.partition(".")[0])

@@ -7,7 +7,8 @@ import math
 from retemper.config import metric_names
 from retemper.config.settings import Promotion
 from retemper.promotion import gates, robust
-from retemper.promotion.gates import FRAMES_OF, Outcome, References
+from retemper.promotion.gates import FRAMES_OF, References
+from retemper.records.verdict import GateOutcome
 from retemper.registry.measurements import Measured
 
 
@@ -18,7 +19,7 @@ def order(objective: str, value: float | None) -> float:
     return value if metric_names.better(objective) == "lower" else -value
 
 
-def against_champion(candidate: Measured, options: Promotion, references: References) -> Outcome | None:
+def against_champion(candidate: Measured, options: Promotion, references: References) -> GateOutcome | None:
     """The outcome of a gate that nobody need write: the champion stays unless a candidate is better in the objective.
 
     Values are compared, not bounds: this alone only keeps a re-run from moving anything, and a worse model from
@@ -27,7 +28,7 @@ def against_champion(candidate: Measured, options: Promotion, references: Refere
 
     Returns
     -------
-    Outcome or None
+    GateOutcome or None
         `None` where there is nothing to add: no champion, a gate that asks for more, an objective not measured.
     """
     objective = options.objective
@@ -38,7 +39,7 @@ def against_champion(candidate: Measured, options: Promotion, references: Refere
         return None
     rule = f"{metric_names.better(objective)} than the champion's, by value"
 
-    def outcome(good: bool, reason: str, limit: float | None = None) -> Outcome:
+    def outcome(good: bool, reason: str, limit: float | None = None) -> GateOutcome:
         return gates.outcome_for(objective, rule, ours, limit, good, reason)
 
     if champion is None:

@@ -7,21 +7,22 @@ Each strategy is judged by one version (`verdict.pick_seed`). The verdict is
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from retemper.config.foundations import find
-from retemper.config.settings import Settings
+from retemper.config.project import Project
+from retemper.core import experiment
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_folder, digest, read_json, write_json
-from retemper.promotion import hook, looks, verdict
+from retemper.core.files import atomic_folder, digest
+from retemper.promotion import hook, looks, text, verdict
 from retemper.promotion.baselines import compared_with
-from retemper.promotion.gates import References
-from retemper.records.runs import Results, counts_looks, read_results
+from retemper.records.runs import Results, read_results
+from retemper.records.trained_model import TrainedModel
+from retemper.records.verdict import Verdict
 from retemper.registry import aliases, attachments, history, measurements
 from retemper.registry.aliases import CHALLENGER, CHAMPION, Standing
-from retemper.registry.history import How, Model, Move, barred
+from retemper.registry.history import How, Move, barred
 from retemper.registry.measurements import Measured
 from retemper.tracking.lock import locked
 from retemper.tracking.store import connect, store_errors
@@ -30,16 +31,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-OUT = Path("runs/promote")
 
-
-def run(root: str | Path, settings: Settings) -> dict[str, Any]:
+def run(project: Project) -> Verdict | None:
     """Judge, write the verdict, move the aliases.
 
     Returns
     -------
-    dict
-        The content of ``verdict.json``.
+    Verdict or None
+        `None` in an experiment of DVC, which may never be kept: the folder says so, and nothing moves.
 
     Raises
     ------
@@ -47,7 +46,12 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
         Nothing is registered, the store does not answer, or another process moved the champion
         while this one judged.
     """
-    root = Path(root).resolve()
+    name = experiment.name()
+    if name is not None:
+        with atomic_folder(project.promotion) as folder:
+            (folder / "verdict.md").write_text(f"# No verdict\n\n{experiment.keep(name)}\n", encoding="utf-8")
+        return None
+    root, settings = project.root, project.settings
     results = read_results(root, settings)
     if not results.registered:
         raise RetemperError("No models are registered.", fix="dvc repro register")
@@ -74,58 +78,71 @@ def run(root: str | Path, settings: Settings) -> dict[str, Any]:
         judged = [versions[name][one.seed] for name, one in others.items()]
         tested = next(iter(candidates.values())).identity["target"]
         look = 0 if champion is None else looks.number(aliases.versions(client, system), judged, tested)
-        found = verdict.decide(others, references, candidates, settings.promotion, barred(moves, CHAMPION), look)
+        decision = verdict.decide(others, references, candidates, settings.promotion, barred(moves, CHAMPION), look)
         numbers = {name: str(versions[name][one.seed].version) for name, one in candidates.items()}
-        about = _about(settings, champion, references) | {"look": look, "test_frames": tested}
-        about["foundation_level"] = find(settings.foundation, root).level_of_theory
-        content = verdict.as_dict(found, numbers, chosen, about)
-        _write(root, content)
-        for name in found.judged:
-            _keep(client, versions[name], content, name)
-    _move(root, settings, content, champion)
-    return content
+        objective, gates = settings.promotion.objective, settings.promotion.gates
+        record = Verdict(
+            model=system,
+            objective=objective,
+            gates=gates,
+            gates_digest=digest([objective, [gate.model_dump(exclude_defaults=True) for gate in gates]]),
+            before=_words(system, champion),
+            champion_before=None if champion is None else champion.model,
+            obstacle=references.obstacle,
+            foundation=settings.foundation,
+            level=settings.dataset.level_of_theory,
+            look=look,
+            test_frames=tested,
+            foundation_level=project.foundation.level_of_theory,
+            challenger=decision.challenger,
+            champion=decision.champion,
+            candidates=verdict.candidates(decision.judged, objective, numbers, chosen),
+        )
+        with atomic_folder(project.promotion) as folder:
+            _write(folder, record)
+        for name in decision.judged:
+            _keep(client, versions[name], record, name)
+    _move(project, record)
+    return record
 
 
-def sync(root: Path, settings: Settings) -> None:
+def describe(verdict: Verdict | None) -> str:
+    """What a stage that ended decided, in lines."""
+    if verdict is None:
+        return experiment.keep(str(experiment.name()))
+    return "\n".join([*text.outcomes(verdict), *text.decision(verdict)])
+
+
+def sync(project: Project) -> None:
     """Put the verdict of the file into a store that has none on its versions."""
+    root, settings = project.root, project.settings
     results = read_results(root, settings)
-    content = results.verdict
-    if content is None or content["model"] != settings.system or not results.registered:
+    verdict = results.verdict
+    if verdict is None or verdict.model != settings.system or not results.registered:
         return
     with store_errors(root):
         client = connect(root)
         known = _known(client, settings.system)
-        for name, one in content["candidates"].items():
-            models = [Model(t.finished.sha256, name, seed) for seed, t in results.trainings.get(name, {}).items()]
+        for name, candidate in verdict.candidates.items():
+            trainings = results.trainings.get(name, {}).items()
+            models = [TrainedModel(training.finished.sha256, name, seed) for seed, training in trainings]
             seeds = {model.seed: known[model] for model in models if model in known}
-            judged = Model(one["sha256"], name, one["seed"])
+            judged = TrainedModel(candidate.sha256, name, candidate.seed)
             if judged in models and judged.seed in seeds and "verdict" not in seeds[judged.seed].tags:
-                _keep(client, seeds, content, name)
+                _keep(client, seeds, verdict, name)
 
 
-def _known(client: MlflowClient, system: str) -> dict[Model, ModelVersion]:
+def _known(client: MlflowClient, system: str) -> dict[TrainedModel, ModelVersion]:
     return {aliases.model_of(version): version for version in reversed(aliases.versions(client, system))}
 
 
-def _about(settings: Settings, champion: Standing | None, references: References) -> dict[str, Any]:
-    before = None
-    gates = [gate.model_dump(exclude_defaults=True) for gate in settings.promotion.gates]
-    if champion is not None:
-        where = (
-            f"`{settings.system}/{champion.version}` " if champion.version else "a model that is not registered here, "
-        )
-        before = f"{where}({champion.model.strategy}, seed {champion.model.seed}, {champion.model.sha256[:12]})"
-    return {
-        "model": settings.system,
-        "objective": settings.promotion.objective,
-        "gates": gates,
-        "gates_digest": digest([settings.promotion.objective, gates]),
-        "before": before,
-        "champion_before": None if champion is None else asdict(champion.model),
-        "obstacle": references.obstacle,
-        "foundation": settings.foundation,
-        "level": settings.dataset.level_of_theory,
-    }
+def _words(system: str, champion: Standing | None) -> str | None:
+    """The champion before this verdict."""
+    if champion is None:
+        return None
+    of = champion.model
+    where = f"`{system}/{champion.version}` " if champion.version else "a model that is not registered here, "
+    return f"{where}({of.strategy}, seed {of.seed}, {of.sha256[:12]})"
 
 
 def _versions(client: MlflowClient, results: Results) -> dict[str, dict[int, ModelVersion]]:
@@ -134,7 +151,7 @@ def _versions(client: MlflowClient, results: Results) -> dict[str, dict[int, Mod
     found: dict[str, dict[int, ModelVersion]] = {}
     for strategy in results.registered:
         for seed, training in results.trainings[strategy].items():
-            model = Model(training.finished.sha256, strategy, seed)
+            model = TrainedModel(training.finished.sha256, strategy, seed)
             if model not in known:
                 raise RetemperError(
                     f"{strategy}, seed {seed} is not registered in this store.", fix=f"dvc repro -f register@{strategy}"
@@ -146,40 +163,38 @@ def _versions(client: MlflowClient, results: Results) -> dict[str, dict[int, Mod
 # ------------------------------------------------------------------ the verdict, kept and carried out
 
 
-def _write(root: Path, content: dict[str, Any]) -> None:
-    with atomic_folder(root / OUT) as folder:
-        _files(folder, content)
+def _write(folder: Path, verdict: Verdict) -> None:
+    verdict.write(folder / "verdict.json")
+    (folder / "verdict.md").write_text(text.markdown(verdict), encoding="utf-8")
 
 
-def _files(folder: Path, content: dict[str, Any]) -> None:
-    write_json(folder / "verdict.json", content)
-    (folder / "verdict.md").write_text(verdict.markdown(content), encoding="utf-8")
+def _digest(verdict: Verdict) -> str:
+    return digest(verdict.model_dump(mode="json"))
 
 
-def _keep(client: MlflowClient, seeds: dict[int, ModelVersion], content: dict[str, Any], name: str) -> None:
+def _keep(client: MlflowClient, seeds: dict[int, ModelVersion], verdict: Verdict, name: str) -> None:
     """Tags of the version judged (one a gate, and the sum) and of the other seeds; the verdict beside the weights."""
-    one = content["candidates"][name]
+    candidate = verdict.candidates[name]
     for seed, other in seeds.items():
-        if seed != one["seed"]:
-            _tag(client, other, {"verdict": f"seed {one['seed']} was judged"})
-    version = seeds[one["seed"]]
+        if seed != candidate.seed:
+            _tag(client, other, {"verdict": f"seed {candidate.seed} was judged"})
+    version = seeds[candidate.seed]
     tags = {
-        "verdict.rank": f"{one['rank']} of {len(content['candidates'])}",
-        "verdict.gates": content["gates_digest"],
-        "verdict.digest": digest(content),
-        **looks.tags(content["look"], content["test_frames"]),
+        "verdict.rank": f"{candidate.rank} of {len(verdict.candidates)}",
+        "verdict.gates": verdict.gates_digest,
+        "verdict.digest": _digest(verdict),
+        **looks.tags(verdict.look, verdict.test_frames),
     }
-    for number, gate in enumerate(one["gates"], 1):
-        state = "passed" if gate["passed"] else "failed"
-        text = f"{state}: {gate['rule']}; {verdict.value_text(gate)}; {gate['reason']}"
-        tags[f"gate.{number:02d} {gate['metric']}"[:250]] = text
+    for number, gate in enumerate(candidate.gates, 1):
+        state = "passed" if gate.passed else "failed"
+        tags[f"gate.{number:02d} {gate.metric}"[:250]] = f"{state}: {gate.rule}; {text.value(gate)}; {gate.reason}"
     if version.tags.get("verdict.digest") != tags["verdict.digest"]:
         with tempfile.TemporaryDirectory() as folder:
-            _files(Path(folder), content)
+            _write(Path(folder), verdict)
             client.log_model_artifacts(attachments.model_id(version), folder, attachments.FOLDER)
-    card = str(version.description).split(verdict.HEADING)[0]
-    client.update_model_version(version.name, version.version, card + verdict.HEADING + verdict.table(one))
-    _tag(client, version, {**tags, "verdict": "passed" if one["passed"] else "failed"})  # last: `sync` looks for it
+    card = str(version.description).split(text.HEADING)[0]
+    client.update_model_version(version.name, version.version, card + text.HEADING + text.table(candidate))
+    _tag(client, version, {**tags, "verdict": "passed" if candidate.passed else "failed"})  # last: `sync` looks for it
 
 
 def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
@@ -192,29 +207,25 @@ def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> N
             client.set_model_version_tag(version.name, version.version, tag, value)
 
 
-def _move(root: Path, settings: Settings, content: dict[str, Any], champion: Standing | None) -> None:
+def _move(project: Project, verdict: Verdict) -> None:
     """Give the aliases to whom the verdict says. The challenger is taken away from one that passes no more."""
-    candidates, of = content["candidates"], digest(content)
-    done: list[Move | None] = []
-    if content["champion"]:
-        version, expected = candidates[content["champion"]]["version"], champion.model if champion else None
-        reason = f"best {content['objective']} of the candidates that pass all {len(settings.promotion.gates)} gates"
-        done.append(
-            aliases.move(root, settings.system, CHAMPION, version, "gates", reason, expected=expected, verdict=of)
-        )
-    challenger = candidates[content["challenger"]]["version"] if content["challenger"] else None
-    reason = f"best {content['objective']} of the others that pass the absolute gates"
-    if challenger is None:
-        reason = "no other candidate passes the absolute gates"
-    done.append(aliases.move(root, settings.system, CHALLENGER, challenger, "gates", reason, verdict=of))
+    root, system, options = project.root, verdict.model, project.settings.promotion
+    of, done = _digest(verdict), []
+    if verdict.champion:
+        version, expected = verdict.candidates[verdict.champion].version, verdict.champion_before
+        reason = f"best {verdict.objective} of the candidates that pass all {len(options.gates)} gates"
+        done.append(aliases.move(root, system, CHAMPION, version, "gates", reason, expected=expected, verdict=of))
+    challenger, reason = None, "no other candidate passes the absolute gates"
+    if verdict.challenger:
+        challenger = verdict.candidates[verdict.challenger].version
+        reason = f"best {verdict.objective} of the others that pass the absolute gates"
+    done.append(aliases.move(root, system, CHALLENGER, challenger, "gates", reason, verdict=of))
     for moved in done:
         if moved is not None:
-            hook.tell(settings.promotion.hook, root, moved)
+            hook.tell(options.hook, root, moved)
 
 
-def override(
-    root: str | Path, settings: Settings, system: str, version: str, alias: str, reason: str | None
-) -> Move | None:
+def override(project: Project, system: str, version: str, alias: str, reason: str | None) -> Move | None:
     """`retemper promote`: with a reason a person's decision, without one what the last verdict allows.
 
     Raises
@@ -222,44 +233,35 @@ def override(
     RetemperError
         Without a reason: no verdict on this version, or one that it does not pass.
     """
-    root = Path(root).resolve()
+    root = project.root
     of: str | None = None
-    expected: Model | str | None = aliases.ANYONE
+    expected: TrainedModel | str | None = aliases.ANYONE
     if not reason:
-        content = read_json(root / OUT / "verdict.json") if (root / OUT / "verdict.json").is_file() else {}
-        one = _judged(content, system, aliases.model(root, system, version)) if counts_looks(content) else None
-        if one is None:
+        model = aliases.model(root, system, version)
+        verdict = Verdict.read(project.verdict) if project.verdict.is_file() else None
+        candidate = None if verdict is None else verdict.judged(system, model)
+        if verdict is None or candidate is None:
             raise RetemperError(
                 f"There is no verdict on {system}/{version} (of each strategy one seed is judged).",
                 fix="dvc repro promote, or give a --reason",
             )
-        if not (one["passed"] if alias == CHAMPION else one["absolute"]):
+        if not (candidate.passed if alias == CHAMPION else candidate.absolute):
             raise RetemperError(
-                f"{system}/{version} does not pass the gates:\n  " + "\n  ".join(one["failures"]),
+                f"{system}/{version} does not pass the gates:\n  " + "\n  ".join(candidate.failures),
                 fix="another version, or give a --reason, which is recorded",
             )
-        of = digest(content)
+        of = _digest(verdict)
         if alias == CHAMPION:
-            before = content["champion_before"]
-            expected = None if before is None else Model(**before)
+            expected = verdict.champion_before
     how: How = "override" if reason else "gates"
     moved = aliases.move(root, system, alias, version, how, reason or "passes the gates", expected=expected, verdict=of)
     if moved is not None:
-        hook.tell(settings.promotion.hook, root, moved)
+        hook.tell(project.settings.promotion.hook, root, moved)
     return moved
 
 
-def _judged(content: dict[str, Any], system: str, model: Model) -> dict[str, Any] | None:
-    """What a verdict says of a model, whatever its version's number is in this store."""
-    for strategy, one in content.get("candidates", {}).items():
-        if content["model"] == system and Model(one["sha256"], strategy, one["seed"]) == model:
-            return dict(one)
-    return None
-
-
-def rollback(root: str | Path, settings: Settings, system: str, reason: str) -> Move:
+def rollback(project: Project, system: str, reason: str) -> Move:
     """`retemper rollback`: the champion before the present one; gates alone do not promote the present one again."""
-    root = Path(root).resolve()
-    moved = aliases.rollback(root, system, reason)
-    hook.tell(settings.promotion.hook, root, moved)
+    moved = aliases.rollback(project.root, system, reason)
+    hook.tell(project.settings.promotion.hook, project.root, moved)
     return moved

@@ -1,18 +1,16 @@
-"""Which of a run's candidates may become challenger and champion: the verdict, as data and as a table."""
+"""Which of a run's candidates may become challenger and champion."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from retemper.config.settings import Promotion
 from retemper.promotion import gates, objective
-from retemper.promotion.gates import Outcome, References
-from retemper.registry.history import Model
-from retemper.registry.measurements import Measured, Number
-
-HEADING = "\n## Gates\n\n"  # of the table in a version's description
+from retemper.promotion.gates import References
+from retemper.records.trained_model import TrainedModel
+from retemper.records.verdict import Candidate, GateOutcome
+from retemper.registry.measurements import Measured
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Judged:
     """One candidate with the outcome of every gate; `barred` says why only a person may promote it."""
 
     candidate: Measured
-    outcomes: list[Outcome]
+    outcomes: list[GateOutcome]
     objective: float | None
     barred: str | None = None
 
@@ -43,7 +41,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """Candidates by strategy; the names of those that become challenger and champion, or `None`."""
 
     judged: dict[str, Judged]
@@ -86,9 +84,9 @@ def decide(
     references: References,
     recipes: Mapping[str, Measured],
     options: Promotion,
-    barred: Mapping[Model, str],
+    barred: Mapping[TrainedModel, str],
     look: int = 1,
-) -> Verdict:
+) -> Decision:
     """Judge one candidate a strategy.
 
     The next champion is the candidate with the best objective among those that pass all gates, if it is better than
@@ -122,115 +120,38 @@ def decide(
     champion = _best(judged, passing, options.objective)
     others = [name for name, one in judged.items() if one.absolute and name != champion]
     challenger = _best(judged, others, options.objective)
-    return Verdict(judged, challenger, champion)
+    return Decision(judged, challenger, champion)
 
 
 def _best(judged: Mapping[str, Judged], names: Iterable[str], metric: str) -> str | None:
     return min(names, key=lambda name: objective.order(metric, judged[name].objective), default=None)
 
 
-# ------------------------------------------------------------------ as data and as text
-
-
-def as_dict(
-    verdict: Verdict, versions: Mapping[str, str], chosen: Mapping[str, str], about: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The content of ``verdict.json``.
+def candidates(
+    judged: Mapping[str, Judged], metric: str, versions: Mapping[str, str], chosen: Mapping[str, str]
+) -> dict[str, Candidate]:
+    """For the record of the verdict, the first in rank first.
 
     Parameters
     ----------
+    metric
+        The objective.
     versions, chosen
         By strategy: the version that was judged, and why this seed stands for it.
-    about
-        What was judged, by which gates, against whom.
     """
-    order = ranked(verdict.judged, about["objective"])
     return {
-        **about,
-        "challenger": verdict.challenger,
-        "champion": verdict.champion,
-        "candidates": {
-            name: {
-                "rank": rank,
-                "version": versions[name],
-                "seed": one.candidate.seed,
-                "chosen": chosen[name],
-                "sha256": one.candidate.sha256,
-                "objective": one.objective,
-                "absolute": one.absolute,
-                "passed": one.passed,
-                "barred": one.barred,
-                "gates": [outcome.as_dict() for outcome in one.outcomes],
-                "failures": one.failures(),
-            }
-            for rank, (name, one) in enumerate(((name, verdict.judged[name]) for name in order), 1)
-        },
+        name: Candidate(
+            rank=rank,
+            version=versions[name],
+            seed=judged[name].candidate.seed,
+            chosen=chosen[name],
+            sha256=judged[name].candidate.sha256,
+            objective=judged[name].objective,
+            absolute=judged[name].absolute,
+            passed=judged[name].passed,
+            barred=judged[name].barred,
+            gates=judged[name].outcomes,
+            failures=judged[name].failures(),
+        )
+        for rank, name in enumerate(ranked(judged, metric), 1)
     }
-
-
-def value_text(gate: Mapping[str, Any]) -> str:
-    """A gate's value with its interval, from ``verdict.json``."""
-    return Number(gate["value"], gate["low"], gate["high"], level=gate["level"], groups=gate["groups"]).text()
-
-
-def markdown(content: Mapping[str, Any]) -> str:
-    """``verdict.json`` as Markdown: the decision, then a table of gates a candidate."""
-    lines = [f"# {content['model']}: verdict", "", *(f"- {line}" for line in decision(content))]
-    lines += [f"- Gates: `{content['gates_digest']}`, {len(content['gates'])} of them.", *notes(content), ""]
-    for name, one in content["candidates"].items():
-        state = "passes" if one["passed"] else "does not pass"
-        lines += [f"## {one['rank']}. {name}: {content['model']}/{one['version']} {state}", ""]
-        lines += [f"Judged by seed {one['seed']}: {one['chosen']}.", ""]
-        lines += [table(one), *([f"Barred: {one['barred']}.", ""] if one["barred"] else [])]
-    return "\n".join(lines)
-
-
-def notes(content: Mapping[str, Any]) -> list[str]:
-    """What the number of looks at the test frames costs, and what a ratio to the foundation cannot tell; as a list."""
-    lines = []
-    look, candidates = content["look"], len(content["candidates"])
-    if look > 0:
-        spent = 100 * gates.share(candidates, look)
-        lines.append(
-            f"- Look {look} at these test frames: each comparison may spend {spent:.2g} % of its gate's error "
-            f"({candidates} candidates; new test frames start at look 1)."
-        )
-    if content["foundation_level"] != content["level"] and any("forgetting" in g["metric"] for g in content["gates"]):
-        lines.append(
-            f"- forgetting_ratio: the retention labels are at {content['foundation_level']}, the models at "
-            f"{content['level']}; the ratio holds this change as well as what was forgotten."
-        )
-    return lines
-
-
-def table(one: Mapping[str, Any]) -> str:
-    """The gates of a candidate, from ``verdict.json``, as Markdown."""
-    lines = ["| gate | value | | reason |", "|---|---|---|---|"]
-    for gate in one["gates"]:
-        mark = "passed" if gate["passed"] else "**failed**"
-        lines.append(f"| {gate['metric']} {gate['rule']} | {value_text(gate)} | {mark} | {gate['reason']} |")
-    return "\n".join([*lines, ""])
-
-
-def decision(content: Mapping[str, Any]) -> list[str]:
-    """The decision in sentences."""
-    model, candidates, before = content["model"], content["candidates"], content["before"]
-
-    def called(name: str) -> str:
-        return f"`{model}/{candidates[name]['version']}` ({name}, seed {candidates[name]['seed']})"
-
-    lines = []
-    if content["champion"]:
-        lines.append(f"Champion: {called(content['champion'])} passes every gate.")
-    elif before:
-        lines.append(f"Champion: stays {before}. No candidate passes every gate.")
-    else:
-        lines.append("Champion: none. No candidate passes every gate.")
-    if content["challenger"]:
-        lines.append(
-            f"Challenger: {called(content['challenger'])} is the best in {content['objective']} of the others "
-            "that pass the absolute gates."
-        )
-    else:
-        lines.append("Challenger: none. No other candidate passes the absolute gates.")
-    return lines

@@ -12,7 +12,7 @@ from retemper.core.errors import RetemperError
 from retemper.evaluation.statistics import FEWEST_GROUPS, two_sided
 from retemper.promotion import compare, robust
 from retemper.promotion.gates import FRAMES_OF
-from retemper.promotion.verdict import HEADING
+from retemper.promotion.text import HEADING
 from retemper.registry import aliases, attachments, data_revisions, history
 from retemper.registry.aliases import CHAMPION
 from retemper.registry.measurements import Measured, Number

@@ -23,6 +23,7 @@ from retemper.records.dataset import DatasetManifest
 from retemper.records.record import OtherFormError, Record
 from retemper.records.registration import Registration
 from retemper.records.training import Effective, SeedOutcome, TrainingSummary
+from retemper.records.verdict import Verdict
 
 FOUNDATION = "foundation"
 PARTS = metric_names.TEST
@@ -81,7 +82,7 @@ class Results:
     evaluations: dict[str, dict[str, Any]]  # strategies and "foundation"
     registered: dict[str, Registration]
     robustness: dict[str, dict[str, Any]] = field(default_factory=dict)  # strategies and "foundation"
-    verdict: dict[str, Any] | None = None  # of the stage promote
+    verdict: Verdict | None = None  # of the stage promote
     missing: list[str] = field(default_factory=list)  # stages without results, as `dvc repro` calls them
 
     def groups(self) -> dict[str, int]:
@@ -152,8 +153,7 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
             registered[name] = record
         elif record is not None:
             missing.append(f"register@{name} (an experiment registers nothing: dvc exp apply, dvc repro)")
-    path = runs / "promote/verdict.json"
-    verdict = optional(path, "promote", counts_looks) if settings.promotion.gates else None
+    verdict = typed(Verdict, runs / "promote/verdict.json", "promote") if settings.promotion.gates else None
     return Results(
         root,
         settings,
@@ -226,11 +226,6 @@ def over_groups(metrics: Mapping[str, Any]) -> bool:
     """Whether a ``metrics.json`` of evaluation or robustness has intervals over groups; the first versions had not."""
     parts = [part for measured in metrics["seeds"].values() for part in measured.get("metrics", measured).values()]
     return all("n_groups" in part or "groups" in part for part in parts)
-
-
-def counts_looks(verdict: Mapping[str, Any]) -> bool:
-    """Whether a ``verdict.json`` compared over groups and counted the looks; the first versions did not."""
-    return "look" in verdict
 
 
 def summary_value(evaluation: dict[str, Any] | None, *path: str) -> dict[str, float | None] | None:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import require_space
+from retemper.records.trained_model import TrainedModel
 from retemper.registry import history
-from retemper.registry.history import How, Model, Move
+from retemper.registry.history import How, Move
 from retemper.tracking import lineage
 from retemper.tracking.lock import LOCK_MODEL, locked
 from retemper.tracking.store import PROJECT, connect, is_embedded, store_errors, tracking_uri
@@ -36,7 +37,7 @@ NEED = 2_000_000  # bytes that a move may take
 class Standing:
     """Who has an alias: the model, and its version in this store (`None`: it is not registered here)."""
 
-    model: Model
+    model: TrainedModel
     version: str | None
 
 
@@ -54,11 +55,11 @@ def versions(client: MlflowClient, system: str) -> list[ModelVersion]:
     return sorted(found, key=lambda version: -int(version.version))
 
 
-def model_of(version: ModelVersion) -> Model:
+def model_of(version: ModelVersion) -> TrainedModel:
     """Which trained model a version is."""
     tags = version.tags
     seed = tags.get("seed", "")
-    return Model(tags.get("sha256", ""), tags.get("strategy", ""), int(seed) if seed.isdecimal() else -1)
+    return TrainedModel(tags.get("sha256", ""), tags.get("strategy", ""), int(seed) if seed.isdecimal() else -1)
 
 
 def require_own(client: MlflowClient, root: Path, system: str) -> None:
@@ -136,7 +137,7 @@ def settle(client: MlflowClient, root: Path, system: str) -> list[Move]:
     return moves
 
 
-def _show(client: MlflowClient, system: str, move: Move, models: dict[str, Model], present: str | None) -> None:
+def _show(client: MlflowClient, system: str, move: Move, models: dict[str, TrainedModel], present: str | None) -> None:
     """Make the alias what `move` says, and note that it is; a model that this store lacks leaves no alias."""
     wanted = next((version for version, model in models.items() if model == move.to), None)
     if (None if present is None else models[present]) != move.to and wanted != present:
@@ -183,7 +184,7 @@ def move(
     how: How,
     reason: str,
     *,
-    expected: Model | str | None = ANYONE,
+    expected: TrainedModel | str | None = ANYONE,
     verdict: str | None = None,
 ) -> Move | None:
     """Give an alias to a version, once and for all.
@@ -192,7 +193,7 @@ def move(
     ----------
     version : str or None
         `None` takes the alias away.
-    expected : Model, None or `ANYONE`
+    expected : TrainedModel, None or `ANYONE`
         Who had the alias when this was decided; when somebody else has it by now, nothing is moved.
     verdict : str, optional
         Digest of the verdict that allows it.
@@ -223,8 +224,8 @@ def move(
             if expected not in (ANYONE, holder):
                 raise RetemperError(
                     f"The {alias} of {system} has changed in the meantime.",
-                    expected=_called(expected if isinstance(expected, Model) else None),
-                    got=_called(holder),
+                    expected=expected.words if isinstance(expected, TrainedModel) else "nobody",
+                    got="nobody" if holder is None else holder.words,
                     fix="judge again: dvc repro -f promote",
                 )
             return _record(client, root, system, moves, alias, to, version, how, reason, verdict)
@@ -260,7 +261,7 @@ def _record(
     system: str,
     moves: Sequence[Move],
     alias: str,
-    to: Model | None,
+    to: TrainedModel | None,
     version: str | None,
     how: How,
     reason: str,
@@ -280,7 +281,7 @@ def _record(
     return made
 
 
-def _model(client: MlflowClient, system: str, version: str) -> Model:
+def _model(client: MlflowClient, system: str, version: str) -> TrainedModel:
     found = {str(v.version): v for v in versions(client, system)}
     if version not in found:
         raise unknown(f"version of {system}", version, found)
@@ -290,19 +291,15 @@ def _model(client: MlflowClient, system: str, version: str) -> Model:
     return model
 
 
-def model(root: Path, system: str, version: str) -> Model:
+def model(root: Path, system: str, version: str) -> TrainedModel:
     """Which trained model a version is; one that retemper did not register is an error."""
     with store_errors(root):
         return _model(connect(root), system, version)
 
 
-def _called(model: Model | None) -> str:
-    return "nobody" if model is None else f"{model.strategy}, seed {model.seed} ({model.sha256[:12]})"
-
-
-def _not_here(model: Model, alias: str, system: str) -> RetemperError:
+def _not_here(model: TrainedModel, alias: str, system: str) -> RetemperError:
     return RetemperError(
-        f"The {alias} of {system} was {_called(model)}, which is not registered in this store.",
+        f"The {alias} of {system} was {model.words}, which is not registered in this store.",
         fix=f"check out the commit that has it (git log -S{model.sha256[:16]} -- promotions.jsonl), "
         "then dvc pull and retemper sync",
     )

@@ -18,20 +18,12 @@ from typing import Literal
 from retemper.core import processes
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
+from retemper.records.trained_model import TrainedModel
 
 FILE = "promotions.jsonl"
 LONGEST_REASON = 1000  # characters; the store bounds a tag
 How = Literal["gates", "override", "rollback", "outside"]
 PERSONS = ("override", "rollback", "outside")  # a person decided
-
-
-@dataclass(frozen=True, order=True)
-class Model:
-    """One trained model, whatever number it has in a store."""
-
-    sha256: str
-    strategy: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Move:
     id: str
     system: str  # registered model
     alias: str
-    to: Model | None
+    to: TrainedModel | None
     version: str | None  # number of `to` in the store where it was moved
     how: How
     reason: str
@@ -55,7 +47,7 @@ def new(
     before: Sequence[Move],
     system: str,
     alias: str,
-    to: Model | None,
+    to: TrainedModel | None,
     version: str | None,
     how: How,
     reason: str,
@@ -88,7 +80,7 @@ def loads(line: str, source: str) -> Move:
     try:
         content = json.loads(line)
         to = content.pop("to")
-        return Move(**content, to=None if to is None else Model(**to))
+        return Move(**content, to=None if to is None else TrainedModel(**to))
     except (ValueError, TypeError, KeyError) as error:
         raise RetemperError(
             f"{source} holds a line that is no move of an alias: {line[:80]!r} ({error}).",
@@ -135,9 +127,9 @@ def last(moves: Sequence[Move], alias: str) -> Move | None:
     return next((move for move in reversed(moves) if move.alias == alias), None)
 
 
-def stack(moves: Sequence[Move], alias: str) -> list[Model | None]:
+def stack(moves: Sequence[Move], alias: str) -> list[TrainedModel | None]:
     """Who had the alias, oldest first, the present one last: a promotion adds one, a rollback takes one away."""
-    held: list[Model | None] = []
+    held: list[TrainedModel | None] = []
     for move in moves:
         if move.alias != alias:
             continue
@@ -154,10 +146,10 @@ def by_person(moves: Sequence[Move], alias: str) -> bool:
     return newest is not None and newest.how in PERSONS
 
 
-def barred(moves: Sequence[Move], alias: str) -> dict[Model, str]:
+def barred(moves: Sequence[Move], alias: str) -> dict[TrainedModel, str]:
     """Models from which a person took the alias and to which none has given it since, with the reason."""
-    found: dict[Model, str] = {}
-    holder: Model | None = None
+    found: dict[TrainedModel, str] = {}
+    holder: TrainedModel | None = None
     for move in moves:
         if move.alias != alias:
             continue

@@ -21,7 +21,7 @@ from retemper.core.files import read_json, write_json
 from retemper.evaluation.robustness import units
 from retemper.evaluation.robustness.units import Unit
 from retemper.records.runs import FORGETTING, FOUNDATION, QUANTITIES, Results, finite, read_table
-from retemper.registry.history import Model
+from retemper.records.trained_model import TrainedModel
 
 MEASURES, FRAMES = "measures.json", "frames.csv"
 
@@ -81,8 +81,8 @@ class Measured:
         return self.strategy if self.strategy == FOUNDATION else f"{self.strategy}, seed {self.seed}"
 
     @property
-    def model(self) -> Model:
-        return Model(self.sha256, self.strategy, self.seed)
+    def model(self) -> TrainedModel:
+        return TrainedModel(self.sha256, self.strategy, self.seed)
 
     def number(self, metric: str) -> Number:
         """A metric; one that is not there has no value."""

@@ -32,8 +32,8 @@ from retemper.records.runs import (
     seed_value,
     summary_value,
 )
+from retemper.records.trained_model import TrainedModel
 from retemper.registry import aliases, artifact, attachments, measurements, model_card
-from retemper.registry.history import Model
 from retemper.registry.versions import CANDIDATE
 from retemper.tracking import embedded_store, lineage
 from retemper.tracking import runs as tracking
@@ -220,7 +220,7 @@ def _register_seed(
     }
     tags |= {name: run.data.tags[source] for name, source in FROM_RUN.items() if source in run.data.tags}
     card = model_card.write(results, strategy, seed, tags)
-    model, measured = Model(weights, strategy, seed), measurements.collect(results, strategy, seed)
+    model, measured = TrainedModel(weights, strategy, seed), measurements.collect(results, strategy, seed)
     # Of two that trained the same weights the first says on which machine.
     lasting = {name: value for name, value in tags.items() if name not in FROM_RUN}
     identity = digest([lasting, evaluation_metrics(results, strategy, seed)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retemper.promotion.verdict import decision, notes, value_text
+from retemper.promotion import text
 from retemper.records.runs import Results
 from retemper.report.page import Block, Bullets, Cell, Paragraph, Section, Table
 from retemper.report.sections import absent
@@ -10,31 +10,33 @@ from retemper.report.sections import absent
 
 def promotion(results: Results) -> Section:
     """What the stage promote decided, and why."""
-    content = results.verdict
-    if content is None:
+    verdict = results.verdict
+    if verdict is None:
         return Section("Promotion", "Promotion", [absent("the verdict of the gates", "promote")])
-    blocks: list[Block] = [Bullets([*decision(content), *(line.removeprefix("- ") for line in notes(content))])]
-    if content["obstacle"]:
-        blocks.append(Paragraph(f"No candidate can become champion: {content['obstacle']}.", "warning"))
+    blocks: list[Block] = [
+        Bullets([*text.decision(verdict), *(line.removeprefix("- ") for line in text.notes(verdict))])
+    ]
+    if verdict.obstacle:
+        blocks.append(Paragraph(f"No candidate can become champion: {verdict.obstacle}.", "warning"))
     columns = [("Candidate", ""), ("Gate", ""), ("Value", "95 % interval"), ("", ""), ("Reason", "")]
-    for name, one in content["candidates"].items():
-        title = f"{one['rank']}. {name}, {content['model']}/{one['version']}"
+    for name, candidate in verdict.candidates.items():
+        title = f"{candidate.rank}. {name}, {verdict.model}/{candidate.version}"
         rows = [
             [
                 Cell(title if k == 0 else ""),
-                Cell(f"{gate['metric']} {gate['rule']}"),
-                Cell(value_text(gate)),
-                Cell("passed" if gate["passed"] else "failed", mark="best" if gate["passed"] else ""),
-                Cell(gate["reason"]),
+                Cell(f"{gate.metric} {gate.rule}"),
+                Cell(text.value(gate)),
+                Cell("passed" if gate.passed else "failed", mark="best" if gate.passed else ""),
+                Cell(gate.reason),
             ]
-            for k, gate in enumerate(one["gates"])
+            for k, gate in enumerate(candidate.gates)
         ]
         blocks.append(Table(columns, rows, textual=True))
-        blocks.append(Paragraph(f"Judged by seed {one['seed']}: {one['chosen']}.", "note"))
-        if one["barred"]:
-            blocks.append(Paragraph(f"{title}: {one['barred']}.", "note"))
+        blocks.append(Paragraph(f"Judged by seed {candidate.seed}: {candidate.chosen}.", "note"))
+        if candidate.barred:
+            blocks.append(Paragraph(f"{title}: {candidate.barred}.", "note"))
     note = (
-        f"Gates {content['gates_digest']}. Candidates that pass come first, then by {content['objective']}. "
+        f"Gates {verdict.gates_digest}. Candidates that pass come first, then by {verdict.objective}. "
         "Comparisons are ratios of errors on the "
         "same frames (paired over groups), the wider of two intervals: other groups for this model, and other groups "
         "and seeds for its strategy. Their error is shared among the candidates and the looks at these test frames."
