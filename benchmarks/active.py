@@ -124,7 +124,7 @@ def run_round(
                 for kind in sorted(set(kinds))
             }
         here = Source("naive", False, {seed: out / weight_files.NAME}, seed, train, data["valid"], "cpu")
-        explored = choose.explore(here, settings.acquire, seed * 100 + len(train), out)
+        explored = choose.explore(here, settings.acquire, seed * 100 + len(train), out / ".cache/active")
         found["sound"] = 1 - sum(note.startswith("md-") for note in explored.notes) / SOUND
         found["gates"] = [found["inside"] <= GATES["inside"], found["outside"] <= GATES["outside"]]
         found["gates"].append(found["sound"] >= GATES["sound"])
@@ -150,8 +150,7 @@ def grow(folder: Path, train: list[Atoms], data: dict[str, list[Atoms]], setting
     estimate = choose.estimator(here, settings.acquire)
     held_out = calibration_of(here, estimate, data["valid"], None)
     candidates = choose.trusted(read_frames(folder / "candidates.extxyz"), estimate, held_out, settings.acquire)
-    plan = {"labels": settings.acquire.labels, "seed": seed * 100 + len(train), "round": len(train)}
-    chosen = choose.select(candidates, here, settings.acquire, plan)
+    chosen = choose.select(candidates, here, settings.acquire, settings.acquire.labels, seed * 100 + len(train))
     labelled, failed = label.label_all(chosen, settings.acquire, project_root())
     print(f"    {len(labelled)} labels, {len(failed)} failed; {held_out.sentence()}", flush=True)
     mild = [a for a in labelled if np.linalg.norm(a.arrays[FORCES], axis=1).max() <= settings.dataset.max_force]

@@ -55,7 +55,7 @@ def main() -> None:
             continue
         unsure = module.fit(estimate.Context(models, pick_head(models[0]), "cpu", sets["train"]), own)
         u = {part: unsure(sets[part]) for part in ("valid", "test")}
-        scale = calibrate.calibrate(u["valid"], errors["valid"], groups["valid"]).scale
+        scale = calibrate.Scale.of(calibrate.calibrate(u["valid"], errors["valid"], groups["valid"]))
         judged = calibrate.calibrate(u["test"], errors["test"], groups["test"], scale)
         calibrate.plot(u["test"], errors["test"], judged, options.out / f"calibration-{system}-{name}.png")
         print(f"| {name} | {judged.spearman:.2f} [{judged.spearman_low:.2f}, {judged.spearman_high:.2f}] | "

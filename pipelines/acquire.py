@@ -8,21 +8,18 @@ from __future__ import annotations
 import sys
 
 from retemper.cli.main import stage
-from retemper.config.settings import load_settings
+from retemper.config.project import Project
 from retemper.core import processes
-from retemper.core.files import project_root
 
 
 @stage
 def main() -> None:
     """Make or finish the next round's folder."""
-    root = project_root()
-    settings = load_settings(root / "params.yaml")
-    processes.prepare(settings.finetune.device)
-    from retemper.active import acquire, campaign, lock
+    project = Project.here()
+    processes.prepare(project.settings.finetune.device)
+    from retemper.active import acquire
 
-    with lock.alone(root):
-        print(acquire.acquire(settings, root, campaign.next_round(root)))
+    print(f"data/rounds/{acquire.run(project).round:03d}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from scipy.stats import binom
 from retemper.active import calibrate
 from retemper.active.stopping import POINTS, power_law, predicted_gain, reason
 from retemper.config.settings import Stop
+from retemper.records.campaign import ForceError, Gates, RoundResult
 
 
 def gaussian(frames: int, atoms: int, factor: float, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -40,7 +41,7 @@ def test_what_was_expected_is_judged_not_fitted_again() -> None:
     from scipy.stats import norm
 
     uncertainty, error = gaussian(60, 50, 0.3)
-    scale = calibrate.calibrate(uncertainty, error, alone(error)).scale
+    scale = calibrate.Scale.of(calibrate.calibrate(uncertainty, error, alone(error)))
     found = calibrate.calibrate(uncertainty, [10 * e for e in error], alone(error), scale)
     assert found.alpha == pytest.approx(0.3, rel=0.02)
     inside = 2 * norm.cdf(norm.ppf((1 + calibrate.LEVELS) / 2) / 10) - 1
@@ -52,7 +53,9 @@ def test_one_atom_without_spread_does_not_decide() -> None:
     uncertainty[0][0], error[0][0] = 1e-16, 1e-5
     found = calibrate.calibrate(uncertainty, error, alone(error))
     assert found.alpha == pytest.approx(1.0, rel=0.05)
-    assert found.scale.expected(uncertainty[0]).min() == pytest.approx(found.alpha * 1.05e-2, rel=0.1)  # median 1.05
+    assert calibrate.Scale.of(found).expected(uncertainty[0]).min() == pytest.approx(
+        found.alpha * 1.05e-2, rel=0.1
+    )  # median 1.05
 
 
 def test_noise_is_called_not_informative() -> None:
@@ -128,8 +131,12 @@ def test_the_plot_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def entry(train: int, error: float, hold: bool = False) -> dict:
-    return {"train": train, "force_rmse": {"mean": error}, "gates": {"hold": hold}}
+def entry(train: int, error: float, hold: bool = False) -> RoundResult:
+    return RoundResult(
+        round=0, labelled=0, failed=0, identity=None, used=0, unused={}, train=train, valid=0, test=None,
+        strategy="naive", champion=False, force_rmse=ForceError(mean=error, low=None, high=None),
+        gates=Gates(hold=hold, outcomes=[]), selector=None,
+    )  # fmt: skip
 
 
 def test_a_power_law_is_found_again() -> None:

@@ -3,75 +3,78 @@
 from __future__ import annotations
 
 import copy
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import acquiring
 import numpy as np
 import prepared
 import pytest
 import run_files
-from acquiring import project, waters
+from acquiring import calibration, waters, write_round
 from ase import Atoms
 from conftest import ROOT, as_trained, build_tiny
 
-from retemper.active import campaign, choose, manual, source, status
-from retemper.active.acquire import acquire
+from retemper.active import acquire, campaign, choose, manual, source, status
 from retemper.active.calibrate import calibrate
 from retemper.active.explored import Explored
 from retemper.active.label import put
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import vcs
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, sha256, write_json
+from retemper.core.files import sha256, write_json
 from retemper.data import rounds
 from retemper.data.frames import ENERGY, FORCES, read_frames, write_frames
 from retemper.finetune import planning
+from retemper.records.campaign import Campaign, RoundResult
+from retemper.records.trained_model import TrainedModel
 from retemper.records.training import Effective
 from retemper.systems.xtb import calculator
 
 
 def test_a_round_holds_what_was_labelled_and_why(tmp_path: Path, tiny_model: Path) -> None:
-    settings = project(tmp_path, tiny_model)
-    folder = acquire(settings, tmp_path, 1)
-    labelled, about = rounds.frames(tmp_path, 1), rounds.about(tmp_path, 1)
-    assert folder == tmp_path / "data/rounds/001" and len(labelled) == 5
-    for atoms, entry in zip(labelled, about["labelled"], strict=True):
+    project = acquiring.project(tmp_path, tiny_model)
+    folder = project.rounds / "001"
+    about = acquire.make(project, 1)
+    labelled = rounds.frames(project.rounds, 1)
+    assert about == rounds.read(project.rounds, 1) and len(labelled) == 5
+    for atoms, entry in zip(labelled, about.labelled, strict=True):
         work = Atoms(atoms.numbers, atoms.positions)
         work.calc = calculator()
         assert atoms.info[ENERGY] == pytest.approx(work.get_potential_energy(), abs=1e-7)
         np.testing.assert_allclose(atoms.arrays[FORCES], work.get_forces(), atol=1e-6)
-        assert entry["explorer"] == "rattle" and entry["selector"] == "combined" and entry["expected_error"] > 0
-        assert entry["group"].split()[0] in ("train", "valid")  # never from the test set
-    trained = tmp_path / "runs/finetune/naive"
-    assert about["models"] == {seed: sha256(trained / f"seed-{seed}/model.safetensors") for seed in ("1", "2")}
-    assert about["lead"] == 2  # the lower validation loss
-    assert about["level_of_theory"] == "GFN2-xTB" and about["oracle_check"]["energy"] < 1e-6
-    assert 0 <= about["calibration"]["miscalibration"] <= 0.5
-    assert about["prospective"]["alpha"] == about["calibration"]["alpha"]  # what was expected is judged
+        noted = entry.model_dump()
+        assert noted["explorer"] == "rattle" and noted["selector"] == "combined" and noted["expected_error"] > 0
+        assert noted["group"].split()[0] in ("train", "valid")  # never from the test set
+    assert about.models == {seed: sha256(project.model("naive", seed)) for seed in (1, 2)}
+    assert about.lead == 2  # the lower validation loss
+    assert about.level_of_theory == "GFN2-xTB" and about.oracle_check and about.oracle_check.energy < 1e-6
+    assert 0 <= about.calibration.miscalibration <= 0.5
+    assert about.prospective.alpha == about.calibration.alpha  # what was expected is judged
     for name in ("calibration.png", "prospective.png"):
         assert (folder / name).stat().st_size > 1000
     assert not (tmp_path / ".cache/rounds/001").exists()
     before = (folder / "round.json").read_bytes()
-    acquire(settings, tmp_path, 1)  # done is done
+    acquire.make(project, 1)  # done is done
     assert (folder / "round.json").read_bytes() == before
-    again = acquire(settings, tmp_path, 2)  # what is labelled is not asked for again
+    again = acquire.run(project)  # what is labelled is not asked for again
     first = {atoms.positions.tobytes() for atoms in labelled}
-    assert not first & {atoms.positions.tobytes() for atoms in rounds.frames(tmp_path, 2)}
-    assert read_json(again / "round.json")["seed"] != about["seed"]
-    assert rounds.numbers(tmp_path) == [1, 2]
-    assert campaign.spent(tmp_path) == 10
+    assert not first & {atoms.positions.tobytes() for atoms in rounds.frames(tmp_path / rounds.FOLDER, 2)}
+    assert again.round == 2 and again.seed != about.seed
+    assert rounds.numbers(project.rounds) == [1, 2]
+    assert campaign.spent(project) == 10
 
 
 def test_an_explorer_that_is_listed_twice_explores_twice(tmp_path: Path, tiny_model: Path) -> None:
     """The first as if it were alone; the second on paths and with random numbers of its own."""
     one = {"name": "rattle", "options": {"amplitudes": [0.1]}}
-    settings = project(tmp_path, tiny_model, explorers=[one, copy.deepcopy(one)], candidates=20)
-    here = source.of_project(settings, tmp_path)
-    frames = choose.explore(here, settings.acquire, 7, tmp_path).frames
-    alone = settings.acquire.model_copy(update={"explorers": settings.acquire.explorers[:1], "candidates": 10})
-    first = choose.explore(here, alone, 7, tmp_path).frames
+    project = acquiring.project(tmp_path, tiny_model, explorers=[one, copy.deepcopy(one)], candidates=20)
+    here, options = source.of_project(project), project.settings.acquire
+    frames = choose.explore(here, options, 7, project.cache("active")).frames
+    alone = options.model_copy(update={"explorers": options.explorers[:1], "candidates": 10})
+    first = choose.explore(here, alone, 7, project.cache("active")).frames
     assert len(frames) == 20 and len({atoms.info["path"] for atoms in frames}) == 20
     assert [atoms.positions.tolist() for atoms in frames[:10]] == [atoms.positions.tolist() for atoms in first]
     assert len({atoms.positions.tobytes() for atoms in frames}) == 20
@@ -80,8 +83,8 @@ def test_an_explorer_that_is_listed_twice_explores_twice(tmp_path: Path, tiny_mo
 def test_a_path_ends_where_the_model_is_lost_even_if_that_frame_is_turned_away(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    settings = project(tmp_path, tiny_model, trust=1.0)
-    here = source.of_project(settings, tmp_path)
+    project = acquiring.project(tmp_path, tiny_model, trust=1.0)
+    here, settings = source.of_project(project), project.settings
     path = waters(3, 5, "new")
     path[1].positions[3:] -= (0.0, 0.0, 1.6)  # one molecule onto the other
     for atoms in path:
@@ -105,13 +108,13 @@ def test_a_path_ends_where_the_model_is_lost_even_if_that_frame_is_turned_away(
     assert found[0].info["expected_error"] == pytest.approx(largest[0] / unit, rel=0.05)
 
 
-def by_hand(root: Path, model: Path, **acquired: Any) -> tuple[Settings, list[Atoms]]:
+def by_hand(root: Path, model: Path, **acquired: Any) -> tuple[Project, list[Atoms]]:
     """A round that waits for labels by hand, and what was given out: five new structures, two of the training set."""
     oracle = {"name": "manual", "options": {"level_of_theory": "GFN2-xTB"}}
-    settings = project(root, model, oracle, **acquired)
+    project = acquiring.project(root, model, oracle, **acquired)
     with pytest.raises(RetemperError, match="structures of round 1 wait"):
-        acquire(settings, root, 1)
-    return settings, read_frames(root / manual.FOLDER / "001/structures.extxyz")
+        acquire.make(project, 1)
+    return project, read_frames(project.to_label / "001/structures.extxyz")
 
 
 def answer(root: Path, given: list[Atoms], offset: float = 0.0, right: Any = ()) -> None:
@@ -122,7 +125,7 @@ def answer(root: Path, given: list[Atoms], offset: float = 0.0, right: Any = ())
         work.calc = calculator()
         off = 0.0 if atoms.positions.round(6).tobytes() in right else offset * len(atoms)
         made.append(put(atoms.copy(), work.get_potential_energy() + off, work.get_forces(), None))
-    write_frames(root / manual.FOLDER / "001/labelled.extxyz", made)
+    write_frames(root / "data/to-label/001/labelled.extxyz", made)
 
 
 def places(frames: list[Atoms]) -> set[bytes]:
@@ -130,84 +133,83 @@ def places(frames: list[Atoms]) -> set[bytes]:
 
 
 def test_a_round_waits_for_labels_and_goes_on(tmp_path: Path, tiny_model: Path) -> None:
-    settings, given = by_hand(tmp_path, tiny_model)
+    project, given = by_hand(tmp_path, tiny_model)
     with pytest.raises(RetemperError, match="wait for your labels"):  # the same structures, not others
-        acquire(settings, tmp_path, 1)
-    assert campaign.unfinished(tmp_path) == 1
-    changed = settings.model_copy(update={"acquire": settings.acquire.model_copy(update={"labels": 7})})
+        acquire.make(project, 1)
+    assert campaign.unfinished(project) == 1
+    changed = project.settings.acquire.model_copy(update={"labels": 7})
     with pytest.raises(RetemperError, match="settings of `acquire` changed"):
-        acquire(changed, tmp_path, 1)
+        acquire.make(Project(tmp_path, project.settings.model_copy(update={"acquire": changed})), 1)
     known = places(read_frames(tmp_path / "runs/dataset/train.extxyz"))
     new = [atoms for atoms in given if not places([atoms]) & known]
     assert len(given) == 7 and len(new) == 5  # two of the training set are to be labelled again
     assert all(not atoms.info for atoms in given)  # which nothing tells from the others
     answer(tmp_path, new)
     with pytest.raises(RetemperError, match="needed to verify the others"):
-        acquire(settings, tmp_path, 1, partial=True)
+        acquire.make(project, 1, partial=True)
     lost = new[0].positions
     answer(tmp_path, [atoms for atoms in given if not np.allclose(atoms.positions, lost)])
-    acquire(settings, tmp_path, 1, partial=True)
-    assert len(rounds.frames(tmp_path, 1)) == 4
-    assert rounds.frames(tmp_path, 1, "failed")[0].info["reason"] == "no label came back"
+    acquire.make(project, 1, partial=True)
+    assert len(rounds.frames(tmp_path / rounds.FOLDER, 1)) == 4
+    assert rounds.frames(tmp_path / rounds.FOLDER, 1, "failed")[0].info["reason"] == "no label came back"
 
 
 def test_labels_of_another_zero_are_refused_and_a_corrected_file_is_taken(tmp_path: Path, tiny_model: Path) -> None:
-    settings, given = by_hand(tmp_path, tiny_model)
+    project, given = by_hand(tmp_path, tiny_model)
     answer(tmp_path, given, offset=0.5)
     with pytest.raises(RetemperError, match="2 of 2 structures whose labels are known") as error:
-        acquire(settings, tmp_path, 1)
+        acquire.make(project, 1)
     assert str(error.value).count("energy +0.5 eV/atom") == 2
-    assert rounds.numbers(tmp_path) == []
+    assert rounds.numbers(project.rounds) == []
     answer(tmp_path, given)
-    acquire(settings, tmp_path, 1)
-    labelled = rounds.frames(tmp_path, 1)
+    acquire.make(project, 1)
+    labelled = rounds.frames(tmp_path / rounds.FOLDER, 1)
     assert len(labelled) == 5 and not places(labelled) & places(read_frames(tmp_path / "runs/dataset/train.extxyz"))
 
 
 def test_a_correction_replaces_labels_that_a_round_was_made_with(tmp_path: Path, tiny_model: Path) -> None:
     """Also where the data set has the earlier ones already."""
-    settings, given = by_hand(tmp_path, tiny_model, verify=0)
+    project, given = by_hand(tmp_path, tiny_model, verify=0)
     answer(tmp_path, given, offset=0.5)
-    acquire(settings, tmp_path, 1)
-    poisoned, before = rounds.frames(tmp_path, 1), rounds.about(tmp_path, 1)
-    acquire(settings, tmp_path, 1)
-    assert rounds.about(tmp_path, 1) == before
-    write_json(tmp_path / campaign.HISTORY, {"rounds": [entry(1, 13, 90.0, identity=before["identity"])]})
+    acquire.make(project, 1)
+    poisoned, before = rounds.frames(tmp_path / rounds.FOLDER, 1), rounds.read(project.rounds, 1)
+    acquire.make(project, 1)
+    assert rounds.read(project.rounds, 1) == before
+    Campaign(rounds=[result(1, 13, 90.0, identity=before.identity)]).write(project.campaign)
     for atoms in poisoned:
         atoms.info["source"] = "data/rounds/001:0"
     train = tmp_path / "runs/dataset/train.extxyz"
     write_frames(train, [*read_frames(train), *poisoned])
     answer(tmp_path, given)
-    assert manual.corrected(tmp_path, 1) and campaign.unfinished(tmp_path) == 1
-    acquire(settings, tmp_path, 1)
-    now, after = rounds.frames(tmp_path, 1), rounds.about(tmp_path, 1)
+    assert manual.corrected(project, 1) and campaign.unfinished(project) == 1
+    acquire.make(project, 1)
+    now, after = rounds.frames(tmp_path / rounds.FOLDER, 1), rounds.read(project.rounds, 1)
     off = [(b.info[ENERGY] - a.info[ENERGY]) / len(a) for a, b in zip(now, poisoned, strict=True)]
     assert off == pytest.approx([0.5] * len(given), abs=1e-6)
-    assert after["identity"] != before["identity"] and not manual.corrected(tmp_path, 1)
-    assert not campaign._noted(tmp_path, 1)  # its results are those of the labels before
+    assert after.identity != before.identity and not manual.corrected(project, 1)
+    assert not campaign._noted(project, 1)  # its results are those of the labels before
 
 
 def test_new_labels_that_lie_apart_are_refused_though_the_known_ones_are_right(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    settings, given = by_hand(tmp_path, tiny_model)
+    project, given = by_hand(tmp_path, tiny_model)
     known = places(read_frames(tmp_path / "runs/dataset/train.extxyz"))
     answer(tmp_path, given, offset=3.0, right=known)  # much: the model is not trained
     with pytest.raises(RetemperError, match="5 new labels lie"):
-        acquire(settings, tmp_path, 1)
+        acquire.make(project, 1)
     answer(tmp_path, given)
-    acquire(settings, tmp_path, 1)
+    acquire.make(project, 1)
 
 
 def test_what_is_missing_is_said(tmp_path: Path, tiny_model: Path) -> None:
-    settings = project(tmp_path, tiny_model, {"name": "xtb", "options": {"method": "GFN1-xTB"}})
+    project = acquiring.project(tmp_path, tiny_model, {"name": "xtb", "options": {"method": "GFN1-xTB"}})
     with pytest.raises(RetemperError, match="another level of theory"):
-        acquire(settings, tmp_path, 1)
-    (tmp_path / "runs/finetune/naive/summary.json").unlink()
-    settings = project(tmp_path / "b", tiny_model)
-    (tmp_path / "b/runs/finetune/naive/summary.json").unlink()
+        acquire.make(project, 1)
+    project = acquiring.project(tmp_path / "b", tiny_model)
+    project.summary("naive").unlink()
     with pytest.raises(RetemperError, match="dvc repro"):
-        acquire(settings, tmp_path / "b", 1)
+        acquire.make(project, 1)
 
 
 def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_model: Path) -> None:
@@ -215,11 +217,11 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     from retemper.finetune.mace.train import train
     from retemper.models.mace import atomic_energies
 
-    settings = project(tmp_path, tiny_model)
+    settings = acquiring.project(tmp_path, tiny_model).settings
     explorer = build_tiny(tmp_path / "explorer.model", ["Default"], seed=4)
     explorer = as_trained(explorer, tmp_path / rounds.FOLDER / "002/model.safetensors")
     for number in (1, 2):
-        write_json(tmp_path / rounds.FOLDER / rounds.name(number) / "round.json", {})
+        acquiring.write_round(tmp_path, number)
     e0s = atomic_energies(explorer)
     write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
     (tmp_path / "strategies").symlink_to(ROOT / "strategies")
@@ -240,23 +242,19 @@ def test_the_champion_that_stands_explores(tmp_path: Path, tiny_model: Path) -> 
     settings = run_files.write_project(tmp_path, tiny_model, strategies=("naive", "replay"), seeds=(1, 2))
     for name in settings.strategies:
         run_files.write_training(tmp_path, name, {1: tiny_model, 2: tiny_model})
-    judged = {
-        "naive": {"objective": 210.0, "seed": 2, "gates": []},
-        "replay": {"objective": 200.0, "seed": 1, "gates": []},
-    }
-    standing = {"strategy": "naive", "seed": 1, "sha256": "of another run"}
+    judged = {"naive": (210.0, 2, [True]), "replay": (200.0, 1, [True])}
+    standing = TrainedModel("of another run", "naive", 1)
 
-    def found(champion: str | None, before: dict[str, Any] | None, candidates: dict[str, Any]) -> tuple[str, bool, int]:
-        verdict = {"champion": champion, "champion_before": before, "candidates": candidates}
-        write_json(tmp_path / "runs/promote/verdict.json", verdict)
-        here = source.of_project(settings, tmp_path)
+    def found(champion: str | None, before: TrainedModel | None, candidates: Any) -> tuple[str, bool, int]:
+        run_files.write_verdict(tmp_path, candidates, champion, before)
+        here = source.of_project(Project(tmp_path, settings))
         return here.strategy, here.champion, here.lead_seed
 
     assert found(None, None, judged) == ("replay", False, 1)  # the best objective
     assert found("replay", standing, judged) == ("replay", True, 1)
     assert found(None, standing, judged) == ("naive", True, 2)
     assert found(None, standing, {"replay": judged["replay"]}) == ("naive", True, 1)  # it is not judged against itself
-    gone = {**standing, "strategy": "freeze"}
+    gone = TrainedModel("of another run", "freeze", 1)
     assert found(None, gone, judged) == ("replay", False, 1)
 
 
@@ -265,19 +263,22 @@ def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path
     """The test set gets a group that a kept model was trained on, of this round or of the one before."""
     from retemper.models.mace import atomic_energies
 
-    settings = project(tmp_path, tiny_model)
+    settings = acquiring.project(tmp_path, tiny_model).settings
     e0s = atomic_energies(tiny_model)
     write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
     (tmp_path / "strategies").symlink_to(ROOT / "strategies")
     last = settings.finetune.model_copy(update={"start": "last-round"})
     settings = settings.model_copy(update={"finetune": last})
+    project = Project(tmp_path, settings)
     data = tmp_path / "runs/dataset"
     first, test = read_frames(data / "train.extxyz"), read_frames(data / "test.extxyz")
-    acquire(settings, tmp_path, 1)
+    acquire.make(project, 1)
     planning.plans(settings, "naive", tmp_path)
-    descendants = [a for a in rounds.frames(tmp_path, 1) if a.info["group"] in {b.info["group"] for b in first}]
+    descendants = [
+        a for a in rounds.frames(tmp_path / rounds.FOLDER, 1) if a.info["group"] in {b.info["group"] for b in first}
+    ]
     write_frames(data / "train.extxyz", [*first[:6], *descendants])
-    acquire(settings, tmp_path, 2)
+    acquire.make(project, 2)
     planning.plans(settings, "naive", tmp_path)
     write_frames(data / "test.extxyz", [*test, *first[6:]])
     with pytest.raises(RetemperError, match="trained on structures that are now in the test set"):
@@ -316,36 +317,26 @@ def test_outside_dvc_nothing_begins(tmp_path: Path) -> None:
         vcs.require_clean(tmp_path)
 
 
-def write_round(root: Path, number: int, failed: tuple[str, ...] = (), informative: bool = True) -> None:
-    found = {"spearman": 0.5, "spearman_low": 0.4 if informative else -0.1, "spearman_high": 0.6, "auroc": 0.8}
-    found |= {"miscalibration": 0.05, "frames": 9, "informative": informative}
+def result(number: int, train: int, error: float, passed: tuple[bool, ...] = (True, False), **more: Any) -> RoundResult:
+    outcomes = [{"metric": "m", "rule": "r", "passed": p} for p in passed]
     content = {
-        "settings": {"uncertainty": {"name": "llpr"}},
-        "calibration": found,
-        "prospective": found,
-        "labelled": [{}] * 4,
-        "failed": [{"reason": reason} for reason in failed],
-    }
-    write_json(root / rounds.FOLDER / rounds.name(number) / "round.json", content)
-
-
-def entry(
-    number: int, train: int, error: float, passed: tuple[bool, ...] = (True, False), **more: Any
-) -> dict[str, Any]:
-    return {
         "round": number,
         "labelled": 4,
         "failed": 1,
+        "identity": None,
+        "used": 4,
+        "unused": {},
         "train": train,
         "valid": 2,
         "test": "t",
         "strategy": "naive",
         "champion": False,
         "force_rmse": {"mean": error, "low": 0.9 * error, "high": 1.1 * error},
-        "gates": {"hold": all(passed), "outcomes": [{"metric": "m", "rule": "r", "passed": p} for p in passed]},
+        "gates": {"hold": all(passed), "outcomes": outcomes},
         "selector": "combined",
         **more,
     }
+    return RoundResult.model_validate(content)
 
 
 def test_status_tells_what_happened(tmp_path: Path, tiny_model: Path) -> None:
@@ -354,21 +345,19 @@ def test_status_tells_what_happened(tmp_path: Path, tiny_model: Path) -> None:
         run_files.write_project(root, tiny_model)
         subprocess.run(["git", "-C", str(root), "init", "-q"], check=True)
     write_round(here, 1)
-    write_round(here, 2, ("timeout: more than 5 s",), informative=False)
-    write_json(
-        here / campaign.HISTORY,
-        {"rounds": [entry(0, 10, 200.0), entry(1, 14, 150.0), entry(2, 18, 100.0)], "stopped": "x"},
-    )
-    random = [entry(k, 10 + 10 * k, error, selector="random") for k, error in enumerate((200.0, 160.0, 99.0))]
-    write_json(there / campaign.HISTORY, {"rounds": random, "stopped": None})
-    text = status.show(here, there)
+    write_round(here, 2, failed=("timeout: more than 5 s",), calibration=calibration(informative=False))
+    noted = [result(0, 10, 200.0), result(1, 14, 150.0), result(2, 18, 100.0)]
+    Campaign(rounds=noted, stopped="x").write(here / "data/campaign.json")
+    random = [result(k, 10 + 10 * k, error, selector="random") for k, error in enumerate((200.0, 160.0, 99.0))]
+    Campaign(rounds=random).write(there / "data/campaign.json")
+    text = status.show(Project.here(here), Project.here(there))
     assert "2 rounds, 9 structures labelled or failed" in text
     assert "100.0 [90.0, 110.0]" in text and "1/2" in text
     assert text.count("NOT INFORMATIVE") == 2  # both of round 2
     assert "round 2 failed: timeout: more than 5 s" in text
     assert "for 100.0 meV/A combined needed 18 structures, random needed 30" in text
     assert "stopped: x" in text
-    assert (here / status.PLOT).read_bytes()[:4] == b"\x89PNG"
+    assert (here / "runs" / status.PLOT).read_bytes()[:4] == b"\x89PNG"
 
 
 def test_an_entry_is_read_from_the_stages(tmp_path: Path, tiny_model: Path) -> None:
@@ -380,27 +369,25 @@ def test_an_entry_is_read_from_the_stages(tmp_path: Path, tiny_model: Path) -> N
     content = {**settings.model_dump(), "promotion": {"gates": gates}}
     settings = Settings.model_validate(content)
     run_files.write_verdict(tmp_path, {"naive": (100.0, 1, [True, False])})
-    found = campaign.entry(settings, tmp_path, 0)
-    assert found["train"] == 40 and found["strategy"] == "naive" and not found["champion"]
-    assert found["force_rmse"]["mean"] == pytest.approx(100.0)
-    assert found["gates"]["hold"]  # the one against the champion is no aim
-    assert [o["passed"] for o in found["gates"]["outcomes"]] == [True, False]
-    assert "1 of 2 gates hold" in campaign.message(settings, found)
-    assert json.dumps(found)
+    found = campaign.result_of(Project(tmp_path, settings), 0)
+    assert found.train == 40 and found.strategy == "naive" and not found.champion
+    assert found.force_rmse is not None and found.force_rmse.mean == pytest.approx(100.0)
+    assert found.gates.hold  # the one against the champion is no aim
+    assert [o.passed for o in found.gates.outcomes] == [True, False]
+    assert "1 of 2 gates hold" in found.sentence()
 
 
 def test_what_was_not_used_is_said_wherever_labels_are_counted(tmp_path: Path, tiny_model: Path) -> None:
-    settings = run_files.write_project(tmp_path, tiny_model)
+    project = Project(tmp_path, run_files.write_project(tmp_path, tiny_model))
     subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
     run_files.write_preparation(tmp_path)
     run_files.write_training(tmp_path, "naive", {1: tiny_model})
     write_round(tmp_path, 1)
     path = tmp_path / "runs/dataset/manifest.json"
     prepared.manifest(rounds=[prepared.joined_round(4, 0, **{"dataset.energy_window": 4})]).write(path)
-    noted = campaign.entry(settings, tmp_path, 1)
-    words = "0 of 4 labels used (dataset.energy_window 4), 0 failed"
-    assert words in campaign.message(settings, noted) and words in campaign.sentence(noted)
-    write_json(tmp_path / campaign.HISTORY, {"rounds": [noted], "stopped": None})
-    assert "round 1: 0 of 4 labels used (dataset.energy_window 4)" in status.show(tmp_path)
+    noted = campaign.result_of(project, 1)
+    assert "0 of 4 labels used (dataset.energy_window 4), 0 failed" in noted.sentence()
+    Campaign(rounds=[noted]).write(project.campaign)
+    assert "round 1: 0 of 4 labels used (dataset.energy_window 4)" in status.show(project)
     prepared.manifest(rounds=[prepared.joined_round(4, 4)]).write(path)
-    assert campaign.sentence(campaign.entry(settings, tmp_path, 1)).startswith("4 labels, 0 failed")
+    assert campaign.result_of(project, 1).sentence().startswith("4 labels, 0 failed")

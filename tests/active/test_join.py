@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import acquiring
 import numpy as np
 import pytest
 import yaml
@@ -16,7 +17,6 @@ from retemper.active.label import put
 from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import write_json
 from retemper.data import rounds
 from retemper.data.frames import read_frames, write_frames
 from retemper.prepare import dataset as stage
@@ -76,8 +76,7 @@ def project(root: Path, **dataset: Any) -> Project:
 def write_round(root: Path, number: int, frames: list[Atoms], level: str = "Morse") -> None:
     folder = root / rounds.FOLDER / rounds.name(number)
     write_frames(folder / "labelled.extxyz", frames)
-    content = {"round": number, "level_of_theory": level, "identity": f"id{number}", "labelled": [{}] * len(frames)}
-    write_json(folder / "round.json", content)
+    acquiring.write_round(root, number, level=level, labelled=len(frames))
 
 
 def sets(folder: Path) -> dict[str, list[Atoms]]:
@@ -167,7 +166,7 @@ def test_rounds_that_do_not_belong(tmp_path: Path) -> None:
 def test_rounds_are_read_in_order(tmp_path: Path) -> None:
     for number in (10, 2, 1):
         write_round(tmp_path, number, alcohols(1, number, group=f"g{number}"))
-    assert rounds.numbers(tmp_path) == [1, 2, 10]
+    assert rounds.numbers(tmp_path / rounds.FOLDER) == [1, 2, 10]
     manifest = stage.run(project(tmp_path), out=tmp_path / "out")
     assert [entry.round for entry in manifest.rounds] == [1, 2, 10]
     assert DatasetManifest.read(tmp_path / "out/manifest.json") == manifest

@@ -206,7 +206,7 @@ import sys; sys.path[:0] = {paths!r}
 from pathlib import Path
 if __name__ == "__main__":
     from copper_clusters import clusters
-    from test_active_label import options
+    from test_label import options
     from retemper.active import label
     own = options("Traced(log={note!r}, seconds=0.3)", retries=0)
     label.label_all(clusters(12), own, Path({root!r}))
@@ -217,7 +217,7 @@ if __name__ == "__main__":
 def test_kills_change_nothing(kills: int, tmp_path: Path) -> None:
     """Killed at random: every structure ends with its label, none was labelled twice."""
     note, script = tmp_path / "note", tmp_path / "script.py"
-    paths = [str(ROOT / "platform"), str(ROOT / "tests")]
+    paths = [str(ROOT / "platform"), str(ROOT / "tests"), str(ROOT / "tests/active")]
     script.write_text(SCRIPT.format(paths=paths, note=str(note), root=str(tmp_path)))
     rng = random.Random(0)
     for _ in range(kills):
@@ -259,7 +259,7 @@ def test_labels_that_are_not_reproduced_are_refused(tmp_path: Path) -> None:
         energy, forces = direct(atoms)
         train.append(label.put(atoms.copy(), energy, forces, None))
     found = label.verify(train, options("Traced()"), tmp_path)
-    assert found["number"] == 2 and found["energy"] < 1e-9 and found["forces"] < 1e-7
+    assert found.number == 2 and found.energy < 1e-9 and found.forces < 1e-7
     with pytest.raises(RetemperError, match="0.1 eV/atom"):
         label.verify(train, options("Shifted()"), tmp_path)
     with pytest.raises(RetemperError, match="cannot label"):
@@ -276,13 +276,13 @@ def test_every_check_asks_the_oracle_again(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RetemperError, match="cannot label"):
         label.verify([train], own, tmp_path)
     program.write_text("0")
-    assert label.verify([train], own, tmp_path)["energy"] < 1e-9
+    assert label.verify([train], own, tmp_path).energy < 1e-9
     label.label_all(clusters(1), own, tmp_path)
     program.write_text("5")
     with pytest.raises(RetemperError, match="does not reproduce"):
         label.verify([train], own, tmp_path)
     program.write_text("0")
-    assert label.verify([train], own, tmp_path)["energy"] < 1e-9
+    assert label.verify([train], own, tmp_path).energy < 1e-9
     assert len(list((tmp_path / label.CACHE).glob("*.json"))) == 1
 
 
@@ -310,7 +310,7 @@ def test_a_charge_that_is_missing_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(RetemperError, match="does not reproduce"):
         label.verify([ion], own, tmp_path)
     ion.info["charge"] = -1
-    assert label.verify([ion], own, tmp_path)["energy"] < 1e-6
+    assert label.verify([ion], own, tmp_path).energy < 1e-6
 
 
 def test_charge_and_spin() -> None:

@@ -14,10 +14,10 @@ from conftest import ROOT
 from promoted import standing
 
 from retemper.active import campaign, undo
+from retemper.config.project import Project
 from retemper.config.settings import load_settings
 from retemper.core import vcs
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json
 from retemper.data import rounds
 from retemper.registry import aliases, history
 
@@ -69,22 +69,22 @@ def repository(tmp_path: Path, tiny_model: Path) -> Path:
 def test_a_round_is_undone_and_made_again(repository: Path) -> None:
     """Rounds, notes, dvc.lock and outputs are those of before; the history only grows; the tree is clean throughout."""
     root = repository
-    assert campaign.round_once(root) == 1
+    assert campaign.round_once(Project.here(root)) == 1
     assert log(root) == ["Round 1 of salt", "Before round 1 of salt", "first"]
     assert vcs.git(root, "status", "--porcelain") == ""
-    assert campaign.round_once(root) == 2  # the history that the first wrote does not stand in its way
+    assert campaign.round_once(Project.here(root)) == 2  # the history that the first wrote does not stand in its way
     moves = history.read(root)
     assert (root / "runs/seen.txt").read_text() == "2 rounds" and len(moves) == 3
     labels = (root / "data/rounds/002/labelled.extxyz").read_bytes()
 
-    assert undo.undo(root) == 2
+    assert undo.undo(Project.here(root)) == 2
     assert vcs.git(root, "status", "--porcelain") == ""
     assert vcs.git(root, "diff", "--name-only", "HEAD~2", "HEAD") == "promotions.jsonl"
-    assert (root / "runs/seen.txt").read_text() == "1 rounds" and rounds.numbers(root) == [1]
-    assert [entry["round"] for entry in read_json(root / campaign.HISTORY)["rounds"]] == [1]
+    assert (root / "runs/seen.txt").read_text() == "1 rounds" and rounds.numbers(root / rounds.FOLDER) == [1]
+    assert [result.round for result in campaign.read_history(Project.here(root)).rounds] == [1]
     assert history.read(root) == moves
 
-    assert campaign.round_once(root) == 2
+    assert campaign.round_once(Project.here(root)) == 2
     assert (root / "data/rounds/002/labelled.extxyz").read_bytes() == labels
     assert log(root)[:3] == ["Round 2 of salt", "Undo round 2 of salt", "Round 2 of salt"]
 
@@ -92,46 +92,46 @@ def test_a_round_is_undone_and_made_again(repository: Path) -> None:
 @pytest.mark.hostile("inputs")
 def test_what_stands_in_the_way_of_undoing_is_said(repository: Path) -> None:
     root = repository
-    campaign.round_once(root)
+    campaign.round_once(Project.here(root))
     here = vcs.git(root, "rev-parse", "HEAD")
     labelled = root / "data/rounds/001/labelled.extxyz"
     kept = labelled.read_bytes()
     labelled.write_bytes(kept + b"\n")
     with pytest.raises(RetemperError, match="not those that are committed"):
-        undo.undo(root)
+        undo.undo(Project.here(root))
     labelled.write_bytes(kept)
     (root / "params.yaml").write_text((root / "params.yaml").read_text() + "seeds: [1]\n")
     with pytest.raises(RetemperError, match=r"params\.yaml"):
-        undo.undo(root)
+        undo.undo(Project.here(root))
     vcs.git(root, "checkout", "--", "params.yaml")
     lock = (root / "dvc.lock").read_text()
     (root / "dvc.lock").write_text(lock + "# mine\n")
     with pytest.raises(RetemperError, match="Files of round 1 differ") as found:
-        undo.undo(root)
+        undo.undo(Project.here(root))
     assert "dvc.lock" in str(found.value)
     commit(root, "another state of the graph")
     with pytest.raises(RetemperError, match=r"(?s)later commit builds upon round 1.*another state of the graph"):
-        undo.undo(root)
+        undo.undo(Project.here(root))
     vcs.git(root, "revert", "--no-edit", "HEAD")  # as the message says
     with pytest.raises(RetemperError, match="builds upon"):
-        undo.undo(root)
+        undo.undo(Project.here(root))
     vcs.git(root, "reset", "-q", "--hard", here)
     (root / "notes.md").write_text("of no matter")
     commit(root, "notes")
-    plan = root / rounds.WORK / "002/plan.json"
+    plan = root / ".cache/rounds/002/plan.json"
     plan.parent.mkdir(parents=True)
     plan.write_text("{}")
     with pytest.raises(RetemperError, match="Round 2 has begun"):
-        undo.undo(root)
+        undo.undo(Project.here(root))
     plan.unlink()
-    assert undo.undo(root) == 1 and (root / "notes.md").is_file()
+    assert undo.undo(Project.here(root)) == 1 and (root / "notes.md").is_file()
 
 
 @pytest.mark.hostile("kills")
 def test_undoing_goes_on_after_a_kill(repository: Path) -> None:
     """The steps of `undo` up to each point by hand, and then the whole."""
     root = repository
-    campaign.round_once(root)
+    campaign.round_once(Project.here(root))
     here = vcs.git(root, "rev-parse", "HEAD")
     for steps in (1, 2, 3):
         vcs.git(root, "reset", "-q", "--hard", here)
@@ -142,11 +142,11 @@ def test_undoing_goes_on_after_a_kill(repository: Path) -> None:
             vcs.git(root, "restore", "--source=HEAD^", "--staged", "--worktree", "--", "dvc.lock", "data/rounds")
         if steps > 2:
             vcs.dvc(root, "checkout", "--quiet")
-        assert undo.undo(root) == 1
+        assert undo.undo(Project.here(root)) == 1
         assert vcs.git(root, "status", "--porcelain") == "" and log(root)[0] == "Undo round 1 of salt"
-        assert (root / "runs/seen.txt").read_text() == "0 rounds" and campaign.next_round(root) == 1
+        assert (root / "runs/seen.txt").read_text() == "0 rounds" and rounds.next_number(root / rounds.FOLDER) == 1
     with pytest.raises(RetemperError, match="no round to undo"):
-        undo.undo(root)
+        undo.undo(Project.here(root))
 
 
 @pytest.mark.hostile("inputs")
@@ -157,11 +157,11 @@ def test_aliases_go_back_to_who_had_them(project: Path) -> None:
     before = history.read(project)
     aliases.move(project, "salt", "champion", "3", "gates", "of the round")
     aliases.move(project, "salt", "challenger", "2", "gates", "of the round")
-    undo._give_back(project, settings, 1, before)
+    undo._give_back(Project(project, settings), 1, before)
     assert standing(project) == {"champion": "1", "challenger": None}
-    undo._give_back(project, settings, 1, before)
+    undo._give_back(Project(project, settings), 1, before)
     moves = history.read(project)
     assert len(moves) == 5 and moves[-1].reason == "round 1 was undone"
     aliases.move(project, "salt", "champion", "3", "override", "mine")
-    undo._give_back(project, settings, 1, before)
+    undo._give_back(Project(project, settings), 1, before)
     assert standing(project)["champion"] == "3"

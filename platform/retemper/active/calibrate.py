@@ -9,13 +9,13 @@ one that is nearly 0 would decide alpha.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from retemper.evaluation.statistics import Estimate, two_sided
+from retemper.records.round import Calibration
 
 TOP = 0.1  # share of the atoms with the largest errors that the uncertainty is to find
 CONFIDENCE = 0.95  # of the interval of the rank correlation
@@ -36,44 +36,10 @@ class Scale:
         """Standard deviation of a force component, eV/A, of the shape of `uncertainty`."""
         return np.asarray(self.alpha * np.maximum(positive(uncertainty), self.floor))
 
-
-@dataclass(frozen=True)
-class Calibration:
-    """How uncertainties and errors go together on some frames. Interval: 95 %, over groups of frames."""
-
-    frames: int
-    groups: int
-    atoms: int
-    alpha: float  # eV/A a unit of the uncertainty
-    floor: float  # uncertainty that smaller ones count as
-    spearman: float  # rank correlation of uncertainty and size of the error, over atoms
-    spearman_low: float
-    spearman_high: float
-    auroc: float  # for the tenth of the atoms with the largest errors; 0.5 is chance
-    miscalibration: float  # area between expected and observed confidence: 0 is best, 0.5 worst
-    rmse: float  # of force components, eV/A
-
-    @property
-    def informative(self) -> bool:
-        """Whether the rank correlation is above zero beyond doubt."""
-        return self.spearman_low > 0
-
-    @property
-    def scale(self) -> Scale:
-        """By which the errors were expected."""
-        return Scale(self.alpha, self.floor)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "informative": self.informative}
-
-    def sentence(self) -> str:
-        """For people."""
-        what = (
-            f"rank correlation {self.spearman:.2f} [{self.spearman_low:.2f}, {self.spearman_high:.2f}], "
-            f"AUROC {self.auroc:.2f}, miscalibration {self.miscalibration:.2f} on {self.frames} frames in "
-            f"{self.groups} group(s)"
-        )
-        return what if self.informative else f"NOT INFORMATIVE ({what}): the interval reaches 0"
+    @classmethod
+    def of(cls, calibration: Calibration) -> Scale:
+        """By which a calibration expected the errors."""
+        return cls(calibration.alpha, calibration.floor)
 
 
 def calibrate(
@@ -120,6 +86,7 @@ def calibrate(
         auroc=auroc(u, size),
         miscalibration=miscalibration(e / scale.expected(u)[:, None]) if scale.alpha > 0 else 0.5,
         rmse=float(np.sqrt((e**2).mean())),
+        informative=low > 0,
     )
 
 
@@ -131,23 +98,17 @@ def positive(uncertainty: np.ndarray) -> np.ndarray:
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation; 0 where one of them is constant."""
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    ranks = rankdata(a), rankdata(b)
-    if min(np.ptp(r) for r in ranks) == 0:
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return 0.0 if min(np.ptp(a), np.ptp(b)) == 0 else float(spearmanr(a, b).statistic)
 
 
 def auroc(uncertainty: np.ndarray, error: np.ndarray, top: float = TOP) -> float:
     """Chance that one of the `top` largest errors has a larger uncertainty than one of the others (Mann-Whitney)."""
-    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
 
     worst = error >= np.quantile(error, 1 - top)
-    n, m = int(worst.sum()), int((~worst).sum())
-    if not m:
-        return 0.5
-    return float((rankdata(uncertainty)[worst].sum() - n * (n + 1) / 2) / (n * m))
+    return 0.5 if worst.all() else float(roc_auc_score(worst, uncertainty))
 
 
 def observed(z: np.ndarray) -> np.ndarray:
@@ -184,12 +145,12 @@ def _interval(uncertainty: np.ndarray, error: np.ndarray, groups: np.ndarray) ->
     return float(found.low), float(found.high)
 
 
-def plot(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], found: Calibration, path: Path) -> None:
+def plot(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], calibration: Calibration, path: Path) -> None:
     """Error against expected error with a running root mean square, and observed against expected confidence."""
     from retemper.active import figures
 
-    u = found.scale.expected(np.concatenate(list(uncertainty)))
+    u = Scale.of(calibration).expected(np.concatenate(list(uncertainty)))
     e = np.concatenate(list(error))
     figures.calibration_png(
-        u, np.linalg.norm(e, axis=1) / np.sqrt(3), LEVELS, observed(e / u[:, None]), found.sentence(), path
+        u, np.linalg.norm(e, axis=1) / np.sqrt(3), LEVELS, observed(e / u[:, None]), calibration.sentence(), path
     )

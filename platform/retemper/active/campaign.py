@@ -7,30 +7,22 @@ output whether it is done.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from retemper.active import manual, stopping
-from retemper.active.acquire import acquire
+from retemper.active import acquire, manual, source, stopping
 from retemper.active.lock import alone
-from retemper.config.settings import Settings, load_settings
+from retemper.config.project import Project
 from retemper.core import vcs
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, write_json
 from retemper.data import rounds
+from retemper.records.campaign import Campaign, ForceError, GateResult, Gates, RoundResult
 from retemper.records.runs import read_results, summary_value
 
-HISTORY = Path("data/campaign.json")
+
+def read_history(project: Project) -> Campaign:
+    """What is noted of all rounds; nothing before the first."""
+    return Campaign.read(project.campaign) if project.campaign.is_file() else Campaign()
 
 
-def read_history(root: Path) -> dict[str, Any]:
-    """``data/campaign.json``: entries by round, round 0 before any label, and why the last campaign stopped."""
-    path = root / HISTORY
-    content: dict[str, Any] = read_json(path) if path.is_file() else {"rounds": [], "stopped": None}
-    return content
-
-
-def round_once(root: Path, *, resume: bool = False, partial: bool = False) -> int:
+def round_once(project: Project, *, resume: bool = False, partial: bool = False) -> int:
     """Make the next round, or finish the one that has begun; returns its number.
 
     Raises
@@ -39,23 +31,22 @@ def round_once(root: Path, *, resume: bool = False, partial: bool = False) -> in
         Another campaign runs, tracked files differ from the last commit, or a round has begun and `resume` is
         not set.
     """
-    with alone(root):
-        settings = load_settings(root / "params.yaml")
-        vcs.require_clean(root)
-        begun = unfinished(root)
+    with alone(project.root):
+        vcs.require_clean(project.root)
+        begun = unfinished(project)
         if begun is not None and not resume:
             raise RetemperError(
                 f"Round {begun} has begun.",
-                fix=f"`retemper round --resume` finishes it; or delete {rounds.WORK / rounds.name(begun)}",
+                fix=f"`retemper round --resume` finishes it; or delete .cache/rounds/{rounds.name(begun)}",
             )
         if begun is None and resume:
             raise RetemperError("No round has begun.", fix="retemper round")
-        number = begun if begun is not None else _next(settings, root)
-        _round(settings, root, number, settings.acquire.labels, partial)
+        number = begun if begun is not None else _begin(project)
+        _round(project, number, project.settings.acquire.labels, partial)
         return number
 
 
-def campaign(root: Path, *, most: int, budget: int | None) -> str:
+def campaign(project: Project, *, most: int, budget: int | None) -> str:
     """Rounds until `most` are made in all, `budget` structures were sent to the oracle, or `stopping` says so.
 
     Returns
@@ -63,154 +54,127 @@ def campaign(root: Path, *, most: int, budget: int | None) -> str:
     str
         Why it stopped.
     """
-    with alone(root):
-        settings = load_settings(root / "params.yaml")
+    root, labels = project.root, project.settings.acquire.labels
+    with alone(project.root):
         vcs.require_clean(root)
-        if not read_history(root)["rounds"] and not rounds.numbers(root):
+        if not read_history(project).rounds and not rounds.numbers(project.rounds):
             vcs.dvc(root, "repro")
-            _note(settings, root, 0)
-        begun = unfinished(root)
+            _note(project, 0)
+        begun = unfinished(project)
         while True:
             if begun is None:
-                why = _reason(settings, root, most, budget)
+                why = _reason(project, most, budget)
                 if why:
                     break
-            number = begun if begun is not None else _next(settings, root)
-            left = settings.acquire.labels if budget is None else min(settings.acquire.labels, budget - spent(root))
-            _round(settings, root, number, max(1, left), False)
+            number = begun if begun is not None else _begin(project)
+            left = labels if budget is None else min(labels, budget - spent(project))
+            _round(project, number, max(1, left), False)
             begun = None
-        content = read_history(root)
-        if content["stopped"] != why:
-            write_json(root / HISTORY, {**content, "stopped": why})
-            vcs.commit(root, f"Campaign {settings.system}: stopped, {why}")
+        history = read_history(project)
+        if history.stopped != why:
+            history.stopped = why
+            history.write(project.campaign)
+            vcs.commit(root, f"Campaign {project.settings.system}: stopped, {why}")
         return why
 
 
-def next_round(root: Path) -> int:
-    """Number after the last round."""
-    return max(rounds.numbers(root), default=0) + 1
-
-
-def _next(settings: Settings, root: Path) -> int:
+def _begin(project: Project) -> int:
     """Number of the round to begin; what was made before it becomes a commit of its own, so that it can be undone."""
-    number = next_round(root)
-    vcs.commit(root, f"Before round {number} of {settings.system}")
+    number = rounds.next_number(project.rounds)
+    vcs.commit(project.root, f"Before round {number} of {project.settings.system}")
     return number
 
 
-def unfinished(root: Path) -> int | None:
+def unfinished(project: Project) -> int | None:
     """Number of the round that has begun and is not committed."""
-    begun = [int(path.name) for path in (root / rounds.WORK).glob("[0-9]*") if (path / "plan.json").is_file()]
-    there = rounds.numbers(root)
-    begun = [number for number in begun if number not in there]
+    made = rounds.numbers(project.rounds)
+    begun = [number for number in acquire.begun(project) if number not in made]
     if begun:
         return min(begun)
-    if there:
-        path = f"{rounds.FOLDER}/{rounds.name(there[-1])}.dvc"
-        noted = _noted(root, there[-1]) and not manual.corrected(root, there[-1])
-        if not noted or vcs.git(root, "status", "--porcelain", "--", path, str(HISTORY)):
-            return there[-1]
+    if made:
+        tracked = [f"{rounds.FOLDER}/{rounds.name(made[-1])}.dvc", str(project.campaign.relative_to(project.root))]
+        noted = _noted(project, made[-1]) and not manual.corrected(project, made[-1])
+        if not noted or vcs.git(project.root, "status", "--porcelain", "--", *tracked):
+            return made[-1]
     return None
 
 
-def spent(root: Path) -> int:
+def spent(project: Project) -> int:
     """Structures that were sent to the oracle: labelled or failed."""
-    made = [rounds.about(root, number) for number in rounds.numbers(root)]
-    return sum(len(about["labelled"]) + len(about["failed"]) for about in made)
+    made = [rounds.read(project.rounds, number) for number in rounds.numbers(project.rounds)]
+    return sum(len(record.labelled) + len(record.failed) for record in made)
 
 
-def _reason(settings: Settings, root: Path, most: int, budget: int | None) -> str | None:
-    if budget is not None and spent(root) >= budget:
+def _reason(project: Project, most: int, budget: int | None) -> str | None:
+    if budget is not None and spent(project) >= budget:
         return f"the budget of {budget} labels is spent"
-    made = len(rounds.numbers(root))
-    if made >= most:
+    if len(rounds.numbers(project.rounds)) >= most:
         return f"{most} rounds are made"
-    return stopping.reason(read_history(root)["rounds"], settings.acquire.stop, settings.acquire.labels)
+    options = project.settings.acquire
+    return stopping.reason(read_history(project).rounds, options.stop, options.labels)
 
 
-def _round(settings: Settings, root: Path, number: int, labels: int, partial: bool) -> None:
-    folder = acquire(settings, root, number, labels=labels, partial=partial)
-    relative = folder.relative_to(root)
-    noted = _noted(root, number)
+def _round(project: Project, number: int, labels: int, partial: bool) -> None:
+    """One round from exploring to its commit."""
+    root = project.root
+    acquire.make(project, number, labels=labels, partial=partial)
+    folder = project.rounds / rounds.name(number)
+    noted = _noted(project, number)
     if not noted or not folder.with_name(f"{folder.name}.dvc").is_file():
-        vcs.dvc(root, "add", "--quiet", str(relative))
+        vcs.dvc(root, "add", "--quiet", str(folder.relative_to(root)))
     if not noted:
         vcs.dvc(root, "repro")
-        _note(settings, root, number)
-    entry = next(entry for entry in read_history(root)["rounds"] if entry["round"] == number)
-    vcs.commit(root, message(settings, entry))
-    print(sentence(entry), flush=True)
+        _note(project, number)
+    result = next(result for result in read_history(project).rounds if result.round == number)
+    vcs.commit(root, f"Round {number} of {project.settings.system}: {result.sentence()}")
+    print(result.sentence(), flush=True)
 
 
-def _noted(root: Path, number: int) -> bool:
+def _noted(project: Project, number: int) -> bool:
     """Whether the results of a round are in the history, with the labels that it has now."""
-    identity = rounds.about(root, number).get("identity")
-    entries = [entry for entry in read_history(root)["rounds"] if entry["round"] == number]
-    return any(entry.get("identity", identity) == identity for entry in entries)
+    identity = rounds.read(project.rounds, number).identity
+    results = [result for result in read_history(project).rounds if result.round == number]
+    return any(result.identity in (None, identity) for result in results)
 
 
-def _note(settings: Settings, root: Path, number: int) -> None:
-    content = read_history(root)
-    before = [entry for entry in content["rounds"] if entry["round"] != number]  # with labels since corrected
-    write_json(root / HISTORY, {"rounds": [*before, entry(settings, root, number)], "stopped": None})
+def _note(project: Project, number: int) -> None:
+    before = [r for r in read_history(project).rounds if r.round != number]  # with labels since corrected
+    Campaign(rounds=[*before, result_of(project, number)]).write(project.campaign)
 
 
-def entry(settings: Settings, root: Path, number: int) -> dict[str, Any]:
+def result_of(project: Project, number: int) -> RoundResult:
     """What is noted of a round after the graph has run: counts, the explorer's successor, its error, the gates."""
-    from retemper.active.source import of_project
-
-    results = read_results(root, settings)
-    strategy = of_project(settings, root).strategy
+    settings = project.settings
+    results = read_results(project.root, settings)
+    strategy = source.of_project(project).strategy
     verdict = results.verdict
-    about = rounds.about(root, number) if number else {"labelled": [], "failed": [], "selector": None}
+    record = rounds.read(project.rounds, number) if number else None
     counts = results.counts()
     rounds_joined = results.dataset.rounds if results.dataset else []
     joined = next((entry for entry in rounds_joined if entry.round == number), None)
     candidate = verdict.candidates.get(strategy) if verdict is not None else None
     gates = candidate.gates if candidate is not None else []
-    outcomes = [{"metric": g.metric, "rule": g.rule, "passed": g.passed} for g in gates]
+    outcomes = [GateResult(metric=gate.metric, rule=gate.rule, passed=gate.passed) for gate in gates]
     # a model that is as good as its forerunner is not better than it: such gates do not tell when to stop
     aims = [
-        outcome["passed"]
+        outcome.passed
         for outcome, gate in zip(outcomes, settings.promotion.gates, strict=False)
         if gate.relative_to != "champion"
     ]
-    return {
-        "round": number,
-        "labelled": len(about["labelled"]),
-        "failed": len(about["failed"]),
-        "identity": about.get("identity"),
-        "used": 0 if joined is None else joined.train + joined.valid,
-        "unused": {} if joined is None else joined.reasons,
-        "train": counts.get("train", 0),
-        "valid": counts.get("valid", 0),
-        "test": results.dataset.sets["test"].hash if results.dataset else None,
-        "strategy": strategy,
-        "champion": verdict is not None and verdict.champion == strategy,
-        "force_rmse": summary_value(results.evaluations.get(strategy), "target", "force_rmse"),
-        "gates": {"hold": bool(aims) and all(aims), "outcomes": outcomes},
-        "selector": settings.acquire.selector.name if number else None,
-    }
-
-
-def message(settings: Settings, entry: dict[str, Any]) -> str:
-    """Of the commit."""
-    return f"Round {entry['round']} of {settings.system}: {sentence(entry)}"
-
-
-def used(entry: dict[str, Any]) -> str:
-    """How many labels of a round are in the training and validation sets, and why others are not."""
-    if entry.get("used", entry["labelled"]) == entry["labelled"]:
-        return f"{entry['labelled']} labels"
-    why = ", ".join(f"{kind} {number}" for kind, number in entry["unused"].items()) or "the round is left out"
-    return f"{entry['used']} of {entry['labelled']} labels used ({why})"
-
-
-def sentence(entry: dict[str, Any]) -> str:
-    """A round in words."""
-    error = entry["force_rmse"]
-    text = f"{used(entry)}, {entry['failed']} failed, {entry['train']} for training; {entry['strategy']}"
-    if error is not None:
-        text += f" {error['mean']:.1f} meV/A"
-    held = [outcome["passed"] for outcome in entry["gates"]["outcomes"]]
-    return text + (f"; {sum(held)} of {len(held)} gates hold" if held else "")
+    error = summary_value(results.evaluations.get(strategy), "target", "force_rmse")
+    return RoundResult(
+        round=number,
+        labelled=0 if record is None else len(record.labelled),
+        failed=0 if record is None else len(record.failed),
+        identity=None if record is None else record.identity,
+        used=0 if joined is None else joined.train + joined.valid,
+        unused={} if joined is None else joined.reasons,
+        train=counts.get("train", 0),
+        valid=counts.get("valid", 0),
+        test=results.dataset.sets["test"].hash if results.dataset else None,
+        strategy=strategy,
+        champion=verdict is not None and verdict.champion == strategy,
+        force_rmse=None if error is None else ForceError.model_validate(error),
+        gates=Gates(hold=bool(aims) and all(aims), outcomes=outcomes),
+        selector=settings.acquire.selector.name if number else None,
+    )

@@ -12,11 +12,12 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from retemper.active import estimate, plugins
-from retemper.active.calibrate import Calibration
+from retemper.active.calibrate import Scale
 from retemper.active.estimate import Estimator
 from retemper.active.explored import Context, Explored
 from retemper.active.pool import Pool
 from retemper.active.source import Source
+from retemper.config.project import Project
 from retemper.config.settings import Acquire, Settings
 from retemper.core.errors import unknown
 from retemper.data import rounds
@@ -24,24 +25,24 @@ from retemper.data.duplicates import near_pairs
 from retemper.data.frames import is_isolated_atom, read_frames
 from retemper.models import evaluators
 from retemper.models.descriptors import mean_descriptors
+from retemper.records.round import Calibration
 from retemper.simulation import engine
 
-CACHE = Path(".cache/active")
 REFEREES = 4  # structures on which the fast back end must agree with MACE itself
 REPEATED = 1_000_000  # between the seeds of explorers of one name: farther than those of a campaign's rounds
 
 
-def explore(here: Source, options: Acquire, seed: int, root: Path) -> Explored:
+def explore(here: Source, options: Acquire, seed: int, cache: Path) -> Explored:
     """What all explorers find with the leading model, each its share of ``acquire.candidates``.
 
     One that is listed again explores with other random numbers, and its paths have other names.
     """
     starts = [*here.train, *here.valid]
-    subject, how = evaluators.fastest(_subject(here), starts[:REFEREES], here.elements, root / CACHE)
+    subject, how = evaluators.fastest(_subject(here), starts[:REFEREES], here.elements, cache)
     print(f"exploring with {here.strategy} through {how}", flush=True)
 
     def run(tasks: Sequence[engine.Task]) -> list[Any]:
-        return engine.run(tasks, workers=options.workers, cache=root / CACHE, ray=options.ray)
+        return engine.run(tasks, workers=options.workers, cache=cache, ray=options.ray)
 
     share = -(-options.candidates // len(options.explorers))
     found, times = Explored(), Counter[str]()
@@ -116,16 +117,16 @@ def _subject(here: Source) -> evaluators.Subject:
     return evaluators.describe(str(here.lead), name=here.strategy, head=here.head, device=here.device)
 
 
-def known_frames(root: Path) -> list[Atoms]:
+def known_frames(project: Project) -> list[Atoms]:
     """All that has a label or could get none: the sets, test included, and the rounds with their failures."""
-    found = []
+    frames = []
     for name in ("train", "valid", "test", "unused", "rejected"):
-        path = root / f"runs/dataset/{name}.extxyz"
+        path = project.structures(name)
         if path.is_file() and path.stat().st_size:
-            found += read_frames(path)
-    for number in rounds.numbers(root):
-        found += rounds.frames(root, number) + rounds.frames(root, number, "failed")
-    return [atoms for atoms in found if not is_isolated_atom(atoms) and np.isfinite(atoms.positions).all()]
+            frames += read_frames(path)
+    for number in rounds.numbers(project.rounds):
+        frames += rounds.frames(project.rounds, number) + rounds.frames(project.rounds, number, "failed")
+    return [atoms for atoms in frames if not is_isolated_atom(atoms) and np.isfinite(atoms.positions).all()]
 
 
 def estimator(here: Source, options: Acquire) -> Estimator:
@@ -141,7 +142,8 @@ def trusted(frames: Sequence[Atoms], estimate: Estimator, calibration: Calibrati
     """`frames` up to where the model may be believed, with ``info["expected_error"]`` (eV/A)."""
     if not frames:
         return []
-    expected = np.array([calibration.scale.expected(part).max() for part in estimate(frames)])
+    scale = Scale.of(calibration)
+    expected = np.array([scale.expected(part).max() for part in estimate(frames)])
     kept = []
     for k in within_trust(frames, expected, options.trust if calibration.informative else None):
         frames[k].info["expected_error"] = float(expected[k])
@@ -149,21 +151,20 @@ def trusted(frames: Sequence[Atoms], estimate: Estimator, calibration: Calibrati
     return kept
 
 
-def select(candidates: list[Atoms], here: Source, options: Acquire, plan: dict[str, Any]) -> list[Atoms]:
-    """The structures to label of those that `admissible` left, with ``info`` that says why."""
+def select(candidates: list[Atoms], here: Source, options: Acquire, number: int, seed: int) -> list[Atoms]:
+    """`number` structures to label of those that `admissible` left, with ``info`` that says why."""
     expected = np.array([atoms.info["expected_error"] for atoms in candidates])
     described = mean_descriptors(here.lead, candidates, head=here.head, device=here.device)
     labelled = mean_descriptors(here.lead, [*here.train, *here.valid], head=here.head, device=here.device)
     scale = np.maximum(labelled.std(axis=0), 1e-2 * labelled.std(axis=0).max() + 1e-9)
     module, own = plugins.load("select", options.selector)
     pool = Pool(expected, described / scale, labelled / scale)
-    picks: list[int] = module.choose(pool, plan["labels"], own, plan["seed"])
+    picks: list[int] = module.choose(pool, number, own, seed)
     rank = np.argsort(np.argsort(-expected))
     chosen = []
     for place, k in enumerate(picks):
         atoms = candidates[k].copy()
         atoms.info |= {
-            "round": plan["round"],
             "pick": place,
             "expected_error": round(float(min(expected[k], 1e6)), 6),  # eV/A
             "uncertainty_rank": int(rank[k]),

@@ -27,6 +27,7 @@ from retemper.core.files import digest
 from retemper.data.charge import info_of, state_of
 from retemper.data.frames import ENERGY, FORCES, STRESS, geometry_hash
 from retemper.data.labels import reject
+from retemper.records.round import OracleCheck
 
 CACHE = Path(".cache/labels")
 CHECKED = Path(".cache/verify")  # labels of one `verify`, kept while it runs
@@ -194,16 +195,11 @@ def bare(atoms: Atoms) -> Atoms:
     return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc, info=info_of(atoms))
 
 
-def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> dict[str, Any]:
+def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> OracleCheck:
     """Let the oracle label structures of the data again; labels that differ are refused.
 
     The same level of theory by name may hide another cutoff, functional or charge, and the same
     settings another version of a program: no label from before is used, but for those of a check that was killed.
-
-    Returns
-    -------
-    dict
-        number, largest difference of energy (eV/atom) and of forces (RMS of a structure, eV/A).
 
     Raises
     ------
@@ -224,12 +220,12 @@ def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> dict[str, An
         float(np.sqrt(((a.arrays[FORCES] - b.arrays[FORCES]) ** 2).mean()))
         for a, b in zip(chosen, labelled, strict=True)
     ]
-    found = {"number": len(chosen), "energy": float(max(off)), "forces": float(max(force))}
-    if found["energy"] > ENERGY_OFF or found["forces"] > FORCE_OFF:
+    check = OracleCheck(number=len(chosen), energy=float(max(off)), forces=max(force))
+    if check.energy > ENERGY_OFF or check.forces > FORCE_OFF:
         raise RetemperError(
             f"The oracle {options.oracle.name} does not reproduce the labels of the data.",
             expected=f"within {ENERGY_OFF:g} eV/atom and {FORCE_OFF:g} eV/A on {len(chosen)} training structures",
-            got=f"{found['energy']:.2g} eV/atom, {found['forces']:.2g} eV/A",
+            got=f"{check.energy:.2g} eV/atom, {check.forces:.2g} eV/A",
             fix="use the settings, charge and spin that made the data; acquire.verify: 0 skips this check",
         )
-    return found
+    return check

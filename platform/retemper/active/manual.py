@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from retemper.active.label import ENERGY_OFF, FORCE_OFF, bare, put
-from retemper.config.settings import Settings
+from retemper.config.project import Project
 from retemper.core.errors import RetemperError, WaitingError
 from retemper.core.files import digest, sha256
 from retemper.data import charge, rounds
@@ -22,19 +22,13 @@ from retemper.data.duplicates import near_pairs
 from retemper.data.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
 from retemper.data.labels import map_labels, reject
 
-FOLDER = Path("data/to-label")
 SAME = 1e-3  # A RMS: what a code's own format may round away
 ENERGY_SAME, FORCE_SAME = 1e-4, 1e-3  # eV/atom, eV/A: what formats may round away between two labels of a structure
 GIVEN, BACK = "structures.extxyz", "labelled"  # labelled.extxyz, or labelled.* in any format of ASE
 
 
 def collect(
-    chosen: Sequence[Atoms],
-    settings: Settings,
-    root: Path,
-    number: int,
-    partial: bool,
-    known: Sequence[Atoms] = (),
+    chosen: Sequence[Atoms], project: Project, number: int, partial: bool, known: Sequence[Atoms] = ()
 ) -> tuple[list[Atoms], list[Atoms]]:
     """Labels that came back for `chosen`; the first call writes the structures and ends with a message.
 
@@ -50,15 +44,16 @@ def collect(
     RetemperError
         Labels are still to come, belong to other structures, contradict each other, or are not those of `known`.
     """
-    folder = root / FOLDER / f"{number:03d}"
+    settings, folder = project.settings, project.to_label / rounds.name(number)
     given = _mingled(chosen, known)
     _give(folder, given)
-    files = sorted(path for path in folder.glob(f"{BACK}*") if path.is_file())
+    files = _labels(folder)
     keys = settings.dataset.keys
     if not files:
+        place = folder.relative_to(project.root)
         raise WaitingError(
-            f"{len(given)} structures of round {number} wait for your labels in {(folder / GIVEN).relative_to(root)}.",
-            expected=f"{(folder / BACK).relative_to(root)}.extxyz (or .xml, .out, ...: what ASE reads), with energies "
+            f"{len(given)} structures of round {number} wait for your labels in {place / GIVEN}.",
+            expected=f"{place / BACK}.extxyz (or .xml, .out, ...: what ASE reads), with energies "
             f"under {keys.energy!r} and forces under {keys.forces!r}, in {settings.dataset.energy_unit}",
             fix="label them in any order; then `retemper round --resume`",
         )
@@ -94,16 +89,21 @@ def collect(
     return labelled, failed
 
 
-def returned(root: Path, number: int) -> str | None:
+def returned(project: Project, number: int) -> str | None:
     """Hash of the files that hold labels of a round; `None` without any."""
-    files = sorted(path for path in (root / FOLDER / f"{number:03d}").glob(f"{BACK}*") if path.is_file())
+    files = _labels(project.to_label / rounds.name(number))
     return digest([[path.name, sha256(path)] for path in files]) if files else None
 
 
-def corrected(root: Path, number: int) -> bool:
+def corrected(project: Project, number: int) -> bool:
     """Whether the labels that a round was made with were changed since."""
-    now, before = returned(root, number), rounds.about(root, number).get("returned")
+    now, before = returned(project, number), rounds.read(project.rounds, number).returned
     return now is not None and before is not None and now != before
+
+
+def _labels(folder: Path) -> list[Path]:
+    """Files with labels."""
+    return sorted(path for path in folder.glob(f"{BACK}*") if path.is_file())
 
 
 def _mingled(chosen: Sequence[Atoms], known: Sequence[Atoms]) -> list[Atoms]:

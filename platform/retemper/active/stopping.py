@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from retemper.config.settings import Stop
+from retemper.records.campaign import RoundResult
 
 POINTS = 4  # rounds that a learning curve needs before it predicts
 
 
-def reason(history: Sequence[dict[str, Any]], stop: Stop, labels: int) -> str | None:
+def reason(history: Sequence[RoundResult], stop: Stop, labels: int) -> str | None:
     """Why no further round should follow; `None` to go on.
 
     Parameters
     ----------
     history
-        Entries of the campaign by round, see `campaign.entry`.
+        Of the campaign, by round.
     labels
         Structures that the next round would label.
     """
     if stop.gates is not None and len(history) >= stop.gates:
-        held = all(entry["gates"]["hold"] for entry in history[-stop.gates :])
+        held = all(result.gates.hold for result in history[-stop.gates :])
         if held:
             return f"all gates hold for {stop.gates} round(s)"
     if stop.gain is not None:
@@ -43,9 +43,9 @@ def power_law(labels: Sequence[float], errors: Sequence[float]) -> tuple[float, 
     return float(np.exp(constant)), float(-slope)
 
 
-def predicted_gain(history: Sequence[dict[str, Any]], labels: int) -> float | None:
+def predicted_gain(history: Sequence[RoundResult], labels: int) -> float | None:
     """Share of the force error that `labels` more structures would take off; `None` before `POINTS` rounds."""
-    points = [(e["train"], e["force_rmse"]["mean"]) for e in history if e.get("force_rmse") is not None]
+    points = [(result.train, result.force_rmse.mean) for result in history if result.force_rmse is not None]
     if len({n for n, _ in points}) < POINTS:
         return None
     n = [float(p[0]) for p in points]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from retemper.active import acquire
 from retemper.active.lock import alone
 from retemper.config.project import Project
-from retemper.config.settings import Settings, load_settings
 from retemper.core import vcs
 from retemper.core.errors import RetemperError
 from retemper.core.vcs import MOVES, OWN, STATE, git
@@ -16,7 +16,7 @@ from retemper.registry import history
 from retemper.registry.history import Move
 
 
-def undo(root: Path) -> int:
+def undo(project: Project) -> int:
     """Put rounds, notes, ``dvc.lock`` and ``runs`` back to before the last committed round; returns its number.
 
     One new commit says so; none is removed. Labels stay in their cache, models in the registry. Aliases that the round
@@ -28,41 +28,40 @@ def undo(root: Path) -> int:
         No round is committed, a round has begun, files differ from the last commit, or later commits build upon the
         round.
     """
-    with alone(root):
-        settings = load_settings(root / "params.yaml")
+    root = project.root
+    with alone(project.root):
         vcs.require_clean(root)
-        number = _last(root)
+        number = _last(project)
         tracked = f"{rounds.FOLDER}/{rounds.name(number)}.dvc"
         made = git(root, "log", "-1", "--diff-filter=A", "--format=%H", "--", tracked)
         before = git(root, "rev-parse", f"{made}^")
         _require_undisturbed(root, number, made, before)
-        folder = root / rounds.FOLDER / rounds.name(number)
+        folder = project.rounds / rounds.name(number)
         if folder.is_dir():
             _require_kept(root, number, tracked)
         moves = _moves(root, before)
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(root / rounds.WORK / rounds.name(number), ignore_errors=True)
+        acquire.remove_work(project, number)
         known = [path for path in STATE if any(git(root, "ls-tree", of, "--", path) for of in ("HEAD", before))]
         git(root, "restore", f"--source={before}", "--staged", "--worktree", "--", *known)
         vcs.dvc(root, "checkout", "--quiet")
-        _give_back(root, settings, number, moves)
+        _give_back(project, number, moves)
         if (root / MOVES).is_file():
             git(root, "add", "--", MOVES)
             known.append(MOVES)
-        git(root, "commit", "-q", "-m", f"Undo round {number} of {settings.system}", "--", *known)
+        git(root, "commit", "-q", "-m", f"Undo round {number} of {project.settings.system}", "--", *known)
         return number
 
 
-def _last(root: Path) -> int:
+def _last(project: Project) -> int:
     """The last round that is committed."""
-    begun = [int(path.parent.name) for path in (root / rounds.WORK).glob("[0-9]*/plan.json")]
-    listed = git(root, "ls-tree", "--name-only", "HEAD", f"{rounds.FOLDER}/").splitlines()
+    listed = git(project.root, "ls-tree", "--name-only", "HEAD", f"{rounds.FOLDER}/").splitlines()
     there = [int(Path(name).stem) for name in listed if name.endswith(".dvc") and Path(name).stem.isdigit()]
-    left = [number for number in begun if number > max(there, default=0)]
+    left = [number for number in acquire.begun(project) if number > max(there, default=0)]
     if left:
         raise RetemperError(
             f"Round {max(left)} has begun and is not committed.",
-            fix=f"`retemper round --resume` finishes it; or delete {rounds.WORK / rounds.name(max(left))}",
+            fix=f"`retemper round --resume` finishes it; or delete .cache/rounds/{rounds.name(max(left))}",
         )
     if not there:
         raise RetemperError("There is no round to undo.", expected=f"a committed round in {rounds.FOLDER}")
@@ -113,8 +112,9 @@ def _moves(root: Path, before: str) -> list[Move]:
     return history.join(history.loads(line, MOVES) for line in lines if line.strip())
 
 
-def _give_back(root: Path, settings: Settings, number: int, moves: list[Move]) -> None:
+def _give_back(project: Project, number: int, moves: list[Move]) -> None:
     """Aliases that stand where the round put them go back to where `moves`, those before it, left them."""
+    root, settings = project.root, project.settings
     now = [move for move in history.read(root, settings.system) if move not in moves]
     for alias in dict.fromkeys(move.alias for move in now):
         last = history.last(now, alias)
@@ -126,7 +126,7 @@ def _give_back(root: Path, settings: Settings, number: int, moves: list[Move]) -
         version = earlier.version if earlier is not None and earlier.to is not None else None
         aliases.move(root, settings.system, alias, version, "override", f"round {number} was undone")
         print(f"{alias} of {settings.system}: {'nobody' if version is None else f'version {version}'}, as it was")
-    if list((root / "runs/register").glob("*.json")):
+    if list((project.runs / "register").glob("*.json")):
         from retemper.registry import register
 
-        register.sync(Project(root, settings))  # the candidate is the best of what is registered now
+        register.sync(project)  # the candidate is the best of what is registered now

@@ -7,37 +7,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retemper.core.errors import RetemperError
-from retemper.core.files import project_root
 
 
 def _round(options: argparse.Namespace) -> None:
+    from retemper.config.project import Project
     from retemper.core.processes import prepare
 
+    project = Project.here()
     if options.undo:
         from retemper.active import undo
 
         if options.resume or options.partial:
             raise RetemperError("--undo stands alone.")
-        print(f"round {undo.undo(project_root())} is undone")
+        print(f"round {undo.undo(project)} is undone")
         return
     prepare()
     from retemper.active import campaign
 
-    campaign.round_once(project_root(), resume=options.resume, partial=options.partial)
+    campaign.round_once(project, resume=options.resume, partial=options.partial)
 
 
 def _campaign(options: argparse.Namespace) -> None:
+    from retemper.config.project import Project
     from retemper.core.processes import prepare
 
     prepare()
     from retemper.active import campaign, status
 
+    project = Project.here()
     if options.what == "status":
-        print(status.show(project_root(), Path(options.against) if options.against else None))
+        print(status.show(project, Project.here(Path(options.against)) if options.against else None))
         return
     if options.against:
         raise RetemperError("--against belongs to `retemper campaign status`.")
-    why = campaign.campaign(project_root(), most=options.rounds, budget=options.budget)
+    why = campaign.campaign(project, most=options.rounds, budget=options.budget)
     print(f"campaign stopped: {why}")
 
 

@@ -51,6 +51,16 @@ class Project:
         """Folder of the rounds of active learning."""
         return self.root / "data/rounds"
 
+    @property
+    def campaign(self) -> Path:
+        """What came of each round."""
+        return self.root / "data/campaign.json"
+
+    @property
+    def to_label(self) -> Path:
+        """Folder of structures that wait for labels by hand, by round."""
+        return self.root / "data/to-label"
+
     def inputs(self, stage: str) -> Path:
         """Settings, files and code that decide a stage."""
         return self.runs / f"inputs/{stage}.json"

@@ -72,7 +72,7 @@ def _start(
     settings: Settings, strategy: Strategy, weights: Path, sha: str, head: str | None, root: Path
 ) -> tuple[Path, str, str | None]:
     """Weights to start from, their hash and head: the foundation's, or those that explored in the last round."""
-    model = rounds.last_model(root) if settings.finetune.start == "last-round" else None
+    model = rounds.last_model(root / rounds.FOLDER) if settings.finetune.start == "last-round" else None
     if model is None or strategy.start == "random":
         return weights, sha, head
     _require_unseen(root, settings.dataset.near_duplicate)
@@ -83,7 +83,7 @@ def _start(
 
 def _require_unseen(root: Path, tolerance: float) -> None:
     """Raise where structures that the last round's weights were trained on are now to judge what comes of them."""
-    seen = rounds.seen(root)
+    seen = rounds.seen(root / rounds.FOLDER)
     for name in ("valid", "test"):
         path = root / f"runs/dataset/{name}.extxyz"
         if not seen or not path.is_file() or not path.stat().st_size:

@@ -54,21 +54,21 @@ def join(sets: Sets, project: Project, allowed: Collection[str] | None) -> Joine
     RetemperError
         A round that is not there, one of another level of theory, elements unknown to the foundation.
     """
-    root, dataset = project.root, project.settings.dataset
+    dataset = project.settings.dataset
     joined = Joined()
-    chosen = _chosen(dataset, root)
+    chosen = _chosen(dataset, project.rounds)
     groups = {name: {name_of(frame.info["group"]) for frame in part} for name, part in sets.items()} if chosen else {}
     for number in chosen:
-        about = rounds.about(root, number)
-        if about["level_of_theory"] != dataset.level_of_theory:
+        record = rounds.read(project.rounds, number)
+        if record.level_of_theory != dataset.level_of_theory:
             raise RetemperError(
                 f"Round {number} was labelled at another level of theory.",
                 expected=f"{dataset.level_of_theory} (dataset.level_of_theory)",
-                got=about["level_of_theory"],
+                got=record.level_of_theory,
                 fix="leave it out with dataset.rounds, or restore dataset.level_of_theory",
             )
         name = f"{rounds.FOLDER}/{rounds.name(number)}"
-        mapped = _mapped(rounds.frames(root, number), dataset, name)
+        mapped = _mapped(rounds.frames(project.rounds, number), dataset, name)
         if allowed is not None:
             checks.check_elements(mapped.frames, allowed, project.settings.foundation)
         before = len(joined.rejected)
@@ -86,8 +86,8 @@ def join(sets: Sets, project: Project, allowed: Collection[str] | None) -> Joine
         joined.rounds.append(
             JoinedRound(
                 round=number,
-                sha256=sha256(root / name / "labelled.extxyz"),
-                identity=about["identity"],
+                sha256=sha256(project.root / name / "labelled.extxyz"),
+                identity=record.identity,
                 frames_read=len(mapped.frames) + len(mapped.rejected),
                 train=placed["train"],
                 valid=placed["valid"],
@@ -98,8 +98,8 @@ def join(sets: Sets, project: Project, allowed: Collection[str] | None) -> Joine
     return joined
 
 
-def _chosen(dataset: Dataset, root: Path) -> list[int]:
-    there = rounds.numbers(root)
+def _chosen(dataset: Dataset, folder: Path) -> list[int]:
+    there = rounds.numbers(folder)
     if dataset.rounds is None:
         return there
     for number in dataset.rounds:

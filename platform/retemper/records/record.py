@@ -54,9 +54,14 @@ class Record(Part):
         return cls.of(read_json(path), path)
 
     @classmethod
+    def fix(cls) -> str:
+        """How to get the file in today's form."""
+        return f"dvc repro -f {cls.STAGE}"
+
+    @classmethod
     def of(cls, content: Any, path: str | Path) -> Self:
         """The record of a file's `content`; `path` is for the error."""
-        fix = f"dvc repro -f {cls.STAGE}"
+        fix = cls.fix()
         if not isinstance(content, dict):
             raise RetemperError(f"{path} is no record.", expected="names and values", got=repr(content)[:80], fix=fix)
         if content.get("form") != cls.FORM:
