@@ -17,17 +17,16 @@ Besides them ``forgetting_ratio`` and ``forgetting_ratio_replay_head``, which co
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from retemper.core import plugins
 from retemper.core.errors import unknown
 
 VALIDATION = ("valid", "valid_replay", "valid_retention")
 TEST = ("target", "retention", "retention_replay_head")
-SUITE = "retemper.evaluation.robustness.metrics"  # a file for each metric
+SUITE = "evaluation.robustness.metrics"  # a file for each metric
 ROBUSTNESS = "robustness"
 
 
@@ -60,8 +59,7 @@ def renamed(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def suite_names() -> list[str]:
     """Metrics of the robustness suite: the files of its folder. Nothing is imported."""
-    folder = Path(__file__).parents[1].joinpath(*SUITE.split(".")[1:])
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    return plugins.names(SUITE)
 
 
 def measured_names() -> dict[str, Quantity | None]:
@@ -75,7 +73,7 @@ def better(name: str) -> Literal["lower", "higher"]:
     quantity = measured_names()[name]
     if quantity is not None:
         return quantity.better
-    module = importlib.import_module(f"{SUITE}.{name.removeprefix(f'{ROBUSTNESS}.')}")
+    module = plugins.load(SUITE, name.removeprefix(f"{ROBUSTNESS}."), "metric")
     direction: Literal["lower", "higher"] = module.INFO.direction
     return direction
 

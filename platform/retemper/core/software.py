@@ -25,6 +25,9 @@ WRITTEN = (  # keywords of calculators that name a file to write
 )
 
 
+Ingredients = Mapping[str, "str | Ingredients"]  # versions and hashes by name, for `digest`
+
+
 def packages(*names: str) -> dict[str, str]:
     """Version of the distribution that provides each top-level module; nothing for one that none provides."""
     providers = _providers()
@@ -36,7 +39,7 @@ def _providers() -> Mapping[str, list[str]]:
     return {name: sorted(set(found)) for name, found in importlib.metadata.packages_distributions().items()}
 
 
-def classes(of: type) -> dict[str, Any]:
+def classes(of: type) -> Ingredients:
     """Distributions and source files of a class and of all that it inherits from."""
     modules = sorted({base.__module__ for base in of.__mro__} - sys.stdlib_module_names)
     sources = [getattr(sys.modules[name], "__file__", None) for name in modules]

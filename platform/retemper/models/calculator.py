@@ -18,6 +18,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from retemper.core import software
 from retemper.core.errors import RetemperError
+from retemper.core.software import Ingredients
 
 PREFIX = "ase:"
 
@@ -34,14 +35,14 @@ def create(source: str) -> Any:
     return made
 
 
-def ingredients(source: str) -> dict[str, Any]:
+def ingredients(source: str) -> Ingredients:
     """What decides the numbers of a calculator beside the text that makes it: packages, sources, files in keywords."""
     factory, options = _parsed(source)
     return {**_made_of(source), "factory": software.source_of(factory), "files": software.files(options)}
 
 
 @functools.lru_cache(maxsize=16)
-def _made_of(source: str) -> dict[str, Any]:
+def _made_of(source: str) -> Ingredients:
     """Packages and sources of the calculator's classes; one that a function makes is made to see them."""
     factory, _ = _parsed(source)
     return software.classes(factory if isinstance(factory, type) else type(create(source)))

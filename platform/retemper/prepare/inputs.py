@@ -209,7 +209,8 @@ def code_of(name: str, settings: Settings) -> dict[str, str]:
     if name == "robustness":
         asked = list(settings.robustness.metrics)
         modules += [
-            f"{metric_names.SUITE}.{one}" for one in (metric_names.suite_names() if asked == ["all"] else asked)
+            f"{sources.PACKAGE}{metric_names.SUITE}.{one}"
+            for one in (metric_names.suite_names() if asked == ["all"] else asked)
         ]
     return code(modules, stage.apart)
 

@@ -7,7 +7,6 @@ converted (``importer``, a file of `retemper.systems.importers`, and its ``sourc
 
 from __future__ import annotations
 
-import pkgutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,11 +28,11 @@ from retemper.config.settings import (
     parse_named,
 )
 from retemper.config.strict_yaml import read_yaml
+from retemper.core import plugins
 from retemper.core.errors import unknown
 from retemper.core.files import project_root
 
 FOLDER = Path("systems")
-GENERATORS, IMPORTERS = (str(Path(__file__).with_name(kind)) for kind in ("generate", "importers"))
 DATASET = ("files", "test_files", "level_of_theory", "energy_unit", "length_unit", "group")
 
 
@@ -101,18 +100,14 @@ class System(Section):
         return parse(Robustness, own | changes, f"{FOLDER}/{self.name}.yaml as robustness")
 
 
-def _plugins(folder: str) -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules([folder]))
-
-
 def generator_names() -> list[str]:
     """Names of all generators: the files of `retemper.systems.generate`."""
-    return _plugins(GENERATORS)
+    return plugins.names("systems.generate")
 
 
 def importer_names() -> list[str]:
     """Names of all importers: the files of `retemper.systems.importers`."""
-    return _plugins(IMPORTERS)
+    return plugins.names("systems.importers")
 
 
 def catalogue(root: Path | None = None) -> dict[str, System]:

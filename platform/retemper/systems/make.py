@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from ase import Atoms
 from ase.io import write
 
 from retemper.config.settings import parse
+from retemper.core import plugins
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
 from retemper.data.frames import elements, write_frames
@@ -24,7 +24,7 @@ Report = Callable[[str], None]
 
 def generator(name: str) -> ModuleType:
     """The module of a generator that the catalogue has found."""
-    return importlib.import_module(f"retemper.systems.generate.{name}")
+    return plugins.load("systems.generate", name, "generator")
 
 
 def generate(name: str, *, seed: int = 0, report: Report = print) -> list[Atoms]:
@@ -60,7 +60,7 @@ def convert(system: System, root: Path) -> Iterator[Atoms]:
         An unknown option, a source that is not there or has no frame, or one that is not what the importer reads.
     """
     assert system.importer is not None and system.source is not None
-    module = importlib.import_module(f"retemper.systems.importers.{system.importer.name}")
+    module = plugins.load("systems.importers", system.importer.name, "importer")
     options = parse(module.Options, system.importer.options, f"{FOLDER}/{system.name}.yaml (importer)")
     source = root / system.source
     if not source.is_file():

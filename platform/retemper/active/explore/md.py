@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from retemper.active.explored import Context, Explored, descend, spread, timestep
@@ -27,7 +25,7 @@ def explore(context: Context, options: Options) -> Explored:
     tasks, starts = [], []
     stride = max(1, options.steps * options.replicas // max(1, context.number))
     for k, start in spread(context.starts, options.replicas, context.seed):
-        arguments: dict[str, Any] = {
+        arguments = {
             "start": start,
             "ensemble": "npt" if start.pbc.all() and k % 2 else "nvt",
             "steps": options.steps,

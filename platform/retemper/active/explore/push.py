@@ -46,7 +46,7 @@ def explore(context: Context, options: Options) -> Explored:
             continue
         first, second, bonded = chosen
         strength = options.forces[k % len(options.forces)]
-        arguments: dict[str, Any] = {
+        arguments = {
             "start": start,
             "first": first,
             "second": second,

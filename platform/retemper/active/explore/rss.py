@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 from ase import Atoms
 from pydantic import Field
 
@@ -77,7 +77,7 @@ def explore(context: Context, options: Options) -> Explored:
 
 def quench(
     evaluator: Evaluator, starts: Sequence[Atoms], *, pressure: float, steps: int, fmax: float
-) -> list[dict[str, Any]]:
+) -> list[dict[str, np.ndarray | str]]:
     """Each of `starts` relaxed: numbers, positions, cell, reason why the model failed."""
     relaxed = relaxation.relax(evaluator, starts, fmax=fmax, steps=steps, pressure=pressure)
     return [

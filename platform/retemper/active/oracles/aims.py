@@ -9,6 +9,7 @@ from ase import Atoms
 
 from retemper.config.settings import Section
 from retemper.core import software
+from retemper.core.software import Ingredients
 from retemper.data.charge import State
 
 
@@ -24,7 +25,7 @@ def level(options: Options) -> str:
     return options.level_of_theory
 
 
-def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The program, and the defaults of the species of `atoms`."""
     wanted = {f"{z:02d}_{symbol}_default" for z, symbol in zip(atoms.numbers, atoms.symbols, strict=True)}
     folder = Path(options.species_dir)
@@ -38,7 +39,7 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
     """
     from ase.calculators.aims import Aims, AimsProfile
 
-    own: dict[str, Any] = {"charge": state.charge, "compute_forces": True}
+    own: dict[str, str | int] = {"charge": state.charge, "compute_forces": True}
     if state.multiplicity > 1 and (state.given or not atoms.pbc.any()):  # a cell of an odd number has no known moment
         own |= {"spin": "collinear", "fixed_spin_moment": state.multiplicity - 1}
     if atoms.pbc.all():

@@ -10,6 +10,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from retemper.config.settings import Section
 from retemper.core.errors import RetemperError
+from retemper.core.software import Ingredients
 from retemper.data.charge import State
 
 
@@ -19,9 +20,9 @@ class Options(Section):
     reads_info: bool = False  # whether it takes info["charge"] and info["spin"] (multiplicity) from its atoms
 
     @model_serializer(mode="wrap")
-    def _without_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, str | bool]:
         """Labels are found by their oracle's options: those that were made before this one stay valid."""
-        content: dict[str, Any] = dump(self)
+        content: dict[str, str | bool] = dump(self)
         if not self.reads_info:
             del content["reads_info"]
         return content
@@ -32,7 +33,7 @@ def level(options: Options) -> str:
     return options.level_of_theory
 
 
-def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """Packages and sources of the calculator, and the files that its keywords name."""
     from retemper.models.calculator import ingredients
 

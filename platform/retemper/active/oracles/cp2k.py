@@ -9,6 +9,7 @@ from ase import Atoms
 
 from retemper.config.settings import Section
 from retemper.core import software
+from retemper.core.software import Ingredients
 from retemper.data.charge import State
 
 
@@ -23,7 +24,7 @@ def level(options: Options) -> str:
     return options.level_of_theory
 
 
-def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The program, and files of basis sets and potentials that are named by their path."""
     return {**software.program(options.command), "files": software.files(options.parameters)}
 

@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from retemper.config.settings import Section
 from retemper.core import software
+from retemper.core.software import Ingredients
 from retemper.data.charge import State
 
 START = "starting_magnetization"
@@ -39,7 +40,7 @@ def level(options: Options) -> str:
     return options.level_of_theory
 
 
-def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The program, and the pseudopotentials of the elements of `atoms`."""
     names = [file for symbol, file in options.pseudopotentials.items() if symbol in atoms.symbols]
     paths = [str(Path(options.pseudo_dir) / name) for name in names]

@@ -10,6 +10,7 @@ from ase import Atoms
 from retemper.config.settings import Section
 from retemper.core import software
 from retemper.core.errors import RetemperError
+from retemper.core.software import Ingredients
 from retemper.data.charge import CHARGE, SPIN, State
 
 READS_INFO = True  # its labels of charged structures were those of neutral ones before it did
@@ -27,7 +28,7 @@ def level(options: Options) -> str:
     return find(options.name).level_of_theory
 
 
-def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The weights, and the version of MACE."""
     from retemper.config.foundations import find, weights
 

@@ -10,6 +10,7 @@ from ase import Atoms
 from retemper.config.settings import Section
 from retemper.core import software
 from retemper.core.errors import RetemperError
+from retemper.core.software import Ingredients
 from retemper.data.charge import State
 
 
@@ -25,7 +26,7 @@ def level(options: Options) -> str:
     return options.level_of_theory
 
 
-def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The program, and files that the blocks name in quotes (basis sets)."""
     return {**software.program(options.command), "files": software.files(options.blocks.split('"'))}
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from retemper.config.settings import Section
 from retemper.core import software
 from retemper.core.errors import RetemperError
+from retemper.core.software import Ingredients
 from retemper.data.charge import State
 
 
@@ -30,7 +31,7 @@ def level(options: Options) -> str:
     return f"{options.xc}/{options.basis}"
 
 
-def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The version of PySCF, and a file of basis functions where one is named."""
     return {**software.packages("pyscf"), "files": software.files(options.basis)}
 

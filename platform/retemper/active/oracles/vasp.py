@@ -10,6 +10,7 @@ from ase import Atoms
 from retemper.config.settings import Section
 from retemper.core import software
 from retemper.core.errors import RetemperError
+from retemper.core.software import Ingredients
 from retemper.data.charge import State
 
 
@@ -24,7 +25,7 @@ def level(options: Options) -> str:
     return options.level_of_theory
 
 
-def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The program, and the pseudopotentials (POTCAR) that ASE finds for `atoms`."""
     return {**software.program(options.command), "files": software.files(_pseudopotentials(options, atoms))}
 
@@ -51,7 +52,7 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
             got=f"charge {state.charge}",
             fix="use the oracle `ase` with reads_info and a calculator of your own, which gives `nelect`",
         )
-    own: dict[str, Any] = {"nsw": 0, "ibrion": -1, "isif": 2, "lwave": False, "lcharg": False}
+    own = {"nsw": 0, "ibrion": -1, "isif": 2, "lwave": False, "lcharg": False}
     if state.given and state.multiplicity > 1:
         own |= {"ispin": 2, "nupdown": state.multiplicity - 1}
     return Vasp(directory=str(folder), command=options.command, **{**options.parameters, **own})

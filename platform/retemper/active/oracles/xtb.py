@@ -11,6 +11,7 @@ from pydantic import Field
 from retemper.config.settings import Section
 from retemper.core import software
 from retemper.core.errors import RetemperError
+from retemper.core.software import Ingredients
 from retemper.data.charge import State
 from retemper.data.geometry import heights
 
@@ -26,7 +27,7 @@ def level(options: Options) -> str:
     return options.method
 
 
-def ingredients(options: Options, atoms: Atoms) -> dict[str, Any]:
+def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The version of tblite."""
     return software.packages("tblite")
 

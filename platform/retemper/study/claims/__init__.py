@@ -6,11 +6,10 @@ A claim has ``CLAIM`` (the sentence), ``PAPER`` (where arXiv:2606.12704 says it)
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from retemper.core.errors import unknown
+from retemper.core import plugins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,14 +19,12 @@ if TYPE_CHECKING:
 
 def names() -> list[str]:
     """All claims: the files of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return plugins.names("study.claims")
 
 
-def load(name: str) -> Any:
+def load(name: str) -> ModuleType:
     """The module of a claim; an unknown name lists the options."""
-    if name not in names():
-        raise unknown("claim", name, names())
-    return importlib.import_module(f"{__name__}.{name}")
+    return plugins.load("study.claims", name, "claim")
 
 
 def judged(table: pd.DataFrame, confidence: float = 0.95) -> dict[str, Judgement]:

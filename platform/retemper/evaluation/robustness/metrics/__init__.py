@@ -6,23 +6,20 @@ that gives its tasks, and ``measure(context, results)`` that gives what it `Foun
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from typing import Any
+from types import ModuleType
 
-from retemper.core.errors import unknown
+from retemper.config.metric_names import SUITE
+from retemper.core import plugins
 
 
 def names() -> list[str]:
     """All metrics: the files of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return plugins.names(SUITE)
 
 
-def load(name: str) -> Any:
+def load(name: str) -> ModuleType:
     """The module of a metric; an unknown name lists the options."""
-    if name not in names():
-        raise unknown("metric", name, names())
-    return importlib.import_module(f"{__name__}.{name}")
+    return plugins.load(SUITE, name, "metric")
 
 
 def chosen(asked: list[str]) -> list[str]:
