@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from retemper.config import foundations
-from retemper.config.project import Project
+from retemper.config.project import FOUNDATION, Project
 from retemper.config.settings import Settings, load_settings, parse
 from retemper.config.strict_yaml import read_yaml
 from retemper.core import processes
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_write, project_root, read_json
+from retemper.core.files import atomic_write, project_root
 from retemper.data.frames import read_frames
 from retemper.evaluation import stage
 from retemper.evaluation.statistics import two_sided
@@ -30,6 +30,7 @@ from retemper.finetune import collect, planning
 from retemper.finetune.plan import Plan
 from retemper.prepare import pseudolabel, replay
 from retemper.promotion import compare as paired
+from retemper.records.evaluation import Evaluation
 from retemper.records.runs import read_results
 from retemper.report.comparison import COLUMNS, Recipes, compare, interval, number, shown
 from retemper.systems import DATASET, find
@@ -111,7 +112,7 @@ def prepare(name: str, root: Path) -> list[Plan]:
         dtype = settings.pseudolabel.dtype
         pseudolabel.make(model, entry.name, entry.head, dtype, runs / "replay", runs / "pseudolabel", cache=cache)
     if not (runs / "evaluate/foundation/metrics.json").is_file():
-        stage.run(stage.FOUNDATION, settings, here)
+        stage.run(Project(here, settings), FOUNDATION)
     return [plan for strategy in settings.strategies for plan in planning.plans(settings, strategy, here)]
 
 
@@ -140,7 +141,7 @@ def measure(name: str, root: Path, strategy: str) -> None:
     plans = planning.plans(settings, strategy, here)
     folders = [here / ".cache/training" / plan.key for plan in plans]
     collect.collect(here, strategy, settings.foundation, plans, folders, {})
-    stage.run(strategy, settings, here)
+    stage.run(Project(here, settings), strategy)
 
 
 def table(name: str, root: Path) -> str:
@@ -154,11 +155,11 @@ def table(name: str, root: Path) -> str:
         for column in columns:
             value = values[column.key]
             if value is None or value.low is None or value.high is None:
-                cells.append("" if value is None else number(value.mean))
+                cells.append("" if value is None else number(value.value))
             else:
                 cells.append(f"{shown(column, value)} [{interval(column, value)}]".replace(" – ", ", "))
         lines.append(f"| {row} | {' | '.join(cells)} |")
-    groups = read_json(here / "runs/evaluate/foundation/metrics.json")["seeds"]["0"]["target"]["n_groups"]
+    groups = Evaluation.read(here / "runs/evaluate/foundation/metrics.json").seeds[0].target.n_groups
     ratios = [
         f"{strategy} not distinguished from {found.best[key]} in {key}"
         for key, _ in JUDGED
@@ -170,7 +171,7 @@ def table(name: str, root: Path) -> str:
 
 def _over_naive(recipes: dict[str, Recipes], key: str, quantity: str) -> str:
     """Ratio of scratch to naive fine-tuning on the same structures, with its interval over groups and seeds."""
-    own = {name: seeds for name, seeds in recipes[key].items() if name != stage.FOUNDATION}
+    own = {name: seeds for name, seeds in recipes[key].items() if name != FOUNDATION}
     scatter = paired.scatter(own, quantity)
     if scatter.known:
         names = ["scratch", "naive"]

@@ -10,46 +10,45 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retemper.config.settings import load_settings
+from retemper.config.metric_names import TEST
+from retemper.config.project import Project
 from retemper.config.strict_yaml import read_yaml
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
-from retemper.core.files import project_root, read_json
+from retemper.core.files import read_json
 from retemper.evaluation import accuracy, stage
 from retemper.sweep.output import text
 
-SETS = (stage.TARGET, stage.RETENTION, stage.REPLAY_HEAD)
 
-
-def row(here: stage.Context, folder: Path) -> str:
+def row(sets: stage.HeldOut, folder: Path) -> str:
     """A line of the table: force RMSE before and after on every set, and the ratio with its interval."""
     best, default = read_yaml(folder / "best.yaml"), read_json(folder / "about.json")["default"]
     chosen = best["provenance"]["training"]
     before, after = (
-        stage.fine_tuned(here, here.root / ".cache/training" / key / weight_files.NAME) for key in (default, chosen)
+        stage.fine_tuned(sets, sets.project.training(key) / weight_files.NAME) for key in (default, chosen)
     )
     cells = [folder.name]
-    for name in SETS:
+    for name in TEST:
         if name not in before:
             cells += ["", ""]
             continue
         one, two = (accuracy.values(part[name].errors)["force_rmse"] for part in (before, after))
         own, base = after[name].errors, before[name].errors
-        ratio = accuracy.ratio(own, base, "force_rmse", here.settings.evaluate.confidence)
+        ratio = accuracy.ratio([own], base, "force_rmse", sets.project.settings.evaluate.confidence)
         groups = len(set(own.group))
-        interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}], {groups} groups" if groups > 1 else "one group"
-        cells += [f"{one:.4g} → {two:.4g}", f"{ratio['value']:.2f} {interval}"]
+        interval = f"[{ratio.low:.2f}, {ratio.high:.2f}], {groups} groups" if groups > 1 else "one group"
+        cells += [f"{one:.4g} → {two:.4g}", f"{ratio.value:.2f} {interval}"]
     cells.append(", ".join(f"{path.rpartition('.')[2]} {text(value)}" for path, value in best["settings"].items()))
     return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
-    root = project_root()
-    here = stage.context(load_settings(root / "params.yaml"), root)
-    folders = sorted(path.parent for path in root.glob("runs/sweep/*/about.json"))
+    project = Project.here()
+    sets = stage.held_out(project)
+    folders = sorted(path.parent for path in project.root.glob("runs/sweep/*/about.json"))
     if not folders:
         raise RetemperError("No sweep is done here.", fix="set sweep.trials in params.yaml, then `dvc repro`")
-    rows = [row(here, folder) for folder in folders]
+    rows = [row(sets, folder) for folder in folders]
     print("| strategy | target forces, meV/Å | ratio | retention forces | ratio | replay head | ratio | found |")
     print("|" + "---|" * 8)
     print("\n".join(rows))

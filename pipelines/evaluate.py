@@ -9,22 +9,17 @@ from __future__ import annotations
 import sys
 
 from retemper.cli.main import stage
-from retemper.config.settings import load_settings
+from retemper.config.project import Project
 from retemper.core import processes
-from retemper.core.errors import unknown
-from retemper.core.files import project_root
-from retemper.evaluation import stage as evaluate
+from retemper.evaluation import stage as evaluation
 
 
 @stage
 def main(name: str) -> None:
     """Measure every seed of ``runs/finetune/<name>``; writes ``runs/evaluate/<name>``."""
-    root = project_root()
-    settings = load_settings(root / "params.yaml")
-    processes.prepare(settings.finetune.device)
-    if name not in (evaluate.FOUNDATION, *settings.strategies):
-        raise unknown("strategy in params.yaml", name, (evaluate.FOUNDATION, *settings.strategies))
-    evaluate.run(name, settings, root)
+    project = Project.here()
+    processes.prepare(project.settings.finetune.device)
+    evaluation.run(project, name)
 
 
 if __name__ == "__main__":

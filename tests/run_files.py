@@ -23,7 +23,9 @@ from retemper.config.strict_yaml import read_yaml
 from retemper.core import weight_files
 from retemper.core.files import sha256, write_json
 from retemper.data.frames import write_frames
+from retemper.records.evaluation import Evaluation
 from retemper.records.origin import Commit, Origin
+from retemper.records.robustness import ModelMeasure, ModelRobustness, Robustness
 from retemper.records.trained_model import TrainedModel
 from retemper.records.training import Configuration, Effective, LossSettings, Ran, SeedOutcome, TrainingSummary
 from retemper.records.verdict import Verdict
@@ -225,7 +227,7 @@ def write_evaluation(
         mean = float(np.mean(values))
         std = float(np.std(values, ddof=1)) if len(values) > 1 else None
         half = mean * spread + (std or 0.0)
-        return {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
+        return {"value": mean, "std": std, "low": mean - half, "high": mean + half}
 
     def both(f: Sequence[float], e: float) -> dict[str, Any]:
         return {"energy_rmse": summary([e] * len(f)), "force_rmse": summary(f)}
@@ -247,10 +249,8 @@ def write_evaluation(
         totals["forgetting_ratio_replay_head"] = summary([value / own for value in replay_head.values()])
     folder = root / "runs/evaluate" / name
     identity = {"foundation_sha256": "0" * 64, "target": frames_of, "retention": "r1", "dtype": "float64"}
-    write_json(
-        folder / "metrics.json",
-        {"name": name, "system": "salt", "foundation": "tiny", "identity": identity, "seeds": seeds, "summary": totals},
-    )
+    about = {"form": 1, "name": name, "system": "salt", "foundation": "tiny", "identity": identity}
+    Evaluation.of({**about, "seeds": seeds, "summary": totals}, "made here").write(folder / "metrics.json")
     sets = {"target": force, "retention": retention} | ({"retention_replay_head": replay_head} if replay_head else {})
     write_frames_csv(folder / "frames.csv", sets, energy)
     random = np.random.default_rng(0)
@@ -287,21 +287,32 @@ def write_frames_csv(path: Path, sets: Mapping[str, Mapping[int, float]], energy
 
 def write_robustness(root: Path, name: str, values: Mapping[str, float | None], seed: int = 1) -> None:
     """``runs/robustness/<name>/metrics.json`` of one seed from a share in % of each metric; None: not measured."""
-    found: dict[str, Any] = {}
-    for metric, value in values.items():
-        part: dict[str, Any] = {"value": value, "unit": "%", "n": 20, "details": {}, "reason": None}
-        part |= {"groups": 10, "grouped_by": "compositions", "can_show": None}
-        part |= {"low": None, "high": None, "score": None}
-        if value is None:
-            part["reason"] = "no oracle"
-        else:
-            part |= {"low": max(0.0, value - 5), "high": min(100.0, value + 5), "score": value / 100}
-        found[metric] = part
     from retemper.evaluation.robustness.stage import summary
 
-    seeds = {str(seed): {"metrics": found}}
-    content = {"name": name, "level": "quick", "seeds": seeds, "summary": summary(seeds)}
-    write_json(root / f"runs/robustness/{name}/metrics.json", content)
+    metrics = {}
+    for metric, value in values.items():
+        measure = ModelMeasure(
+            value=value, unit="%", n=20, groups=10, grouped_by="compositions", details={}, identity={}
+        )
+        if value is None:
+            measure.reason = "no oracle"
+        else:
+            measure.low, measure.high, measure.score = max(0.0, value - 5), min(100.0, value + 5), value / 100
+        metrics[metric] = measure
+    model = ModelRobustness(
+        name=f"{name} seed {seed}",
+        head=None,
+        level="quick",
+        elements=["O"],
+        backend="torch",
+        seconds=1.0,
+        metrics=metrics,
+    )
+    about = {"name": name, "system": "salt", "foundation": "tiny", "level": "quick"}
+    (root / "runs/robustness" / name).mkdir(parents=True, exist_ok=True)
+    Robustness.model_validate({**about, "seeds": {seed: model}, "summary": summary([model])}).write(
+        root / f"runs/robustness/{name}/metrics.json"
+    )
 
 
 def write_verdict(

@@ -50,14 +50,14 @@ def test_metrics_by_hand() -> None:
     )
     np.testing.assert_allclose(errors.force_rmse, [np.sqrt(300 / 9), np.sqrt(900 / 6), 0.0], atol=1e-9)
     report = accuracy.summarise(errors, 0.95)
-    assert report["by_config_type"]["dry"]["n_frames"] == 2
-    assert report["by_config_type"]["dry"]["energy_rmse"] == pytest.approx(np.sqrt(2.0))
-    assert report["by_config_type"]["wet"]["force_rmse"] == pytest.approx(np.sqrt(300 / 9))
-    assert report["by_element"]["O"] == pytest.approx({"n_atoms": 1, "force_mae": 10.0, "force_rmse": 10.0})
-    assert report["by_element"]["Na"] == pytest.approx({"n_atoms": 1, "force_mae": 0.0, "force_rmse": 0.0})
+    assert report.by_config_type["dry"].n_frames == 2
+    assert report.by_config_type["dry"].energy_rmse == pytest.approx(np.sqrt(2.0))
+    assert report.by_config_type["wet"].force_rmse == pytest.approx(np.sqrt(300 / 9))
+    assert report.by_element["O"].model_dump() == pytest.approx({"n_atoms": 1, "force_mae": 10.0, "force_rmse": 10.0})
+    assert report.by_element["Na"].model_dump() == pytest.approx({"n_atoms": 1, "force_mae": 0.0, "force_rmse": 0.0})
     first = str(frames[1].symbols[0])
     other = {"H": 3, "Cl": 2}[first]  # atoms of that element in the example
-    assert report["by_element"][first]["force_rmse"] == pytest.approx(np.sqrt(900 / (3 * other)))
+    assert report.by_element[first].force_rmse == pytest.approx(np.sqrt(900 / (3 * other)))
 
 
 def test_an_energy_shift_moves_energies_alone() -> None:
@@ -74,7 +74,7 @@ def test_no_stress_anywhere_is_null() -> None:
         frames[:2], Predictions(predicted.energy[:2], predicted.forces[:2], predicted.stress[:2], ""), GROUPS[:2]
     )
     report = accuracy.summarise(errors, 0.95)
-    assert report["stress_mae"] is None and report["stress_rmse"] is None
+    assert report.stress_mae is None and report.stress_rmse is None
 
 
 def test_frames_without_labels_are_named() -> None:
@@ -111,21 +111,21 @@ def test_intervals_are_the_analytic_ones_for_gaussian_errors() -> None:
     report = accuracy.summarise(errors, 0.9)
     for name, degrees in (("energy_rmse", n), ("force_rmse", 3 * n)):
         low, high = np.sqrt(stats.chi2.ppf([0.05, 0.95], degrees) / degrees)
-        measured = report[name]
-        width = (measured["high"] - measured["low"]) / measured["value"]
+        measured = getattr(report, name)
+        width = (measured.high - measured.low) / measured.value
         assert width == pytest.approx(high - low, rel=0.08)
-        assert measured["low"] < measured["value"] < measured["high"]
-    mae = report["energy_mae"]
+        assert measured.low < measured.value < measured.high
+    mae = report.energy_mae
     expected = 2 * stats.norm.ppf(0.95) * sigma * np.sqrt((1 - 2 / np.pi) / n)
-    assert mae["high"] - mae["low"] == pytest.approx(expected, rel=0.08)
+    assert mae.high - mae.low == pytest.approx(expected, rel=0.08)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     """Of 300 experiments with 200 frames, an 80 % interval misses the true RMSE in some 60."""
     misses = 0
     for seed in range(300):
-        found = accuracy.summarise(gaussian(200, 10.0, seed), 0.8)["energy_rmse"]
-        misses += not found["low"] < 10.0 < found["high"]
+        found = accuracy.summarise(gaussian(200, 10.0, seed), 0.8).energy_rmse
+        misses += not found.low < 10.0 < found.high
     low_count, high_count = stats.binom.ppf([1e-4, 1 - 1e-4], 300, 0.2)
     assert low_count <= misses <= high_count
 
@@ -133,7 +133,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 def test_one_group_has_no_interval() -> None:
     errors = dataclasses.replace(gaussian(50, 10.0, 0), group=["one trajectory"] * 50)
     report = accuracy.summarise(errors, 0.95)
-    assert report["n_groups"] == 1 and report["energy_rmse"]["low"] is report["energy_rmse"]["high"] is None
+    assert report.n_groups == 1 and report.energy_rmse.low is report.energy_rmse.high is None
 
 
 def test_over_seeds_and_ratio() -> None:
@@ -143,11 +143,11 @@ def test_over_seeds_and_ratio() -> None:
     first = accuracy.values(one)["energy_rmse"]
     found = accuracy.over_seeds([one, two], "energy_rmse", 0.9)
     assert found is not None
-    assert (found["mean"], found["std"]) == pytest.approx((1.5 * first, first / np.sqrt(2)))
+    assert (found.value, found.std) == pytest.approx((1.5 * first, first / np.sqrt(2)))
     alone = accuracy.over_seeds([one], "energy_rmse", 0.9)
-    assert alone is not None and alone["std"] is None
-    low, high = (found[bound] / alone[bound] for bound in ("low", "high"))
+    assert alone is not None and alone.std is None
+    low, high = (found.low / alone.low, found.high / alone.high)
     assert (low, high) == pytest.approx((1.5, 1.5))
-    ratio = accuracy.ratio_over_seeds([one, two], base, "energy_rmse", 0.9)
-    assert ratio["mean"] == pytest.approx(1.5 * first / accuracy.values(base)["energy_rmse"])
+    ratio = accuracy.ratio([one, two], base, "energy_rmse", 0.9)
+    assert ratio.value == pytest.approx(1.5 * first / accuracy.values(base)["energy_rmse"])
     assert accuracy.over_seeds([one], "stress_rmse", 0.9) is None

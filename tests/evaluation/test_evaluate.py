@@ -14,12 +14,14 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from conftest import TINY_ELEMENTS
 
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, sha256, write_json
+from retemper.core.files import sha256, write_json
 from retemper.data.frames import ENERGY, FORCES, STRESS, write_frames
 from retemper.evaluation import accuracy, stage
 from retemper.models import model_file, model_writing, predict, predictions
+from retemper.records.evaluation import Evaluation
 
 SHIFT = 0.7  # eV an atom that the target's level of theory adds to every E0
 NOISE = 0.03  # eV/A on the labels of the foundation
@@ -61,7 +63,7 @@ def changed(source: Path, path: Path, seed: int) -> None:
     model_writing.write(model, path)
 
 
-class Project:
+class Made:
     """A project folder with a foundation, a test set, a retention set and two trained strategies."""
 
     def __init__(self, root: Path, foundation: Path, multihead: Path) -> None:
@@ -118,9 +120,9 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_multihead: Path) -> Project:
-    made = Project(tmp_path_factory.mktemp("project"), tiny_model, tiny_multihead)
-    stage.run("foundation", made.settings, made.root)
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_multihead: Path) -> Made:
+    made = Made(tmp_path_factory.mktemp("project"), tiny_model, tiny_multihead)
+    stage.run(Project(made.root, made.settings), "foundation")
     return made
 
 
@@ -142,48 +144,48 @@ def by_calculator(model: Path, frames: list[Atoms], head: str) -> tuple[np.ndarr
     return np.array(energies), np.concatenate(errors)
 
 
-def test_the_foundation(project: Project) -> None:
+def test_the_foundation(project: Made) -> None:
     """Its errors are the noise that the labels were given; the shift of the E0s is taken out."""
-    metrics = read_json(project.root / "runs/evaluate/foundation/metrics.json")
-    target, retention = metrics["seeds"]["0"]["target"], metrics["seeds"]["0"]["retention"]
-    assert target["force_rmse"]["value"] == pytest.approx(rms(project.target_noise), rel=1e-5)
-    assert retention["force_rmse"]["value"] == pytest.approx(rms(project.retention_noise), rel=1e-5)
-    assert target["energy_rmse"]["value"] == pytest.approx(0.0, abs=1e-3)
-    assert target["energy_rmse_unshifted"] == pytest.approx(1e3 * SHIFT, rel=1e-6)
-    assert retention["energy_rmse"]["value"] == pytest.approx(0.0, abs=1e-3)
-    assert retention["stress_rmse"]["value"] == pytest.approx(1.0, rel=1e-3)
-    assert retention["n_frames"] == 12  # without the isolated atom
-    assert target["by_config_type"]["salt"]["n_frames"] == 3
-    ratio = metrics["summary"]["forgetting_ratio"]
-    assert (ratio["mean"], ratio["low"], ratio["high"]) == pytest.approx((1.0, 1.0, 1.0))
+    metrics = Evaluation.read(project.root / "runs/evaluate/foundation/metrics.json")
+    target, retention = metrics.seeds[0].target, metrics.seeds[0].retention
+    assert target.force_rmse.value == pytest.approx(rms(project.target_noise), rel=1e-5)
+    assert retention.force_rmse.value == pytest.approx(rms(project.retention_noise), rel=1e-5)
+    assert target.energy_rmse.value == pytest.approx(0.0, abs=1e-3)
+    assert target.energy_rmse_unshifted == pytest.approx(1e3 * SHIFT, rel=1e-6)
+    assert retention.energy_rmse.value == pytest.approx(0.0, abs=1e-3)
+    assert retention.stress_rmse.value == pytest.approx(1.0, rel=1e-3)
+    assert retention.n_frames == 12  # without the isolated atom
+    assert target.by_config_type["salt"].n_frames == 3
+    ratio = metrics.summary.forgetting_ratio
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((1.0, 1.0, 1.0))
 
 
-def test_a_strategy(project: Project) -> None:
+def test_a_strategy(project: Made) -> None:
     """Every seed against MACE's calculator; retention energies after the exchange of the E0s."""
-    metrics = stage.run("naive", project.settings, project.root)
+    metrics = stage.run(Project(project.root, project.settings), "naive")
     ratios = []
     for seed in (1, 2):
         model = project.model("naive", seed)
         energies, errors = by_calculator(model, project.target, "Default")
-        target = metrics["seeds"][str(seed)]["target"]
-        assert target["force_rmse"]["value"] == pytest.approx(rms(errors), rel=1e-6)
+        target = metrics.seeds[seed].target
+        assert target.force_rmse.value == pytest.approx(rms(errors), rel=1e-6)
         off = [(e - a.info[ENERGY]) / len(a) for e, a in zip(energies, project.target, strict=True)]
-        assert target["energy_rmse"]["value"] == pytest.approx(rms(np.array(off)), rel=1e-6)
+        assert target.energy_rmse.value == pytest.approx(rms(np.array(off)), rel=1e-6)
         _, errors = by_calculator(model, project.retention, "Default")
         ratios.append(rms(errors) / rms(project.retention_noise))
-    summary = metrics["summary"]
-    assert summary["forgetting_ratio"]["mean"] == pytest.approx(np.mean(ratios), rel=1e-5)
-    assert summary["forgetting_ratio"]["std"] == pytest.approx(np.std(ratios, ddof=1), rel=1e-4)
-    assert summary["forgetting_ratio"]["low"] < np.mean(ratios) < summary["forgetting_ratio"]["high"]
-    assert "forgetting_ratio_replay_head" not in summary
-    rmse = [metrics["seeds"][s]["target"]["force_rmse"]["value"] for s in ("1", "2")]
-    assert summary["target"]["force_rmse"]["mean"] == pytest.approx(np.mean(rmse))
+    summary = metrics.summary
+    assert summary.forgetting_ratio.value == pytest.approx(np.mean(ratios), rel=1e-5)
+    assert summary.forgetting_ratio.std == pytest.approx(np.std(ratios, ddof=1), rel=1e-4)
+    assert summary.forgetting_ratio.low < np.mean(ratios) < summary.forgetting_ratio.high
+    assert summary.forgetting_ratio_replay_head is None
+    rmse = [metrics.seeds[s].target.force_rmse.value for s in (1, 2)]
+    assert summary.target.force_rmse.value == pytest.approx(np.mean(rmse))
 
 
-def test_both_heads_of_a_replay_model(project: Project) -> None:
+def test_both_heads_of_a_replay_model(project: Made) -> None:
     """Target head on both sets, replay head on the retention set; E0s are exchanged for the target head alone."""
-    metrics = stage.run("replay", project.settings, project.root)
-    parts = metrics["seeds"]["1"]
+    metrics = stage.run(Project(project.root, project.settings), "replay")
+    parts = metrics.seeds[1].sets()
     model = project.model("replay", 1)
     for part, head, frames in (
         ("target", "Default", project.target),
@@ -191,20 +193,20 @@ def test_both_heads_of_a_replay_model(project: Project) -> None:
         ("retention_replay_head", "pt_head", project.retention),
     ):
         energies, errors = by_calculator(model, frames, head)
-        assert parts[part]["force_rmse"]["value"] == pytest.approx(rms(errors), rel=1e-6)
+        assert parts[part].force_rmse.value == pytest.approx(rms(errors), rel=1e-6)
         # the target head's E0s are 0.5 eV above the foundation's (see build_tiny)
         exchange = -0.5 if part == "retention" else 0.0
         off = [(e - a.info[ENERGY]) / len(a) + exchange for e, a in zip(energies, frames, strict=True)]
-        assert parts[part]["energy_rmse"]["value"] == pytest.approx(rms(np.array(off)), rel=1e-6)
+        assert parts[part].energy_rmse.value == pytest.approx(rms(np.array(off)), rel=1e-6)
         if part == "retention_replay_head":
             expected = rms(errors) / rms(project.retention_noise)
-            assert metrics["summary"]["forgetting_ratio_replay_head"]["mean"] == pytest.approx(expected, rel=1e-5)
+            assert metrics.summary.forgetting_ratio_replay_head.value == pytest.approx(expected, rel=1e-5)
 
 
-def test_tables(project: Project) -> None:
+def test_tables(project: Made) -> None:
     folder = project.root / "runs/evaluate/replay"
     if not folder.exists():
-        stage.run("replay", project.settings, project.root)
+        stage.run(Project(project.root, project.settings), "replay")
     with (folder / "frames.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     errors = ["energy_error", "force_rmse"]
@@ -212,40 +214,40 @@ def test_tables(project: Project) -> None:
     assert [(r["set"], r["head"]) for r in rows].count(("retention_replay_head", "pt_head")) == 12
     own = [r for r in rows if r["set"] == "target"]
     total = sum(float(r["force_rmse"]) ** 2 * int(r["n_atoms"]) for r in own) / sum(int(r["n_atoms"]) for r in own)
-    metrics = read_json(folder / "metrics.json")
-    assert np.sqrt(total) == pytest.approx(metrics["seeds"]["1"]["target"]["force_rmse"]["value"], rel=1e-6)
+    metrics = Evaluation.read(folder / "metrics.json")
+    assert np.sqrt(total) == pytest.approx(metrics.seeds[1].target.force_rmse.value, rel=1e-6)
     with (folder / "parity.csv").open(newline="") as file:
         parity = list(csv.DictReader(file))
     target = [r for r in parity if r["set"] == "target"]
     assert len(target) == 3 * sum(map(len, project.target))
     off = np.array([float(r["predicted"]) - float(r["reference"]) for r in target])
-    assert rms(off) == pytest.approx(metrics["seeds"]["1"]["target"]["force_rmse"]["value"], rel=1e-3)
+    assert rms(off) == pytest.approx(metrics.seeds[1].target.force_rmse.value, rel=1e-3)
 
 
 def test_the_foundation_is_measured_when_its_results_are_of_other_frames(
-    project: Project, capsys: pytest.CaptureFixture[str]
+    project: Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here = stage.context(project.settings, project.root)
-    stored = stage.foundation_retention(here)
+    sets = stage.held_out(Project(project.root, project.settings))
+    stored = stage.foundation_retention(sets)
     assert "measuring" not in capsys.readouterr().out
-    smaller = stage.context(project.settings_with({"max_retention": 5}), project.root)
+    smaller = stage.held_out(Project(project.root, project.settings_with({"max_retention": 5})))
     computed = stage.foundation_retention(smaller)
     assert "measuring the foundation again" in capsys.readouterr().out
     assert len(smaller.retention) == 5
     rmse = accuracy.values(stored)["force_rmse"]
     assert rmse == pytest.approx(rms(project.retention_noise), rel=1e-6)
     assert accuracy.values(computed)["force_rmse"] != pytest.approx(rmse, rel=1e-3)
-    again = stage.measure(here, here.model, here.head, here.retention).errors
+    again = stage.measure(sets, sets.project.weights, sets.head, sets.retention).errors
     assert again.force_sq == pytest.approx(stored.force_sq)
     assert again.group == stored.group
 
 
-def test_a_retention_structure_that_was_replayed_is_an_error(project: Project, tmp_path: Path) -> None:
+def test_a_retention_structure_that_was_replayed_is_an_error(project: Made, tmp_path: Path) -> None:
     path = project.root / "runs/replay/train.extxyz"
     before = path.read_bytes()
     write_frames(path, [*structures(3, 400), project.retention[4]])
     try:
         with pytest.raises(RetemperError, match=r"runs/replay/train.extxyz and the retention set share 1"):
-            stage.run("naive", project.settings, project.root)
+            stage.run(Project(project.root, project.settings), "naive")
     finally:
         path.write_bytes(before)

@@ -17,9 +17,10 @@ from retemper.evaluation.robustness import ensembles, holes, metrics, suite, uni
 from retemper.evaluation.robustness import identity as identities
 from retemper.evaluation.robustness.context import Context, NotApplicableError
 from retemper.evaluation.robustness.metrics import md, physics, rss, short_range
-from retemper.evaluation.robustness.result import Found
+from retemper.evaluation.robustness.result import Result
 from retemper.models import evaluators
 from retemper.models.evaluators import Subject
+from retemper.records.robustness import ModelRobustness
 from retemper.simulation import engine, radial_distribution, sources
 
 PAIR = (13, 29)  # Al, Cu
@@ -49,10 +50,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Context:
     return Context(planted(), PAIR, frames=frames, reference=frames)
 
 
-def found(name: str, here: Context, cache: Path, **changes: Any) -> Found:
+def found(name: str, here: Context, cache: Path, **changes: Any) -> Result:
     here = replace(here, **changes)
     module = metrics.load(name)
-    result: Found = module.measure(here, engine.run(module.plan(here), workers=1, cache=cache))
+    result: Result = module.measure(here, engine.run(module.plan(here), workers=1, cache=cache))
     return result
 
 
@@ -426,25 +427,21 @@ def test_cost_measures_time_and_memory(here: Context, tmp_path: Path) -> None:
 
 
 def test_suite_writes_numbers_tables_plots_and_failures(here: Context, tmp_path: Path) -> None:
-    import json
-
     here = replace(here, subject=planted(hole=300.0))
     content = suite.evaluate(here, ["short_range", "retention"], tmp_path / "out", workers=1, cache=tmp_path / "cache")
-    assert content == json.loads((tmp_path / "out/metrics.json").read_text())
-    measured = content["metrics"]["short_range"]
-    assert 0 <= measured["low"] <= measured["value"] <= measured["high"] <= 100 and measured["unit"] == "%"
-    assert (
-        content["metrics"]["retention"]["value"] is None and "foundation" in content["metrics"]["retention"]["reason"]
-    )
+    assert content == ModelRobustness.read(tmp_path / "out/metrics.json")
+    measured = content.metrics["short_range"]
+    assert 0 <= measured.low <= measured.value <= measured.high <= 100 and measured.unit == "%"
+    assert content.metrics["retention"].value is None and "foundation" in content.metrics["retention"].reason
     assert (tmp_path / "out/short_range-points.png").stat().st_size > 5000
     assert read_frames(tmp_path / "out/failed/short_range.extxyz")[0].info["config_type"] == "short-range"
     assert "not measured" in suite.table(content)
-    assert measured["groups"] == 3 and measured["grouped_by"] == "sets of elements"  # Al, Cu and both
+    assert measured.groups == 3 and measured.grouped_by == "sets of elements"  # Al, Cu and both
     assert f"in {measured['groups']} sets of elements" in suite.table(content)
-    assert measured["can_show"] < 100
-    assert set(measured["identity"]) == {"level", "elements", "seed", "structures", "protocol", "code"}
+    assert measured.can_show < 100
+    assert set(measured.identity) == {"level", "elements", "seed", "structures", "protocol", "code"}
     kept = units.read(tmp_path / "out/units.csv")["short_range"]
-    assert units.counted(kept)[:3] == pytest.approx((measured["value"], measured["low"], measured["high"]))
+    assert units.counted(kept)[:3] == pytest.approx((measured.value, measured.low, measured.high))
 
 
 # ------------------------------------------------------------------ what decides a metric
@@ -530,8 +527,8 @@ def test_a_reference_at_another_level_is_said_beside_the_number(here: Context, t
         content = suite.evaluate(
             context, ["short_range", "cost"], tmp_path / str(level), workers=1, cache=tmp_path / "c"
         )
-        assert content["metrics"]["cost"]["against"] is None
-        told[level] = content["metrics"]["short_range"]["against"]
+        assert content.metrics["cost"].against is None
+        told[level] = content.metrics["short_range"].against
         assert (told[level] or "score") in suite.table(content)
     assert told["Morse"] is None and told["mor se"] is None
     assert told["PBE"] == "against PBE, the data are at Morse"

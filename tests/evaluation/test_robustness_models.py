@@ -14,6 +14,7 @@ from run_files import write_evaluation, write_project, write_training
 
 from retemper import report
 from retemper.cli import main
+from retemper.config.project import Project
 from retemper.config.settings import load_settings
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
@@ -22,7 +23,8 @@ from retemper.evaluation.robustness import metrics, stage, suite
 from retemper.evaluation.robustness.context import Context
 from retemper.models import evaluators, symmetrix
 from retemper.models.predict import predict
-from retemper.records.runs import evaluation_metrics, read_results
+from retemper.records.robustness import ModelRobustness
+from retemper.records.runs import read_results
 from retemper.simulation import engine
 
 MINI = ROOT / "foundations/mini.model"
@@ -125,8 +127,8 @@ def test_the_suite_takes_a_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     write_frames("waters.extxyz", waters(2))
     main.main("evaluate gfn2 --calculator ase:retemper.systems.xtb:calculator() --metrics short_range"
              " --structures waters.extxyz --workers 1 --out out".split())  # fmt: skip
-    measured = read_json(tmp_path / "out/metrics.json")["metrics"]["short_range"]
-    assert measured["details"]["dimers_sound"] == "3 of 3"
+    measured = ModelRobustness.read(tmp_path / "out/metrics.json").metrics["short_range"]
+    assert measured.details["dimers_sound"] == "3 of 3"
     assert (tmp_path / "out/short_range-points.csv").is_file()
 
 
@@ -181,18 +183,18 @@ def test_stage_report_and_metrics(tmp_path: Path, tiny_model: Path, monkeypatch:
     for atoms, forces, energy in zip(frames, labels.forces, labels.energy, strict=True):
         atoms.arrays["REF_forces"], atoms.info["REF_energy"] = forces + 0.1, float(energy)
     write_frames(tmp_path / "foundations/retention.extxyz", frames)
-    content = stage.run("naive", settings, tmp_path)
-    assert content["summary"]["retention"]["mean"] == 1.0  # the foundation itself
-    assert content["summary"]["observables"]["mean"] is None
+    content = stage.run(Project(tmp_path, settings), "naive")
+    assert content.summary["retention"].value == 1.0  # the foundation itself
+    assert content.summary["observables"].value is None
     assert (tmp_path / "runs/robustness/naive/seed-1/retention-types.csv").is_file()
 
     results = read_results(tmp_path, settings)
     assert "robustness-foundation" in results.missing and "robustness@naive" not in results.missing
-    assert evaluation_metrics(results, "naive", 1)["robustness.retention"] == 1.0
+    assert results.flat("naive", 1)["robustness.retention"] == 1.0
     folder = report.write(tmp_path, settings)
     assert read_json(folder / "metrics.json")["naive.robustness.retention"] == 1.0
     assert "naive,retention,1.0" in (folder / "robustness.csv").read_text()
     assert "Away from the test set" in (folder / "report.md").read_text()
     with pytest.raises(RetemperError, match="seed of naive"):
         own = settings.robustness.model_copy(update={"seeds": [7]})
-        stage.run("naive", settings.model_copy(update={"robustness": own}), tmp_path)
+        stage.run(Project(tmp_path, settings.model_copy(update={"robustness": own})), "naive")

@@ -10,16 +10,24 @@ from typing import Any
 import pytest
 from conftest import build_tiny
 from promoted import GATES, build, judge, set_gates, standing
-from run_files import water_frames, write_evaluation, write_preparation, write_project, write_training
+from run_files import (
+    water_frames,
+    write_evaluation,
+    write_preparation,
+    write_project,
+    write_robustness,
+    write_training,
+)
 
 from retemper.cli import main
 from retemper.config.project import Project
 from retemper.config.settings import Gate
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, write_json
+from retemper.core.files import write_json
 from retemper.data.frames import write_frames
 from retemper.evaluation import stage
 from retemper.promotion import compare, promote, views
+from retemper.records.evaluation import Evaluation
 from retemper.records.record import OtherFormError
 from retemper.records.trained_model import TrainedModel
 from retemper.records.verdict import Verdict
@@ -158,10 +166,7 @@ def test_missing_robustness_and_measured_seed(project: Path) -> None:
     failures = judge(project, settings).candidates["naive"].failures
     assert failures == ["robustness.rss ≤ 10: missing: not measured (robustness.metrics)"]
     assert standing(project) == {"champion": None, "challenger": None}
-    rss = {"value": 4.0, "low": 1.0, "high": 9.0, "unit": "%", "score": 1.0, "n": 48, "groups": 24, "reason": None}
-    folder = project / "runs/robustness/naive"
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps({"seeds": {"2": {"metrics": {"rss": rss}}}}))
+    write_robustness(project, "naive", {"rss": 4.0}, seed=2)
     content = judge(project, settings)
     assert content.candidates["naive"].seed == 2 and content.champion == "naive"
     why = "lowest validation loss of the seeds with robustness.rss (2 of 2 seeds)"
@@ -230,19 +235,19 @@ def test_champion_of_other_frames_is_measured_on_these(
     compared = {"metric": "target.force_rmse", "relative_to": "champion", "over": ["frames"]}
     settings = set_gates(root, [{"metric": "target.force_rmse", "max": 1e6}, compared])
     for name in ("foundation", "naive"):
-        stage.run(name, settings, root)
+        stage.run(Project(root, settings), name)
     register.run(Project(root, settings), "naive")
     first = settings.model_copy(update={"strategies": ["naive"]})
     assert judge(root, first).champion == "naive"
 
     write_frames(root / "runs/dataset/test.extxyz", water_frames(6, seed=77))
     for name in ("foundation", "replay", "naive"):
-        stage.run(name, settings, root)
+        stage.run(Project(root, settings), name)
     register.run(Project(root, settings), "replay")  # naive is not registered again: only the store knows it
     second = settings.model_copy(update={"strategies": ["replay"]})
     (gate,) = [g for g in judge(root, second).candidates["replay"].gates if g.compared]
     rmse = {
-        name: read_json(root / f"runs/evaluate/{name}/metrics.json")["seeds"]["1"]["target"]["force_rmse"]["value"]
+        name: Evaluation.read(root / f"runs/evaluate/{name}/metrics.json").seeds[1].target.force_rmse.value
         for name in ("naive", "replay")
     }
     assert gate.compared is not None

@@ -31,6 +31,7 @@ from retemper.config.settings import Settings, load_settings
 from retemper.core.files import read_json, write_json
 from retemper.promotion import compare
 from retemper.records.registration import BestSeed, Registration
+from retemper.records.robustness import Robustness
 from retemper.records.runs import pareto_front, read_results
 from retemper.report import comparison as table
 from retemper.report import robustness as sections_robustness
@@ -78,10 +79,10 @@ def test_results_of_an_earlier_version_are_asked_for_again(project: tuple[Path, 
     def age(name: str, *keys: str) -> None:
         write_json(root / name, without(read_json(root / name), *keys))
 
-    age("runs/dataset/manifest.json", "unused")
+    age("runs/dataset/manifest.json", "form")
     age("runs/e0s/e0s.json", "evidence", "left_out", "new_compositions")
-    age("runs/evaluate/lora/metrics.json", "n_groups")
-    age("runs/robustness/naive/metrics.json", "groups", "grouped_by", "can_show", "identity")
+    age("runs/evaluate/lora/metrics.json", "form")
+    age("runs/robustness/naive/metrics.json", "form")
     results = read_results(root, settings)
     assert "lora" not in results.evaluations and "naive" in results.evaluations
     assert "naive" not in results.robustness and "lora" in results.robustness
@@ -108,9 +109,9 @@ def test_strategies_measured_on_other_frames_are_not_compared(project: tuple[Pat
 def test_no_best_score_among_strategies_measured_otherwise(project: tuple[Path, Settings]) -> None:
     root, settings = project
     path = root / "runs/robustness/naive/metrics.json"
-    content = read_json(path)
-    content["seeds"]["1"]["metrics"]["md"]["identity"] = {"level": "thorough"}
-    write_json(path, content)
+    robustness = Robustness.read(path)
+    robustness.seeds[1].metrics["md"].identity = {"level": "thorough"}
+    robustness.write(path)
     made = sections_robustness.section(read_results(root, settings)).blocks[0]
     assert isinstance(made, Table) and {row[1].mark for row in made.rows} == {""}
 

@@ -234,7 +234,7 @@ def test_holes_are_those_of_the_robustness_suite(swept: tuple[Path, str], tmp_pa
     model = root / f".cache/training/{row['training']}/model.safetensors"
     here = Context(evaluators.describe(str(model)), elements, frames=frames)
     found = suite.evaluate(here, ["short_range"], tmp_path / "out", cache=tmp_path / "cache", workers=1)
-    value = found["metrics"]["short_range"]["value"]
+    value = found.metrics["short_range"].value
     assert 0 <= value < 100  # so small a model has holes: the number says something
     assert float(row["holes"]) == pytest.approx(100 - value)
     assert "holes" in printed

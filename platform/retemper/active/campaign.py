@@ -14,7 +14,7 @@ from retemper.core import vcs
 from retemper.core.errors import RetemperError
 from retemper.data import rounds
 from retemper.records.campaign import Campaign, ForceError, GateResult, Gates, RoundResult
-from retemper.records.runs import read_results, summary_value
+from retemper.records.runs import read_results
 
 
 def read_history(project: Project) -> Campaign:
@@ -161,7 +161,7 @@ def result_of(project: Project, number: int) -> RoundResult:
         for outcome, gate in zip(outcomes, settings.promotion.gates, strict=False)
         if gate.relative_to != "champion"
     ]
-    error = summary_value(results.evaluations.get(strategy), "target", "force_rmse")
+    error = results.numbers(strategy).get("target.force_rmse")
     return RoundResult(
         round=number,
         labelled=0 if record is None else len(record.labelled),
@@ -174,7 +174,9 @@ def result_of(project: Project, number: int) -> RoundResult:
         test=results.dataset.sets["test"].hash if results.dataset else None,
         strategy=strategy,
         champion=verdict is not None and verdict.champion == strategy,
-        force_rmse=None if error is None else ForceError.model_validate(error),
+        force_rmse=None
+        if error is None
+        else ForceError(mean=error.value, std=error.std, low=error.low, high=error.high),
         gates=Gates(hold=bool(aims) and all(aims), outcomes=outcomes),
         selector=settings.acquire.selector.name if number else None,
     )

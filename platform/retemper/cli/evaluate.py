@@ -7,21 +7,20 @@ import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from retemper.config import foundations
-from retemper.config.settings import Settings, load_settings
-from retemper.core import weight_files
+from retemper.config.project import Project
+from retemper.config.settings import load_settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import project_root, read_json
+from retemper.core.files import project_root
 from retemper.data.frames import read_frames
 from retemper.evaluation.robustness import metrics, stage, suite
 from retemper.evaluation.robustness.context import Context
 from retemper.models import evaluators
 from retemper.models.calculator import PREFIX
 from retemper.models.evaluators import Subject
-
-MODELS = Path(".cache/models")  # weights of registered models
+from retemper.records.robustness import ModelRobustness
+from retemper.records.training import TrainingSummary
 
 
 def listing() -> str:
@@ -40,46 +39,45 @@ def listing() -> str:
     return "\n".join(blocks)
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
+def run(options: argparse.Namespace) -> ModelRobustness:
     """Measure what the command line names; prints the metrics and where the rest lies."""
     names = metrics.chosen(options.metrics)
-    root, settings = _project()
-    here = _context(options, root, settings)
+    project = _project()
+    context = _context(options, project)
     folder = Path(options.out or Path("runs/robustness") / re.sub(r"[^A-Za-z0-9_.-]+", "-", options.model).strip("-."))
-    content = suite.evaluate(here, names, folder, workers=options.workers)
-    print(suite.table(content))
+    robustness = suite.evaluate(context, names, folder, workers=options.workers)
+    print(suite.table(robustness))
     print(f"tables, plots and failing structures: {folder}/")
-    return content
+    return robustness
 
 
-def _project() -> tuple[Path | None, Settings | None]:
+def _project() -> Project | None:
     """The project around the working directory, if there is one."""
     try:
         root = project_root()
     except RetemperError:
-        return None, None
-    return root, load_settings(root / "params.yaml")
+        return None
+    return Project(root, load_settings(root / "params.yaml"))
 
 
-def _subject(options: argparse.Namespace, root: Path | None) -> Subject:
+def _subject(options: argparse.Namespace, project: Project | None) -> Subject:
     """What the first argument means: a file, strategy, foundation, registered model, or a name for a calculator."""
     if options.calculator:
         spec = options.calculator if options.calculator.startswith(PREFIX) else PREFIX + options.calculator
         return evaluators.describe(spec, name=options.model)
     model: str = options.model
     head = options.head
-    if not Path(model).is_file() and not model.startswith(PREFIX) and root is not None:
-        trained = root / "runs/finetune" / model / "summary.json"
-        if trained.is_file():
-            first = min(read_json(trained)["seeds"], key=int)
-            path = trained.parent / f"seed-{first}" / weight_files.NAME
+    if not Path(model).is_file() and not model.startswith(PREFIX) and project is not None:
+        root = project.root
+        if project.summary(model).is_file():
+            path = project.model(model, min(TrainingSummary.read(project.summary(model)).seeds))
         elif model in foundations.catalogue(root):
             entry = foundations.find(model, root)
             path, head = foundations.weights(entry, root), head or entry.head
         elif "@" in model or model.startswith("models:/"):
             from retemper.registry.versions import weights
 
-            path = weights(model, root / MODELS, root)
+            path = weights(model, project.cache("models"), root)
         else:
             raise RetemperError(
                 f"{model} is no model that is known here.",
@@ -89,59 +87,77 @@ def _subject(options: argparse.Namespace, root: Path | None) -> Subject:
             )
         return evaluators.describe(str(path), name=model, head=head, device=options.device)
     if not model.startswith(PREFIX):
-        foundations.admitted(model, options.sha256, options.trust_pickle, root)
+        foundations.admitted(model, options.sha256, options.trust_pickle, project.root if project else None)
     return evaluators.describe(model, name=model, head=head, device=options.device)
 
 
-def _context(options: argparse.Namespace, root: Path | None, settings: Settings | None) -> Context:
+def _context(options: argparse.Namespace, project: Project | None) -> Context:
     """The project's context where there is one, with what the command line says instead."""
-    subject = _subject(options, root)
-    base = Context(subject, ())
-    if root is not None and settings is not None:
-        if (root / "runs/dataset/test.extxyz").is_file():
-            base = stage.context(settings, root)
-        else:
-            entry = foundations.find(settings.foundation, root)
-            retention = stage.molecules(read_frames(root / entry.retention)) if entry.retention else []
-            base = Context(subject, (), foundation=stage.foundation_subject(settings, root), retention=retention)
-    changes: dict[str, Any] = {"subject": subject, "level": options.level, "other_heads": stage.heads_of(subject)}
-    changes |= {"temperature": options.temperature, "seed": options.seed}
+    subject = _subject(options, project)
+    context = replace(
+        _project_context(subject, project),
+        subject=subject,
+        level=options.level,
+        other_heads=stage.heads_of(subject),
+        temperature=options.temperature,
+        seed=options.seed,
+    )
     if options.structures:
         frames = stage.molecules(read_frames(options.structures))
-        changes |= {"frames": frames, "reference": frames, "elements": stage.elements_of(frames), "free_atoms": {}}
+        elements = stage.elements_of(frames)
+        context = replace(context, frames=frames, reference=frames, elements=elements, free_atoms={})
     if options.reference:
-        changes["reference"] = read_frames(options.reference)
+        context = replace(context, reference=read_frames(options.reference))
     if options.retention:
-        changes["retention"] = stage.molecules(read_frames(options.retention))
+        context = replace(context, retention=stage.molecules(read_frames(options.retention)))
     if options.foundation:
-        named = foundations.catalogue(root).get(options.foundation) if root is not None else None
-        path = (
-            foundations.weights(named, root)
-            if named
-            else foundations.admitted(options.foundation, None, options.trust_pickle, root)
-        )
-        changes["foundation"] = evaluators.describe(str(path), name="foundation", head=named.head if named else None)
+        context = replace(context, foundation=_foundation(options, project))
     if options.oracle:
         level = stage.oracle_level(options.oracle, options.oracle_level)
-        changes |= {"oracle": stage.oracle_subject(options.oracle), "oracle_level": level}
+        context = replace(context, oracle=stage.oracle_subject(options.oracle), oracle_level=level)
     if options.figures:
-        changes["figures"] = Path(options.figures)
+        context = replace(context, figures=Path(options.figures))
     if options.elements:
-        changes["elements"] = stage.numbers(options.elements)
-    here = replace(base, **changes)
-    if not here.elements:
-        known_elements = subject.known()
+        context = replace(context, elements=stage.numbers(options.elements))
+    return _with_known_elements(context)
+
+
+def _project_context(subject: Subject, project: Project | None) -> Context:
+    """What the project's models are measured on, as far as it is there."""
+    if project is None:
+        return Context(subject, ())
+    if project.structures("test").is_file():
+        return stage.context(project)
+    source = project.foundation.retention
+    retention = stage.molecules(read_frames(project.root / source)) if source else []
+    return Context(subject, (), foundation=stage.foundation_subject(project), retention=retention)
+
+
+def _foundation(options: argparse.Namespace, project: Project | None) -> Subject:
+    """What ``--foundation`` means: a name of the catalogue, or a file."""
+    root = project.root if project else None
+    entry = foundations.catalogue(root).get(options.foundation) if root is not None else None
+    if entry is None:
+        path = foundations.admitted(options.foundation, None, options.trust_pickle, root)
+        return evaluators.describe(str(path), name="foundation")
+    return evaluators.describe(str(foundations.weights(entry, root)), name="foundation", head=entry.head)
+
+
+def _with_known_elements(context: Context) -> Context:
+    """`context` with elements to test: all that the model knows, where none are given; it must know those given."""
+    subject = context.subject
+    known_elements = subject.known()
+    if not context.elements:
         if known_elements is None:
             raise RetemperError("Which elements are to be tested?", fix="give --elements, or --structures")
-        here = replace(here, elements=known_elements)
-    known_elements = subject.known()
-    if known_elements is not None and not set(here.elements) <= set(known_elements):
+        return replace(context, elements=known_elements)
+    if known_elements is not None and not set(context.elements) <= set(known_elements):
         from ase.data import chemical_symbols
 
-        lacking = [chemical_symbols[z] for z in here.elements if z not in known_elements]
+        lacking = [chemical_symbols[z] for z in context.elements if z not in known_elements]
         raise RetemperError(
             f"{subject.name} lacks elements that are to be tested: {', '.join(lacking)}.",
             expected=" ".join(chemical_symbols[z] for z in known_elements),
             fix="give --elements that it knows, or another model",
         )
-    return here
+    return context

@@ -25,7 +25,9 @@ from retemper.core import plugins
 from retemper.core.errors import unknown
 
 VALIDATION = ("valid", "valid_replay", "valid_retention")
-TEST = ("target", "retention", "retention_replay_head")
+TARGET, RETENTION, REPLAY_HEAD = "target", "retention", "retention_replay_head"
+TEST = (TARGET, RETENTION, REPLAY_HEAD)
+FORGETTING = {RETENTION: "forgetting_ratio", REPLAY_HEAD: "forgetting_ratio_replay_head"}  # set: its ratio
 SUITE = "evaluation.robustness.metrics"  # a file for each metric
 ROBUSTNESS = "robustness"
 
@@ -43,7 +45,7 @@ ERRORS = {
     for what, unit in (("energy", "meV/atom"), ("force", "meV/Å"), ("stress", "meV/Å³"))
     for measure in ("mae", "rmse")
 }
-RATIOS = {"forgetting_ratio": Quantity(""), "forgetting_ratio_replay_head": Quantity("")}
+RATIOS = {name: Quantity("") for name in FORGETTING.values()}
 # Columns of a ``history.csv`` as they were called before test and validation had names of their own.
 FORMER = {
     f"{old}_{quantity}": f"{new}.{quantity}"
@@ -66,6 +68,12 @@ def measured_names() -> dict[str, Quantity | None]:
     """Every metric that a finished model has, as gates, tags and tables name it; of robustness the name alone."""
     errors = {f"{part}.{name}": quantity for part in TEST for name, quantity in ERRORS.items()}
     return {**errors, **RATIOS, **{f"{ROBUSTNESS}.{name}": None for name in suite_names()}}
+
+
+def set_of(name: str) -> str:
+    """The set that a metric is measured on."""
+    of_ratio = {ratio: part for part, ratio in FORGETTING.items()}
+    return of_ratio.get(name, name.partition(".")[0])
 
 
 def better(name: str) -> Literal["lower", "higher"]:

@@ -10,6 +10,7 @@ from retemper.config import foundations
 from retemper.config.foundations import Foundation
 from retemper.config.settings import Settings, load_settings
 from retemper.core import weight_files
+from retemper.core.errors import unknown
 from retemper.core.files import project_root
 
 FOUNDATION = "foundation"  # in the place of a strategy's name: the model that all of them begin from
@@ -27,6 +28,12 @@ class Project:
         """The project at or above `start` (default: the working directory), its settings read and checked."""
         root = project_root(start)
         return cls(root, load_settings(root / "params.yaml"))
+
+    def check_name(self, name: str) -> str:
+        """`name`, if it is a strategy of ``params.yaml`` or "foundation"; otherwise an error that names the nearest."""
+        if name not in (FOUNDATION, *self.settings.strategies):
+            raise unknown("strategy in params.yaml", name, (FOUNDATION, *self.settings.strategies))
+        return name
 
     # ------------------------------------------------------------------ the foundation
 

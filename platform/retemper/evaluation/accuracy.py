@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from retemper.config.metric_names import ERRORS
 from retemper.core.errors import RetemperError
 from retemper.data.frames import ENERGY, FORCES, STRESS, stress_matrix
 from retemper.evaluation import statistics
 from retemper.models.predictions import Predictions, has_stress, name_of
+from retemper.records.evaluation import ElementErrors, Errors, Estimate, Means, TypeErrors
 
-METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse", "stress_mae", "stress_rmse")
+METRICS = tuple(ERRORS)
 
 
 @dataclass(frozen=True)
@@ -156,51 +157,42 @@ def sums(errors: FrameErrors, metric: str) -> tuple[np.ndarray, np.ndarray]:
     return by_group[labelled, 0], by_group[labelled, 1]
 
 
-def bounds(estimate: statistics.Estimate, value: float, confidence: float) -> dict[str, float | None]:
+def bounds(estimate: statistics.Estimate, value: float, confidence: float) -> tuple[float | None, float | None]:
     """Bounds of a two-sided interval around `value`, whose logarithm `estimate` is about; `None`: not known."""
     reach = estimate.reach(statistics.two_sided(confidence))
     low, high = (value * statistics.exp(-reach), value * statistics.exp(reach)) if value > 0 else (value, value)
-    known = math.isfinite(reach) and math.isfinite(high)
-    return {"low": low if known else None, "high": high if known else None}
+    return (low, high) if math.isfinite(reach) and math.isfinite(high) else (None, None)
 
 
-def summarise(errors: FrameErrors, confidence: float) -> dict[str, Any]:
-    """The errors of one model on one set: each metric with its interval, by configuration type, by element.
-
-    Returns
-    -------
-    dict
-        ``n_frames``, ``n_groups``; each of `METRICS` as ``{"value", "low", "high"}`` (bounds over groups, `None` where
-        there is one group), `None` without labels; ``by_config_type``; ``by_element``.
-    """
-    columns = _columns(errors)
-    every = _from_sums(columns.sum(axis=0))
-    result: dict[str, Any] = {"n_frames": len(errors.energy), "n_groups": len(set(errors.group))}
-    for name, value in every.items():
-        if np.isnan(value):
-            result[name] = None
-            continue
-        count, total = sums(errors, name)
-        estimate = statistics.log_error(count, total[:, None], power(name))
-        result[name] = {"value": value, **bounds(estimate, value, confidence)}
+def summarise(errors: FrameErrors, confidence: float) -> Errors:
+    """The errors of one model on one set: each of `METRICS` with its interval over groups, by type, by element."""
     types = np.array(errors.config_type)
-    result["by_config_type"] = {}
+    by_config_type = {}
     for config_type in sorted(set(errors.config_type)):
-        own = types == config_type
-        part = _from_sums(columns[own].sum(axis=0))
-        result["by_config_type"][config_type] = {
-            "n_frames": int(own.sum()),
-            "energy_rmse": part["energy_rmse"],
-            "force_rmse": part["force_rmse"],
-        }
-    result["by_element"] = {
-        symbol: {"n_atoms": n, "force_mae": absolute / (3 * n), "force_rmse": float(np.sqrt(square / (3 * n)))}
+        chosen = types == config_type
+        part = _from_sums(_columns(errors)[chosen].sum(axis=0))
+        by_config_type[config_type] = TypeErrors(
+            n_frames=int(chosen.sum()), energy_rmse=part["energy_rmse"], force_rmse=part["force_rmse"]
+        )
+    by_element = {
+        symbol: ElementErrors(n_atoms=n, force_mae=absolute / (3 * n), force_rmse=math.sqrt(square / (3 * n)))
         for symbol, (n, absolute, square) in errors.elements.items()
     }
-    return result
+    content = {
+        "n_frames": len(errors.energy),
+        "n_groups": len(set(errors.group)),
+        "by_config_type": by_config_type,
+        "by_element": by_element,
+    }
+    return Errors.model_validate(content | means([errors], confidence).by_quantity())
 
 
-def over_seeds(seeds: Sequence[FrameErrors], metric: str, confidence: float) -> dict[str, float | None] | None:
+def means(seeds: Sequence[FrameErrors], confidence: float) -> Means:
+    """`over_seeds` of each of `METRICS`."""
+    return Means.model_validate({metric: over_seeds(seeds, metric, confidence) for metric in METRICS})
+
+
+def over_seeds(seeds: Sequence[FrameErrors], metric: str, confidence: float) -> Estimate | None:
     """Mean and standard deviation over seeds, and the interval of the mean; `None` without labels.
 
     The interval says how far the mean would move with other groups of test frames; the standard deviation
@@ -211,25 +203,17 @@ def over_seeds(seeds: Sequence[FrameErrors], metric: str, confidence: float) -> 
         return None
     count = sums(seeds[0], metric)[0]
     totals = np.stack([sums(errors, metric)[1] for errors in seeds], axis=1)
-    estimate = statistics.log_error(count, totals, power(metric))
-    return {**_mean(each), **bounds(estimate, float(np.mean(each)), confidence)}
+    return _mean(each, statistics.log_error(count, totals, power(metric)), confidence)
 
 
-def ratio(ours: FrameErrors, theirs: FrameErrors, metric: str, confidence: float) -> dict[str, float | None]:
-    """Ratio of two models' errors on the same frames, with its interval over groups."""
-    found = ratio_over_seeds([ours], theirs, metric, confidence)
-    return {"value": found["mean"], "low": found["low"], "high": found["high"]}
-
-
-def ratio_over_seeds(
-    seeds: Sequence[FrameErrors], base: FrameErrors, metric: str, confidence: float
-) -> dict[str, float | None]:
+def ratio(seeds: Sequence[FrameErrors], base: FrameErrors, metric: str, confidence: float) -> Estimate:
     """Mean over seeds of the ratio of their error to that of `base` on the same frames, as `over_seeds`."""
     each = [values(errors)[metric] / values(base)[metric] for errors in seeds]
     totals = np.stack([sums(errors, metric)[1] for errors in seeds], axis=1)
-    estimate = statistics.log_ratio(totals, sums(base, metric)[1][:, None], power(metric))
-    return {**_mean(each), **bounds(estimate, float(np.mean(each)), confidence)}
+    return _mean(each, statistics.log_ratio(totals, sums(base, metric)[1][:, None], power(metric)), confidence)
 
 
-def _mean(each: Sequence[float]) -> dict[str, float | None]:
-    return {"mean": float(np.mean(each)), "std": float(np.std(each, ddof=1)) if len(each) > 1 else None}
+def _mean(each: Sequence[float], estimate: statistics.Estimate, confidence: float) -> Estimate:
+    value = float(np.mean(each))
+    low, high = bounds(estimate, value, confidence)
+    return Estimate(value=value, low=low, high=high, std=float(np.std(each, ddof=1)) if len(each) > 1 else None)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from retemper.config.foundations import find, weights
-from retemper.config.settings import Dataset, Settings
-from retemper.core import weight_files
+from retemper.config.metric_names import FORGETTING, REPLAY_HEAD, RETENTION, TARGET
+from retemper.config.project import FOUNDATION, Project
+from retemper.config.settings import Dataset
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_folder, read_json, sha256, write_json
+from retemper.core.files import atomic_folder, read_json, sha256
 from retemper.data.frames import FORCES, is_isolated_atom, labels_hash, read_frames
 from retemper.data.grouping import groups_of
 from retemper.evaluation import accuracy
@@ -23,10 +22,11 @@ from retemper.evaluation.accuracy import FrameErrors
 from retemper.models import mace, predict
 from retemper.prepare import reference_set
 from retemper.prepare.replay import audit
+from retemper.records.evaluation import Accuracy, Errors, Evaluation, Summary
+from retemper.records.record import OtherFormError
 from retemper.records.training import TrainingSummary
 
-FOUNDATION = "foundation"
-TARGET, RETENTION, REPLAY_HEAD = "target", "retention", "retention_replay_head"
+METRICS, FRAMES = "metrics.json", "frames.csv"
 PARITY = 2000  # force components kept for the parity plot, per seed and set
 SUBSET_SEED = 0  # of the retention subset and of the parity plot: the same for every model
 
@@ -37,17 +37,15 @@ class Measured:
 
     head: str
     errors: FrameErrors
-    report: dict[str, Any]
+    report: Errors
     parity: list[tuple[float, float]]  # reference, predicted force components, eV/A
 
 
 @dataclass(frozen=True)
-class Context:
-    """What every model is measured on and with."""
+class HeldOut:
+    """What every model of a project is measured on."""
 
-    settings: Settings
-    root: Path
-    model: Path  # the foundation's weights
+    project: Project
     head: str  # the foundation's head
     target: list[Atoms]
     retention: list[Atoms]  # empty when there is none
@@ -56,20 +54,20 @@ class Context:
 # ------------------------------------------------------------------ sets
 
 
-def context(settings: Settings, root: Path) -> Context:
+def held_out(project: Project) -> HeldOut:
     """Read the sets; the foundation's weights are checked on the way."""
-    foundation = find(settings.foundation, root)
-    model = weights(foundation, root)
-    target = [atoms for atoms in read_frames(root / "runs/dataset/test.extxyz") if not is_isolated_atom(atoms)]
+    settings = project.settings
+    target = [atoms for atoms in read_frames(project.structures("test")) if not is_isolated_atom(atoms)]
     if not target:
         raise RetemperError(
             "runs/dataset/test.extxyz holds isolated atoms only.", fix="raise dataset.test, or give more data"
         )
-    source = settings.evaluate.retention or foundation.retention
+    source = settings.evaluate.retention or project.foundation.retention
     if source is None:
         print("evaluate: no retention set (evaluate.retention): what was forgotten is not measured", flush=True)
-    retention = retention_set(root / source, settings.evaluate.max_retention, settings.dataset) if source else []
-    return Context(settings, root, model, mace.pick_head(model, foundation.head), target, retention)
+    limit = settings.evaluate.max_retention
+    retention = retention_set(project.root / source, limit, settings.dataset) if source else []
+    return HeldOut(project, mace.pick_head(project.weights, project.foundation.head), target, retention)
 
 
 def retention_set(path: Path, maximum: int | None, limits: Dataset) -> list[Atoms]:
@@ -90,20 +88,21 @@ def reference_energies(frames: Sequence[Atoms], E0s: dict[int, float]) -> np.nda
 
 
 def measure(
-    here: Context,
+    sets: HeldOut,
     model: Path,
     head: str,
     frames: Sequence[Atoms],
     exchange: tuple[dict[int, float], dict[int, float]] | None = None,
 ) -> Measured:
     """Errors of `model` on `frames`; `exchange` replaces its atomic reference energies (first) by others (second)."""
-    options = here.settings.evaluate
+    settings = sets.project.settings
+    options = settings.evaluate
     predicted = predict.predict(
         model,
         frames,
         head=head,
         dtype=options.dtype,
-        device=here.settings.finetune.device,
+        device=settings.finetune.device,
         backend=options.backend,
         progress=True,
     )
@@ -115,7 +114,7 @@ def measure(
     report = accuracy.summarise(errors, options.confidence)
     if exchange is not None:
         unshifted = accuracy.frame_errors(frames, predicted, groups)
-        report["energy_rmse_unshifted"] = accuracy.values(unshifted)["energy_rmse"]
+        report.energy_rmse_unshifted = accuracy.values(unshifted)["energy_rmse"]
     reference = np.concatenate([atoms.arrays[FORCES].ravel() for atoms in frames])
     values = np.concatenate([forces.ravel() for forces in predicted.forces])
     chosen = np.random.default_rng(SUBSET_SEED).permutation(len(reference))[:PARITY]
@@ -123,171 +122,172 @@ def measure(
     return Measured(head, errors, report, parity)
 
 
-def foundation_itself(here: Context) -> dict[str, Measured]:
+def foundation_itself(sets: HeldOut) -> dict[str, Measured]:
     """The foundation on both sets; on the target with the atomic reference energies of ``runs/e0s``."""
-    own = mace.atomic_energies(here.model, here.head)
-    fitted = {int(z): float(e) for z, e in read_json(here.root / "runs/e0s/e0s.json")["E0s"].items()}
-    parts = {TARGET: measure(here, here.model, here.head, here.target, (own, fitted))}
-    if here.retention:
-        parts[RETENTION] = measure(here, here.model, here.head, here.retention)
-    return parts
+    model = sets.project.weights
+    fitted = {int(z): float(e) for z, e in read_json(sets.project.e0s)["E0s"].items()}
+    measured = {TARGET: measure(sets, model, sets.head, sets.target, (mace.atomic_energies(model, sets.head), fitted))}
+    if sets.retention:
+        measured[RETENTION] = measure(sets, model, sets.head, sets.retention)
+    return measured
 
 
-def fine_tuned(here: Context, model: Path) -> dict[str, Measured]:
+def fine_tuned(sets: HeldOut, model: Path) -> dict[str, Measured]:
     """A fine-tuned model on both sets, its target head and, when it has one, its replay head."""
     head = mace.pick_head(model)
-    parts = {TARGET: measure(here, model, head, here.target)}
-    if here.retention:
-        exchange = mace.atomic_energies(model, head), mace.atomic_energies(here.model, here.head)
-        parts[RETENTION] = measure(here, model, head, here.retention, exchange)
+    measured = {TARGET: measure(sets, model, head, sets.target)}
+    if sets.retention:
+        exchange = mace.atomic_energies(model, head), mace.atomic_energies(sets.project.weights, sets.head)
+        measured[RETENTION] = measure(sets, model, head, sets.retention, exchange)
         others = [other for other in mace.heads(model) if other != head]
         if others:
-            parts[REPLAY_HEAD] = measure(here, model, others[0], here.retention)
-    return parts
+            measured[REPLAY_HEAD] = measure(sets, model, others[0], sets.retention)
+    return measured
 
 
 # ------------------------------------------------------------------ the foundation as the measure of forgetting
 
 
-def identity(here: Context) -> dict[str, str]:
+def identity(sets: HeldOut) -> dict[str, str]:
     """What decides the foundation's errors: results with the same identity may be compared."""
     return {
-        "foundation_sha256": sha256(here.model),
-        "foundation_head": here.head,
-        "target": labels_hash(here.target),
-        "retention": labels_hash(here.retention),
-        "dtype": here.settings.evaluate.dtype,
+        "foundation_sha256": sha256(sets.project.weights),
+        "foundation_head": sets.head,
+        "target": labels_hash(sets.target),
+        "retention": labels_hash(sets.retention),
+        "dtype": sets.project.settings.evaluate.dtype,
     }
 
 
-def foundation_retention(here: Context) -> FrameErrors:
+def foundation_retention(sets: HeldOut) -> FrameErrors:
     """The foundation's errors on the retention set; of those read from a file only the forces count.
 
     Read from ``runs/evaluate/foundation`` when that was measured on the same frames with the
     same weights, else computed.
     """
-    folder = here.root / "runs/evaluate" / FOUNDATION
-    own = identity(here)
-    if (folder / "metrics.json").is_file():
-        recorded = read_json(folder / "metrics.json").get("identity", {})
-        if all(recorded.get(key) == own[key] for key in own if key != "target"):
-            with (folder / "frames.csv").open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["set"] == RETENTION]
-            n_atoms = np.array([int(row["n_atoms"]) for row in rows])
-            square = np.array([float(row["force_rmse"]) for row in rows]) ** 2 * 3 * n_atoms
-            nothing = np.zeros(len(rows))
-            return FrameErrors(
-                n_atoms=n_atoms,
-                config_type=[row["config_type"] for row in rows],
-                group=groups_of(here.retention),
-                energy=nothing,
-                force_abs=nothing,
-                force_sq=square,
-                stress_abs=nothing,
-                stress_sq=nothing,
-                n_stress=nothing.astype(int),
-            )
+    folder = sets.project.evaluation(FOUNDATION)
+    if not (folder / METRICS).is_file():
+        print("evaluate: runs/evaluate/foundation is not there: measuring the foundation", flush=True)
+    elif _measured_alike(folder / METRICS, sets):
+        return _forces_of(folder / FRAMES, groups_of(sets.retention))
+    else:
         print(
             "evaluate: runs/evaluate/foundation is of other frames or weights: measuring the foundation again",
             flush=True,
         )
-    else:
-        print("evaluate: runs/evaluate/foundation is not there: measuring the foundation", flush=True)
-    return measure(here, here.model, here.head, here.retention).errors
+    return measure(sets, sets.project.weights, sets.head, sets.retention).errors
 
 
-def forgetting(here: Context, name: str, seeds: dict[str, dict[str, Measured]]) -> dict[str, dict[str, float | None]]:
-    """Force RMSE on the retention set over the foundation's own: means over seeds by head; each seed's into its report.
+def _measured_alike(path: Path, sets: HeldOut) -> bool:
+    """Whether an evaluation is of the same weights and retention set."""
+    try:
+        recorded = Evaluation.read(path).identity
+    except OtherFormError:
+        return False
+    return all(recorded.get(key) == value for key, value in identity(sets).items() if key != "target")
 
-    The labels of the retention set are of the foundation's level of theory. Where the target's is another, the ratio
-    holds the change of the level as well as what was forgotten.
-    """
-    first, summary = next(iter(seeds.values())), {}
-    if RETENTION not in first:
-        return {}
-    base = first[RETENTION].errors if name == FOUNDATION else foundation_retention(here)
-    confidence = here.settings.evaluate.confidence
-    for part, key in ((RETENTION, "forgetting_ratio"), (REPLAY_HEAD, "forgetting_ratio_replay_head")):
-        if part not in first:
-            continue
-        for parts in seeds.values():
-            parts[part].report["forgetting_ratio"] = accuracy.ratio(parts[part].errors, base, "force_rmse", confidence)
-        every = [parts[part].errors for parts in seeds.values()]
-        summary[key] = accuracy.ratio_over_seeds(every, base, "force_rmse", confidence)
-    return summary
+
+def _forces_of(path: Path, groups: list[str]) -> FrameErrors:
+    """Force errors on the retention set, as ``frames.csv`` has them."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["set"] == RETENTION]
+    n_atoms = np.array([int(row["n_atoms"]) for row in rows])
+    nothing = np.zeros(len(rows))
+    return FrameErrors(
+        n_atoms=n_atoms,
+        config_type=[row["config_type"] for row in rows],
+        group=groups,
+        energy=nothing,
+        force_abs=nothing,
+        force_sq=np.array([float(row["force_rmse"]) for row in rows]) ** 2 * 3 * n_atoms,
+        stress_abs=nothing,
+        stress_sq=nothing,
+        n_stress=nothing.astype(int),
+    )
 
 
 # ------------------------------------------------------------------ the stage
 
 
-def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
-    """Evaluate a strategy (every seed) or "foundation" into ``runs/evaluate/<name>``; returns its metrics.
+def run(project: Project, name: str) -> Evaluation:
+    """Evaluate a strategy (every seed) or "foundation" into ``runs/evaluate/<name>``.
 
     Raises
     ------
     RetemperError
-        A retention structure that was trained on (or one within ``dataset.near_duplicate`` of it; of
-        replayed ones also one of their groups), a model or label that is missing, an output
-        that is not finite.
+        No such strategy; a retention structure that was trained on (or one within ``dataset.near_duplicate`` of it; of
+        replayed ones also one of their groups); a model or label that is missing; an output that is not finite.
     """
-    here = context(settings, root)
-    seeds: dict[str, dict[str, Measured]] = {}
+    project.check_name(name)
+    sets = held_out(project)
+    seeds: dict[int, dict[str, Measured]] = {}
     if name == FOUNDATION:
-        seeds["0"] = foundation_itself(here)
-        _say(name, "0", seeds["0"])
+        seeds[0] = foundation_itself(sets)
+        _say(name, 0, seeds[0])
     else:
-        for seen in ("replay/train", "replay/valid", "dataset/train", "dataset/valid"):
-            path = root / f"runs/{seen}.extxyz"
-            if here.retention and path.is_file() and path.stat().st_size:
-                near, alike = settings.dataset.near_duplicate, seen.startswith("replay")
-                audit(read_frames(path), here.retention, f"runs/{seen}.extxyz", tolerance=near, groups=alike)
-        folder = root / "runs/finetune" / name
-        for seed in map(str, sorted(TrainingSummary.read(folder / "summary.json").seeds)):
-            seeds[seed] = fine_tuned(here, folder / f"seed-{seed}" / weight_files.NAME)
+        _check_retention(sets)
+        for seed in sorted(TrainingSummary.read(project.summary(name)).seeds):
+            seeds[seed] = fine_tuned(sets, project.model(name, seed))
             _say(name, seed, seeds[seed])
-    summary = _summary(here, name, seeds)
-    metrics = {
-        "name": name,
-        "system": settings.system,
-        "foundation": settings.foundation,
-        "identity": identity(here),
-        "seeds": {seed: {part: m.report for part, m in parts.items()} for seed, parts in seeds.items()},
-        "summary": summary,
-    }
-    with atomic_folder(root / "runs/evaluate" / name) as out:
-        write_json(out / "metrics.json", metrics)
-        _write_csv(out / "frames.csv", FRAME_COLUMNS, _frame_rows(seeds))
-        _write_csv(
-            out / "parity.csv",
-            ("seed", "set", "reference", "predicted"),
-            (
-                (seed, part, f"{reference:.5f}", f"{predicted:.5f}")
-                for seed, parts in seeds.items()
-                for part, m in parts.items()
-                for reference, predicted in m.parity
-            ),
-        )
-    return metrics
+    summary = _summary(sets, name, list(seeds.values()))
+    evaluation = Evaluation(
+        name=name,
+        system=project.settings.system,
+        foundation=project.settings.foundation,
+        identity=identity(sets),
+        seeds={seed: accuracy_of(measured) for seed, measured in seeds.items()},
+        summary=summary,
+    )
+    with atomic_folder(project.evaluation(name)) as out:
+        evaluation.write(out / METRICS)
+        _write_csv(out / FRAMES, FRAME_COLUMNS, _frame_rows(seeds))
+        _write_csv(out / "parity.csv", ("seed", "set", "reference", "predicted"), _parity_rows(seeds))
+    return evaluation
 
 
-def _summary(here: Context, name: str, seeds: dict[str, dict[str, Measured]]) -> dict[str, Any]:
-    confidence = here.settings.evaluate.confidence
-    summary: dict[str, Any] = {TARGET: None, RETENTION: None, "forgetting_ratio": None}
-    for part in next(iter(seeds.values())):
-        every = [parts[part].errors for parts in seeds.values()]
-        summary[part] = {metric: accuracy.over_seeds(every, metric, confidence) for metric in accuracy.METRICS}
-    return summary | forgetting(here, name, seeds)
+def accuracy_of(measured: Mapping[str, Measured]) -> Accuracy:
+    """The errors of one model by set, as they are written."""
+    return Accuracy(**{name: on_set.report for name, on_set in measured.items()})
 
 
-def _say(name: str, seed: str, parts: dict[str, Measured]) -> None:
-    for part, measured in parts.items():
-        r = measured.report
-        force = r["force_rmse"]
-        interval = "" if force["low"] is None else f" [{force['low']:.1f}, {force['high']:.1f}]"
+def _check_retention(sets: HeldOut) -> None:
+    """Raise where a structure of the retention set was trained on."""
+    near = sets.project.settings.dataset.near_duplicate
+    for folder in (sets.project.replay, sets.project.dataset):
+        for path in (folder / "train.extxyz", folder / "valid.extxyz"):
+            if sets.retention and path.is_file() and path.stat().st_size:
+                label, same_origin = str(path.relative_to(sets.project.root)), folder == sets.project.replay
+                audit(read_frames(path), sets.retention, label, tolerance=near, groups=same_origin)
+
+
+def _summary(sets: HeldOut, name: str, seeds: Sequence[Mapping[str, Measured]]) -> Summary:
+    """Means over seeds. Ratios to the foundation on the retention set are written into each seed's report, too.
+
+    The labels of the retention set are of the foundation's level of theory. Where the target's is another, the ratio
+    holds the change of the level as well as what was forgotten.
+    """
+    confidence = sets.project.settings.evaluate.confidence
+    every = {part: [measured[part].errors for measured in seeds] for part in seeds[0]}
+    ratios = {}
+    if RETENTION in every:
+        base = every[RETENTION][0] if name == FOUNDATION else foundation_retention(sets)
+        for part in (part for part in FORGETTING if part in every):
+            ratios[FORGETTING[part]] = accuracy.ratio(every[part], base, "force_rmse", confidence)
+            for measured in seeds:
+                errors = measured[part].errors
+                measured[part].report.forgetting_ratio = accuracy.ratio([errors], base, "force_rmse", confidence)
+    return Summary.model_validate({part: accuracy.means(errors, confidence) for part, errors in every.items()} | ratios)
+
+
+def _say(name: str, seed: int, measured: Mapping[str, Measured]) -> None:
+    for part, on_set in measured.items():
+        report, force = on_set.report, on_set.report.force_rmse
+        assert force is not None and report.energy_rmse is not None
+        interval = "" if force.low is None else f" [{force.low:.1f}, {force.high:.1f}]"
         print(
-            f"evaluate: {name} seed {seed}, {part} ({r['n_frames']} structures, {r['n_groups']} groups, "
-            f"head {measured.head}): energy RMSE {r['energy_rmse']['value']:.1f} meV/atom, "
-            f"force RMSE {force['value']:.1f}{interval} meV/A",
+            f"evaluate: {name} seed {seed}, {part} ({report.n_frames} structures, {report.n_groups} groups, "
+            f"head {on_set.head}): energy RMSE {report.energy_rmse.value:.1f} meV/atom, "
+            f"force RMSE {force.value:.1f}{interval} meV/A",
             flush=True,
         )
 
@@ -295,14 +295,20 @@ def _say(name: str, seed: str, parts: dict[str, Measured]) -> None:
 FRAME_COLUMNS = ("seed", "set", "head", "frame", "n_atoms", "config_type", "group", "energy_error", "force_rmse")
 
 
-def _frame_rows(seeds: dict[str, dict[str, Measured]]) -> Iterable[tuple[object, ...]]:
-    for seed, parts in seeds.items():
-        for part, m in parts.items():
-            e = m.errors
-            rmse = e.force_rmse
+def _frame_rows(seeds: Mapping[int, Mapping[str, Measured]]) -> Iterable[tuple[object, ...]]:
+    for seed, measured in seeds.items():
+        for part, on_set in measured.items():
+            e, rmse = on_set.errors, on_set.errors.force_rmse
             for i in range(len(e.energy)):
-                about = (seed, part, m.head, i, e.n_atoms[i], e.config_type[i], e.group[i])
+                about = (seed, part, on_set.head, i, e.n_atoms[i], e.config_type[i], e.group[i])
                 yield (*about, f"{e.energy[i]:.6g}", f"{rmse[i]:.9g}")
+
+
+def _parity_rows(seeds: Mapping[int, Mapping[str, Measured]]) -> Iterable[tuple[object, ...]]:
+    for seed, measured in seeds.items():
+        for part, on_set in measured.items():
+            for reference, predicted in on_set.parity:
+                yield seed, part, f"{reference:.5f}", f"{predicted:.5f}"
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

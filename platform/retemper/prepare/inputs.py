@@ -36,12 +36,21 @@ CARRIERS = frozenset(
     for name in (
         *("cli", "core", "plotting", "tracking"),
         *("config.foundations", "config.project", "config.setting_errors", "config.settings", "config.strict_yaml"),
-        *("records.dataset", "records.origin", "records.record", "records.training"),
+        *(
+            "records.campaign",
+            "records.dataset",
+            "records.evaluation",
+            "records.origin",
+            "records.record",
+            "records.robustness",
+        ),
+        *("records.training",),
         *(
             "data.frame_store",
             "models.convert",
             "models.lammps",
             "prepare.inputs",
+            "records.record",
             "simulation.ray_backend",
             "simulation.sources",
         ),

@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retemper.config.project import Project
 from retemper.core import sealed
 from retemper.core.files import digest
 from retemper.evaluation import stage
 from retemper.promotion.gates import References
+from retemper.records.evaluation import Accuracy
 from retemper.records.runs import FOUNDATION, Results
 from retemper.registry import attachments, measurements
 from retemper.registry.aliases import Standing
@@ -52,18 +54,18 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
     What cannot be measured again here (robustness) keeps its numbers. The result is cached by
     the weights and the frames.
     """
-    here = stage.context(results.settings, results.root)
-    identity = stage.identity(here)
+    sets = stage.held_out(Project(results.root, results.settings))
+    identity = stage.identity(sets)
     key = digest([before.sha256, identity, "groups"])
     path = results.root / CACHE / f"{key}.json"
     content = sealed.read_json(path, key)
     if content is None:
         print(f"promote: {version.name}/{version.version} was measured on other frames: measuring it again", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            parts = stage.fine_tuned(here, attachments.weights(client, results.root, version, Path(folder)))
+            parts = stage.fine_tuned(sets, attachments.weights(client, results.root, version, Path(folder)))
         content = {
             part: {
-                "report": measured.report,
+                "report": measured.report.model_dump(mode="json"),
                 "energy": measured.errors.energy.tolist(),
                 "force_sq": measured.errors.force_sq.tolist(),
                 "n_atoms": measured.errors.n_atoms.tolist(),
@@ -74,7 +76,8 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
         sealed.write_json(path, key, content)
     numbers = {name: number for name, number in before.numbers.items() if name.startswith("robustness.")}
     level = results.settings.evaluate.confidence
-    numbers |= measurements.from_reports({part: entry["report"] for part, entry in content.items()}, level)
+    accuracy = Accuracy.model_validate({part: entry["report"] for part, entry in content.items()})
+    numbers |= measurements.from_accuracy(accuracy, level)
     frames = {
         before.seed: {
             part: Errors.of(*(entry[key] for key in ("energy", "force_sq", "n_atoms", "group")))

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retemper.config import metric_names
+from retemper.config import metric_names, project
 from retemper.config.settings import Settings
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
 from retemper.records.dataset import DatasetManifest
+from retemper.records.evaluation import Estimate, Evaluation
 from retemper.records.record import OtherFormError, Record
 from retemper.records.registration import Registration
+from retemper.records.robustness import Robustness
 from retemper.records.training import Effective, SeedOutcome, TrainingSummary
 from retemper.records.verdict import Verdict
 
-FOUNDATION = "foundation"
-PARTS = metric_names.TEST
+FOUNDATION = project.FOUNDATION
 Name = TypeVar("Name", str, int)
 Kind = TypeVar("Kind", bound=Record)
-FORGETTING = {"retention": "forgetting_ratio", "retention_replay_head": "forgetting_ratio_replay_head"}  # by set
-QUANTITIES = tuple(metric_names.ERRORS)
 
 
 @dataclass(frozen=True)
@@ -79,17 +77,37 @@ class Results:
     pseudolabel: dict[str, Any] | None
     summaries: dict[str, TrainingSummary]
     trainings: dict[str, dict[int, Training]]
-    evaluations: dict[str, dict[str, Any]]  # strategies and "foundation"
+    evaluations: dict[str, Evaluation]  # strategies and "foundation"
     registered: dict[str, Registration]
-    robustness: dict[str, dict[str, Any]] = field(default_factory=dict)  # strategies and "foundation"
+    robustness: dict[str, Robustness] = field(default_factory=dict)  # strategies and "foundation"
     verdict: Verdict | None = None  # of the stage promote
     missing: list[str] = field(default_factory=list)  # stages without results, as `dvc repro` calls them
 
     def groups(self) -> dict[str, int]:
         """Groups of test structures that intervals are over, by set; of the first evaluation that is there."""
-        evaluation: dict[str, Any] = next(iter(self.evaluations.values()), {"seeds": {}})
-        reports: dict[str, Any] = next(iter(evaluation["seeds"].values()), {})
-        return {part: reports[part]["n_groups"] for part in PARTS[:2] if "n_groups" in reports.get(part, {})}
+        for evaluation in self.evaluations.values():
+            sets = next(iter(evaluation.seeds.values())).sets()
+            return {name: errors.n_groups for name, errors in sets.items() if name != metric_names.REPLAY_HEAD}
+        return {}
+
+    def numbers(self, name: str, seed: int | None = None) -> dict[str, Estimate]:
+        """Every number of a strategy's model, or of the foundation (seed 0), by its name; without a seed over seeds."""
+        numbers: dict[str, Estimate] = {}
+        if (evaluation := self.evaluations.get(name)) is not None:
+            numbers |= evaluation.numbers(seed)
+        if (robustness := self.robustness.get(name)) is not None:
+            numbers |= robustness.numbers(seed)
+        return numbers
+
+    def flat(self, name: str, seed: int) -> dict[str, float]:
+        """One seed's numbers with what stands beside them: ``target.force_rmse.low``, ``robustness.rss.score``..."""
+        flat = dict(self.evaluations[name].seeds[seed].beside())
+        if (robustness := self.robustness.get(name)) is not None:
+            flat |= robustness.beside(seed)
+        for key, estimate in self.numbers(name, seed).items():
+            bounds = {key: estimate.value, f"{key}.low": estimate.low, f"{key}.high": estimate.high}
+            flat |= {part: value for part, value in bounds.items() if value is not None}
+        return flat
 
     def counts(self) -> dict[str, int]:
         """Structures by set (train, valid, test, ...) of the data set; empty without a manifest."""
@@ -127,7 +145,7 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
     pseudolabel = optional(runs / "pseudolabel/manifest.json", "pseudolabel")
     summaries: dict[str, TrainingSummary] = {}
     trainings: dict[str, dict[int, Training]] = {}
-    evaluations: dict[str, dict[str, Any]] = {}
+    evaluations: dict[str, Evaluation] = {}
     registered: dict[str, Registration] = {}
     for name in names:
         summary = typed(TrainingSummary, runs / f"finetune/{name}/summary.json", f"finetune@{name}")
@@ -138,13 +156,13 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
             trainings[name] = seeds
     for name in (FOUNDATION, *names):
         stage = FOUNDATION if name == FOUNDATION else f"evaluate@{name}"
-        metrics = optional(runs / f"evaluate/{name}/metrics.json", stage, over_groups)
-        if metrics is not None:
-            evaluations[name] = metrics
-    robustness: dict[str, dict[str, Any]] = {}
+        evaluation = typed(Evaluation, runs / f"evaluate/{name}/metrics.json", stage)
+        if evaluation is not None:
+            evaluations[name] = evaluation
+    robustness: dict[str, Robustness] = {}
     for name in (FOUNDATION, *names):
         stage = f"robustness-{FOUNDATION}" if name == FOUNDATION else f"robustness@{name}"
-        measured = optional(runs / f"robustness/{name}/metrics.json", stage, over_groups)
+        measured = typed(Robustness, runs / f"robustness/{name}/metrics.json", stage)
         if measured is not None:
             robustness[name] = measured
     for name in names:
@@ -220,53 +238,6 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 # ------------------------------------------------------------------ numbers out of metrics.json
-
-
-def over_groups(metrics: Mapping[str, Any]) -> bool:
-    """Whether a ``metrics.json`` of evaluation or robustness has intervals over groups; the first versions had not."""
-    parts = [part for measured in metrics["seeds"].values() for part in measured.get("metrics", measured).values()]
-    return all("n_groups" in part or "groups" in part for part in parts)
-
-
-def summary_value(evaluation: dict[str, Any] | None, *path: str) -> dict[str, float | None] | None:
-    """``{"mean", "std", "low", "high"}`` at `path` below ``summary``; `None` where it is not there or null."""
-    value: Any = (evaluation or {}).get("summary")
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value if isinstance(value, dict) and finite(value.get("mean")) is not None else None
-
-
-def seed_value(evaluation: dict[str, Any] | None, seed: int | str, part: str, quantity: str) -> dict[str, float] | None:
-    """``{"value", "low", "high"}`` of one seed; `None` where it is not there or null."""
-    value = (((evaluation or {}).get("seeds", {}).get(str(seed)) or {}).get(part) or {}).get(quantity)
-    return value if isinstance(value, dict) else None
-
-
-def evaluation_metrics(results: Results, name: str, seed: int) -> dict[str, float]:
-    """One seed's numbers, flat: ``target.force_rmse``, ``target.force_rmse.low``, ``robustness.rss`` and so on."""
-    evaluation = results.evaluations[name]
-    flat: dict[str, float] = {}
-    for part in PARTS:
-        measured = evaluation["seeds"].get(str(seed), {}).get(part) or {}
-        if measured.get("n_groups") is not None:
-            flat[f"{part}.groups"] = measured["n_groups"]
-        for quantity in QUANTITIES:
-            for bound, number in (seed_value(evaluation, seed, part, quantity) or {}).items():
-                flat[f"{part}.{quantity}" + ("" if bound == "value" else f".{bound}")] = number
-        for config_type, errors in measured.get("by_config_type", {}).items():
-            if errors.get("force_rmse") is not None:
-                flat[f"{part}.force_rmse.{re.sub(r'[^A-Za-z0-9_. /-]', '_', config_type)}"] = errors["force_rmse"]
-    for part, key in FORGETTING.items():
-        for bound, number in (seed_value(evaluation, seed, part, "forgetting_ratio") or {}).items():
-            flat[key + ("" if bound == "value" else f".{bound}")] = number
-    robust = results.robustness.get(name, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
-    for metric, measured in robust.items():
-        for part in ("value", "low", "high", "score", "groups"):
-            suffix = "" if part == "value" else f".{part}"
-            flat[f"robustness.{metric}{suffix}"] = measured.get(part)
-    return {key: float(value) for key, value in flat.items() if value is not None}
 
 
 def finite(value: Any) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, write_json
 from retemper.evaluation.robustness import units
 from retemper.evaluation.robustness.units import Unit
-from retemper.records.runs import FORGETTING, FOUNDATION, QUANTITIES, Results, finite, read_table
+from retemper.records.evaluation import Accuracy
+from retemper.records.robustness import Robustness
+from retemper.records.runs import FOUNDATION, Results, read_table
 from retemper.records.trained_model import TrainedModel
 
 MEASURES, FRAMES = "measures.json", "frames.csv"
@@ -107,63 +108,59 @@ def collect(results: Results, strategy: str, seed: int) -> Measured:
         The evaluation has not run, or its files are broken.
     """
     evaluation = results.evaluations.get(strategy)
-    if evaluation is None or str(seed) not in evaluation["seeds"]:
+    if evaluation is None or seed not in evaluation.seeds:
         stage = strategy if strategy == FOUNDATION else f"evaluate@{strategy}"
         raise RetemperError(f"{strategy}, seed {seed} has not been evaluated.", fix=f"dvc repro -f {stage}")
-    identity = evaluation.get("identity", {})
+    identity = evaluation.identity
     if strategy == FOUNDATION:
         weights = str(identity.get("foundation_sha256", ""))
     else:
         weights = results.trainings[strategy][seed].finished.sha256
-    numbers = from_reports(evaluation["seeds"][str(seed)], results.settings.evaluate.confidence)
-    robust = results.robustness.get(strategy, {}).get("seeds", {})
-    numbers |= robustness(robust, seed)
-    if str(seed) in robust:
-        identity = {**identity, **robustness_identity(robust[str(seed)])}
+    numbers = from_accuracy(evaluation.seeds[seed], results.settings.evaluate.confidence)
+    if (robust := results.robustness.get(strategy)) is not None:
+        numbers |= from_robustness(robust, seed)
+        identity = {**identity, **robustness_identity(robust, seed)}
     frames = read_frames_csv(results.root / "runs/evaluate" / strategy / FRAMES)
     structures = units.read(results.root / "runs/robustness" / strategy / f"seed-{seed}" / units.UNITS)
     return Measured(strategy, seed, weights, identity, numbers, frames, structures)
 
 
-def from_reports(parts: Mapping[str, Any], level: float) -> dict[str, Number]:
-    """``<set>.<quantity>`` from the sets of one seed, as ``metrics.json`` has them; `level` is of their intervals."""
-    numbers: dict[str, Number] = {}
-
-    def take(name: str, report: Mapping[str, Any], quantity: str, unit: str) -> None:
-        if isinstance(found := report.get(quantity), dict):
-            bounds = found.get("low"), found.get("high")
-            numbers[name] = Number(found["value"], *bounds, unit, level=level, groups=report.get("n_groups"))
-
-    for part, report in parts.items():
-        for quantity in QUANTITIES:
-            take(f"{part}.{quantity}", report, quantity, metric_names.ERRORS[quantity].unit)
-        if part in FORGETTING:
-            take(FORGETTING[part], report, "forgetting_ratio", "")
-    return numbers
-
-
-def robustness(seeds: Mapping[str, Any], seed: int) -> dict[str, Number]:
-    """``robustness.<metric>`` of one seed from those that the suite measured; the others have a reason and no value."""
-    if str(seed) in seeds:
-        return {f"robustness.{name}": _number(found) for name, found in seeds[str(seed)]["metrics"].items()}
-    names = dict.fromkeys(name for measured in seeds.values() for name in measured["metrics"])
-    reason = f"not measured for seed {seed}, only for {', '.join(seeds)} (robustness.seeds)"
-    return {f"robustness.{name}": Number(None, reason=reason) for name in names}
-
-
-def robustness_identity(measured: Mapping[str, Any]) -> dict[str, str]:
-    """What must be equal for two models' robustness to be compared, flat: ``robustness.rss.level`` and so on."""
+def from_accuracy(accuracy: Accuracy, level: float) -> dict[str, Number]:
+    """Numbers of one seed by their names; `level` is of their intervals."""
+    sets, quantities = accuracy.sets(), metric_names.ERRORS | metric_names.RATIOS
     return {
-        f"robustness.{name}.{part}": value
-        for name, found in measured["metrics"].items()
-        for part, value in found.get("identity", {}).items()
+        name: Number(
+            estimate.value,
+            estimate.low,
+            estimate.high,
+            quantities[name.rpartition(".")[2]].unit,
+            level=level,
+            groups=sets[metric_names.set_of(name)].n_groups,
+        )
+        for name, estimate in accuracy.numbers().items()
     }
 
 
-def _number(found: Mapping[str, Any]) -> Number:
-    """A metric of the robustness suite: value, low, high, unit, reason, groups."""
-    value, low, high = (finite(found[key]) for key in ("value", "low", "high"))
-    return Number(value, low, high, found["unit"], found["reason"], groups=found.get("groups") or None)
+def from_robustness(robustness: Robustness, seed: int) -> dict[str, Number]:
+    """``robustness.<metric>`` of one seed; of another than those that were measured a reason and no value."""
+    measures = robustness.measures(seed)
+    if measures:
+        return {
+            f"robustness.{metric}": Number(m.value, m.low, m.high, m.unit, m.reason, groups=m.groups or None)
+            for metric, m in measures.items()
+        }
+    reason = f"not measured for seed {seed}, only for {', '.join(map(str, robustness.seeds))} (robustness.seeds)"
+    return {f"robustness.{metric}": Number(None, reason=reason) for metric in robustness.summary}
+
+
+def robustness_identity(robustness: Robustness, seed: int) -> dict[str, str]:
+    """What must be equal for two models' robustness to be compared, flat: ``robustness.rss.level`` and so on."""
+    measures = robustness.seeds[seed].metrics if seed in robustness.seeds else {}
+    return {
+        f"robustness.{metric}.{part}": value
+        for metric, measure in measures.items()
+        for part, value in measure.identity.items()
+    }
 
 
 def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from retemper.config.foundations import find
-from retemper.records.runs import Results, seed_value
+from retemper.records.evaluation import Estimate
+from retemper.records.runs import Results
 from retemper.tracking import lineage
 
 ROWS = (
-    ("Target, energy RMSE (meV/atom)", "target", "energy_rmse"),
-    ("Target, force RMSE (meV/Å)", "target", "force_rmse"),
-    ("Target, stress RMSE (meV/Å³)", "target", "stress_rmse"),
-    ("Retention, energy RMSE (meV/atom)", "retention", "energy_rmse"),
-    ("Retention, force RMSE (meV/Å)", "retention", "force_rmse"),
-    ("Retention with the replay head, force RMSE (meV/Å)", "retention_replay_head", "force_rmse"),
+    ("Target, energy RMSE (meV/atom)", "target.energy_rmse"),
+    ("Target, force RMSE (meV/Å)", "target.force_rmse"),
+    ("Target, stress RMSE (meV/Å³)", "target.stress_rmse"),
+    ("Retention, energy RMSE (meV/atom)", "retention.energy_rmse"),
+    ("Retention, force RMSE (meV/Å)", "retention.force_rmse"),
+    ("Retention with the replay head, force RMSE (meV/Å)", "retention_replay_head.force_rmse"),
+    ("Forgetting ratio, target head", "forgetting_ratio"),
+    ("Forgetting ratio, replay head", "forgetting_ratio_replay_head"),
 )
 
 
 def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> str:
     """Model card of one seed. `tags` are those of its version; only facts found in the files are stated."""
     settings, foundation = results.settings, find(results.settings.foundation, results.root)
-    evaluation = results.evaluations.get(strategy)
     training = results.trainings[strategy][seed]
     lines = [
         f"# {settings.system}: {strategy}, seed {seed}",
@@ -42,7 +41,7 @@ def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> s
         f"{settings.finetune.dtype} on {settings.finetune.device}"
     )
     proof = "what ran is what was asked for" if training.proven else "not proven to be what was asked for"
-    lines += [f"- Effective configuration: {proof}", "", *_errors(evaluation, results, seed), "## Lineage", ""]
+    lines += [f"- Effective configuration: {proof}", "", *_errors(results, strategy, seed), "## Lineage", ""]
     lines.append(f"- sha256 of the weights: `{tags['sha256']}`")
     lines.append(f"- key of the configuration: `{tags['key']}`")
     if "git_commit" in tags:
@@ -59,23 +58,21 @@ def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> s
     return "\n".join([*lines, f"- registered with {versions}", ""])
 
 
-def _interval(measured: Mapping[str, float | None]) -> str:
-    low, high = measured["low"], measured["high"]
-    return "one group: not known" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+def _interval(estimate: Estimate) -> str:
+    known = estimate.low is not None and estimate.high is not None
+    return f"{estimate.low:.4g} to {estimate.high:.4g}" if known else "one group: not known"
 
 
-def _errors(evaluation: dict[str, Any] | None, results: Results, seed: int) -> list[str]:
+def _errors(results: Results, strategy: str, seed: int) -> list[str]:
     """Table of errors with their intervals over test frames."""
     level = f"{100 * results.settings.evaluate.confidence:g} % interval"
     lines = ["## Errors", "", f"| on test frames | value | {level} |", "|---|---|---|"]
-    for label, part, quantity in ROWS:
-        measured = seed_value(evaluation, seed, part, quantity)
-        if measured is not None:
-            lines.append(f"| {label} | {measured['value']:.4g} | {_interval(measured)} |")
-    for label, part in (("target head", "retention"), ("replay head", "retention_replay_head")):
-        ratio = seed_value(evaluation, seed, part, "forgetting_ratio")
-        if ratio is not None:
-            lines.append(f"| Forgetting ratio, {label} | {ratio['value']:.4g} | {_interval(ratio)} |")
+    numbers = results.numbers(strategy, seed)
+    lines += [
+        f"| {label} | {numbers[name].value:.4g} | {_interval(numbers[name])} |"
+        for label, name in ROWS
+        if name in numbers
+    ]
     return [
         *lines,
         "",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from retemper.config.metric_names import RATIOS, RETENTION, ROBUSTNESS, TARGET
 from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import experiment
@@ -23,15 +24,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import digest, sha256
 from retemper.records import registration
 from retemper.records.registration import BestSeed, Registration
-from retemper.records.runs import (
-    FORGETTING,
-    FOUNDATION,
-    Results,
-    evaluation_metrics,
-    read_results,
-    seed_value,
-    summary_value,
-)
+from retemper.records.runs import FOUNDATION, Results, read_results
 from retemper.records.trained_model import TrainedModel
 from retemper.registry import aliases, artifact, attachments, measurements, model_card
 from retemper.registry.versions import CANDIDATE
@@ -47,6 +40,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 RECORDED = "recorded"  # tag of a version, the last that is written: the hash of all that stands with it
+TAGGED = (  # numbers that a version is judged by, beside robustness
+    *(f"{part}.{quantity}" for part in (TARGET, RETENTION) for quantity in ("energy_rmse", "force_rmse")),
+    *RATIOS,
+)
 HEAD = "Default"  # MACE's name of the head that learned the target data
 # Tags of a version that are its training run's, by their names there.
 FROM_RUN = {"git_commit": "mlflow.source.git.commit", "git_dirty": "git.dirty", "machine": "machine.processor"}
@@ -134,42 +131,30 @@ def index(project: Project, strategies: list[str]) -> dict[str, Registration]:
 
 def _record(project: Project, results: Results, strategy: str, versions: dict[int, str]) -> Registration:
     best = min(versions, key=lambda seed: _force_rmse(results, strategy, seed))
-    mean = summary_value(results.evaluations[strategy], "target", "force_rmse")
-    assert mean is not None and mean["mean"] is not None
     weights = results.trainings[strategy][best].finished.sha256
     of_seed = {"seed": best, "version": versions[best], "sha256": weights, **numbers(results, strategy, best)}
     return Registration(
         model=results.settings.system,
         versions=versions,
         best=BestSeed.model_validate(of_seed),
-        force_rmse=mean["mean"],
+        force_rmse=results.numbers(strategy)["target.force_rmse"].value,
         test_md5=lineage.file_md5(project.structures("test")),
     )
 
 
 def numbers(results: Results, strategy: str, seed: int) -> dict[str, float]:
     """What a version is judged by: RMSE in meV/atom and meV/A, forgetting ratios, robustness, as far as measured."""
-    evaluation = results.evaluations[strategy]
-    values: dict[str, float | None] = {}
-    for part in ("target", "retention"):
-        for quantity in ("energy_rmse", "force_rmse"):
-            measured = seed_value(evaluation, seed, part, quantity)
-            values[f"{part}.{quantity}"] = measured["value"] if measured else None
-    for part, name in FORGETTING.items():
-        ratio = seed_value(evaluation, seed, part, "forgetting_ratio")
-        values[name] = ratio["value"] if ratio else None
-    robust = results.robustness.get(strategy, {}).get("seeds", {}).get(str(seed), {}).get("metrics", {})
-    values |= {f"robustness.{metric}": measured["value"] for metric, measured in robust.items()}
-    return {name: value for name, value in values.items() if value is not None}
+    measured = results.numbers(strategy, seed)
+    return {name: measured[name].value for name in measured if name in TAGGED or name.startswith(ROBUSTNESS)}
 
 
 def _force_rmse(results: Results, strategy: str, seed: int) -> float:
-    measured = seed_value(results.evaluations[strategy], seed, "target", "force_rmse")
+    measured = results.numbers(strategy, seed).get("target.force_rmse")
     if measured is None:
         raise RetemperError(
             f"Seed {seed} of {strategy} has no target force RMSE.", fix=f"dvc repro evaluate@{strategy}"
         )
-    return measured["value"]
+    return measured.value
 
 
 def _registered_model(client: MlflowClient, settings: Settings) -> None:
@@ -223,7 +208,7 @@ def _register_seed(
     model, measured = TrainedModel(weights, strategy, seed), measurements.collect(results, strategy, seed)
     # Of two that trained the same weights the first says on which machine.
     lasting = {name: value for name, value in tags.items() if name not in FROM_RUN}
-    identity = digest([lasting, evaluation_metrics(results, strategy, seed)])
+    identity = digest([lasting, results.flat(strategy, seed)])
     version = next((one for one in known if aliases.model_of(one) == model), None)
     if version is not None and version.tags.get(RECORDED) == identity:
         attachments.keep(client, version, results, measured)

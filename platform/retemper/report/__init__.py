@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def document(results: Results, comparison: Comparison) -> Document:
 # ------------------------------------------------------------------ tables for other programs
 
 
-def _csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
+def _csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -128,7 +129,7 @@ def table_csv(comparison: Comparison) -> str:
         for column in comparison.columns:
             value = values[column.key]
             if value is not None:
-                parts = {"": value.mean, "_std": value.std, "_low": value.low, "_high": value.high}
+                parts = {"": value.value, "_std": value.std, "_low": value.low, "_high": value.high}
                 row |= {f"{column.key}{part}": number for part, number in parts.items() if number is not None}
         rows.append(row)
     return _csv(rows, ["strategy", *names, "pareto_front"])
@@ -140,7 +141,7 @@ def pareto_csv(comparison: Comparison) -> str:
     for name in comparison.rows:
         x, y = comparison.value(name, "target.force_rmse"), comparison.value(name, "retention.force_rmse")
         if x is not None and y is not None:
-            point = {"target.force_rmse": x.mean, "retention.force_rmse": y.mean}
+            point = {"target.force_rmse": x.value, "retention.force_rmse": y.value}
             rows.append({"strategy": name, **point, "pareto_front": int(name in comparison.front)})
     return _csv(rows, ["strategy", "target.force_rmse", "retention.force_rmse", "pareto_front"])
 
@@ -164,5 +165,5 @@ def flat_metrics(comparison: Comparison) -> dict[str, float]:
         for column in comparison.columns:
             value = values[column.key]
             if value is not None and not (name == FOUNDATION and column.key == "forgetting_ratio"):
-                flat[f"{name}.{column.key}"] = value.mean
+                flat[f"{name}.{column.key}"] = value.value
     return flat

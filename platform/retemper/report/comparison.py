@@ -10,39 +10,48 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from retemper.config.metric_names import RATIOS, set_of
 from retemper.evaluation.statistics import FEWEST_GROUPS, Interval, Scatter, two_sided
 from retemper.promotion import compare as paired
-from retemper.records.runs import FOUNDATION, Results, finite, pareto_front, summary_value
+from retemper.records.evaluation import Estimate
+from retemper.records.runs import FOUNDATION, Results, pareto_front
 from retemper.registry.measurements import FRAMES, Errors, read_frames_csv
 
 Recipes = dict[str, list[Errors]]  # strategy -> errors on one set, one entry a seed
 
 
 @dataclass(frozen=True)
-class Value:
-    """A mean over seeds, the standard deviation over seeds, and the interval of the mean."""
-
-    mean: float
-    std: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
 class Column:
-    """One quantity of the table. `judged`: lower is better, and the best is marked."""
+    """One quantity of the table. Of a metric lower is better, and the best is marked."""
 
-    key: str
+    key: str  # a metric's name, or what `read` gives
     title: str
     under: str  # second line of the heading: unit or which head
-    judged: bool
-    read: Callable[[Results, str], Value | None]
+    read: Callable[[Results, str], Estimate | None] | None = None
     scale: float = 1.0  # shown value by stored value
-    errors: tuple[str, str] | None = None  # set and quantity whose errors by frame are behind it
-    over_foundation: bool = False  # whether the column is a ratio to the foundation's own
     terminal: bool = True  # whether it is shown there
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is a metric."""
+        return self.read is None
+
+    @property
+    def over_foundation(self) -> bool:
+        """Whether the column is a ratio to the foundation's own."""
+        return self.key in RATIOS
+
+    @property
+    def errors(self) -> tuple[str, str] | None:
+        """Set and quantity whose errors by frame are behind it."""
+        quantity = "force_rmse" if self.over_foundation else self.key.rpartition(".")[2]
+        return (set_of(self.key), quantity) if self.judged else None
+
+    def value(self, results: Results, name: str) -> Estimate | None:
+        """What stands in the row of a strategy."""
+        return results.numbers(name).get(self.key) if self.read is None else self.read(results, name)
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,14 @@ class Comparison:
     """Rows by name (foundation first), each with a value or `None` for every column."""
 
     columns: tuple[Column, ...]
-    rows: dict[str, dict[str, Value | None]]
+    rows: dict[str, dict[str, Estimate | None]]
     best: dict[str, str]  # column -> strategy with the lowest mean
     tied: dict[str, list[str]]  # column -> strategies that are not distinguished from the best
     front: list[str]  # names on the Pareto front of target and retention force RMSE
     recipes: dict[str, Recipes] = field(default_factory=dict)  # column -> errors by frame
     elsewhere: tuple[str, ...] = ()  # strategies measured on other frames than the first row: their errors are left out
 
-    def value(self, name: str, key: str) -> Value | None:
+    def value(self, name: str, key: str) -> Estimate | None:
         """One cell; `None` where it was not measured or the row is not there."""
         return self.rows.get(name, {}).get(key)
 
@@ -81,66 +90,26 @@ class Comparison:
         return [name for name in self.rows if name != FOUNDATION]
 
 
-def _measured(*path: str) -> Callable[[Results, str], Value | None]:
-    def read(results: Results, name: str) -> Value | None:
-        found = summary_value(results.evaluations.get(name), *path)
-        if found is None or found["mean"] is None:
-            return None
-        return Value(found["mean"], *(finite(found.get(bound)) for bound in ("std", "low", "high")))
-
-    return read
-
-
-def _share(results: Results, name: str) -> Value | None:
+def _share(results: Results, name: str) -> Estimate | None:
     shares = [t.outcome.trainable_share for t in results.trainings.get(name, {}).values() if t.outcome]
-    return Value(statistics.fmean(shares)) if shares else None
+    return Estimate(value=statistics.fmean(shares)) if shares else None
 
 
-def _cpu_seconds(results: Results, name: str) -> Value | None:
+def _cpu_seconds(results: Results, name: str) -> Estimate | None:
     times = [t.outcome.cpu_seconds for t in results.trainings.get(name, {}).values() if t.outcome]
     if not times:
         return None
-    return Value(statistics.fmean(times), statistics.stdev(times) if len(times) > 1 else None)
+    return Estimate(value=statistics.fmean(times), std=statistics.stdev(times) if len(times) > 1 else None)
 
 
-TARGET_ENERGY, TARGET_FORCES, RETENTION, REPLAY_HEAD = (
-    ("target", "energy_rmse"),
-    ("target", "force_rmse"),
-    ("retention", "force_rmse"),
-    ("retention_replay_head", "force_rmse"),
-)
 COLUMNS = (
-    Column("target.energy_rmse", "Target energy", "meV/atom", True, _measured(*TARGET_ENERGY), errors=TARGET_ENERGY),
-    Column("target.force_rmse", "Target forces", "meV/Å", True, _measured(*TARGET_FORCES), errors=TARGET_FORCES),
-    Column(
-        "retention.force_rmse",
-        "Retention forces",
-        "meV/Å",
-        True,
-        _measured(*RETENTION),
-        errors=RETENTION,
-        terminal=False,
-    ),
-    Column(
-        "forgetting_ratio",
-        "Forgetting",
-        "target head",
-        True,
-        _measured("forgetting_ratio"),
-        errors=RETENTION,
-        over_foundation=True,
-    ),
-    Column(
-        "forgetting_ratio_replay_head",
-        "Forgetting",
-        "replay head",
-        True,
-        _measured("forgetting_ratio_replay_head"),
-        errors=REPLAY_HEAD,
-        over_foundation=True,
-    ),
-    Column("trainable_share", "Trained", "%", False, _share, 100.0, terminal=False),
-    Column("training_cpu_seconds", "CPU time", "s", False, _cpu_seconds),
+    Column("target.energy_rmse", "Target energy", "meV/atom"),
+    Column("target.force_rmse", "Target forces", "meV/Å"),
+    Column("retention.force_rmse", "Retention forces", "meV/Å", terminal=False),
+    Column("forgetting_ratio", "Forgetting", "target head"),
+    Column("forgetting_ratio_replay_head", "Forgetting", "replay head"),
+    Column("trainable_share", "Trained", "%", _share, 100.0, terminal=False),
+    Column("training_cpu_seconds", "CPU time", "s", _cpu_seconds),
 )
 
 
@@ -155,7 +124,7 @@ def compare(results: Results) -> Comparison:
     elsewhere = _elsewhere(results)
     rows = {
         name: {
-            column.key: None if column.errors and name in elsewhere else column.read(results, name)
+            column.key: None if column.errors and name in elsewhere else column.value(results, name)
             for column in COLUMNS
         }
         for name in there
@@ -170,9 +139,9 @@ def compare(results: Results) -> Comparison:
             confidence = results.settings.evaluate.confidence
             rows[name][column.key] = _with_seeds(value, name, every[column.key], column, confidence)
         if column.judged and len(values) > 1:
-            best[column.key] = min(values, key=lambda name: values[name].mean)
+            best[column.key] = min(values, key=lambda name: values[name].value)
     points = {
-        name: (x.mean, y.mean)
+        name: (x.value, y.value)
         for name, row in rows.items()
         if (x := row["target.force_rmse"]) is not None and (y := row["retention.force_rmse"]) is not None
     }
@@ -186,7 +155,7 @@ def compare(results: Results) -> Comparison:
 def _elsewhere(results: Results) -> tuple[str, ...]:
     """Strategies whose evaluation is of other test or retention frames than the foundation's, else the first one's."""
     frames = {
-        name: tuple(evaluation.get("identity", {}).get(part) for part in ("target", "retention"))
+        name: tuple(evaluation.identity.get(part) for part in ("target", "retention"))
         for name, evaluation in results.evaluations.items()
     }
     first = next(iter(frames.values()), None)
@@ -212,7 +181,7 @@ def _scatter(recipes: Recipes, quantity: str) -> Scatter | None:
     return found if found.known else None
 
 
-def _with_seeds(value: Value, name: str, recipes: Recipes, column: Column, confidence: float) -> Value:
+def _with_seeds(value: Estimate, name: str, recipes: Recipes, column: Column, confidence: float) -> Estimate:
     """The interval of a mean for other groups and other seeds; without errors by frame what the evaluation said."""
     if column.errors is None or name not in recipes or (column.over_foundation and FOUNDATION not in recipes):
         return value
@@ -223,8 +192,9 @@ def _with_seeds(value: Value, name: str, recipes: Recipes, column: Column, confi
     else:
         found = paired.of_recipe(recipes[name], quantity, bound, scatter, name)
     if not math.isfinite(found.high):
-        return replace(value, low=None, high=None)
-    return replace(value, low=value.mean * found.low / found.value, high=value.mean * found.high / found.value)
+        return value.model_copy(update={"low": None, "high": None})
+    bounds = {side: value.value * limit / found.value for side, limit in (("low", found.low), ("high", found.high))}
+    return value.model_copy(update=bounds)
 
 
 def _ratio(
@@ -255,14 +225,14 @@ def number(value: float, like: float | None = None) -> str:
     return f"{value:.3g}" if size >= 1e-4 else f"{value:.1e}"
 
 
-def shown(column: Column, value: Value) -> str:
+def shown(column: Column, value: Estimate) -> str:
     """The mean in the column's unit."""
-    return number(value.mean * column.scale)
+    return number(value.value * column.scale)
 
 
-def interval(column: Column, value: Value) -> str | None:
+def interval(column: Column, value: Estimate) -> str | None:
     """``low – high`` in the column's unit, or ``± std`` where there is no interval; decimals as the mean."""
-    mean = value.mean * column.scale
+    mean = value.value * column.scale
     if value.low is not None and value.high is not None:
         return f"{number(value.low * column.scale, mean)} – {number(value.high * column.scale, mean)}"
     return f"± {number(value.std * column.scale, mean)}" if value.std is not None else None

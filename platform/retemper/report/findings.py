@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from retemper.evaluation.statistics import FEWEST_GROUPS
 from retemper.records import course
+from retemper.records.evaluation import Estimate
 from retemper.records.runs import FOUNDATION, Results
-from retemper.report.comparison import Comparison, Value, number
+from retemper.report.comparison import Comparison, number
 
 
 def findings(results: Results, comparison: Comparison) -> list[str]:
@@ -27,10 +28,10 @@ def names_of(names: Sequence[str]) -> str:
     return bold[0] if len(bold) == 1 else f"{', '.join(bold[:-1])} and {bold[-1]}"
 
 
-def _range(value: Value, unit: str) -> str:
-    text = f"{number(value.mean)} {unit}".rstrip()
+def _range(value: Estimate, unit: str) -> str:
+    text = f"{number(value.value)} {unit}".rstrip()
     if value.low is not None and value.high is not None:
-        text += f" (interval {number(value.low, value.mean)} to {number(value.high, value.mean)})"
+        text += f" (interval {number(value.low, value.value)} to {number(value.high, value.value)})"
     return text
 
 
@@ -52,8 +53,8 @@ def _accuracy(results: Results, comparison: Comparison) -> list[str]:
         ):
             lines.append(f"The untouched foundation has {_range(own, 'meV/Å')}: no strategy is shown to be better.")
         else:
-            word = "less" if value.mean < own.mean else "more"
-            factor = own.mean / value.mean if word == "less" else value.mean / own.mean
+            word = "less" if value.value < own.value else "more"
+            factor = own.value / value.value if word == "less" else value.value / own.value
             lines.append(
                 f"The untouched foundation has {_range(own, 'meV/Å')}; **{best}** has {number(factor)} times {word}."
             )
@@ -62,7 +63,7 @@ def _accuracy(results: Results, comparison: Comparison) -> list[str]:
             lines.append(f"{names_of(worse)} did worse on the target than the foundation that was left as it is.")
     scratch = comparison.value("scratch", "target.force_rmse")
     if scratch is not None and best != "scratch":
-        told = f"{number(scratch.mean / value.mean)} times that of **{best}**"
+        told = f"{number(scratch.value / value.value)} times that of **{best}**"
         if not comparison.worse("scratch", best, "target.force_rmse"):
             told = f"not distinguishable from **{best}**"
         lines.append(f"Training from random weights (**scratch**) gives {_range(scratch, 'meV/Å')}, {told}.")
@@ -74,18 +75,18 @@ def _forgetting(comparison: Comparison) -> list[str]:
     lines = []
     kept = {name: value for name, value in ratios.items() if name != "scratch"}  # it had nothing to forget
     if len(kept) > 1:
-        least, most = (choose(kept, key=lambda name: kept[name].mean) for choose in (min, max))
+        least, most = (choose(kept, key=lambda name: kept[name].value) for choose in (min, max))
         alike = [name for name in kept if name != least and not comparison.worse(name, least, "forgetting_ratio")]
         text = f"**{least}** forgets least: on held-out pretraining structures its force RMSE is "
-        text += f"{number(kept[least].mean)} times the foundation's own"
+        text += f"{number(kept[least].value)} times the foundation's own"
         text += f" (indistinguishable: {names_of(alike)})" if alike else ""
-        lines.append(text + f"; **{most}** forgets most, with {number(kept[most].mean)} times.")
+        lines.append(text + f"; **{most}** forgets most, with {number(kept[most].value)} times.")
     better = []
     for name in comparison.strategies:
         head, target = comparison.value(name, "forgetting_ratio_replay_head"), ratios.get(name)
         kept_more = comparison.worse(name, name, "forgetting_ratio", "forgetting_ratio_replay_head")
         if head is not None and target is not None and kept_more:
-            better.append(f"{name} {number(head.mean)} against {number(target.mean)}")
+            better.append(f"{name} {number(head.value)} against {number(target.value)}")
     if better:
         lines.append(
             f"The replay head keeps more of the foundation's knowledge than the head that learned the target: ratios "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from retemper.evaluation.robustness import identity, units
 from retemper.evaluation.robustness.units import Unit
 from retemper.evaluation.statistics import FEWEST_GROUPS
+from retemper.records.robustness import Measure, ModelRobustness, Robustness
 from retemper.records.runs import FOUNDATION, Results
 from retemper.report.comparison import number
 from retemper.report.page import Block, Cell, Paragraph, Section, Table
@@ -16,39 +16,22 @@ from retemper.report.sections import absent
 COLUMNS = ["strategy", "metric", "value", "low", "high", "groups", "unit", "score"]
 
 
-def rows(results: Results) -> list[dict[str, Any]]:
+def rows(results: Results) -> list[dict[str, str | float | None]]:
     """A row for each strategy and metric that was measured: mean over seeds, low, high, groups, unit, score."""
     return [
-        {"strategy": name, "metric": metric, "value": found["mean"]} | {key: found.get(key) for key in COLUMNS[3:]}
-        for name, measured in results.robustness.items()
-        for metric, found in measured["summary"].items()
-        if found["mean"] is not None
+        {"strategy": name, "metric": metric, **measure.model_dump(include=set(COLUMNS))}
+        for name, robustness in results.robustness.items()
+        for metric, measure in robustness.summary.items()
+        if measure.value is not None
     ]
 
 
 def section(results: Results) -> Section:
     """A table of strategies and metrics with intervals."""
     title = "Away from the test set"
-    names = list(results.robustness)
-    if not names:
+    if not results.robustness:
         return Section("Robustness", title, [absent("the robustness suite", "robustness")])
-    metrics = list(dict.fromkeys(m for measured in results.robustness.values() for m in measured["summary"]))
-    levels = sorted({measured["level"] for measured in results.robustness.values()})
-    columns, best, table = [("Strategy", "")], {}, []
-    for metric in metrics:
-        found = {n: results.robustness[n]["summary"].get(metric) or {} for n in names}
-        scores = {n: f["score"] for n, f in found.items() if n != FOUNDATION and f.get("score") is not None}
-        top = max(scores.values(), default=None)
-        comparable = len(set(scores.values())) > 1 and _measured_alike(results, scores, metric)
-        best[metric] = {n for n, s in scores.items() if s == top} if comparable else set()
-        columns.append((metric, next((f["unit"] for f in found.values() if f), "")))
-    for name in names:
-        row = [Cell(name)]
-        for metric in metrics:
-            found_here = results.robustness[name]["summary"].get(metric)
-            row.append(_cell(found_here, name in best[metric]))
-        table.append(row)
-    reference = [k for k, name in enumerate(names) if name == FOUNDATION]
+    levels = sorted({robustness.level for robustness in results.robustness.values()})
     note = (
         f"Level {', '.join(levels)}. Means over the seeds that were measured, with 95 % intervals over what is "
         "independent (in brackets: how many groups) that span those of the seeds. ★ best score of the strategies, "
@@ -56,69 +39,76 @@ def section(results: Results) -> Section:
         "`retemper metrics` says what each metric is; tables, plots and the structures that failed: "
         "`runs/robustness/<strategy>/seed-<k>/`."
     )
-    reasons = {
-        f"{metric}: {found['reason']}"
-        for measured in results.robustness.values()
-        for metric, found in measured["summary"].items()
-        if found["mean"] is None
-    }
-    blocks: list[Block] = [Table(columns, table, reference=reference), Paragraph(note, "note")]
-    blocks += [Paragraph(text, "note") for text in _limits(results)]
+    every = [
+        (metric, measure)
+        for robustness in results.robustness.values()
+        for metric, measure in robustness.summary.items()
+    ]
+    metrics = list(dict.fromkeys(metric for metric, _ in every))
+    reasons = {f"Not measured: {metric}: {measure.reason}" for metric, measure in every if measure.value is None}
+    levels_of_theory = {f"{metric}: {measure.against}" for metric, measure in every if measure.against}
+    blocks: list[Block] = [_table(results, metrics), Paragraph(note, "note")]
+    blocks += [Paragraph(text, "note") for text in _limits(dict(every))]
     blocks += _against_foundation(results, metrics)
-    blocks += [Paragraph(f"Not measured: {reason}", "note") for reason in sorted(reasons)]
-    against = {
-        f"{metric}: {found['against']}"
-        for measured in results.robustness.values()
-        for metric, found in measured["summary"].items()
-        if found.get("against")
-    }
-    blocks += [Paragraph(words, "note") for words in sorted(against)]
+    blocks += [Paragraph(text, "note") for text in (*sorted(reasons), *sorted(levels_of_theory))]
     return Section("Robustness", title, blocks)
+
+
+def _table(results: Results, metrics: Sequence[str]) -> Table:
+    columns, best = [("Strategy", "")], {}
+    for metric in metrics:
+        measures = {n: r.summary[metric] for n, r in results.robustness.items() if metric in r.summary}
+        scores = {n: m.score for n, m in measures.items() if n != FOUNDATION and m.score is not None}
+        top = max(scores.values(), default=None)
+        comparable = len(set(scores.values())) > 1 and _measured_alike(results, scores, metric)
+        best[metric] = {n for n, score in scores.items() if score == top} if comparable else set()
+        columns.append((metric, next(measure.unit for measure in measures.values())))
+    table = [
+        [Cell(name), *(_cell(robustness.summary.get(metric), name in best[metric]) for metric in metrics)]
+        for name, robustness in results.robustness.items()
+    ]
+    reference = [k for k, name in enumerate(results.robustness) if name == FOUNDATION]
+    return Table(columns, table, reference=reference)
 
 
 def _measured_alike(results: Results, names: Iterable[str], metric: str) -> bool:
     """Whether all that decides a metric beside the model is the same for the strategies `names`."""
-    seeds = [next(iter(results.robustness[name]["seeds"].values())) for name in names]
-    every = [measured["metrics"][metric].get("identity", {}) for measured in seeds]
-    return not any(identity.difference(one, every[0]) for one in every)
+    every = [_first_seed(results.robustness[name]).metrics[metric].identity for name in names]
+    return not any(identity.difference(other, every[0]) for other in every)
 
 
-def _cell(found: dict[str, Any] | None, best: bool) -> Cell:
-    if found is None or found["mean"] is None:
+def _cell(measure: Measure | None, best: bool) -> Cell:
+    if measure is None or measure.value is None:
         return Cell("–")
     small = None
-    if found["low"] is not None:
-        bounds = (number(found[side], found["mean"]) for side in ("low", "high"))
-        small = f"{' – '.join(bounds)} ({found.get('groups', '?')})"
-    if found.get("against"):
-        small = f"{small or ''} ({found['against']})".strip()
-    return Cell(number(found["mean"]), small, "best" if best else "")
+    if measure.low is not None and measure.high is not None:
+        bounds = (number(bound, measure.value) for bound in (measure.low, measure.high))
+        small = f"{' – '.join(bounds)} ({measure.groups})"
+    if measure.against:
+        small = f"{small or ''} ({measure.against})".strip()
+    return Cell(number(measure.value), small, "best" if best else "")
 
 
-def _limits(results: Results) -> list[str]:
+def _limits(measures: Mapping[str, Measure]) -> list[str]:
     """What so few groups cannot tell, a sentence a metric."""
-    found = {
-        metric: summary
-        for measured in results.robustness.values()
-        for metric, summary in measured["summary"].items()
-        if summary.get("can_show") is not None
-    }
     return [
-        f"{metric}: {one['groups']} {one['grouped_by']}; even a perfect score would show no "
-        f"{'more' if one['can_show'] > 50 else 'less'} than {one['can_show']:.0f} %."
-        for metric, one in found.items()
+        f"{metric}: {measure.groups} {measure.grouped_by}; even a perfect score would show no "
+        f"{'more' if measure.can_show > 50 else 'less'} than {measure.can_show:.0f} %."
+        for metric, measure in measures.items()
+        if measure.can_show is not None
     ]
 
 
-def _against_foundation(results: Results, metrics: list[str]) -> list[Block]:
+def _against_foundation(results: Results, metrics: Sequence[str]) -> list[Block]:
     """Differences to the foundation by the same structures, first measured seed, 95 % intervals over groups."""
-    base = _first_seed(results, FOUNDATION)
-    rows = []
-    for name in results.robustness:
-        own = _first_seed(results, name)
-        if name != FOUNDATION and base is not None and own is not None:
-            rows.append([Cell(name), *(_difference(own, base, metric) for metric in metrics)])
-    if not rows or all(cell.text == "–" for row in rows for cell in row[1:]):
+    if FOUNDATION not in results.robustness:
+        return []
+    rows = [
+        [Cell(name), *(_difference(results, name, metric) for metric in metrics)]
+        for name in results.robustness
+        if name != FOUNDATION
+    ]
+    if all(cell.text == "–" for row in rows for cell in row[1:]):
         return []
     note = (
         "Difference to the foundation by the same structures, the first measured seed, with 95 % intervals over groups "
@@ -127,23 +117,25 @@ def _against_foundation(results: Results, metrics: list[str]) -> list[Block]:
     return [Table([("Strategy", ""), *((metric, "") for metric in metrics)], rows), Paragraph(note, "note")]
 
 
-def _first_seed(results: Results, name: str) -> tuple[dict[str, Any], dict[str, list[Unit]]] | None:
-    seeds = results.robustness.get(name, {}).get("seeds")
-    if not seeds:
-        return None
-    seed = min(seeds, key=int)
-    return seeds[seed]["metrics"], units.read(results.root / "runs/robustness" / name / f"seed-{seed}" / units.UNITS)
+def _first_seed(robustness: Robustness) -> ModelRobustness:
+    return robustness.seeds[min(robustness.seeds)]
 
 
-def _difference(
-    own: tuple[dict[str, Any], dict[str, list[Unit]]], base: tuple[dict[str, Any], dict[str, list[Unit]]], metric: str
-) -> Cell:
-    (ours, our_units), (theirs, their_units) = own, base
-    if not our_units.get(metric) or not their_units.get(metric):
+def _units(results: Results, name: str, metric: str) -> list[Unit]:
+    """What a metric counted of the first measured seed of a strategy."""
+    seed = min(results.robustness[name].seeds)
+    return units.read(results.root / "runs/robustness" / name / f"seed-{seed}" / units.UNITS).get(metric, [])
+
+
+def _difference(results: Results, name: str, metric: str) -> Cell:
+    ours, theirs = (_units(results, side, metric) for side in (name, FOUNDATION))
+    if not ours or not theirs:
         return Cell("–")
-    if identity.difference(ours[metric].get("identity", {}), theirs[metric].get("identity", {})):
+    identities = (_first_seed(results.robustness[side]).metrics[metric].identity for side in (name, FOUNDATION))
+    if identity.difference(*identities):
         return Cell("other")
-    found = units.paired(our_units[metric], their_units[metric])
-    if found.groups < FEWEST_GROUPS:
-        return Cell(f"too few ({found.groups})")
-    return Cell(f"{found.value:+.3g}", f"{found.low:+.3g} – {found.high:+.3g} ({found.groups})")
+    interval = units.paired(ours, theirs)
+    if interval.groups < FEWEST_GROUPS:
+        return Cell(f"too few ({interval.groups})")
+    bounds = f"{interval.low:+.3g} – {interval.high:+.3g} ({interval.groups})"
+    return Cell(f"{interval.value:+.3g}", bounds)

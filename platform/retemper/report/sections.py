@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 
 from retemper.plotting import plots
-from retemper.records.runs import FOUNDATION, Results, finite
-from retemper.report.comparison import Comparison, Value, interval, number, shown
+from retemper.records.evaluation import Estimate
+from retemper.records.runs import FOUNDATION, Results
+from retemper.report.comparison import Comparison, interval, number, shown
 from retemper.report.findings import findings
 from retemper.report.page import Block, Bullets, Cell, Paragraph, Plot, Plots, Section, Table
 
@@ -81,8 +82,8 @@ def pareto(results: Results, comparison: Comparison) -> Section:
             comparison.value(name, "forgetting_ratio_replay_head"),
             comparison.value(FOUNDATION, "retention.force_rmse"),
         )
-        replay = ratio.mean * own.mean if ratio and own else None
-        points.append(plots.Point(name, x.mean, y.mean, _bounds(x), _bounds(y), name in comparison.front, replay))
+        replay = ratio.value * own.value if ratio and own else None
+        points.append(plots.Point(name, x.value, y.value, _bounds(x), _bounds(y), name in comparison.front, replay))
     if not points:
         return Section("Pareto", title, [absent("evaluations on the target and on the retention set", "evaluate")])
     caption = (
@@ -97,7 +98,7 @@ def pareto(results: Results, comparison: Comparison) -> Section:
     return Section("Pareto", title, [Plot(plots.pareto_svg(points, results.settings.strategies), caption)])
 
 
-def _bounds(value: Value) -> tuple[float, float] | None:
+def _bounds(value: Estimate) -> tuple[float, float] | None:
     return (value.low, value.high) if value.low is not None and value.high is not None else None
 
 
@@ -175,12 +176,11 @@ def _config_type_table(results: Results, part: str) -> Table | None:
     frames: dict[str, int] = {}
     for name, evaluation in results.evaluations.items():
         values: dict[str, list[float]] = {}
-        for measured in evaluation["seeds"].values():
-            for kind, errors in ((measured.get(part) or {}).get("by_config_type") or {}).items():
-                frames[kind] = int(errors["n_frames"])
-                value = finite(errors.get("force_rmse"))
-                if value is not None:
-                    values.setdefault(kind, []).append(value)
+        for accuracy in evaluation.seeds.values():
+            measured = accuracy.sets().get(part)
+            for kind, errors in measured.by_config_type.items() if measured else ():
+                frames[kind] = errors.n_frames
+                values.setdefault(kind, []).append(errors.force_rmse)
         for kind, found in values.items():
             means.setdefault(kind, {})[name] = statistics.fmean(found)
     if not means:

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from retemper.config import foundations
-from retemper.config.project import Project
+from retemper.config.project import FOUNDATION, Project
 from retemper.core import processes, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import clear_leftovers
@@ -198,12 +198,11 @@ def _stage(job: Job) -> None:
     elif job.kind == "foundation":
         from retemper.evaluation import stage
 
-        stage.run(stage.FOUNDATION, settings, project(out, run, ("dataset", "e0s")))
+        stage.run(Project(project(out, run, ("dataset", "e0s")), settings), FOUNDATION)
     else:
         from retemper.evaluation.robustness import stage as robustness
-        from retemper.records.runs import FOUNDATION
 
-        robustness.run(FOUNDATION, settings, project(out, run, ("dataset",)))
+        robustness.run(Project(project(out, run, ("dataset",)), settings), FOUNDATION)
 
 
 def _folder(root: Path, kind: str, key: str) -> Path:
@@ -259,12 +258,12 @@ def _run(job: Job, spent: Any) -> None:
         (folder / name).unlink(missing_ok=True)
     collect.collect(here, run.name, settings.foundation, [plan], [folder], {})
     processes.release_memory()
-    stage.run(run.name, settings, here)
+    stage.run(Project(here, settings), run.name)
     processes.release_memory()
     if settings.robustness.metrics:
         from retemper.evaluation.robustness import stage as robustness
 
-        robustness.run(run.name, settings, here)
+        robustness.run(Project(here, settings), run.name)
     keep(job.output, {**gather(here, run), "cpu_seconds": spent()})
     shutil.rmtree(here / "runs", ignore_errors=True)
     for path in here.iterdir():

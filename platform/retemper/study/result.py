@@ -8,7 +8,7 @@ from typing import Any
 from retemper.core.files import read_json
 from retemper.finetune.plan import versions
 from retemper.records.dataset import DatasetManifest
-from retemper.records.runs import FOUNDATION, evaluation_metrics, read_results
+from retemper.records.runs import FOUNDATION, read_results
 from retemper.study import groups, work
 from retemper.study.plan import Run
 
@@ -19,7 +19,7 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``values`` and ``foundation``: the numbers of `results.evaluation_metrics` of the model, and of the
+        ``values`` and ``foundation``: the numbers of `Results.flat` of the model, and of the
         foundation itself on the same structures; ``groups``: the errors of both by group; ``counts``: structures or
         curves behind each robustness value; ``unmeasured``: why a robustness metric has no value; ``e0s``: rank,
         elements that stay open, and the error of the foundation after the shift, meV/atom; ``structures`` by set;
@@ -27,18 +27,18 @@ def gather(here: Path, run: Run) -> dict[str, Any]:
     """
     settings, name = run.settings, run.name
     found = read_results(here, settings, strategies=[name])
-    robust = found.robustness.get(name, {}).get("seeds", {}).get(str(run.seed), {}).get("metrics", {})
+    robust = found.robustness[name].measures(run.seed) if name in found.robustness else {}
     manifest, e0s = DatasetManifest.read(here / "runs/dataset/manifest.json"), read_json(here / "runs/e0s/e0s.json")
     training = found.trainings[name][run.seed].finished
     return {
-        "values": evaluation_metrics(found, name, run.seed),
-        "foundation": evaluation_metrics(found, FOUNDATION, 0),
+        "values": found.flat(name, run.seed),
+        "foundation": found.flat(FOUNDATION, 0),
         "groups": {
             "model": groups.of_run(here / f"runs/evaluate/{name}/frames.csv", run.seed),
             "foundation": groups.of_run(here / f"runs/evaluate/{FOUNDATION}/frames.csv", 0),
         },
-        "counts": {metric: measured["n"] for metric, measured in robust.items()},
-        "unmeasured": {metric: m["reason"] for metric, m in robust.items() if m["value"] is None},
+        "counts": {metric: measure.n for metric, measure in robust.items()},
+        "unmeasured": {metric: measure.reason for metric, measure in robust.items() if measure.value is None},
         "e0s": {
             "error": e0s["error_per_atom"]["rmse"],
             "rank": e0s["rank"],

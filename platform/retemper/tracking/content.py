@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from retemper.config.settings import load_settings
 from retemper.core.files import digest, sha256
 from retemper.records.dataset import DatasetManifest
-from retemper.records.runs import Results, Training, evaluation_metrics
+from retemper.records.runs import Results, Training
 from retemper.records.training import Outcome
 from retemper.tracking import lineage
 from retemper.tracking.store import dataset_inputs, flatten, log_datasets, log_params, metric_entities
@@ -29,7 +29,7 @@ BATCH = 1000  # metrics that MLflow takes at once
 def state(results: Results, strategy: str, seed: int) -> str:
     """Digest of all that a run shows; a run that has it in its tag ``retemper.synced`` is up to date."""
     training, summary = results.trainings[strategy][seed], results.summaries[strategy]
-    evaluated = strategy in results.evaluations and str(seed) in results.evaluations[strategy]["seeds"]
+    evaluated = bool(results.numbers(strategy, seed))
     return digest(
         [
             results.settings.system,
@@ -38,7 +38,7 @@ def state(results: Results, strategy: str, seed: int) -> str:
             summary.model_dump(mode="json", exclude={"seeds"}),
             training.finished.model_dump(mode="json"),
             files_identity(training),
-            evaluation_metrics(results, strategy, seed) if evaluated else None,
+            results.flat(strategy, seed) if evaluated else None,
         ]
     )
 
@@ -138,10 +138,9 @@ def same_history(client: MlflowClient, run: Run, training: Training) -> bool:
 
 def log_evaluation(client: MlflowClient, run_id: str, results: Results, name: str, seed: int) -> None:
     """Metrics and parity plots of one seed into its run, once for each content of ``metrics.json``."""
-    evaluation = results.evaluations.get(name)
-    if evaluation is None or str(seed) not in evaluation["seeds"]:
+    if not results.numbers(name, seed):
         return
-    flat = evaluation_metrics(results, name, seed)
+    flat = results.flat(name, seed)
     identity = digest(flat)
     if client.get_run(run_id).data.tags.get("retemper.evaluation") == identity:
         return

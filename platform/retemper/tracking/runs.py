@@ -253,7 +253,11 @@ def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
     wanted = [(name, seed) for name in results.summaries for seed in results.trainings[name]]
     wanted += [(FOUNDATION, 0)] if FOUNDATION in results.evaluations else []
     for name, seed in wanted:
-        of_files = digest(results.evaluations[name]) if name == FOUNDATION else state(results, name, seed)
+        of_files = (
+            digest(results.evaluations[name].model_dump(mode="json"))
+            if name == FOUNDATION
+            else state(results, name, seed)
+        )
         up_to_date = there.get(of_files)
         if up_to_date is None:
             with locked(client, root, settings.system):
@@ -268,7 +272,7 @@ def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
 
 def _foundation_run(client: MlflowClient, experiment: str, results: Results, name: str, seed: int) -> str:
     """The run that holds the foundation's evaluation: found by its content, or made."""
-    root, content = results.root, digest(results.evaluations[name])
+    root, content = results.root, digest(results.evaluations[name].model_dump(mode="json"))
     same = runs_with(client, experiment, key=content, strategy=name, seed=seed)
     run = next((one for one in same if of_project(one, root)), None)
     if run is None:

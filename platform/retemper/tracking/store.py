@@ -22,7 +22,7 @@ import psutil
 
 from retemper.core.files import digest, project_root
 from retemper.records.origin import Origin
-from retemper.records.runs import Results, evaluation_metrics
+from retemper.records.runs import Results
 from retemper.tracking import embedded_store, lineage
 from retemper.tracking.store_errors import ARTIFACTS, explained
 from retemper.tracking.store_errors import DATABASE as DATABASE
@@ -309,7 +309,7 @@ def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
 def metric_entities(
     results: Results, name: str, seed: int, model_id: str | None = None, run_id: str | None = None
 ) -> list[Metric]:
-    """`evaluation_metrics` for MLflow, each with the data set it was measured on."""
+    """`Results.flat` for MLflow, each with the data set it was measured on."""
     from mlflow.entities import Metric
 
     root, settings = results.root, results.settings
@@ -319,7 +319,7 @@ def metric_entities(
     step = max(0, trained.best_epoch) if trained else 0
     now = int(time.time() * 1000)
     metrics = []
-    for key, value in evaluation_metrics(results, name, seed).items():
+    for key, value in results.flat(name, seed).items():
         data = None if key.startswith("robustness") else sets["target" if key.startswith("target") else "retention"]
         name_of_set, hash_of_set = (data.role, data.md5) if data else (None, None)
         metrics.append(Metric(metric_key(key), value, now, step, model_id, name_of_set, hash_of_set, run_id))

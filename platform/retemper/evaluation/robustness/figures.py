@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from retemper.evaluation.robustness.result import Found, Info
+from retemper.evaluation.robustness.result import Result
 
 MOST_LINES = 14  # more are thinned out
 
 
-def draw(folder: Path, results: dict[str, tuple[Info, Found]]) -> list[Path]:
-    """Draw `Found.plots` of every metric beside the tables; returns the files."""
+def draw(folder: Path, titles: Mapping[str, str], results: Mapping[str, Result]) -> list[Path]:
+    """Draw `Result.plots` of every metric beside the tables; returns the files."""
     made = []
-    for name, (info, found) in results.items():
-        for table, (x, y, group, style) in found.plots.items():
-            columns, rows = found.tables[table]
+    for name, result in results.items():
+        for table, (x, y, group, style) in result.plots.items():
+            columns, rows = result.tables[table]
             lines: dict[str, list[tuple[float, float]]] = {}
             places = [list(columns).index(column) for column in (x, y, group)]
             for row in rows:
@@ -22,7 +23,7 @@ def draw(folder: Path, results: dict[str, tuple[Info, Found]]) -> list[Path]:
                 lines.setdefault(str(key), []).append((a, b))
             if lines:
                 made.append(folder / f"{name}-{table}.png")
-                _png(made[-1], lines, x, y, info.title, style)
+                _png(made[-1], lines, x, y, titles[name], style)
     return made
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from retemper.evaluation.robustness.context import Context
-from retemper.evaluation.robustness.result import Found, not_measured
+from retemper.evaluation.robustness.result import Result, not_measured
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
 from retemper.simulation.engine import Failure, Task
 from retemper.simulation.random_structures import compositions, nearest_ratio, random_structures
@@ -51,7 +51,7 @@ def plan(context: Context) -> list[Task]:
     return tasks
 
 
-def measure(context: Context, results: Sequence[Any], criteria: Sequence[str]) -> Found:
+def measure(context: Context, results: Sequence[Any], criteria: Sequence[str]) -> Result:
     """Share of structures that meet one of `criteria`; the interval is over compositions.
 
     Relaxations of one composition are alike (standard error 1.3 to 1.9 times that of independent ones), the two
@@ -107,7 +107,7 @@ def measure(context: Context, results: Sequence[Any], criteria: Sequence[str]) -
             "high": upper,
         }
     columns = ("formula", "pressure", "energy_per_atom", "volume_per_atom", "ratio", "steps", "converged", "criteria")
-    return Found(
+    return Result(
         value,
         low,
         high,

@@ -1,4 +1,4 @@
-"""What a metric says of itself and what it found; both are plain data for JSON, DVC and MLflow."""
+"""What a metric says of itself, and its result for one model, with tables, plots and failing structures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Any, Literal
 
 from ase import Atoms
 
-from retemper.core.files import atomic_write, write_json
+from retemper.core.files import atomic_write
 from retemper.data.frames import write_frames
 from retemper.evaluation.robustness import units
 from retemper.evaluation.robustness.statistics import score
 from retemper.evaluation.robustness.units import Unit
+from retemper.records.robustness import ModelMeasure, ModelRobustness
+
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Info:
 
 
 @dataclass(frozen=True)
-class Found:
+class Result:
     """Result of one metric for one model."""
 
     value: float | None  # None: not measured, and `reason` says why
@@ -41,7 +44,7 @@ class Found:
     n: int = 0  # what was counted: structures, replicas, pairs
     groups: int = 0  # how many of these are independent: the interval is over them
     grouped_by: str = ""  # what such a group is, in the plural
-    details: dict[str, Any] = field(default_factory=dict)  # plain data
+    details: Mapping[str, object] = field(default_factory=dict)  # for people: numbers, text, arrays, lists, dicts
     reason: str | None = None
     against: str | None = None  # where its reference is at another level of theory than the data
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(default_factory=dict)  # columns, rows
@@ -49,29 +52,30 @@ class Found:
     plots: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)  # table: x, y, lines by, style
     units: Sequence[Unit] = ()  # what two models are compared by, where the metric counts units
 
-    def as_dict(self, info: Info) -> dict[str, Any]:
-        """Plain data: value, interval, unit, score, n, groups, what a perfect score would show, reason, details."""
-        measured = self.value is not None and math.isfinite(self.value)
-        bounded = None not in (_finite(self.low), _finite(self.high))
-        return {
-            "value": self.value if measured else None,
-            "low": self.low if bounded else None,
-            "high": self.high if bounded else None,
-            "unit": info.unit,
-            "score": score(self.value, info.good, info.bad) if measured and self.value is not None else None,
-            "n": self.n,
-            "groups": self.groups,
-            "grouped_by": self.grouped_by,
-            "can_show": units.can_show(self.units, info.direction) if units.is_share(self.units) else None,
-            "reason": self.reason,
-            "against": self.against,
-            "details": plain(self.details),
-        }
+    def measure(self, info: Info, identity: dict[str, str]) -> ModelMeasure:
+        """As it is written: with unit, score, what a perfect score would show, and what decides it (`identity`)."""
+        value, low, high = _finite(self.value), _finite(self.low), _finite(self.high)
+        bounded = low is not None and high is not None
+        return ModelMeasure(
+            value=value,
+            low=low if bounded else None,
+            high=high if bounded else None,
+            unit=info.unit,
+            score=None if value is None else score(value, info.good, info.bad),
+            n=self.n,
+            groups=self.groups,
+            grouped_by=self.grouped_by,
+            can_show=units.can_show(self.units, info.direction) if units.is_share(self.units) else None,
+            reason=self.reason,
+            against=self.against,
+            details={str(key): plain(part) for key, part in self.details.items()},
+            identity=identity,
+        )
 
 
-def not_measured(reason: str, **details: Any) -> Found:
+def not_measured(reason: str, **details: object) -> Result:
     """A metric that does not apply or could not be measured, and why."""
-    return Found(None, reason=reason, details=details)
+    return Result(None, reason=reason, details=details)
 
 
 def _finite(value: float | None) -> float | None:
@@ -91,26 +95,18 @@ def plain(value: Any) -> Any:
     return value
 
 
-def write(
-    folder: Path, results: dict[str, tuple[Info, Found]], about: dict[str, Any], identity: dict[str, dict[str, str]]
-) -> dict[str, Any]:
-    """Write metrics.json, one CSV file a table, the units and the failing structures below `folder`.
-
-    `identity` says by metric what decides it beside the model. Returns metrics.json.
-    """
-    measured = {n: {**found.as_dict(info), "identity": identity.get(n, {})} for n, (info, found) in results.items()}
-    content = {**about, "metrics": measured}
-    units.write(folder / units.UNITS, {name: found.units for name, (_, found) in results.items()})
-    for name, (_, found) in results.items():
-        for table, (columns, rows) in found.tables.items():
+def write(folder: Path, robustness: ModelRobustness, results: Mapping[str, Result]) -> None:
+    """Write metrics.json, one CSV file a table, the units and the failing structures below `folder`."""
+    units.write(folder / units.UNITS, {name: result.units for name, result in results.items()})
+    for name, result in results.items():
+        for table, (columns, rows) in result.tables.items():
             with atomic_write(folder / f"{name}-{table}.csv") as temporary, temporary.open("w", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(columns)
                 writer.writerows([_cell(value) for value in row] for row in rows)
-        if found.failed:
-            write_frames(folder / "failed" / f"{name}.extxyz", found.failed)
-    write_json(folder / "metrics.json", content)
-    return content
+        if result.failed:
+            write_frames(folder / "failed" / f"{name}.extxyz", result.failed)
+    robustness.write(folder / METRICS)
 
 
 def _cell(value: Any) -> Any:

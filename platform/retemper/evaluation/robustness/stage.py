@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from retemper.config import foundations
-from retemper.config.settings import Settings
-from retemper.core import weight_files
+from retemper.config.project import FOUNDATION, Project
 from retemper.core.errors import RetemperError, unknown
-from retemper.core.files import atomic_folder, write_json
+from retemper.core.files import atomic_folder
 from retemper.data.frames import ENERGY, is_isolated_atom, read_frames
 from retemper.evaluation.robustness import metrics, suite
 from retemper.evaluation.robustness.context import Context
+from retemper.evaluation.robustness.result import METRICS
 from retemper.models import calculator, evaluators
 from retemper.models.calculator import PREFIX
 from retemper.models.evaluators import Subject
-from retemper.records.runs import FOUNDATION
+from retemper.records.robustness import Measure, ModelMeasure, ModelRobustness, Robustness
 from retemper.records.training import TrainingSummary
 from retemper.simulation.engine import CACHE
 
 SETS = ("train", "valid", "test")
 SAYING = ("retemper.systems.xtb", "retemper.xtb", "tblite.ase")  # modules of calculators that name their method
-FOLDER = Path("runs/robustness")
 
 
 def numbers(symbols: Sequence[str]) -> tuple[int, ...]:
@@ -49,11 +45,10 @@ def molecules(frames: Sequence[Atoms]) -> list[Atoms]:
     return [atoms for atoms in frames if not is_isolated_atom(atoms)]
 
 
-def foundation_subject(settings: Settings, root: Path) -> Subject:
+def foundation_subject(project: Project) -> Subject:
     """The project's foundation, its weights checked."""
-    entry = foundations.find(settings.foundation, root)
-    path = foundations.weights(entry, root)
-    return evaluators.describe(str(path), name=entry.name, head=entry.head, device=settings.finetune.device)
+    entry, device = project.foundation, project.settings.finetune.device
+    return evaluators.describe(str(project.weights), name=entry.name, head=entry.head, device=device)
 
 
 def oracle_subject(spec: str | None) -> Subject | None:
@@ -86,93 +81,106 @@ def heads_of(subject: Subject) -> tuple[Subject, ...]:
     return tuple(evaluators.describe(subject.source, name=subject.name, head=h, device=subject.device) for h in others)
 
 
-def context(settings: Settings, root: Path) -> Context:
+def context(project: Project) -> Context:
     """What the project's models are measured on; the subject is the foundation, to be replaced."""
-    own = settings.robustness
-    sets = {name: molecules(read_frames(root / f"runs/dataset/{name}.extxyz")) for name in SETS}
+    root, settings, options = project.root, project.settings, project.settings.robustness
+    sets = {name: molecules(read_frames(project.structures(name))) for name in SETS}
     every = [atoms for frames in sets.values() for atoms in frames]
-    isolated = root / "runs/dataset/isolated.extxyz"
+    isolated = project.structures("isolated")
     free = read_frames(isolated) if isolated.is_file() and isolated.stat().st_size else []
-    foundation = foundation_subject(settings, root)
-    source = settings.evaluate.retention or foundations.find(settings.foundation, root).retention
+    foundation = foundation_subject(project)
+    source = settings.evaluate.retention or project.foundation.retention
     return Context(
         subject=foundation,
-        elements=numbers(own.elements) if own.elements else elements_of(every),
-        level=own.level,
+        elements=numbers(options.elements) if options.elements else elements_of(every),
+        level=options.level,
         frames=sets["test"],
-        reference=read_frames(root / own.reference) if own.reference else every,
+        reference=read_frames(root / options.reference) if options.reference else every,
         retention=molecules(read_frames(root / source)) if source else [],
         free_atoms={int(atoms.numbers[0]): float(atoms.info[ENERGY]) for atoms in free},
-        oracle=oracle_subject(own.oracle),
-        oracle_level=oracle_level(own.oracle, own.oracle_level),
+        oracle=oracle_subject(options.oracle),
+        oracle_level=oracle_level(options.oracle, options.oracle_level),
         target_level=settings.dataset.level_of_theory,
         foundation=foundation,
-        figures=root / own.figures if own.figures else None,
-        temperature=own.temperature,
-        seed=own.seed,
+        figures=root / options.figures if options.figures else None,
+        temperature=options.temperature,
+        seed=options.seed,
     )
 
 
-def run(name: str, settings: Settings, root: Path) -> dict[str, Any]:
-    """Measure a strategy's seeds, or "foundation", into ``runs/robustness/<name>``; returns its metrics.json.
+def run(project: Project, name: str) -> Robustness:
+    """Measure a strategy's seeds, or "foundation", into ``runs/robustness/<name>``.
 
     Raises
     ------
     RetemperError
-        An unknown metric, a seed that was not trained, a reference that cannot be read.
+        No such strategy, an unknown metric, a seed that was not trained, a reference that cannot be read.
     """
-    own = settings.robustness
-    names = metrics.chosen(list(own.metrics))
-    here = context(settings, root)
-    folder = root / "runs/finetune" / name
-    if name == FOUNDATION:
-        models = {"0": Path(here.subject.source)}
-    else:
-        trained = list(map(str, sorted(TrainingSummary.read(folder / "summary.json").seeds)))
-        asked = [str(seed) for seed in own.seeds] if own.seeds is not None else trained[:1]
-        for seed in asked:
-            if seed not in trained:
-                raise unknown(f"seed of {name} (robustness.seeds)", seed, trained)
-        models = {seed: folder / f"seed-{seed}" / weight_files.NAME for seed in asked}
-    seeds: dict[str, Any] = {}
-    with atomic_folder(root / FOLDER / name) as out:
-        for seed, model in models.items():
-            subject = here.subject
-            if name != FOUNDATION:
-                label = f"{name} seed {seed}"
-                subject = evaluators.describe(str(model), name=label, device=settings.finetune.device)
-            there = replace(here, subject=subject, other_heads=heads_of(subject))
+    project.check_name(name)
+    settings, options = project.settings, project.settings.robustness
+    metric_names = metrics.chosen(list(options.metrics))
+    base = context(project)
+    seeds: dict[int, ModelRobustness] = {}
+    with atomic_folder(project.robustness(name)) as out:
+        for seed, subject in _subjects(project, name, base.subject).items():
             seeds[seed] = suite.evaluate(
-                there, names, out / f"seed-{seed}", workers=own.workers, cache=root / CACHE, ray=own.ray
+                replace(base, subject=subject, other_heads=heads_of(subject)),
+                metric_names,
+                out / f"seed-{seed}",
+                workers=options.workers,
+                cache=project.root / CACHE,
+                ray=options.ray,
             )
             print(suite.table(seeds[seed]), flush=True)
-        about = {"name": name, "system": settings.system, "foundation": settings.foundation, "level": own.level}
-        content = {**about, "seeds": seeds, "summary": summary(seeds)}
-        write_json(out / "metrics.json", content)
-    return content
+        robustness = Robustness(
+            name=name,
+            system=settings.system,
+            foundation=settings.foundation,
+            level=options.level,
+            seeds=seeds,
+            summary=summary(list(seeds.values())),
+        )
+        robustness.write(out / METRICS)
+    return robustness
 
 
-def summary(seeds: dict[str, Any]) -> dict[str, Any]:
+def _subjects(project: Project, name: str, foundation: Subject) -> dict[int, Subject]:
+    """Models that are measured, by seed: those of ``robustness.seeds``, else the first; the foundation is seed 0."""
+    if name == FOUNDATION:
+        return {0: foundation}
+    trained = sorted(TrainingSummary.read(project.summary(name)).seeds)
+    asked = project.settings.robustness.seeds
+    subjects = {}
+    for seed in trained[:1] if asked is None else asked:
+        if seed not in trained:
+            raise unknown(f"seed of {name} (robustness.seeds)", str(seed), map(str, trained))
+        label, device = f"{name} seed {seed}", project.settings.finetune.device
+        subjects[seed] = evaluators.describe(str(project.model(name, seed)), name=label, device=device)
+    return subjects
+
+
+def summary(seeds: Sequence[ModelRobustness]) -> dict[str, Measure]:
     """By metric: mean and standard deviation over the seeds, and the interval that spans those of the seeds."""
-    found: dict[str, Any] = {}
-    for metric in next(iter(seeds.values()))["metrics"]:
-        parts = [seed["metrics"][metric] for seed in seeds.values()]
-        values = [part["value"] for part in parts if part["value"] is not None]
-        if not values:
-            found[metric] = {"mean": None, "reason": parts[0]["reason"], "unit": parts[0]["unit"]}
-            continue
-        lows, highs = ([part[side] for part in parts if part[side] is not None] for side in ("low", "high"))
-        found[metric] = {
-            "mean": float(np.mean(values)),
-            "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            "low": min(lows) if lows else None,
-            "high": max(highs) if highs else None,
-            "score": float(np.mean([part["score"] for part in parts if part["score"] is not None])),
-            "unit": parts[0]["unit"],
-            "n": sum(part["n"] for part in parts),
-            "groups": min(part["groups"] for part in parts),  # the same ones for every seed
-            "grouped_by": parts[0]["grouped_by"],
-            "can_show": parts[0]["can_show"],
-            "against": parts[0].get("against"),
-        }
-    return found
+    return {metric: _over_seeds([seed.metrics[metric] for seed in seeds]) for metric in seeds[0].metrics}
+
+
+def _over_seeds(measures: Sequence[ModelMeasure]) -> Measure:
+    first = measures[0]
+    values = [measure.value for measure in measures if measure.value is not None]
+    if not values:
+        return Measure(value=None, reason=first.reason, unit=first.unit)
+    lows = [measure.low for measure in measures if measure.low is not None]
+    highs = [measure.high for measure in measures if measure.high is not None]
+    return Measure(
+        value=float(np.mean(values)),
+        std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        low=min(lows) if lows else None,
+        high=max(highs) if highs else None,
+        score=float(np.mean([measure.score for measure in measures if measure.score is not None])),
+        unit=first.unit,
+        n=sum(measure.n for measure in measures),
+        groups=min(measure.groups for measure in measures),  # the same ones for every seed
+        grouped_by=first.grouped_by,
+        can_show=first.can_show,
+        against=first.against,
+    )

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -15,8 +14,9 @@ from ase import Atoms
 from retemper.evaluation.robustness import metrics, result
 from retemper.evaluation.robustness.context import Context, NotApplicableError, starts
 from retemper.evaluation.robustness.identity import identity
-from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.result import Result, not_measured
 from retemper.models.evaluators import fastest
+from retemper.records.robustness import Measure, ModelRobustness
 from retemper.simulation import engine
 from retemper.simulation.random_structures import compositions, packing
 
@@ -47,71 +47,65 @@ def evaluate(
     workers: int | None = None,
     cache: Path = engine.CACHE,
     ray: bool = False,
-    about: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Measure `context.subject` with the metrics `names` and write metrics.json, tables, plots, failures to `folder`.
-
-    Returns
-    -------
-    dict
-        The content of metrics.json: ``metrics`` by name with value, low, high, unit, score, n, groups,
-        reason, identity, details.
-    """
+) -> ModelRobustness:
+    """Measure `context.subject` with the metrics `names`; metrics.json, tables, plots and failures go to `folder`."""
     began = time.monotonic()
     subject, decision = fastest(context.subject, referees(context), context.elements, cache)
     context = replace(context, subject=subject)
     print(f"{subject.name}: {context.level}, {', '.join(names)}; back end {decision}", flush=True)
     modules = {name: metrics.load(name) for name in names}
     plans: dict[str, list[engine.Task]] = {}
-    results: dict[str, tuple[Info, Found]] = {}
+    results: dict[str, Result] = {}
     for name, module in modules.items():
         try:
             plans[name] = module.plan(context)
         except NotApplicableError as reason:
-            results[name] = module.INFO, not_measured(str(reason))
+            results[name] = not_measured(str(reason))
     tasks = [task for plan in plans.values() for task in plan]
     computed = iter(engine.run(tasks, workers=workers, cache=cache, ray=ray))
     for name, plan in plans.items():
-        own = list(itertools.islice(computed, len(plan)))
-        found = modules[name].measure(context, own)
+        results[name] = modules[name].measure(context, list(itertools.islice(computed, len(plan))))
         if context.oracle is not None and any(task.subject == context.oracle for task in plan):
-            found = replace(found, against=context.against)
-        results[name] = modules[name].INFO, found
-    results = {name: results[name] for name in names}
+            results[name] = replace(results[name], against=context.against)
     identities = {name: identity(modules[name], context, plan) for name, plan in plans.items()}
-    seconds = time.monotonic() - began
-    head = {"name": subject.name, "head": subject.head, "level": context.level, "elements": context.symbols}
-    content = result.write(
-        folder, results, {**(about or {}), **head, "backend": decision, "seconds": round(seconds, 1)}, identities
+    robustness = ModelRobustness(
+        name=subject.name,
+        head=subject.head,
+        level=context.level,
+        elements=context.symbols,
+        backend=decision,
+        seconds=round(time.monotonic() - began, 1),
+        metrics={name: results[name].measure(modules[name].INFO, identities.get(name, {})) for name in names},
     )
+    result.write(folder, robustness, results)
     from retemper.evaluation.robustness.figures import draw
 
-    draw(folder, results)
-    return content
+    draw(folder, {name: modules[name].INFO.title for name in names}, results)
+    return robustness
 
 
-def table(content: dict[str, Any]) -> str:
-    """The metrics of a metrics.json as text."""
+def table(robustness: ModelRobustness) -> str:
+    """The metrics of a model as text."""
     lines = []
-    for name, found in content["metrics"].items():
-        if found["value"] is None:
-            lines.append(f"{name:12s} not measured: {found['reason']}")
+    for name, measure in robustness.metrics.items():
+        if measure.value is None or measure.score is None:
+            lines.append(f"{name:12s} not measured: {measure.reason}")
             continue
-        interval = "" if found["low"] is None else f"[{found['low']:.3g}, {found['high']:.3g}]"
+        interval = "" if measure.low is None else f"[{measure.low:.3g}, {measure.high:.3g}]"
         lines.append(
-            f"{name:12s} {found['value']:10.4g} {found['unit']:10s} {interval:20s} "
-            f"score {found['score']:.2f}   n {found['n']}{_groups(found)}"
-            + (f"   {found['against']}" if found.get("against") else "")
+            f"{name:12s} {measure.value:10.4g} {measure.unit:10s} {interval:20s} "
+            f"score {measure.score:.2f}   n {measure.n}{_groups(measure)}"
+            + (f"   {measure.against}" if measure.against else "")
         )
     return "\n".join(lines)
 
 
-def _groups(found: dict[str, Any]) -> str:
+def _groups(measure: Measure) -> str:
     """How many of n are independent, and what a perfect score on so few would still leave open."""
-    if not found["groups"]:
+    if not measure.groups:
         return ""
-    text = f" in {found['groups']} {found['grouped_by']}"
-    if found["can_show"] is not None:
-        side = "more" if found["can_show"] > 50 else "less"
-        text += f"; a perfect score would show no {side} than {found['can_show']:.0f} %"
+    text = f" in {measure.groups} {measure.grouped_by}"
+    if measure.can_show is not None:
+        side = "more" if measure.can_show > 50 else "less"
+        text += f"; a perfect score would show no {side} than {measure.can_show:.0f} %"
     return text

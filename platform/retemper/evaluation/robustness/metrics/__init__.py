@@ -1,7 +1,7 @@
 """The metrics: one file each; its stem is the metric's name.
 
 A metric has ``INFO``, ``SIZES`` (keyword arguments of its protocol by level), ``plan(context)``
-that gives its tasks, and ``measure(context, results)`` that gives what it `Found`.
+that gives its tasks, and ``measure(context, results)`` that gives what it `Result`.
 """
 
 from __future__ import annotations

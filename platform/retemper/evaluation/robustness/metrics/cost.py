@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from retemper.evaluation.robustness.context import Context, starts
-from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.statistics import bootstrap
 from retemper.models.evaluators import Evaluator
 from retemper.simulation.engine import Failure, Task
@@ -67,7 +67,7 @@ def plan(context: Context) -> list[Task]:
     return [Task(timing, context.subject, {"atoms": atoms, **SIZES[context.level]}, "cost", alone=True)]
 
 
-def measure(context: Context, results: Sequence[Any]) -> Found:
+def measure(context: Context, results: Sequence[Any]) -> Result:
     """Median with its bootstrap interval."""
     result = results[0]
     if isinstance(result, Failure):
@@ -81,4 +81,4 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         "memory_mb": result["memory"],
         "backend": context.subject.backend,
     }
-    return Found(value, low, high, len(each), len(each), "steps", details)
+    return Result(value, low, high, len(each), len(each), "steps", details)

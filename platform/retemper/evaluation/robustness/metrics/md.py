@@ -11,7 +11,7 @@ from ase import Atoms
 from retemper.data.frames import structure_hash
 from retemper.evaluation.robustness.context import Context, NotApplicableError, starts
 from retemper.evaluation.robustness.ensembles import ensemble_tasks
-from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.statistics import survival
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
 from retemper.simulation import dynamics
@@ -38,7 +38,7 @@ def plan(context: Context) -> list[Task]:
     return ensemble_tasks(context)
 
 
-def measure(context: Context, results: Sequence[Any]) -> Found:
+def measure(context: Context, results: Sequence[Any]) -> Result:
     """Share of replicas that survive, over starting structures; Kaplan-Meier curve by ensemble."""
     rows: list[list[Any]] = []
     failed: list[Atoms] = []
@@ -83,7 +83,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         "replicas": (("ensemble", "formula", "seed", "time_fs", "planned_fs", "failure"), rows),
         "survival": (("ensemble", "time_fs", "alive", "low", "high"), curve),
     }
-    return Found(
+    return Result(
         value,
         low,
         high,

@@ -13,7 +13,7 @@ from ase.build import molecule
 from retemper.data import charge
 from retemper.data.frames import read_frames
 from retemper.evaluation.robustness.context import Context, NotApplicableError, starts
-from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.statistics import Estimate, jackknife, two_sided
 from retemper.simulation.barriers import barrier, fragments
 from retemper.simulation.engine import Failure, Task
@@ -128,7 +128,7 @@ def _ends(context: Context) -> list[Atoms]:
     return [frames[0], frames[-1]] if len(context.of_known_elements(frames)) == len(frames) > 1 else []
 
 
-def measure(context: Context, results: Sequence[Any]) -> Found:
+def measure(context: Context, results: Sequence[Any]) -> Result:
     """Mean over the cases of the error relative to the references' mean size."""
     queue = list(results)
     rows: list[list[Any]] = []
@@ -180,7 +180,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
     details = {"cases": cases, "not_computed": failures}
     tables = {"values": (("case", "name", "model", "reference"), rows)}
     plots = {"values": ("reference", "model", "case", "points")}
-    return Found(
+    return Result(
         found.value,
         max(0.0, interval.low),
         interval.high,

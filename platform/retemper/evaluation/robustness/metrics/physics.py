@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 
 from retemper.data import charge
 from retemper.evaluation.robustness.context import Context, starts
-from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
 from retemper.models.evaluators import Evaluator
 from retemper.simulation.dynamics import trajectory
@@ -167,7 +167,7 @@ def _far(context: Context) -> list[Atoms]:
     return free + [Atoms(pair, [[0.0, 0.0, 0.0], [r, 0.0, 0.0]]) for r in (APART, 2 * APART) for pair in pairs]
 
 
-def measure(context: Context, results: Sequence[Any]) -> Found:
+def measure(context: Context, results: Sequence[Any]) -> Result:
     """Share of the checks that hold, over structures and pairs; every number in the table."""
     rows: list[list[Any]] = []
     law: list[list[Any]] = []
@@ -197,7 +197,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         own["worst"] = max(own["worst"], abs(value)) if np.isfinite(value) else own["worst"]
     units = [Unit(row[1], row[0], SHARE * bool(row[2])) for row in rows]
     value, low, high, groups = counted(units)
-    return Found(
+    return Result(
         value,
         low,
         high,

@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 
 from retemper.evaluation.robustness.context import Context, NotApplicableError
 from retemper.evaluation.robustness.ensembles import nvt_tasks
-from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.statistics import blocks
 from retemper.evaluation.statistics import Estimate, jackknife, two_sided
 from retemper.simulation.engine import Failure, Task
@@ -68,7 +68,7 @@ class Pair:
     noise_floor: float  # A; between two samples of the reference
 
 
-def measure(context: Context, results: Sequence[Any]) -> Found:
+def measure(context: Context, results: Sequence[Any]) -> Result:
     """Mean earth mover's distance with its interval over replicas and groups of the reference; noise floor by pair."""
     n = len(nvt_tasks(context, context.subject))
     failures = [r.reason for r in results if isinstance(r, Failure)]
@@ -108,7 +108,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         "lacking": lacking,
         "not_computed": failures,
     }
-    return Found(
+    return Result(
         found.value,
         max(0.0, interval.low),
         interval.high,

@@ -11,7 +11,7 @@ from ase import Atoms
 from retemper.data import charge
 from retemper.data.frames import FORCES
 from retemper.evaluation.robustness.context import Context, NotApplicableError, group_of
-from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.units import Unit
 from retemper.evaluation.statistics import exp, group_sums, log_ratio, two_sided
 from retemper.models.evaluators import Subject
@@ -72,7 +72,7 @@ def plan(context: Context) -> list[Task]:
     ]
 
 
-def measure(context: Context, results: Sequence[Any]) -> Found:
+def measure(context: Context, results: Sequence[Any]) -> Result:
     """Ratio with its interval over groups of frames (paired); by configuration type, element and head."""
     frames = _frames(context)
     chunks = len(_chunks(frames))
@@ -132,7 +132,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         "left_out": len(context.retention) - len(context.of_known_elements(context.retention)),
     }
     columns = ("config_type", "head", "frames", "groups", "force_rmse", "foundation", "ratio", "low", "high")
-    return Found(
+    return Result(
         value,
         low,
         high,

@@ -7,7 +7,7 @@ from typing import Any
 
 from retemper.evaluation.robustness import holes
 from retemper.evaluation.robustness.context import Context
-from retemper.evaluation.robustness.result import Found, Info
+from retemper.evaluation.robustness.result import Info, Result
 
 INFO = Info(
     title="Random structure search: the same, or smallest distance below 0.6 of the sum of covalent radii",
@@ -23,6 +23,6 @@ USES = ("level", "elements", "seed")
 plan = holes.plan
 
 
-def measure(context: Context, results: Sequence[Any]) -> Found:
+def measure(context: Context, results: Sequence[Any]) -> Result:
     """Share of structures with a hole, over compositions; by criterion and pressure in the details."""
     return holes.measure(context, results, holes.STRICT)

@@ -13,7 +13,7 @@ from ase.data import chemical_symbols, covalent_radii
 
 from retemper.data import charge
 from retemper.evaluation.robustness.context import Context, starts
-from retemper.evaluation.robustness.result import Found, Info, not_measured
+from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
 from retemper.simulation.engine import Failure, Task
 from retemper.simulation.points import single_points
@@ -108,7 +108,7 @@ def plan(context: Context) -> list[Task]:
     return tasks
 
 
-def measure(context: Context, results: Sequence[Any]) -> Found:
+def measure(context: Context, results: Sequence[Any]) -> Result:
     """Share of curves with a sound wall; flips, extra minima and the oracle's differences in the details."""
     pairs = list(itertools.combinations_with_replacement(context.elements, 2))
     bodies = _bodies(context)
@@ -179,7 +179,7 @@ def measure(context: Context, results: Sequence[Any]) -> Found:
         "curves": (("curve", "kind", "sound", "force_flips", "extra_minima", "conservation"), rows),
         "points": (("curve", "r_or_scale", "energy", "force"), points),
     }
-    return Found(
+    return Result(
         value,
         low,
         high,
