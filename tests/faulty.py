@@ -13,6 +13,8 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 
+from retemper.models.evaluators import Evaluator
+
 
 class Traced(EMT):
     """Notes the number of atoms before and after each calculation; the one with `bad` atoms goes wrong."""
@@ -102,3 +104,11 @@ class NotFinite(EMT):
     def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         self.results["forces"][0, 0] = float("nan")
+
+
+def slow(evaluator: Evaluator, atoms: Atoms, seconds: float, note: str) -> dict[str, Any]:
+    """Leaves a trace for each time that it ran."""
+    time.sleep(seconds)
+    with Path(note).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return {"energy": float(evaluator([atoms]).energy[0])}

@@ -23,7 +23,7 @@ from retemper.evaluation.robustness.context import LEVELS
 
 PACKAGE = ROOT / "platform/retemper"
 HEAVY = {"torch", "torch_sim", "mace", "e3nn", "mlflow", "ray", "optuna", "tblite", "symmetrix", "rdkit", "matplotlib",
-         "dvc", "numba", "pyxtal", "joblib"}  # fmt: skip
+         "dvc", "numba", "pyxtal"}  # fmt: skip
 # Modules that may import a heavy package at their top: they are imported by stages and workers only.
 TOP_LEVEL = {
     "finetune/mace/loss.py",
@@ -62,9 +62,7 @@ OWNERS = {
     ),
     "torch_sim": ("models/convert.py", "registry/export.py"),
     "ray": (
-        "active/cluster.py",
-        "simulation/ray_backend.py",
-        "study/schedule.py",
+        "core/executor/places.py",
         "core/ray_capacity.py",
         "core/ray_session.py",
         "sweep/resources.py",
@@ -79,7 +77,6 @@ OWNERS = {
     "symmetrix": ("models/symmetrix.py",),
     "numba": ("simulation/radial_distribution.py",),
     "pyxtal": ("simulation/random_structures.py",),
-    "joblib": ("simulation/engine.py", "simulation/ray_backend.py"),
     "matplotlib": ("plotting/plots.py", "evaluation/robustness/figures.py", "active/figures.py", "study/figures.py"),
     "rdkit": ("systems/structures.py",),
     "dvc": (),  # its command alone is used: core/vcs.py

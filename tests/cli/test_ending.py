@@ -89,23 +89,17 @@ def test_waiting_for_someone_is_no_error() -> None:
 
 @pytest.mark.hostile("kills")
 def test_an_interruption_ends_workers_that_still_compute() -> None:
-    """Only the parent gets the signal; its pool's workers would go on for a minute."""
+    """Only the parent gets the signal; its workers would go on for a minute."""
     code = """
-        from concurrent.futures import ProcessPoolExecutor
-        import multiprocessing, time
-        from retemper.core import processes as launch
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool, \\
-                launch.workers_end_with_an_interruption():
-            with launch.interruptions_for_this_process_alone():
-                future = pool.submit(time.sleep, 60)
-            while not future.running():
-                time.sleep(0.05)
-            print("computes", flush=True)
-            future.result()
+        import time
+        from retemper.core.executor import Executor
+        with Executor(1) as pool:
+            pool.submit(time.sleep, 60, started=lambda: print("computes", flush=True))
+            list(pool.finished())
         """
-    body = "from retemper.core.ending import told\nif __name__ == '__main__':\n    with told():\n"
+    body = "from retemper.core.ending import told\nwith told():\n" + textwrap.indent(textwrap.dedent(code), "    ")
     process = subprocess.Popen(
-        [sys.executable, "-c", body + textwrap.indent(textwrap.dedent(code), " " * 8)],
+        [sys.executable, "-c", body],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "computes\n"

@@ -60,7 +60,7 @@ def test_seeds_side_by_side_and_no_orphans(files: dict[str, Any], tmp_path: Path
         "    plans = pickle.load(open(sys.argv[1], 'rb'))\n"
         "    folders = [Path(sys.argv[2]) / str(plan.seed) for plan in plans]\n"
         "    done = train_all(plans, folders, 2, lambda seed, row: print(seed, int(row['epoch']), flush=True))\n"
-        "    print('done', [one['epochs'] for one in done], flush=True)\n"
+        "    print('done', [one.epochs for one in done], flush=True)\n"
     )
     command = [sys.executable, str(script), str(tmp_path / "plans.pkl"), str(tmp_path / "runs")]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -14,22 +14,14 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from faulty import slow
 
 from retemper.core.errors import RetemperError
 from retemper.models import evaluators
-from retemper.models.evaluators import Evaluator
 from retemper.simulation import engine
 from retemper.simulation.points import single_points
 
 EMT = evaluators.describe("ase:ase.calculators.emt:EMT()")
-
-
-def slow(evaluator: Evaluator, atoms: Atoms, seconds: float, note: str) -> dict[str, Any]:
-    """Leaves a trace for each time that it ran."""
-    time.sleep(seconds)
-    with Path(note).open("a") as file:
-        file.write(f"{os.getpid()}\n")
-    return {"energy": float(evaluator([atoms]).energy[0])}
 
 
 def task(note: Path, k: int = 0, **options: Any) -> engine.Task:
@@ -205,7 +197,7 @@ UPGRADED = """
 import sys
 sys.path[:0] = [{site!r}, {tests!r}]
 from pathlib import Path
-from test_robustness_engine import energy_of
+from simulation.test_engine import energy_of
 print(energy_of("ase:potential:Potential()", Path({cache!r})))
 """
 POTENTIAL = """

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from study_project import BASE, empty_project, runs, study, write_result
 
-from retemper.core import ray_session, sealed
+from retemper.core import sealed
 from retemper.core.errors import RetemperError
+from retemper.core.executor import Executor
 from retemper.core.files import write_json
 from retemper.study import cost, run
 from retemper.study.jobs import Job, jobs
@@ -107,7 +108,7 @@ def test_seconds_count_once(root: Path) -> None:
 
 
 def test_what_a_lost_stage_means_for_its_runs(root: Path) -> None:
-    """On Ray: a stage whose task dies takes its runs along until the next start; one that may not start none."""
+    """A stage whose task breaks takes its runs along until the next start; one that may not start none."""
     every = runs(root, designs={"all": {"axes": {"seed": [1, 2]}}})
     dataset, *left = jobs(every)
     write_json(dataset.output, {})
@@ -121,10 +122,10 @@ def test_what_a_lost_stage_means_for_its_runs(root: Path) -> None:
         asked.append(job.kind)
         return False
 
-    with ray_session.session("cpu", 1):
-        work_off(left, price, 0.0, never, lambda *end: ended.append(end))
+    with Executor(1) as pool:
+        work_off(left, price, pool, never, lambda *end: ended.append(end))
         assert asked == ["e0s"] and not ended
-        work_off(left, price, 0.0, lambda job: True, lambda *end: ended.append(end))
+        work_off(left, price, pool, lambda job: True, lambda *end: ended.append(end))
     assert [(job.kind, found["died"]) for job, found in ended] == [
         ("e0s", True), ("foundation", True), ("run", True), ("run", True),
     ]  # fmt: skip

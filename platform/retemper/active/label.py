@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from ase import Atoms
 from retemper.active import plugins, workers
 from retemper.active.workers import Answer, Job
 from retemper.config.settings import Acquire, Plugin
-from retemper.core import sealed
+from retemper.core import executor, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest
+from retemper.core.output import log, progress
 from retemper.data.charge import info_of, state_of
 from retemper.data.frames import ENERGY, FORCES, STRESS, geometry_hash
 from retemper.data.labels import reject
@@ -32,7 +32,6 @@ from retemper.records.round import OracleCheck
 CACHE = Path(".cache/labels")
 CHECKED = Path(".cache/verify")  # labels of one `verify`, kept while it runs
 INTERRUPTED = 20  # attempts of which nobody knows the end, after which a structure is given up
-SAY_EVERY = 10.0  # s
 ENERGY_OFF, FORCE_OFF = 2e-3, 0.03  # eV/atom, eV/A RMS: what an oracle may differ by from the data
 
 
@@ -77,39 +76,40 @@ def label_all(
     folder = root / cache
     keys = [key_of(atoms, options.oracle) for atoms in frames]
     records = {key: _read(folder, key, options) for key in keys}
-    queue: deque[Job] = deque()
-    for key, atoms in zip(keys, frames, strict=True):
-        if records[key]["state"] == "open" and key not in {job.key for job in queue}:
-            queue.append(Job(key, atoms, options.oracle, _folder(folder, key)))
-    there, total = len(frames) - len(queue), len(frames)
-    if there and queue:
-        print(f"  {there} of {total} labels are there from before", flush=True)
-
-    def started(job: Job) -> None:
-        record = records[job.key]
-        record["attempts"].append({"kind": "interrupted", "reason": "nobody knows how it ended"})
-        _write(folder, job.key, record)
-
-    run = workers.run
-    if options.ray:
-        from retemper.active import cluster
-
-        run = cluster.run
-    start = said = time.monotonic()
-    done = 0
-    for job, answer in run(queue, options.workers, options.timeout, started):
-        record = records[job.key]
-        _note(record, answer, options.retries)
-        _write(folder, job.key, record)
-        if record["state"] == "open":
-            queue.append(job)
-        else:
-            done += 1
-        now = time.monotonic()
-        if now - said > SAY_EVERY:
-            said = now
-            print(f"  labels: {there + done} of {total}, {now - start:.0f} s", flush=True)
+    unlabelled = {key: atoms for key, atoms in zip(keys, frames, strict=True) if records[key]["state"] == "open"}
+    if unlabelled:
+        _label(unlabelled, records, len(frames), options, folder)
     return _sort(frames, [records[key] for key in keys])
+
+
+def _label(
+    frames: dict[str, Atoms], records: dict[str, dict[str, Any]], total: int, options: Acquire, folder: Path
+) -> None:
+    """Have `frames` labelled, until the records of all are closed."""
+    before, done, start = total - len(frames), 0, time.monotonic()
+    if before:
+        log.info(f"  {before} of {total} labels are there from before")
+
+    with executor.Executor(options.workers, cluster=options.ray) as pool, progress(total) as say:
+
+        def submit(key: str) -> executor.Job:
+            def started() -> None:
+                records[key]["attempts"].append({"kind": "interrupted", "reason": "nobody knows how it ended"})
+                _write(folder, key, records[key])
+
+            job = Job(key, frames[key], options.oracle, _folder(folder, key))
+            return pool.submit(workers.compute, job, timeout=options.timeout, started=started)
+
+        running = {submit(key): key for key in frames}
+        for job in pool.finished():
+            key = running.pop(job)
+            _note(records[key], Answer.of(job), options.retries)
+            _write(folder, key, records[key])
+            if records[key]["state"] == "open":
+                running[submit(key)] = key
+            else:
+                done += 1
+            say(before + done, f"  labels: {before + done} of {total}, {time.monotonic() - start:.0f} s")
 
 
 def _folder(cache: Path, key: str) -> str:

@@ -13,13 +13,11 @@ import gc
 import getpass
 import io
 import logging
-import multiprocessing
 import os
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -73,32 +71,6 @@ def import_mace() -> None:
         import mace.tools  # noqa: F401
 
 
-@contextlib.contextmanager
-def interruptions_for_this_process_alone() -> Iterator[None]:
-    """Processes that are started within the block do not hear Ctrl-C, which a terminal sends to all: who started
-    them ends them. This process hears it after the block."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-@contextlib.contextmanager
-def workers_end_with_an_interruption() -> Iterator[None]:
-    """Processes that were started within the block by multiprocessing are killed when an interruption leaves it.
-
-    A pool would otherwise wait for what they compute.
-    """
-    before = set(multiprocessing.active_children())
-    try:
-        yield
-    except KeyboardInterrupt:
-        for child in set(multiprocessing.active_children()) - before:
-            child.kill()
-        raise
-
-
 def release_memory() -> None:
     """Give memory that was freed back to the system.
 
@@ -114,12 +86,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def die_with_parent(group: bool = False) -> None:
+def die_with_parent(group: bool = False, parent: int | None = None) -> None:
     """End this process when its parent ends, so that a killed run leaves no orphan that writes.
 
-    With `group` all processes of its group end with it: what it started itself goes too.
+    With `group` all processes of its group end with it: what it started itself goes too. `parent` is the parent's
+    number, for a process that may have lost it before it comes to ask.
     """
-    parent = os.getppid()
+    parent = parent or os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -52,6 +52,14 @@ def require(needs: Mapping[str, float], *, cluster: bool, grace: float = GRACE) 
         time.sleep(1.0)
 
 
+def places(gpus: float) -> int:
+    """Jobs at a time: one a core, or as many as the GPUs hold at `gpus` of one each."""
+    import ray
+
+    held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return max(1, int(held.get("GPU", 0.0) / gpus if gpus else held.get("CPU", 1.0)))
+
+
 def _has(held: Mapping[str, float], needs: Mapping[str, float]) -> bool:
     return all(held.get(name, 0.0) >= number for name, number in needs.items())
 

@@ -13,6 +13,7 @@ from retemper.core.errors import RetemperError
 
 ANSWER = 10.0  # s for a cluster to accept a connection
 OBJECT_STORE = 200_000_000  # bytes on one machine, where files are shared and plans are small
+LOCAL = "local"  # Ray's own name for this machine alone
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -28,6 +29,11 @@ QUIET = {
 }
 
 
+def address() -> str:
+    """Of the cluster that ``RAY_ADDRESS`` names, or `LOCAL`."""
+    return os.environ.get("RAY_ADDRESS", LOCAL)
+
+
 @contextlib.contextmanager
 def session(device: str, cores: int) -> Iterator[bool]:
     """Ray within the block: `cores` of this machine, or the cluster that ``RAY_ADDRESS`` names.
@@ -39,14 +45,13 @@ def session(device: str, cores: int) -> Iterator[bool]:
     import ray
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # how each job ended is recorded, with the reason
-    address = os.environ.get("RAY_ADDRESS", "local")
-    if address == "local":
+    if address() == LOCAL:
         _start(cores)
     else:
-        _require_answer(address)
-        _connect(address)
+        _require_answer(address())
+        _connect(address())
     try:
-        yield address != "local"
+        yield address() != LOCAL
     finally:
         ray.shutdown()
 
@@ -88,7 +93,7 @@ def _start(cores: int) -> None:
     for last in (False, False, True):
         try:
             ray.init(
-                address="local",
+                address=LOCAL,
                 num_cpus=cores,
                 include_dashboard=False,
                 log_to_driver=False,

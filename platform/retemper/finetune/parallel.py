@@ -6,37 +6,25 @@ The parent writes progress to the terminal and to MLflow, so that workers only c
 
 from __future__ import annotations
 
-import multiprocessing
-import queue
-import sys
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from retemper.core import processes
+from retemper.core import executor, processes
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 from retemper.finetune.plan import Plan
 from retemper.records.training import Outcome
 
-_events: Any = None  # the queue to the parent, set in each worker
 
-
-def _start(events: Any) -> None:
-    """First thing in a worker: follow the parent, and import what every run needs."""
-    global _events
-    processes.die_with_parent()
-    _events = events
+def _run(plan: Plan, folder: Path) -> Outcome:
+    """One run in a worker, its epochs reported."""
     processes.import_mace()
-    warnings.simplefilter("ignore")  # MACE and torch warn hundreds of times at import
-
-
-def _run(plan: Plan, folder: str) -> Outcome:
+    warnings.simplefilter("ignore")  # MACE and torch warn hundreds of times
     from retemper.finetune.mace.train import train
 
-    return train(plan, Path(folder), lambda row: _events.put((plan.seed, row)))
+    return train(plan, folder, executor.report)
 
 
 def workers(settings_workers: int | None, device: str, runs: int) -> int:
@@ -57,48 +45,22 @@ def train_all(
     raised after the other runs have finished; their checkpoints stay, so running again
     goes on. An interruption ends the workers at once.
     """
-    processes.prepare(plans[0].device)
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    results: list[Outcome] = []
-    failures: list[tuple[int, BaseException]] = []
-    with (
-        ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(events,)) as pool,
-        processes.workers_end_with_an_interruption(),
-    ):
-        with processes.interruptions_for_this_process_alone():
-            futures: list[Future[Outcome]] = [
-                pool.submit(_run, plan, str(folder)) for plan, folder in zip(plans, folders, strict=True)
-            ]
-        while not all(future.done() for future in futures):
-            _drain(events, on_epoch, wait=0.1)
-        _drain(events, on_epoch, wait=0.5)
-        for plan, future in zip(plans, futures, strict=True):
-            error = future.exception()
-            if error is None:
-                results.append(future.result())
-            else:
-                failures.append((plan.seed, error))
-    if failures:
-        seed, error = failures[0]
-        if isinstance(error, RetemperError):
-            raise error
-        cause = "its process was killed" if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}"
-        raise RetemperError(
-            f"Training with seed {seed} stopped: {cause}.",
-            fix=f"see {folders[0].parent}/*/training.log; running again goes on from the last epoch",
-        ) from error
-    return results
-
-
-def _drain(events: Any, on_epoch: Callable[[int, dict[str, float]], None], wait: float) -> None:
-    """Report what workers sent, until nothing has come for `wait` seconds."""
-    while True:
-        try:
-            seed, row = events.get(timeout=wait)
-        except queue.Empty:
-            return
-        on_epoch(seed, row)
+    with executor.Executor(count, device=plans[0].device) as pool:
+        jobs = [
+            pool.submit(_run, plan, folder, progress=partial(on_epoch, plan.seed))
+            for plan, folder in zip(plans, folders, strict=True)
+        ]
+        for _ in pool.finished():
+            pass
+    for plan, job in zip(plans, jobs, strict=True):
+        if isinstance(job.error, RetemperError):
+            raise job.error
+        if job.error is not None:
+            raise RetemperError(
+                f"Training with seed {plan.seed} stopped: {type(job.error).__name__}: {job.error}.",
+                fix=f"see {folders[0].parent}/*/training.log; running again goes on from the last epoch",
+            ) from job.error
+    return [job.value for job in jobs]
 
 
 class Printer:
@@ -110,10 +72,8 @@ class Printer:
     def __call__(self, seed: int, row: dict[str, float]) -> None:
         left = (self.epochs - 1 - row["epoch"]) * row["seconds"]
         replay = f"  replay F {row['valid_replay.force_rmse']:7.1f}" if "valid_replay.force_rmse" in row else ""
-        print(
+        log.info(
             f"{self.strategy:>18s} seed {seed}  epoch {int(row['epoch']) + 1:3d}/{self.epochs}"
             f"  loss {row['valid_loss']:9.5f}  E {row['valid.energy_rmse']:7.2f} meV/atom"
-            f"  F {row['valid.force_rmse']:7.1f} meV/A{replay}  {row['seconds']:5.1f} s  left {left:4.0f} s",
-            flush=True,
-            file=sys.stdout,
+            f"  F {row['valid.force_rmse']:7.1f} meV/A{replay}  {row['seconds']:5.1f} s  left {left:4.0f} s"
         )

@@ -51,7 +51,6 @@ CARRIERS = frozenset(
             "models.lammps",
             "prepare.inputs",
             "records.record",
-            "simulation.ray_backend",
             "simulation.sources",
         ),
         *("evaluation.robustness.figures", "evaluation.robustness.identity"),

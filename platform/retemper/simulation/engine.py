@@ -3,16 +3,16 @@
 A task is a function of an evaluator and plain arguments. Its result is stored under the hash
 of the model, the code of the function's module and of the evaluators, and the arguments: analysis with another
 threshold finds it there, and so does a run that goes on after a kill. What is found is checked
-(`retemper.core.sealed`). Processes are joblib's; with its Ray backend registered (`ray.util.joblib.register_ray`)
-the same tasks go to a Ray cluster.
+(`retemper.core.sealed`). On a Ray cluster the model files must be at the same paths.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper.core import processes, sealed
+from retemper.core import executor, processes, sealed
 from retemper.core.errors import RetemperError
+from retemper.core.output import log, progress
 from retemper.data import charge
 from retemper.models.evaluators import Evaluator, Subject
 from retemper.simulation import sources
 
 CACHE = Path(".cache/robustness")
-SAY_EVERY = 10.0  # s between lines of progress
 SUFFIX = ".result"  # of what is kept of a task
 
 
@@ -105,16 +105,6 @@ def compute(task: Task) -> Any:
         return Failure(f"{type(error).__name__}: {str(error).strip()[:300]}")
 
 
-def _work(index: int, task: Task) -> tuple[int, Any]:
-    _watch_parent()
-    return index, compute(task)
-
-
-@lru_cache
-def _watch_parent() -> None:
-    processes.die_with_parent()
-
-
 # ------------------------------------------------------------------ in the parent
 
 
@@ -153,66 +143,60 @@ def run(
             waiting[key] = task
     ordered = sorted(waiting, key=lambda key: -waiting[key].weight)
     together = [key for key in ordered if not waiting[key].alone]
-    start = said = time.monotonic()
+    start = time.monotonic()
     count = min(workers or processes.cores(), max(1, len(together)))
-    if len(done) and waiting:
-        print(f"  {len(done)} of {len(done) + len(waiting)} tasks are there from before", flush=True)
-    for number, (key, result) in enumerate(_spread(together, waiting, count, ray), 1):
-        done[key] = result
-        if not isinstance(result, Failure):
-            sealed.write(folder / f"{key}{SUFFIX}", key, [result])
-        now = time.monotonic()
-        if now - said > SAY_EVERY:
-            said = now
-            print(f"  {number}/{len(together)} tasks, {now - start:.0f} s; last: {waiting[key].label}", flush=True)
+    if done and waiting:
+        log.info(f"  {len(done)} of {len(done) + len(waiting)} tasks are there from before")
+    with progress(len(together)) as say:
+        for number, (key, result) in enumerate(_spread(together, waiting, count, ray), 1):
+            done[key] = result
+            if not isinstance(result, Failure):
+                sealed.write(folder / f"{key}{SUFFIX}", key, [result])
+            seconds = time.monotonic() - start
+            say(number, f"  {number}/{len(together)} tasks, {seconds:.0f} s; last: {waiting[key].label}")
     for key in ordered:
         if waiting[key].alone:
-            done[key] = _in_own_process(waiting[key])
+            done[key] = _compute_alone(waiting[key])
     return [done[key] for key in keys]
 
 
-def _spread(keys: Sequence[str], tasks: dict[str, Task], workers: int, ray: bool) -> Iterable[tuple[str, Any]]:
+def _spread(keys: Sequence[str], tasks: dict[str, Task], workers: int, ray: bool) -> Iterator[tuple[str, Any]]:
     """Compute over processes; yields each result as it comes."""
     if workers == 1 and not ray:
         yield from ((key, compute(tasks[key])) for key in keys)
         return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    processes.prepare()
-    left = list(keys)
-    if ray:
-        from retemper.simulation.ray_backend import parallel
-
-        for index, result in parallel([delayed(_work)(i, tasks[key]) for i, key in enumerate(left)]):
-            yield left[index], result
-        return
-    finished: set[str] = set()
-    try:
-        pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)
-        for index, result in pool(delayed(_work)(i, tasks[key]) for i, key in enumerate(left)):
-            finished.add(left[index])
-            yield left[index], result
-    except TerminatedWorkerError:
-        print("  a process died; the tasks that are left run one by one", flush=True)
-        for key in (key for key in left if key not in finished):
-            try:
-                (_, result), *_ = Parallel(n_jobs=2, backend="loky")([delayed(_work)(0, tasks[key])])
-            except TerminatedWorkerError:
-                result = Failure("the process that computed it died (crash in the calculator, or out of memory)")
-            yield key, result
+    died = []
+    with executor.Executor(cluster=True) if ray else contextlib.nullcontext(_processes(workers)) as pool:
+        running = {pool.submit(compute, tasks[key], retries=int(ray)): key for key in keys}
+        for job in pool.finished():
+            key = running.pop(job)
+            if ray or not isinstance(job.error, executor.DiedError):
+                yield key, _result(job)
+            else:
+                died.append(key)
+    for key in died:
+        log.info(f"  a process died; the task that it had runs again with nothing beside it: {tasks[key].label}")
+        yield key, _compute_alone(tasks[key])
 
 
-def _in_own_process(task: Task) -> Any:
+@lru_cache(maxsize=1)
+def _processes(count: int) -> executor.Executor:
+    """They stay for the next tasks, which find imports done and models open."""
+    return executor.Executor(count).__enter__()
+
+
+def _compute_alone(task: Task) -> Any:
     """A task in a fresh process with nothing beside it: its time and memory are its own."""
-    from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
+    with executor.Executor(1) as pool:
+        job = pool.submit(compute, task)
+        list(pool.finished())
+    return _result(job)
 
-    processes.prepare()
-    with ProcessPoolExecutor(max_workers=1) as pool:
-        try:
-            return pool.submit(_work, 0, task).result()[1]
-        except TerminatedWorkerError:
-            return Failure("the process that computed it died (crash in the calculator, or out of memory)")
+
+def _result(job: executor.Job) -> Any:
+    if isinstance(job.error, executor.DiedError):
+        return Failure(f"{job.error}: a crash in the calculator, or out of memory")
+    return job.result()
 
 
 def failures(results: Iterable[Any]) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from retemper.core import processes, sealed
+from retemper.core import executor, processes, ray_session, sealed
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 from retemper.study import cost, kept, report, table, tracking
 from retemper.study.jobs import Job, jobs
 from retemper.study.places import CACHE, RESULTS, spent_on
@@ -37,13 +38,13 @@ def run(path: Path, root: Path, *, retry: bool = False, again: bool = False) -> 
         with FileLock(root / CACHE / f"{study.name}.lock", timeout=0):
             forget(every, retry, again)
             driver = Driver(study, every, root)
-            print(driver.plan(), flush=True)
+            log.info(driver.plan())
             tracking.sync(root, study, every)
             try:
                 driver.work_off()
             finally:
                 table.write(table.make(study, every), table.place(study, root))
-            print(f"{report.write(study, every, root)}\n{driver.counts()}")
+            log.info(f"{report.write(study, every, root)}\n{driver.counts()}")
     except Timeout:
         raise RetemperError(f"Study {study.name} runs already.", fix="wait for it, or end it") from None
 
@@ -161,18 +162,19 @@ class Driver:
         return f"{self.study.name}: " + ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
 
     def work_off(self) -> None:
-        """Run everything that is missing, on Ray."""
+        """Run everything that is missing: here, or on the cluster that ``RAY_ADDRESS`` names; Ray hands out GPUs."""
         missing = self.missing
         if not missing:
             return
-        from retemper.core import ray_capacity, ray_session
         from retemper.study.schedule import work_off
         from retemper.sweep import resources
 
         gpus = resources.gpus(self.every[0].settings)
-        with ray_session.session(self.device, processes.cores()) as cluster:
-            ray_capacity.require({"CPU": 1, "GPU": gpus}, cluster=cluster)
-            work_off(missing, {job.name: self.expected(job) for job in missing}, gpus, self.may_start, self.ended)
+        cluster = ray_session.address() != ray_session.LOCAL or gpus > 0
+        words = self.root / CACHE / f"{self.study.name}.log"
+        words.unlink(missing_ok=True)
+        with executor.Executor(cluster=cluster, gpus=gpus, device=self.device, log=words) as pool:
+            work_off(missing, {job.name: self.expected(job) for job in missing}, pool, self.may_start, self.ended)
 
     def may_start(self, job: Job) -> bool:
         """Whether the budget allows a run, or for a stage one of the runs that need it, beside those that are promised.
@@ -207,7 +209,7 @@ class Driver:
         if job.kind != "run":
             self.stages = cost.of_stages(self.jobs)
             what = f"failed: {found['failed']}" if "failed" in found else f"{found['cpu_seconds']:.0f} CPU-s"
-            print(f"  {job.kind} of {job.run.settings.system}: {what}", flush=True)
+            log.info(f"  {job.kind} of {job.run.settings.system}: {what}")
             return
         if "failed" in found and not job.done:
             kept.keep(job.output, found)
@@ -216,7 +218,7 @@ class Driver:
         left = [one for one in self.missing if one.kind == "run"]
         total = self.left()
         when = "" if total is None or not left else f", about {hours(total / processes.cores())}"
-        print(f"{time.strftime('%H:%M:%S')} {words(job.run, self._result(job))}; {len(left)} left{when}", flush=True)
+        log.info(f"{time.strftime('%H:%M:%S')} {words(job.run, self._result(job))}; {len(left)} left{when}")
 
 
 def words(run_: Run, found: dict[str, Any]) -> str:

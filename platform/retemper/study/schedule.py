@@ -1,10 +1,11 @@
-"""Work off jobs on Ray: one thread and one core each, those that the longest way is left after first."""
+"""Work off jobs: one thread and one core each, those that the longest way is left after first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from retemper.core import executor
 from retemper.study.jobs import Job, perform
 from retemper.study.places import spent_on
 
@@ -28,11 +29,11 @@ def priorities(jobs: Sequence[Job], cost: Mapping[str, float]) -> dict[str, floa
 def work_off(
     jobs: Sequence[Job],
     cost: Mapping[str, float],
-    gpus: float,
+    pool: executor.Executor,
     may_start: Callable[[Job], bool],
     ended: Ended,
 ) -> None:
-    """Run `jobs` on the Ray that this process is connected to, as many at a time as there are cores (or GPUs).
+    """Run `jobs` in `pool`.
 
     Parameters
     ----------
@@ -40,24 +41,20 @@ def work_off(
         Those that are not done, stages before what needs them.
     cost
         Expected seconds by name.
-    gpus
-        Share of a GPU for each job.
+    pool
+        Where they run, as many at a time as it has places.
     may_start
         Asked before a job is started; one that may not start is left out, and so is what needs it.
     ended
         Called with what `jobs.perform` returned. What needs a job that failed is not started: it ends with the
         same reason, and as one whose process died where that was the reason.
     """
-    import ray
-
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(perform)
-    places = _places(gpus)
     order = priorities(jobs, cost)
     waiting = {job.name: job for job in sorted(jobs, key=lambda job: -order[job.name])}
-    running: dict[Any, Job] = {}
+    running: dict[executor.Job, Job] = {}
     lost: dict[str, dict[str, Any]] = {}  # by name: how a job failed; nothing of one that was left out
-    tries: dict[str, int] = {}
-    while waiting or running:
+
+    def start() -> None:
         for name, job in list(waiting.items()):
             need = next((need for need in job.needs if need in lost), None)
             if need is not None:
@@ -66,34 +63,21 @@ def work_off(
                 if why:
                     reason = f"{need.partition('/')[0]}: {why['failed']}"
                     ended(job, {**why, "failed": reason, "cpu_seconds": spent_on(job.folder)})
-            elif len(running) < places and not {*waiting, *(one.name for one in running.values())} & set(job.needs):
+            elif pool.free and not {*waiting, *(job.name for job in running.values())} & set(job.needs):
                 del waiting[name]
                 if may_start(job):
-                    running[task.remote(job)] = job
+                    running[pool.submit(perform, job, retries=RETRIES)] = job
                 else:
                     lost[name] = {}
-        if not running:
-            break
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        job = running.pop(ready)
-        try:
-            found = ray.get(ready)
-        except ray.exceptions.RayError as error:  # a worker or a node died
-            tries[job.name] = tries.get(job.name, 0) + 1
-            if tries[job.name] <= RETRIES:
-                waiting = {job.name: job, **waiting}
-                continue
-            reason = f"{DIED} ({type(error).__name__})"
-            found = {"failed": reason, "cpu_seconds": spent_on(job.folder), "died": True}
-        if "failed" in found:
-            lost[job.name] = found
-        ended(job, found)
 
-
-def _places(gpus: float) -> int:
-    import ray
-
-    held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if gpus:
-        return max(1, int(held.get("GPU", 0.0) / gpus))
-    return max(1, int(held.get("CPU", 1.0)))
+    start()
+    for call in pool.finished():
+        job = running.pop(call)
+        outcome = call.value
+        if call.error is not None:
+            reason = f"{DIED} ({type(call.error).__name__}: {call.error})"
+            outcome = {"failed": reason, "cpu_seconds": spent_on(job.folder), "died": True}
+        if "failed" in outcome:
+            lost[job.name] = outcome
+        ended(job, outcome)
+        start()

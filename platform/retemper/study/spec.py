@@ -26,6 +26,7 @@ ELSEWHERE = {
     "robustness.metrics": "metrics stand at the top of a study",
     "robustness.level": "level stands at the top of a study",
     "robustness.workers": "a run has one core",
+    "robustness.ray": "a run has one core",
     "robustness.seeds": "use the axis seed",
 }
 

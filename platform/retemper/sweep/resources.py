@@ -24,14 +24,11 @@ def connected(settings: Settings) -> Iterator[Any]:
 
 def places(settings: Settings) -> int:
     """Trials at a time: as asked, or one a core, or as many as the GPUs hold."""
-    import ray
-
     if settings.sweep.concurrent is not None:
         return settings.sweep.concurrent
-    held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if settings.finetune.device == "cpu":
-        return max(1, int(held.get("CPU", 1.0)))
-    return max(1, int(held.get("GPU", 0.0) / settings.sweep.gpus)) if gpus(settings) else 1
+    if settings.finetune.device != "cpu" and not gpus(settings):
+        return 1
+    return ray_capacity.places(gpus(settings))
 
 
 def resources(settings: Settings) -> dict[str, float]:
