@@ -19,7 +19,8 @@ import numpy as np
 from retemper.config.settings import Gate, Promotion
 from retemper.promotion import verdict
 from retemper.promotion.gates import References
-from retemper.registry.measurements import Errors, Measured, Number
+from retemper.records.measures import Number
+from retemper.registry.measurements import Errors, Measured
 
 ATOMS = 20  # of a frame
 GATES = [

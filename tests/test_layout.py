@@ -46,19 +46,17 @@ TOP_LEVEL = {
 OWNERS = {
     "mlflow": (
         "registry/artifact.py",
+        "registry/client.py",
         "tracking/embedded_store.py",
         "registry/serve.py",
         "tracking/runs.py",
         "tracking/content.py",
         "sweep/tracking.py",
-        "study/tracking.py",
+        "tracking/rows.py",
         "registry/register.py",
         "tracking/store.py",
         "registry/served_model.py",
-        "registry/aliases.py",
-        "registry/attachments.py",
         "tracking/lock.py",
-        "registry/load.py",
     ),
     "torch_sim": ("models/convert.py", "registry/export.py"),
     "ray": (

@@ -17,9 +17,10 @@ from retemper.core.errors import RetemperError
 from retemper.evaluation.robustness.units import Unit, counted
 from retemper.promotion import compare, gates, verdict
 from retemper.promotion.gates import References
+from retemper.records.measures import Number
 from retemper.records.trained_model import TrainedModel
 from retemper.records.verdict import GateOutcome
-from retemper.registry.measurements import Errors, Measured, Number
+from retemper.registry.measurements import Errors, Measured
 
 FRAMES = 60  # of a test set; 20 atoms each
 BETTER = Gate(metric="target.force_rmse", relative_to="champion")

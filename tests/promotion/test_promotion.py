@@ -32,7 +32,9 @@ from retemper.records.record import OtherFormError
 from retemper.records.trained_model import TrainedModel
 from retemper.records.verdict import Verdict
 from retemper.registry import aliases, attachments, history, register
+from retemper.registry.client import Registry
 from retemper.registry.measurements import read_frames_csv
+from retemper.registry.versions import find, resolve
 from retemper.tracking.store import connect
 
 
@@ -171,11 +173,12 @@ def test_missing_robustness_and_measured_seed(project: Path) -> None:
     assert content.candidates["naive"].seed == 2 and content.champion == "naive"
     why = "lowest validation loss of the seeds with robustness.rss (2 of 2 seeds)"
     assert content.candidates["naive"].chosen == why and why in (project / "runs/promote/verdict.md").read_text()
-    other = attachments.fetch(connect(project), project, connect(project).get_model_version("salt", "1"))
+    registry = Registry(connect(project), project)
+    other = attachments.fetch(registry, resolve(registry, "salt/1"))
     assert other is not None
     assert other.number("robustness.rss").reason == "not measured for seed 1, only for 2 (robustness.seeds)"
     assert connect(project).get_model_version("salt", "1").tags["verdict"] == "seed 2 was judged"
-    measured = attachments.fetch(connect(project), project, connect(project).get_model_version("salt", "2"))
+    measured = attachments.fetch(registry, resolve(registry, "salt/2"))
     assert measured is not None and measured.number("robustness.rss").value == 4.0
 
 
@@ -184,7 +187,7 @@ def test_gates_are_versioned(project: Path, capsys: pytest.CaptureFixture[str]) 
     assert first.gates[0] == Gate(metric="target.force_rmse", max=60.0)
     tags: Any = connect(project).get_model_version("salt", "3").tags
     assert tags["verdict.gates"] == first.gates_digest and tags["verdict.rank"] == "2 of 2"
-    kept_file = connect(project).get_logged_model(attachments.model_id(connect(project).get_model_version("salt", "3")))
+    kept_file = connect(project).get_logged_model(find("salt/3", project).model_id)
     assert Verdict.read(Path(kept_file.artifact_location.removeprefix("file://")) / "retemper/verdict.json") == first
     again = judge(project, set_gates(project, GATES))
     assert again.gates_digest == first.gates_digest

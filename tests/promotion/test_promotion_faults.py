@@ -21,6 +21,7 @@ from retemper.config.settings import load_settings
 from retemper.core.errors import RetemperError
 from retemper.promotion import promote
 from retemper.registry import aliases, attachments, history, register
+from retemper.registry.client import Registry
 from retemper.tracking.store import connect
 
 
@@ -171,10 +172,11 @@ def test_killed_while_registering(project: Path, tmp_path: Path, die: str) -> No
         retemper.load(f"salt/{version.version}", device="cpu", root=other)
     for name in ("naive", "replay"):
         register.run(Project(other, load_settings(other / "params.yaml")), name)
-    found = client.search_model_versions("name = 'salt'")
-    assert len({aliases.model_of(version) for version in found}) == len(found) == 4
+    registry = Registry(client, other)
+    found = registry.versions("salt")
+    assert len({version.model for version in found}) == len(found) == 4
     for version in found:
-        assert attachments.fetch(client, other, version) is not None
+        assert attachments.fetch(registry, version) is not None
 
 
 def test_no_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,8 +238,9 @@ def test_full_disk_while_registering(project: Path, tmp_path: Path, free: int) -
         for version in client.search_model_versions("name = 'salt'"):
             retemper.load(f"salt/{version.version}", device="cpu", root=disk)
         register.run(Project(disk, settings), "naive")
-        found = client.search_model_versions("name = 'salt'")
-        assert sorted(aliases.model_of(version).seed for version in found) == [1, 2]
+        registry = Registry(client, disk)
+        found = registry.versions("salt")
+        assert sorted(version.model.seed for version in found) == [1, 2]
         for version in found:
-            retemper.load(f"salt/{version.version}", device="cpu", root=disk)
-            assert attachments.fetch(client, disk, version) is not None
+            retemper.load(version.name, device="cpu", root=disk)
+            assert attachments.fetch(registry, version) is not None

@@ -15,9 +15,10 @@ from retemper.config.settings import Gate, Promotion
 from retemper.core.errors import RetemperError
 from retemper.promotion import gates, promote, verdict, views
 from retemper.promotion.gates import References
+from retemper.records.measures import Number
 from retemper.records.verdict import Verdict
 from retemper.registry import aliases, history, register
-from retemper.registry.measurements import Measured, Number
+from retemper.registry.measurements import Measured
 from retemper.tracking.lock import LOCK_MODEL
 from retemper.tracking.store import connect
 

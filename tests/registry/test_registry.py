@@ -24,6 +24,7 @@ from retemper.core.files import sha256
 from retemper.models import model_file
 from retemper.records.registration import Registration
 from retemper.registry import artifact, register
+from retemper.registry.client import Version
 from retemper.tracking.store import connect, tracking_uri
 
 
@@ -147,7 +148,7 @@ def standing(root: Path) -> dict[str, Any]:
     """What is on record of the versions: tags, metrics of runs and of logged models, logged models that live."""
     client: Any = connect(root)
     versions = sorted(client.search_model_versions("name = 'salt'"), key=lambda version: int(version.version))
-    logged = [client.get_logged_model(register.attachments.model_id(version)) for version in versions]
+    logged = [client.get_logged_model(Version.of(version).model_id) for version in versions]
     runs = [client.get_run(version.run_id) for version in versions]
     of_place = (artifact.TAG, "retemper.project")  # artifacts carry the time they were made
     return {

@@ -28,9 +28,9 @@ from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.models import mace, model_file, model_writing, predict
-from retemper.registry import artifact, attachments, export
+from retemper.registry import artifact, attachments, client, export
 from retemper.registry.versions import resolve
-from retemper.tracking.store import connect, store_errors, tracking_uri
+from retemper.tracking.store import connect, tracking_uri
 
 
 class Evil:
@@ -463,10 +463,9 @@ def test_a_changed_artifact_is_not_served(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(project))
     mlflow.pyfunc.load_model("models:/salt/2")  # as it was
     change(opened, project)
-    client = connect(project)
     (tmp_path / "copy").mkdir()
-    with store_errors(project), pytest.raises(Exception, match="was not opened|outside the artifact"):
-        attachments.whole(client, project, resolve(client, "salt/2"), tmp_path / "copy")
+    with client.opened(project) as registry, pytest.raises(Exception, match="was not opened|outside the artifact"):
+        attachments.whole(registry, resolve(registry, "salt/2"), tmp_path / "copy")
     if noticed:
         with pytest.raises(Exception, match="was not opened|outside the artifact"):
             mlflow.pyfunc.load_model("models:/salt/2")

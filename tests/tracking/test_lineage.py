@@ -12,6 +12,7 @@ import pytest
 from run_files import write_project
 
 from retemper.core.errors import RetemperError
+from retemper.records.origin import Commit
 from retemper.tracking import lineage
 
 LOCK = """schema: '2.0'
@@ -84,20 +85,20 @@ def test_file_hash_is_the_one_dvc_uses(tmp_path: Path) -> None:
 
 
 def test_commit_and_changes(tmp_path: Path) -> None:
-    assert lineage.git_commit(tmp_path) == {"commit": None, "dirty": None}
+    assert lineage.git_commit(tmp_path) == Commit(commit=None, dirty=None)
     git(tmp_path, "init", "-q")
-    assert lineage.git_commit(tmp_path) == {"commit": None, "dirty": None}
+    assert lineage.git_commit(tmp_path) == Commit(commit=None, dirty=None)
     (tmp_path / "params.yaml").write_text("a: 1\n")
     (tmp_path / "dvc.lock").write_text(LOCK)
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
     commit = git(tmp_path, "rev-parse", "HEAD")
-    assert lineage.git_commit(tmp_path) == {"commit": commit, "dirty": False}
+    assert lineage.git_commit(tmp_path) == Commit(commit=commit, dirty=False)
     (tmp_path / "dvc.lock").write_text("")  # DVC rewrites it while it runs
     (tmp_path / "new.txt").write_text("")
-    assert lineage.git_commit(tmp_path) == {"commit": commit, "dirty": False}
+    assert lineage.git_commit(tmp_path) == Commit(commit=commit, dirty=False)
     (tmp_path / "params.yaml").write_text("a: 2\n")
-    assert lineage.git_commit(tmp_path) == {"commit": commit, "dirty": True}
+    assert lineage.git_commit(tmp_path) == Commit(commit=commit, dirty=True)
 
 
 def test_versions_are_those_installed() -> None:

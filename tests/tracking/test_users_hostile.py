@@ -30,6 +30,7 @@ from retemper.records.registration import Registration
 from retemper.records.training import TrainingSummary
 from retemper.registry import aliases, register
 from retemper.registry import history as moves_of
+from retemper.registry.client import Registry
 from retemper.sweep import tracking as tracking_sweep
 from retemper.tracking import lineage, lock, runs
 from retemper.tracking.store import PROCESS, connect
@@ -238,8 +239,8 @@ def side_by_side(roots: list[Path], uri: str) -> list[int | None]:
 def one_of_each(root: Path, versions: int) -> None:
     """Every model is one version, every seed one run, and no lock is left."""
     client: Any = connect(root)
-    found = aliases.versions(client, "salt")
-    assert len(found) == len({aliases.model_of(version) for version in found}) == versions
+    found = Registry(client, root).versions("salt")
+    assert len(found) == len({version.model for version in found}) == versions
     names = [run.info.run_name for run in all_runs(root).values()]
     assert len(names) == len(set(names)) == versions + 1
     assert [model.name for model in client.search_registered_models()] == ["salt"]

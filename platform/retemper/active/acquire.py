@@ -168,7 +168,7 @@ def _begin(project: Project, number: int, work: Path, labels: int) -> None:
             oracle_check=check,
             settings=options,
             level_of_theory=label.require_level(options.oracle, project.settings.dataset.level_of_theory),
-            git=Commit.model_validate(git_commit(project.root)),
+            git=git_commit(project.root),
             software=versions(),
         ).write(folder / PLAN)
 

@@ -37,15 +37,12 @@ def _lineage(options: argparse.Namespace) -> None:
 def _promote(options: argparse.Namespace) -> None:
     from retemper.config.project import Project
     from retemper.promotion import promote
-    from retemper.registry.versions import existing_store, resolve
-    from retemper.tracking.store import store_errors
+    from retemper.registry.versions import find
 
     project = Project.here()
-    with store_errors(project.root):
-        version = resolve(existing_store(project.root), options.name)
-    moved = promote.override(project, version.name, str(version.version), options.alias, options.reason)
-    called = f"{version.name}/{version.version}"
-    print(f"{called} is the {options.alias}" + (" now" if moved else " already"))
+    version = find(options.name, project.root)
+    moved = promote.override(project, version.system, version.number, options.alias, options.reason)
+    print(f"{version.name} is the {options.alias}" + (" now" if moved else " already"))
 
 
 def _rollback(options: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retemper.config.project import Project
 from retemper.core import sealed
@@ -15,17 +14,14 @@ from retemper.records.evaluation import Accuracy
 from retemper.records.runs import FOUNDATION, Results
 from retemper.registry import attachments, measurements
 from retemper.registry.aliases import Standing
+from retemper.registry.client import Registry, Version
 from retemper.registry.measurements import Errors, Measured
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 CACHE = Path(".cache/promotion")
 
 
 def compared_with(
-    client: MlflowClient, results: Results, candidates: dict[str, Measured], champion: Standing | None
+    registry: Registry, results: Results, candidates: dict[str, Measured], champion: Standing | None
 ) -> References:
     """Measures of both, as far as there are any; a champion that was measured on other frames is measured on these."""
     foundation = measurements.collect(results, FOUNDATION, 0) if FOUNDATION in results.evaluations else None
@@ -38,17 +34,17 @@ def compared_with(
         return References(
             foundation, None, f"the champion ({champion.model.sha256[:12]}) is not registered in this store"
         )
-    version = client.get_model_version(results.settings.system, champion.version)
-    measured = attachments.fetch(client, results.root, version)
+    version = next(v for v in registry.versions(results.settings.system) if v.number == champion.version)
+    measured = attachments.fetch(registry, version)
     if measured is None:
         return References(foundation, None, f"no measures are kept with the champion, version {champion.version}")
     first = next(iter(candidates.values()))
     if any(measured.identity.get(key) != first.identity.get(key) for key in ("target", "retention")):
-        measured = remeasure(client, results, version, measured)
+        measured = remeasure(registry, results, version, measured)
     return References(foundation, measured)
 
 
-def remeasure(client: MlflowClient, results: Results, version: ModelVersion, before: Measured) -> Measured:
+def remeasure(registry: Registry, results: Results, version: Version, before: Measured) -> Measured:
     """Evaluate an earlier version on the frames of this run; its other seeds are not there any more.
 
     What cannot be measured again here (robustness) keeps its numbers. The result is cached by
@@ -60,9 +56,9 @@ def remeasure(client: MlflowClient, results: Results, version: ModelVersion, bef
     path = results.root / CACHE / f"{key}.json"
     content = sealed.read_json(path, key)
     if content is None:
-        print(f"promote: {version.name}/{version.version} was measured on other frames: measuring it again", flush=True)
+        print(f"promote: {version.name} was measured on other frames: measuring it again", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            parts = stage.fine_tuned(sets, attachments.weights(client, results.root, version, Path(folder)))
+            parts = stage.fine_tuned(sets, attachments.weights(registry, version, Path(folder)))
         content = {
             part: {
                 "report": measured.report.model_dump(mode="json"),

@@ -10,8 +10,9 @@ from retemper.config import metric_names
 from retemper.config.settings import Gate
 from retemper.evaluation.statistics import FEWEST_GROUPS, Interval
 from retemper.promotion import compare, robust
+from retemper.records.measures import Number
 from retemper.records.verdict import Comparison, GateOutcome
-from retemper.registry.measurements import Errors, Measured, Number
+from retemper.registry.measurements import Errors, Measured
 
 # Metrics that are ratios to one number for all models are compared by what is above the line.
 SAME_AS = {

@@ -7,12 +7,9 @@ Its number is a tag of every version judged, so all who share a store count the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from retemper.core.errors import RetemperError
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+from retemper.registry.client import Version
 
 LOOK, FRAMES = "verdict.look", "verdict.test_frames"
 
@@ -22,7 +19,7 @@ def tags(look: int, frames: str) -> dict[str, str]:
     return {LOOK: str(look), FRAMES: frames}
 
 
-def number(versions: Iterable[ModelVersion], judged: Sequence[ModelVersion], frames: str) -> int:
+def number(versions: Iterable[Version], judged: Sequence[Version], frames: str) -> int:
     """The number of a look at `judged`, from 1: a new one, unless these very models have been looked at before.
 
     Parameters
@@ -39,13 +36,13 @@ def number(versions: Iterable[ModelVersion], judged: Sequence[ModelVersion], fra
     return max(own, default=1) if all(own) and own else 1 + max(before, default=0)
 
 
-def _look(version: ModelVersion, frames: str) -> int:
+def _look(version: Version, frames: str) -> int:
     if version.tags.get(FRAMES) != frames:
         return 0
     text = version.tags.get(LOOK, "0")
     if not text.isdigit():
         raise RetemperError(
-            f"The tag {LOOK} of {version.name}/{version.version} is no number.",
+            f"The tag {LOOK} of {version.name} is no number.",
             expected="for the how manieth time models were judged on these test frames",
             got=repr(text),
             fix="put the number back, or delete the tag: the look then counts as the first",

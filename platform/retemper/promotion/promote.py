@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retemper.config.project import Project
 from retemper.core import experiment
@@ -22,14 +21,9 @@ from retemper.records.trained_model import TrainedModel
 from retemper.records.verdict import Verdict
 from retemper.registry import aliases, attachments, history, measurements
 from retemper.registry.aliases import CHALLENGER, CHAMPION, Standing
+from retemper.registry.client import Registry, Version, opened
 from retemper.registry.history import How, Move, barred
 from retemper.registry.measurements import Measured
-from retemper.tracking.lock import locked
-from retemper.tracking.store import connect, store_errors
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 
 def run(project: Project) -> Verdict | None:
@@ -56,30 +50,28 @@ def run(project: Project) -> Verdict | None:
     if not results.registered:
         raise RetemperError("No models are registered.", fix="dvc repro register")
     system = settings.system
-    with store_errors(root):
-        client = connect(root)
-        with locked(client, root, system):
-            moves = aliases.settle(client, root, system)
-        versions = _versions(client, results)
+    with opened(root) as registry:
+        moves = aliases.settled(registry, root, system)
+        versions = _versions(registry, results)
         candidates: dict[str, Measured] = {}
         chosen: dict[str, str] = {}
         for strategy, by_seed in versions.items():
             measured = {seed: measurements.collect(results, strategy, seed) for seed in by_seed}
             for seed, version in by_seed.items():
-                attachments.keep(client, version, results, measured[seed])
+                attachments.keep(registry, version, results, measured[seed])
             losses = {seed: results.trainings[strategy][seed].finished.valid_loss for seed in by_seed}
             seed, chosen[strategy] = verdict.pick_seed(measured, losses, settings.promotion)
             candidates[strategy] = measured[seed]
-        champion = aliases.standing(client, moves, system, CHAMPION)
+        champion = aliases.standing(registry, moves, system, CHAMPION)
         references = replace(
-            compared_with(client, results, candidates, champion), by_person=history.by_person(moves, CHAMPION)
+            compared_with(registry, results, candidates, champion), by_person=history.by_person(moves, CHAMPION)
         )
         others = {n: c for n, c in candidates.items() if champion is None or c.model != champion.model}
         judged = [versions[name][one.seed] for name, one in others.items()]
         tested = next(iter(candidates.values())).identity["target"]
-        look = 0 if champion is None else looks.number(aliases.versions(client, system), judged, tested)
+        look = 0 if champion is None else looks.number(registry.versions(system), judged, tested)
         decision = verdict.decide(others, references, candidates, settings.promotion, barred(moves, CHAMPION), look)
-        numbers = {name: str(versions[name][one.seed].version) for name, one in candidates.items()}
+        numbers = {name: versions[name][one.seed].number for name, one in candidates.items()}
         objective, gates = settings.promotion.objective, settings.promotion.gates
         record = Verdict(
             model=system,
@@ -101,7 +93,7 @@ def run(project: Project) -> Verdict | None:
         with atomic_folder(project.promotion) as folder:
             _write(folder, record)
         for name in decision.judged:
-            _keep(client, versions[name], record, name)
+            _keep(registry, versions[name], record, name)
     _move(project, record)
     return record
 
@@ -120,20 +112,19 @@ def sync(project: Project) -> None:
     verdict = results.verdict
     if verdict is None or verdict.model != settings.system or not results.registered:
         return
-    with store_errors(root):
-        client = connect(root)
-        known = _known(client, settings.system)
+    with opened(root) as registry:
+        known = _known(registry, settings.system)
         for name, candidate in verdict.candidates.items():
             trainings = results.trainings.get(name, {}).items()
             models = [TrainedModel(training.finished.sha256, name, seed) for seed, training in trainings]
             seeds = {model.seed: known[model] for model in models if model in known}
             judged = TrainedModel(candidate.sha256, name, candidate.seed)
             if judged in models and judged.seed in seeds and "verdict" not in seeds[judged.seed].tags:
-                _keep(client, seeds, verdict, name)
+                _keep(registry, seeds, verdict, name)
 
 
-def _known(client: MlflowClient, system: str) -> dict[TrainedModel, ModelVersion]:
-    return {aliases.model_of(version): version for version in reversed(aliases.versions(client, system))}
+def _known(registry: Registry, system: str) -> dict[TrainedModel, Version]:
+    return {version.model: version for version in reversed(registry.versions(system))}
 
 
 def _words(system: str, champion: Standing | None) -> str | None:
@@ -145,10 +136,10 @@ def _words(system: str, champion: Standing | None) -> str | None:
     return f"{where}({of.strategy}, seed {of.seed}, {of.sha256[:12]})"
 
 
-def _versions(client: MlflowClient, results: Results) -> dict[str, dict[int, ModelVersion]]:
+def _versions(registry: Registry, results: Results) -> dict[str, dict[int, Version]]:
     """Versions of this run in this store, by strategy and seed; a run that is not registered here is an error."""
-    known = _known(client, results.settings.system)
-    found: dict[str, dict[int, ModelVersion]] = {}
+    known = _known(registry, results.settings.system)
+    found: dict[str, dict[int, Version]] = {}
     for strategy in results.registered:
         for seed, training in results.trainings[strategy].items():
             model = TrainedModel(training.finished.sha256, strategy, seed)
@@ -172,12 +163,12 @@ def _digest(verdict: Verdict) -> str:
     return digest(verdict.model_dump(mode="json"))
 
 
-def _keep(client: MlflowClient, seeds: dict[int, ModelVersion], verdict: Verdict, name: str) -> None:
+def _keep(registry: Registry, seeds: dict[int, Version], verdict: Verdict, name: str) -> None:
     """Tags of the version judged (one a gate, and the sum) and of the other seeds; the verdict beside the weights."""
     candidate = verdict.candidates[name]
     for seed, other in seeds.items():
         if seed != candidate.seed:
-            _tag(client, other, {"verdict": f"seed {candidate.seed} was judged"})
+            _tag(registry, other, {"verdict": f"seed {candidate.seed} was judged"})
     version = seeds[candidate.seed]
     tags = {
         "verdict.rank": f"{candidate.rank} of {len(verdict.candidates)}",
@@ -191,20 +182,20 @@ def _keep(client: MlflowClient, seeds: dict[int, ModelVersion], verdict: Verdict
     if version.tags.get("verdict.digest") != tags["verdict.digest"]:
         with tempfile.TemporaryDirectory() as folder:
             _write(Path(folder), verdict)
-            client.log_model_artifacts(attachments.model_id(version), folder, attachments.FOLDER)
-    card = str(version.description).split(text.HEADING)[0]
-    client.update_model_version(version.name, version.version, card + text.HEADING + text.table(candidate))
-    _tag(client, version, {**tags, "verdict": "passed" if candidate.passed else "failed"})  # last: `sync` looks for it
+            registry.attach(version, Path(folder))
+    card = version.description.split(text.HEADING)[0]
+    registry.describe(version, card + text.HEADING + text.table(candidate))
+    _tag(
+        registry, version, {**tags, "verdict": "passed" if candidate.passed else "failed"}
+    )  # last: `sync` looks for it
 
 
-def _tag(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
+def _tag(registry: Registry, version: Version, tags: dict[str, str]) -> None:
     """Make `tags` all that the version says of verdict and gates."""
     for tag in version.tags:
         if tag.startswith(("gate.", "verdict")) and tag not in tags:
-            client.delete_model_version_tag(version.name, version.version, tag)
-    for tag, value in tags.items():
-        if version.tags.get(tag) != value:
-            client.set_model_version_tag(version.name, version.version, tag, value)
+            registry.untag(version, tag)
+    registry.tag(version, tags)
 
 
 def _move(project: Project, verdict: Verdict) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from retemper.promotion import gates
+from retemper.records.measures import Number
 from retemper.records.verdict import Candidate, GateOutcome, Verdict
-from retemper.registry.measurements import Number
 
 HEADING = "\n## Gates\n\n"  # of the table in a version's description
 

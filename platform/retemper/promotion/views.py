@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from retemper.config import metric_names
 from retemper.core.errors import RetemperError
@@ -13,16 +12,12 @@ from retemper.evaluation.statistics import FEWEST_GROUPS, two_sided
 from retemper.promotion import compare, robust
 from retemper.promotion.gates import FRAMES_OF
 from retemper.promotion.text import HEADING
+from retemper.records.measures import Number
 from retemper.registry import aliases, attachments, data_revisions, history
 from retemper.registry.aliases import CHAMPION
-from retemper.registry.measurements import Measured, Number
-from retemper.registry.versions import existing_store, resolve
-from retemper.tracking.lock import locked
-from retemper.tracking.store import store_errors
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+from retemper.registry.client import Registry, Version, opened
+from retemper.registry.measurements import Measured
+from retemper.registry.versions import resolve
 
 HEADLINES = (
     ("target.force_rmse", "target F"),
@@ -36,32 +31,27 @@ LINEAGE = ("sha256", "key", "git_commit")  # tags that name what a version came 
 
 def models(root: Path, system: str | None = None) -> str:
     """Versions of every registered model (or of one) with aliases, verdict and headline metrics."""
-    with store_errors(root):
-        client = existing_store(root)
-        names = aliases.systems(client)
-        blocks = []
-        for name in [n for n in names if system in (None, n)]:
-            with locked(client, root, name):
-                moves = aliases.settle(client, root, name)
-            blocks.append(_versions(client, name, moves))
+    with opened(root, existing=True) as registry:
+        names = [name for name in registry.systems() if system in (None, name)]
+        blocks = [_versions(registry, name, aliases.settled(registry, root, name)) for name in names]
     if not blocks:
         raise RetemperError(f"No model {system or ''} is registered.".replace("  ", " "), fix="dvc repro register")
     return "\n\n".join(blocks)
 
 
-def _versions(client: MlflowClient, name: str, moves: Sequence[history.Move]) -> str:
+def _versions(registry: Registry, name: str, moves: Sequence[history.Move]) -> str:
     held: dict[str, list[str]] = {}
-    for alias, number in dict(client.get_registered_model(name).aliases).items():
-        held.setdefault(str(number), []).append(alias)
+    for alias, number in registry.entry(name).aliases.items():
+        held.setdefault(number, []).append(alias)
     rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "rank", "aliases"]]
-    for version in reversed(aliases.versions(client, name)):
+    for version in reversed(registry.versions(name)):
         tags = version.tags
         figures = [_figure(metric_names.tag(tags, key)) for key, _ in HEADLINES]
-        row = [f"{name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
+        row = [version.name, tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
         verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
-        rows.append([*row, *verdict, ", ".join(sorted(held.get(str(version.version), [])))])
+        rows.append([*row, *verdict, ", ".join(sorted(held.get(version.number, [])))])
     lines = [table(rows), "F: force RMSE, meV/Å   E: energy RMSE, meV/atom   lower is better"]
-    champion = aliases.standing(client, moves, name, CHAMPION)
+    champion = aliases.standing(registry, moves, name, CHAMPION)
     if champion is not None and champion.version is None:
         model = champion.model
         lines.append(f"the champion ({model.strategy}, seed {model.seed}, {model.sha256[:12]}) is not registered here")
@@ -78,17 +68,15 @@ def _figure(text: str | None) -> str:
 
 def show(root: Path, name: str) -> str:
     """The card of one version: lineage, metrics with intervals, gate by gate, and the history of its aliases."""
-    with store_errors(root):
-        client = existing_store(root)
-        version = resolve(client, name)
-        with locked(client, root, version.name):
-            moves = aliases.settle(client, root, version.name)
-        measured = attachments.fetch(client, root, version)
-        held = dict(client.get_registered_model(version.name).aliases)
+    with opened(root, existing=True) as registry:
+        version = resolve(registry, name)
+        moves = aliases.settled(registry, root, version.system)
+        measured = attachments.fetch(registry, version)
+        held = registry.entry(version.system).aliases
     tags = version.tags
-    own_aliases = " ".join(f"@{alias}" for alias, number in held.items() if str(number) == str(version.version))
-    lines = [f"{version.name}/{version.version}  {own_aliases}".rstrip(), ""]
-    lines.append(str(version.description).split(HEADING)[0].strip())
+    own_aliases = " ".join(f"@{alias}" for alias, number in held.items() if number == version.number)
+    lines = [f"{version.name}  {own_aliases}".rstrip(), ""]
+    lines.append(version.description.split(HEADING)[0].strip())
     hashes = data_revisions.data_hashes(tags)
     if hashes:
         commit = data_revisions.holding(root, [hashes]).get(hashes)
@@ -106,7 +94,7 @@ def show(root: Path, name: str) -> str:
         lines += [f"{gate}: {text}" for gate, text in gates.items()]
     else:
         lines.append(tags.get("verdict", "not judged (dvc repro promote)"))
-    own = [move for move in moves if move.to == aliases.model_of(version)]
+    own = [move for move in moves if move.to == version.model]
     lines += ["", "## Promotions", ""]
     lines += [f"{m.time[:19]}  {m.alias:10s} {m.how:8s} {m.by}: {m.reason}" for m in own] or ["none"]
     return "\n".join(lines)
@@ -122,11 +110,10 @@ def _number(number: Number) -> list[str]:
 
 def compare_versions(root: Path, first: str, second: str) -> str:
     """Two versions side by side, with the ratio of their errors on the same frames and whether it is significant."""
-    with store_errors(root):
-        client = existing_store(root)
-        pair = [resolve(client, name) for name in (first, second)]
-        measured = [attachments.fetch(client, root, version) for version in pair]
-    titles = [f"{version.name}/{version.version}" for version in pair]
+    with opened(root, existing=True) as registry:
+        pair = [resolve(registry, name) for name in (first, second)]
+        measured = [attachments.fetch(registry, version) for version in pair]
+    titles = [version.name for version in pair]
     for title, one in zip(titles, measured, strict=True):
         if one is None:
             raise RetemperError(f"No measures are kept with {title}.", fix="dvc repro register")
@@ -172,15 +159,14 @@ def lineage(root: Path, wanted: str) -> str:
     wanted = wanted.lower()
     if len(wanted) < SHORTEST_HASH:
         raise RetemperError(f"{wanted!r} is too short for a hash.", expected=f"at least {SHORTEST_HASH} digits")
-    with store_errors(root):
-        client = existing_store(root)
-        found = list(client.search_model_versions(max_results=10000))
+    with opened(root, existing=True) as registry:
+        found = registry.versions()
     rows = [["version", "strategy", "seed", "as", "hash", "git commit"]]
-    for version in sorted(found, key=lambda v: (v.name, int(v.version))):
+    for version in sorted(found, key=lambda v: (v.system, int(v.number))):
         for tag, value in sorted(_origins(version).items()):
             if value.lower().startswith(wanted):
                 tags = version.tags
-                row = [f"{version.name}/{version.version}", tags.get("strategy", "–"), tags.get("seed", "–"), tag]
+                row = [version.name, tags.get("strategy", "–"), tags.get("seed", "–"), tag]
                 rows.append([*row, value[:16], tags.get("git_commit", "–")[:10]])
     if len(rows) == 1:
         raise RetemperError(
@@ -188,13 +174,12 @@ def lineage(root: Path, wanted: str) -> str:
             expected="md5 of a data file or DVC folder, sha256 of weights, a foundation's hash, or a git commit",
             fix="retemper show NAME/VERSION prints those of a version",
         )
-    data = {f"{v.name}/{v.version}": data_revisions.data_hashes(v.tags) for v in reversed(found)}
+    data = {v.name: data_revisions.data_hashes(v.tags) for v in reversed(found)}
     return "\n".join([table(rows), "", *data_revisions.spare(root, data)]).rstrip()
 
 
-def _origins(version: ModelVersion) -> dict[str, str]:
-    tags: Mapping[str, Any] = version.tags
-    return {k: str(v) for k, v in tags.items() if k in LINEAGE or k.startswith(("data.", "dvc."))}
+def _origins(version: Version) -> dict[str, str]:
+    return {k: v for k, v in version.tags.items() if k in LINEAGE or k.startswith(("data.", "dvc."))}
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

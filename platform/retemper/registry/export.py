@@ -21,7 +21,6 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -34,12 +33,9 @@ from retemper.data import charge
 from retemper.models import lammps, mace, model_file, model_writing
 from retemper.models.convert import require_state, single_head, torch_sim_model
 from retemper.registry import attachments
+from retemper.registry.client import Version, opened
 from retemper.registry.formats import FORMATS
-from retemper.registry.versions import existing_store, resolve
-from retemper.tracking.store import store_errors
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+from retemper.registry.versions import resolve
 
 # Largest difference to MACE's own calculator: eV, and eV/A.
 TOLERANCE = {"float64": (1e-6, 1e-6), "float32": (5e-3, 5e-3)}
@@ -137,44 +133,44 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
         raise unknown("export format", to, FORMATS)
     if dtype not in mace.DTYPES:
         raise unknown("dtype", dtype, mace.DTYPES)
-    with store_errors(root), tempfile.TemporaryDirectory() as temporary:
-        client = existing_store(root)
-        version = resolve(client, name)
-        weights = attachments.weights(client, root, version, Path(temporary))
+    with opened(root, existing=True) as registry, tempfile.TemporaryDirectory() as temporary:
+        version = resolve(registry, name)
+        weights = attachments.weights(registry, version, Path(temporary))
         read = require_state(weights, to)
         head, stem = mace.pick_head(weights, version.tags.get("head")), _stem(version)
         one = single_head(weights, head, Path(temporary) / "single.model")
         folder.mkdir(parents=True, exist_ok=True)
-        about = f"{version.name}/{version.version}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}"
+        about = f"{version.name}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}"
         given = {"about": about, "model": f"{stem}.model", "head": head, "dtype": dtype, "sha256": sha256(one)}
         words = {name: repr(value) for name, value in given.items()}  # literals, whatever the registry says
         made = _write(one, head, to, folder, stem, dtype, words)
         _check(weights, head, made[0], to, dtype)
-        facts: dict[str, Any] = {
-            "model": f"{version.name}/{version.version}",
+        elements = [chemical_symbols[z] for z in mace.elements(one)]
+        facts: dict[str, object] = {
+            "model": version.name,
             "format": to,
-            "registered_sha256": attachments.registered_sha256(version),
+            "registered_sha256": version.sha256,
             "files": {path.name: sha256(path) for path in made},
             "head": head,
-            "elements": [chemical_symbols[z] for z in mace.elements(one)],
+            "elements": elements,
             "cutoff": float(mace.load(one).r_max),
             "units": {"energy": "eV", "forces": "eV/A", "length": "A"},
             "reads": {name: f"atoms.info[{charge.SPELLINGS[name][1]!r}]" for name in read},
         }
         if to in LAMMPS:
-            words = {"file": made[0].name, "elements": " ".join(facts["elements"])}
+            words = {"file": made[0].name, "elements": " ".join(elements)}
             facts["lammps"] = [line.format(**words) for line in LAMMPS[to]]
             facts["checked"] = "loaded by MACE's own code and evaluated for two structures; not run in LAMMPS itself"
         write_json(folder / f"{stem}-{to}.json", facts)
     return [*made, folder / f"{stem}-{to}.json"]
 
 
-def _stem(version: ModelVersion) -> str:
+def _stem(version: Version) -> str:
     """Beginning of the files' names; a name of letters that files, LAMMPS or a shell take otherwise is refused."""
-    stem = f"{version.name}-{version.version}"
+    stem = f"{version.system}-{version.number}"
     if not NAME.fullmatch(stem):
         raise RetemperError(
-            f"The registered model is called {version.name!r}, which cannot name a file for other programs.",
+            f"The registered model is called {version.system!r}, which cannot name a file for other programs.",
             expected="letters, digits, '.', '_' and '-'",
             fix="register it under another name (system in params.yaml)",
         )

@@ -108,15 +108,17 @@ def read(root: Path, system: str | None = None) -> list[Move]:
 
 
 def append(root: Path, moves: Sequence[Move]) -> None:
-    """Put `moves` below the lines that are there; the file is replaced whole, so a full disk loses nothing."""
-    if not moves:
+    """Put those of `moves` that the file lacks below its lines; it is replaced whole: a full disk loses nothing."""
+    written = {move.id for move in read(root)}
+    new = [move for move in moves if move.id not in written]
+    if not new:
         return
     path = root / FILE
-    there = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if there and not there.endswith("\n"):
-        there += "\n"
+    lines = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if lines and not lines.endswith("\n"):
+        lines += "\n"
     with atomic_write(path) as temporary:
-        temporary.write_text(there + "".join(dumps(move) + "\n" for move in moves), encoding="utf-8")
+        temporary.write_text(lines + "".join(dumps(move) + "\n" for move in new), encoding="utf-8")
 
 
 # ------------------------------------------------------------------ what a history means

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retemper.core import processes
 from retemper.core.errors import RetemperError, unknown
 from retemper.registry import attachments
-from retemper.registry.versions import existing_store, resolve
-from retemper.tracking.store import store_errors
-
-if TYPE_CHECKING:
-    pass
+from retemper.registry.client import opened
+from retemper.registry.versions import resolve
 
 TARGETS = ("ase", "torch-sim")
 
@@ -52,11 +49,10 @@ def load(
     if to not in TARGETS:
         raise unknown("kind of model", to, TARGETS)
     project = None if root is None else Path(root).resolve()
-    with store_errors(project):
-        client = existing_store(project)
-        version = resolve(client, name_or_uri)
+    with opened(project, existing=True) as registry:
+        version = resolve(registry, name_or_uri)
         with tempfile.TemporaryDirectory() as folder:
-            path = attachments.weights(client, project, version, Path(folder))
+            path = attachments.weights(registry, version, Path(folder))
             place = best_device(device)
             if to == "torch-sim":
                 from retemper.models.convert import single_head, torch_sim_model
@@ -70,7 +66,7 @@ def load(
                 return calculator(path, version.tags["sha256"], str(version.tags.get("head")), place, dtype)
             except ValueError as error:
                 raise RetemperError(
-                    f"Version {version.version} of {version.name} cannot be loaded: {error}.", fix="register it again"
+                    f"Version {version.number} of {version.system} cannot be loaded: {error}.", fix="register it again"
                 ) from error
 
 

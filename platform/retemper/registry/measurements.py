@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +16,15 @@ import numpy as np
 
 from retemper.config import metric_names
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, write_json
 from retemper.evaluation.robustness import units
 from retemper.evaluation.robustness.units import Unit
 from retemper.records.evaluation import Accuracy
+from retemper.records.measures import Measures, Number
 from retemper.records.robustness import Robustness
 from retemper.records.runs import FOUNDATION, Results, read_table
 from retemper.records.trained_model import TrainedModel
 
 MEASURES, FRAMES = "measures.json", "frames.csv"
-
-
-@dataclass(frozen=True)
-class Number:
-    """A metric's value, its two-sided interval where there is one, and its unit; without a value the reason."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    unit: str = ""
-    reason: str | None = None
-    level: float = 0.95  # of the interval
-    groups: int | None = None  # independent units that the interval rests on
-
-    def text(self) -> str:
-        """Value and interval; the level is said where it is not 95 %."""
-        if self.value is None:
-            return "–"
-        level = "" if self.level == 0.95 else f" ({100 * self.level:g} %)"
-        groups = "" if self.groups is None else f", {self.groups} groups"
-        known = self.low is not None and self.high is not None
-        interval = f" [{self.low:.4g}, {self.high:.4g}]{level}{groups}" if known else ""
-        return f"{self.value:.4g}{interval}"
 
 
 @dataclass(frozen=True)
@@ -192,18 +169,22 @@ def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:
 
 
 def save(measured: Measured, frames_csv: Path | None, folder: Path) -> None:
-    """Write ``measures.json`` and a copy of ``frames.csv`` into `folder`."""
-    content = {key: value for key, value in asdict(measured).items() if key not in ("frames", "units")}
-    write_json(folder / MEASURES, content)
+    """Write ``measures.json`` and ``units.csv``, and a copy of ``frames.csv``, into `folder`."""
+    measures = Measures(
+        strategy=measured.strategy,
+        seed=measured.seed,
+        sha256=measured.sha256,
+        identity=measured.identity,
+        numbers=measured.numbers,
+    )
+    measures.write(folder / MEASURES)
     units.write(folder / units.UNITS, measured.units)
     if frames_csv is not None and frames_csv.is_file():
         (folder / FRAMES).write_bytes(frames_csv.read_bytes())
 
 
 def read(folder: Path) -> Measured:
-    """What `save` wrote."""
-    content: dict[str, Any] = read_json(folder / MEASURES)
-    numbers = {name: Number(**number) for name, number in content.pop("numbers").items()}
-    return Measured(
-        **content, numbers=numbers, frames=read_frames_csv(folder / FRAMES), units=units.read(folder / units.UNITS)
-    )
+    """What `save` wrote, in this version of the program or an earlier one."""
+    measures, frames = Measures.kept(folder / MEASURES), read_frames_csv(folder / FRAMES)
+    about = measures.strategy, measures.seed, measures.sha256, measures.identity
+    return Measured(*about, measures.numbers, frames, units.read(folder / units.UNITS))

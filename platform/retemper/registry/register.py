@@ -27,17 +27,16 @@ from retemper.records.registration import BestSeed, Registration
 from retemper.records.runs import FOUNDATION, Results, read_results
 from retemper.records.trained_model import TrainedModel
 from retemper.registry import aliases, artifact, attachments, measurements, model_card
+from retemper.registry.client import Registry, Version, opened
 from retemper.registry.versions import CANDIDATE
 from retemper.tracking import embedded_store, lineage
 from retemper.tracking import runs as tracking
-from retemper.tracking.lock import locked
-from retemper.tracking.store import connect, default_store, metric_entities, store_errors, tracking_uri
+from retemper.tracking.store import default_store, metric_entities, tracking_uri
 from retemper.tracking.store_errors import ARTIFACTS, ASIDE, DATABASE, StoreError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
-    from mlflow.entities.model_registry import ModelVersion
 
 RECORDED = "recorded"  # tag of a version, the last that is written: the hash of all that stands with it
 TAGGED = (  # numbers that a version is judged by, beside robustness
@@ -108,24 +107,23 @@ def index(project: Project, strategies: list[str]) -> dict[str, Registration]:
             if name not in results.evaluations:
                 raise RetemperError(f"{name} has not been evaluated.", fix=f"dvc repro -f {stage}")
     system = settings.system
-    with store_errors(root):
-        client = connect(root)
-        runs = tracking.runs(client, results)
-        _registered_model(client, settings)
-        aliases.require_own(client, root, system)
-        known = aliases.versions(client, system)
+    with opened(root) as registry:
+        runs = tracking.runs(registry.client, results)
+        _registered_model(registry.client, settings)
+        aliases.require_own(registry, root, system)
+        known = registry.versions(system)
         records = {}
         with default_store(root):
             for strategy in strategies:
                 versions = {
-                    seed: _register_seed(client, results, strategy, seed, run, known)
+                    seed: _register_seed(registry, results, strategy, seed, run, known)
                     for seed, run in runs[strategy].items()
                 }
                 records[strategy] = _record(project, results, strategy, versions)
-        _say_registered(client, root, system, {str(run.info.experiment_id) for run in runs[strategies[0]].values()})
-        _set_candidate(client, project, records)
-        with locked(client, root, system):
-            aliases.settle(client, root, system)  # a rebuilt store gets its champion back
+        _say_registered(registry, root, system, {str(run.info.experiment_id) for run in runs[strategies[0]].values()})
+        _set_candidate(registry, project, records)
+        with registry.locked(system):
+            aliases.settle(registry, root, system)  # a rebuilt store gets its champion back
     return records
 
 
@@ -175,7 +173,7 @@ def _registered_model(client: MlflowClient, settings: Settings) -> None:
 
 
 def _register_seed(
-    client: MlflowClient, results: Results, strategy: str, seed: int, run: Run, known: list[ModelVersion]
+    registry: Registry, results: Results, strategy: str, seed: int, run: Run, known: list[Version]
 ) -> str:
     """The version of a seed: the one that is among `known`, its numbers brought up to date, or a new one."""
     training, system = results.trainings[strategy][seed], results.settings.system
@@ -209,30 +207,30 @@ def _register_seed(
     # Of two that trained the same weights the first says on which machine.
     lasting = {name: value for name, value in tags.items() if name not in FROM_RUN}
     identity = digest([lasting, results.flat(strategy, seed)])
-    version = next((one for one in known if aliases.model_of(one) == model), None)
+    version = next((version for version in known if version.model == model), None)
     if version is not None and version.tags.get(RECORDED) == identity:
-        attachments.keep(client, version, results, measured)
-        return str(version.version)
-    with locked(client, results.root, system):
-        there = aliases.versions(client, system)  # another process may have registered it meanwhile
-        version = next((one for one in there if aliases.model_of(one) == model), None)
+        attachments.keep(registry, version, results, measured)
+        return version.number
+    client = registry.client
+    with registry.locked(system):
+        versions = registry.versions(system)  # another process may have registered it meanwhile
+        version = next((version for version in versions if version.model == model), None)
         if version is not None:
-            for name, value in lasting.items():
-                if version.tags.get(name) != value:
-                    client.set_model_version_tag(system, version.version, name, value)
-            client.update_model_version(system, version.version, card)
-            model_id = attachments.model_id(version)
+            registry.tag(version, lasting)
+            registry.describe(version, card)
         else:
-            _drop_unregistered(client, run, there)
+            _drop_unregistered(client, run, versions)
             model_id, tags[artifact.TAG] = _log_model(client, results, strategy, seed, run_id, tags)
-            version = client.create_model_version(
-                system, f"models:/{model_id}", run_id, tags=tags, description=card, model_id=model_id
+            source = f"models:/{model_id}"
+            created = client.create_model_version(
+                system, source, run_id, tags=tags, description=card, model_id=model_id
             )
-        attachments.keep(client, version, results, measured)
-        client.set_logged_model_tags(model_id, tags)
-        _log_metrics(client, model_id, metric_entities(results, strategy, seed, model_id, run_id))
-        client.set_model_version_tag(system, version.version, RECORDED, identity)
-    return str(version.version)
+            version = Version.of(created)
+        attachments.keep(registry, version, results, measured)
+        client.set_logged_model_tags(version.model_id, tags)
+        _log_metrics(client, version.model_id, metric_entities(results, strategy, seed, version.model_id, run_id))
+        registry.tag(version, {RECORDED: identity})
+    return version.number
 
 
 def _log_metrics(client: MlflowClient, model_id: str, metrics: list[Metric]) -> None:
@@ -244,16 +242,16 @@ def _log_metrics(client: MlflowClient, model_id: str, metrics: list[Metric]) -> 
         client.log_batch(str(new[0].run_id), metrics=new)
 
 
-def _drop_unregistered(client: MlflowClient, run: Run, versions: list[ModelVersion]) -> None:
+def _drop_unregistered(client: MlflowClient, run: Run, versions: list[Version]) -> None:
     """Delete the logged models of a run that no version stands for: what a registration left that was killed."""
-    registered = {attachments.model_id(version) for version in versions if str(version.source).startswith("models:/")}
+    registered = {version.source.removeprefix("models:/") for version in versions}
     of_run = f"source_run_id = '{run.info.run_id}'"
     for logged in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
         if logged.model_id not in registered:
             client.delete_logged_model(logged.model_id)
 
 
-def _say_registered(client: MlflowClient, root: Path, system: str, experiments: set[str]) -> None:
+def _say_registered(registry: Registry, root: Path, system: str, experiments: set[str]) -> None:
     """Tag the logged models of an embedded store with their versions, as a server does by itself.
 
     Raises
@@ -263,10 +261,10 @@ def _say_registered(client: MlflowClient, root: Path, system: str, experiments: 
     """
     if embedded_store.file_of(tracking_uri(root)) is None:
         return
-    versions = {attachments.model_id(version): version for version in aliases.versions(client, system)}
+    versions = {version.model_id: version for version in registry.versions(system)}
     page: Any = None
     while page is None or page.token:
-        page = client.search_logged_models(sorted(experiments), page_token=page.token if page else None)
+        page = registry.client.search_logged_models(sorted(experiments), page_token=page.token if page else None)
         for logged in page:
             version = versions.get(logged.model_id)
             if version is None:
@@ -274,13 +272,13 @@ def _say_registered(client: MlflowClient, root: Path, system: str, experiments: 
             place = urlsplit(str(logged.artifact_location))
             if place.scheme == "file" and not (Path(unquote(place.path)) / "MLmodel").is_file():
                 raise StoreError(
-                    f"The files of {system}/{version.version} are not in {unquote(place.path)}.",
+                    f"The files of {version.name} are not in {unquote(place.path)}.",
                     expected=f"{ARTIFACTS}/ beside {DATABASE}",
                     fix=f"bring {ARTIFACTS}/ from where {DATABASE} came from, or {ASIDE}",
                 )
-            of = json.dumps([{"name": system, "version": int(version.version)}])
+            of = json.dumps([{"name": system, "version": int(version.number)}])
             if logged.tags.get("mlflow.modelVersions") != of:
-                client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": of})
+                registry.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": of})
 
 
 def _log_model(
@@ -331,16 +329,16 @@ def _log_model(
     return str(logged.model_id), of_artifact
 
 
-def _set_candidate(client: MlflowClient, project: Project, latest: dict[str, Registration]) -> None:
+def _set_candidate(registry: Registry, project: Project, latest: dict[str, Registration]) -> None:
     """Give the alias to the best version of the best strategy registered on the same test set."""
     system, records = project.settings.system, list(latest.values())
     others = [project.registered(name) for name in project.settings.strategies if name not in latest]
     records += registration.comparable(others, system, str(records[0].test_md5))
     best = min(records, key=lambda record: math.inf if record.force_rmse is None else record.force_rmse).best
     assert best is not None
-    known = {(v.tags.get("sha256"), v.tags.get("seed")): v.version for v in aliases.versions(client, system)}
-    version = known.get((best.sha256, str(best.seed)))
-    if version is None:  # registered in another store, and not in this one yet
+    known = {(version.model.sha256, version.model.seed): version.number for version in registry.versions(system)}
+    number = known.get((best.sha256, best.seed))
+    if number is None:  # registered in another store, and not in this one yet
         return
-    if str(dict(client.get_registered_model(system).aliases).get(CANDIDATE)) != str(version):
-        aliases.point(client, system, CANDIDATE, str(version))
+    if registry.entry(system).aliases.get(CANDIDATE) != number:
+        registry.point(system, CANDIDATE, number)

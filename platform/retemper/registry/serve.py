@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from retemper.tracking.store import default_store, quiet, store_errors
+from retemper.tracking.store import default_store
 
 LARGEST = 20_000_000  # bytes of a request
 DEEPEST = 64  # brackets within each other; a request needs seven, and Python's reader of JSON has an end
@@ -29,14 +29,12 @@ def application(root: Path, name: str, folder: Path) -> Any:
     """
     import os
 
-    with store_errors(root):
-        quiet()
-        from retemper.registry import attachments
-        from retemper.registry.versions import existing_store, resolve
+    from retemper.registry import attachments
+    from retemper.registry.client import opened
+    from retemper.registry.versions import resolve
 
-        client = existing_store(root)
-        version = resolve(client, name)
-        place = attachments.whole(client, root, version, folder)
+    with opened(root, existing=True) as registry:
+        place = attachments.whole(registry, resolve(registry, name), folder)
         os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(SECONDS)
         with default_store(root):
             import mlflow.pyfunc

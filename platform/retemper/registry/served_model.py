@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -117,6 +117,14 @@ def _load_pyfunc(path: str, model_config: dict[str, Any]) -> Served:
     return Served(Calculator(models=model, device=device, default_dtype=dtype, head=model_config["head"]))
 
 
+class Answer(NamedTuple):
+    """What a structure has."""
+
+    energy: float  # eV
+    forces: list[list[float]]  # [n_atoms, 3] eV/A
+    stress: list[list[float]] | None  # [3, 3] eV/A^3
+
+
 class Served:
     """Energies, forces and stresses of structures given as JSON.
 
@@ -154,7 +162,7 @@ class Served:
                 self.turn.release()
         finally:
             self.waiting.release()
-        return pd.DataFrame(answers, columns=["energy", "forces", "stress"])
+        return pd.DataFrame(answers, columns=list(Answer._fields))
 
 
 def require_bearable(frames: Sequence[Atoms], cutoff: float) -> None:
@@ -188,12 +196,12 @@ def require_bearable(frames: Sequence[Atoms], cutoff: float) -> None:
             )
 
 
-def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
+def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[Answer]:
     """Energy, forces and stress of every frame, evaluated together in batches of similar size."""
     import torch
     from mace.tools import torch_geometric
 
-    answers: list[dict[str, Any]] = [{}] * len(frames)
+    answers: dict[int, Answer] = {}
     graphs = {index: graph(calculator, atoms) for index, atoms in enumerate(frames)}
     for indices in batches([int(one.edge_index.shape[1]) for one in graphs.values()]):
         batch = torch_geometric.Batch.from_data_list([graphs[k] for k in indices]).to(calculator.device)
@@ -204,12 +212,8 @@ def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[dict[str, Any]]:
             stress = found["stress"][place].detach().cpu().tolist() if periodic[place] else None
             if not (torch.isfinite(found["energy"][place]) and torch.isfinite(forces[place]).all()):
                 raise ValueError(f"structure {k}: the model gives no finite energy and forces")
-            answers[k] = {
-                "energy": float(found["energy"][place].detach()),
-                "forces": forces[place].tolist(),
-                "stress": stress,
-            }
-    return answers
+            answers[k] = Answer(float(found["energy"][place].detach()), forces[place].tolist(), stress)
+    return [answers[k] for k in range(len(frames))]
 
 
 def graph(calculator: Any, atoms: Atoms) -> Any:

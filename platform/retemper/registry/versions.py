@@ -2,65 +2,53 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retemper.core import weight_files
-from retemper.core.errors import RetemperError, unknown
-from retemper.core.files import atomic_write, project_root
+from retemper.core.errors import unknown
+from retemper.core.files import atomic_write
 from retemper.registry import artifact, attachments
-from retemper.registry.aliases import CHAMPION, systems, versions
-from retemper.tracking.store import DATABASE, connect, store_errors
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
-
+from retemper.registry.aliases import CHAMPION
+from retemper.registry.client import Registry, Version, opened
 
 CANDIDATE = "candidate"  # alias of the version to look at first
 
 
+def find(name_or_uri: str, root: Path) -> Version:
+    """The version that a name means, in the registry of the project at `root`."""
+    with opened(root, existing=True) as registry:
+        return resolve(registry, name_or_uri)
+
+
 def weights(name_or_uri: str, folder: Path, root: Path) -> Path:
     """Model file of a registered model, named as for `load`, below `folder` under its sha256, which is checked."""
-    with store_errors(root):
-        client = existing_store(root)
-        version = resolve(client, name_or_uri)
-        sha, safe = attachments.registered_sha256(version), artifact.TAG in version.tags
-        place = folder / f"{sha[:16]}{weight_files.SUFFIX if safe else '.model'}"
+    with opened(root, existing=True) as registry:
+        version = resolve(registry, name_or_uri)
+        suffix = weight_files.SUFFIX if artifact.TAG in version.tags else ".model"
+        place = folder / f"{version.sha256[:16]}{suffix}"
         with tempfile.TemporaryDirectory() as temporary, atomic_write(place) as copy:
-            shutil.copyfile(attachments.weights(client, root, version, Path(temporary)), copy)
+            shutil.copyfile(attachments.weights(registry, version, Path(temporary)), copy)
     return place
 
 
-def existing_store(root: Path | None) -> MlflowClient:
-    """Client of a store that is there; nothing is created for a question."""
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not ((root or project_root()) / DATABASE).is_file():
-        raise RetemperError(
-            f"No models are registered: there is no {DATABASE}.", fix="dvc repro, or set MLFLOW_TRACKING_URI"
-        )
-    return connect(root)
-
-
-def resolve(client: MlflowClient, name_or_uri: str) -> ModelVersion:
+def resolve(registry: Registry, name_or_uri: str) -> Version:
     """The version that a name means."""
     name = name_or_uri.removeprefix("models:/")
-    model, _, alias = name.partition("@")
-    model, _, number = model.partition("/")
+    system, _, alias = name.partition("@")
+    system, _, number = system.partition("/")
     if not number and alias.isdecimal():  # nacl@4: MLflow itself takes such an alias for nothing else
         alias, number = "", alias
-    found = versions(client, model)
-    if not found:
-        raise unknown("registered model", model, systems(client))
+    versions = {version.number: version for version in registry.versions(system)}
+    if not versions:
+        raise unknown("registered model", system, registry.systems())
     if number:
-        chosen = next((version for version in found if str(version.version) == number), None)
-        if chosen is None:
-            raise unknown(f"version of {model}", number, [str(version.version) for version in found])
-        return chosen
-    known = {one: str(held) for one, held in dict(client.get_registered_model(model).aliases).items()}
-    if alias and alias not in known:
-        raise unknown(f"alias of {model}", alias, known)
-    held = known.get(alias) if alias else known.get(CHAMPION, known.get(CANDIDATE))
-    return next((version for version in found if str(version.version) == held), found[0])
+        if number not in versions:
+            raise unknown(f"version of {system}", number, list(versions))
+        return versions[number]
+    aliases = registry.entry(system).aliases
+    if alias and alias not in aliases:
+        raise unknown(f"alias of {system}", alias, aliases)
+    pointed = aliases.get(alias) if alias else aliases.get(CHAMPION, aliases.get(CANDIDATE))
+    return versions[pointed] if pointed in versions else next(iter(versions.values()))

@@ -77,7 +77,8 @@ def document(results: Results, comparison: Comparison) -> Document:
     settings = results.settings
     foundation = find(settings.foundation, results.root)
     commit = lineage.git_commit(results.root)
-    code = f"{commit['commit'][:10]}{' with changes' if commit['dirty'] else ''}" if commit["commit"] else "no commit"
+    changes = " with changes" if commit.dirty else ""
+    code = f"{commit.commit[:10]}{changes}" if commit.commit else "no commit"
     counts = results.counts()
     sizes = " / ".join(str(counts[name]) for name in ("train", "valid", "test")) if "test" in counts else "missing"
     seeds = ", ".join(map(str, settings.seeds))

@@ -6,8 +6,9 @@ Everything that is there stays, so that writing again changes nothing.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retemper.config.settings import load_settings
 from retemper.core.files import digest, sha256
@@ -159,7 +160,7 @@ def log_evaluation(client: MlflowClient, run_id: str, results: Results, name: st
     client.set_tag(run_id, "retemper.evaluation", identity)
 
 
-def describe(client: MlflowClient, run: Run, root: Path, settings: dict[str, Any]) -> None:
+def describe(client: MlflowClient, run: Run, root: Path, settings: Mapping[str, object]) -> None:
     """Parameters that are not there yet, and the identity of the data."""
     from mlflow.entities import RunTag
 

@@ -13,7 +13,6 @@ import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from retemper.config.foundations import find
 from retemper.config.settings import Settings, load_settings
@@ -26,21 +25,17 @@ from retemper.records.origin import Commit, Origin
 PACKAGES = ("mace-torch", "torch", "e3nn", "ase", "numpy", "mlflow", "dvc", "symmetrix-xl")
 
 
-def git_commit(root: Path) -> dict[str, Any]:
+def git_commit(root: Path) -> Commit:
     """Commit of the project and whether tracked files differ from it.
 
-    Returns
-    -------
-    dict
-        ``commit`` (40 hex digits, `None` outside git or before the first commit) and ``dirty``
-        (`None` where there is no commit). ``dvc.lock`` does not count as a change: DVC rewrites
-        it during every `dvc repro`.
+    Both are `None` outside git and before the first commit. ``dvc.lock`` does not count as a change: DVC rewrites it
+    during every `dvc repro`.
     """
     commit = git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
-        return {"commit": None, "dirty": None}
+        return Commit(commit=None, dirty=None)
     changes = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
-    return {"commit": commit, "dirty": bool(changes)}
+    return Commit(commit=commit, dirty=bool(changes))
 
 
 def git(root: Path, *arguments: str) -> str | None:
@@ -156,7 +151,7 @@ def _processor() -> str:
 
 def origin(root: Path) -> Origin:
     """Where something is made, here and now: `git_commit`, `machine` and `versions`."""
-    return Origin(git=Commit(**git_commit(root)), machine=machine(), versions=versions())
+    return Origin(git=git_commit(root), machine=machine(), versions=versions())
 
 
 @dataclass(frozen=True)

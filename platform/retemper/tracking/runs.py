@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retemper.config.settings import Settings
 from retemper.core.files import digest, project_root
@@ -67,7 +67,7 @@ _given_up: set[str] = set()
 
 
 def start_training(
-    settings: dict[str, Any], *, experiment: str, strategy: str, seed: int, root: Path, key: str
+    settings: Mapping[str, object], *, experiment: str, strategy: str, seed: int, root: Path, key: str
 ) -> str | None:
     """Open a run for one seed, or the one that a killed process left in this folder.
 
@@ -75,7 +75,7 @@ def start_training(
 
     Parameters
     ----------
-    settings : dict
+    settings : mapping
         Configuration; flattened into the run's parameters.
     experiment : str
         MLflow experiment.

@@ -294,7 +294,7 @@ def dataset_inputs(files: Iterable[lineage.DataFile]) -> list[DatasetInput]:
     return inputs
 
 
-def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(content: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     """Nested settings as ``a.b.c: text``, as MLflow's parameters want them (keys and texts bounded)."""
     flat: dict[str, str] = {}
     for key, value in content.items():
