@@ -149,7 +149,7 @@ def _register(root: str, die: str) -> None:
 
     setattr(client, die, mortal)
     for name in ("naive", "replay"):
-        register.run(Project(root, load_settings("params.yaml")), name)
+        register.run(Project.here(), name)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from retemper.data.grouping import groups_of
 from retemper.data.splits import uncharged
 from retemper.prepare import mixture
 from retemper.prepare.one_level import errors_of
-from retemper.records.origin import Commit
 from retemper.records.round import Calibration, Chosen, Exploration, Failed, Plan, Round
 from retemper.tracking.lineage import git_commit, versions
 
