@@ -27,9 +27,9 @@ def compared_with(
     foundation = measurements.collect(results, FOUNDATION, 0) if FOUNDATION in results.evaluations else None
     if champion is None:
         return References(foundation, None)
-    for one in candidates.values():
-        if one.model == champion.model:
-            return References(foundation, one)
+    for candidate in candidates.values():
+        if candidate.model == champion.model:
+            return References(foundation, candidate)
     if champion.version is None:
         return References(
             foundation, None, f"the champion ({champion.model.sha256[:12]}) is not registered in this store"

@@ -78,8 +78,8 @@ def share(candidates: int, look: int) -> float:
 
 def passed(outcomes: Sequence[GateOutcome], *, absolute_only: bool = False) -> bool:
     """Whether all (absolute) gates hold. Without a single absolute gate the answer is no."""
-    kept = [outcome for outcome in outcomes if outcome.absolute or not absolute_only]
-    return any(outcome.absolute for outcome in kept) and all(outcome.passed for outcome in kept)
+    asked = [outcome for outcome in outcomes if outcome.absolute or not absolute_only]
+    return any(outcome.absolute for outcome in asked) and all(outcome.passed for outcome in asked)
 
 
 def _absolute(candidate: Measured, gate: Gate) -> GateOutcome:
@@ -155,8 +155,8 @@ def _relative(
     rule = _rule(gate, by_frame, number.unit)
     limit = (1.0 + gate.margin) if by_frame else gate.margin
 
-    def outcome(good: bool, reason: str, found: Interval | None = None) -> GateOutcome:
-        return outcome_for(gate.metric, rule, number, limit, good, reason, found)
+    def outcome(good: bool, reason: str, ratio: Interval | None = None) -> GateOutcome:
+        return outcome_for(gate.metric, rule, number, limit, good, reason, ratio)
 
     if gate.relative_to == "champion":
         if references.obstacle is not None:
@@ -188,9 +188,9 @@ def _relative(
             False,
             f"not shown: the {part} frames are of {groups} independent group(s), {FEWEST_GROUPS} are needed to compare",
         )
-    found: dict[str, Interval] = {}
+    ratios: dict[str, Interval] = {}
     if "frames" in gate.over:
-        found["frames"] = compare.over_groups(ours, theirs, quantity, confidence)
+        ratios["frames"] = compare.over_groups(ours, theirs, quantity, confidence)
     if "seeds" in gate.over:
         errors = _recipes(recipes, candidate, reference, gate, part)
         scatter = compare.scatter(errors, quantity)
@@ -199,10 +199,10 @@ def _relative(
                 False, "missing: one seed each, so the spread over seeds is unknown (seeds: [1, 2], or over: [frames])"
             )
         names = [candidate.strategy] if gate.relative_to == "foundation" else [candidate.strategy, CHAMPION]
-        found["frames and seeds"] = compare.over_seeds(
+        ratios["frames and seeds"] = compare.over_seeds(
             candidate.recipe(part), reference.recipe(part), quantity, confidence, scatter, names
         )
-    over, worst = max(found.items(), key=lambda entry: entry[1].high)
+    over, worst = max(ratios.items(), key=lambda entry: entry[1].high)
     good = worst.high <= limit
     text = f"{100 * (worst.value - 1):+.1f} % [{100 * (worst.low - 1):+.1f}, {100 * (worst.high - 1):+.1f}] over {over}"
     text += f", {groups} groups"
@@ -254,8 +254,8 @@ def _by_intervals(
         return outcome(
             False, f"not shown: over {few} independent group(s), {FEWEST_GROUPS} are needed to compare", None
         )
-    found = paired or compare.difference(a, b, confidence, (ours.level, theirs.level), ours.groups or 0)
-    worst = found.high if sign > 0 else -found.low
+    interval = paired or compare.difference(a, b, confidence, (ours.level, theirs.level), ours.groups or 0)
+    worst = interval.high if sign > 0 else -interval.low
     good = worst <= gate.margin
-    text = f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}] {ours.unit}".rstrip()
-    return outcome(good, text if good else f"{text}: not shown to be within {gate.margin:g}", found)
+    text = f"{interval.value:+.3g} [{interval.low:+.3g}, {interval.high:+.3g}] {ours.unit}".rstrip()
+    return outcome(good, text if good else f"{text}: not shown to be within {gate.margin:g}", interval)

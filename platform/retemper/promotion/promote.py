@@ -66,12 +66,16 @@ def run(project: Project) -> Verdict | None:
         references = replace(
             compared_with(registry, results, candidates, champion), by_person=history.by_person(moves, CHAMPION)
         )
-        others = {n: c for n, c in candidates.items() if champion is None or c.model != champion.model}
-        judged = [versions[name][one.seed] for name, one in others.items()]
+        others = {
+            name: candidate
+            for name, candidate in candidates.items()
+            if champion is None or candidate.model != champion.model
+        }
+        judged = [versions[name][candidate.seed] for name, candidate in others.items()]
         tested = next(iter(candidates.values())).identity["target"]
         look = 0 if champion is None else looks.number(registry.versions(system), judged, tested)
         decision = verdict.decide(others, references, candidates, settings.promotion, barred(moves, CHAMPION), look)
-        numbers = {name: versions[name][one.seed].number for name, one in candidates.items()}
+        numbers = {name: versions[name][candidate.seed].number for name, candidate in candidates.items()}
         objective, gates = settings.promotion.objective, settings.promotion.gates
         record = Verdict(
             model=system,
@@ -139,7 +143,7 @@ def _words(system: str, champion: Standing | None) -> str | None:
 def _versions(registry: Registry, results: Results) -> dict[str, dict[int, Version]]:
     """Versions of this run in this store, by strategy and seed; a run that is not registered here is an error."""
     known = _known(registry, results.settings.system)
-    found: dict[str, dict[int, Version]] = {}
+    versions: dict[str, dict[int, Version]] = {}
     for strategy in results.registered:
         for seed, training in results.trainings[strategy].items():
             model = TrainedModel(training.finished.sha256, strategy, seed)
@@ -147,8 +151,8 @@ def _versions(registry: Registry, results: Results) -> dict[str, dict[int, Versi
                 raise RetemperError(
                     f"{strategy}, seed {seed} is not registered in this store.", fix=f"dvc repro -f register@{strategy}"
                 )
-            found.setdefault(strategy, {})[seed] = known[model]
-    return found
+            versions.setdefault(strategy, {})[seed] = known[model]
+    return versions
 
 
 # ------------------------------------------------------------------ the verdict, kept and carried out

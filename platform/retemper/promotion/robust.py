@@ -13,15 +13,15 @@ def otherwise(ours: Measured, theirs: Measured, metric: str) -> str:
     """What of `metric` was measured otherwise for `theirs`, in words; "" where nothing was."""
     start = f"{metric}."
     own, other = (
-        {key.removeprefix(start): value for key, value in one.identity.items() if key.startswith(start)}
-        for one in (ours, theirs)
+        {key.removeprefix(start): value for key, value in model.identity.items() if key.startswith(start)}
+        for model in (ours, theirs)
     )
     return identity.difference(own, other)
 
 
 def paired(ours: Measured, theirs: Measured, metric: str, confidence: float) -> Interval | None:
     """ours - theirs over groups of the same structures, bounds with `confidence`; `None` where they are not kept."""
-    own, other = (one.units.get(metric.removeprefix(PREFIX), []) for one in (ours, theirs))
+    own, other = (model.units.get(metric.removeprefix(PREFIX), []) for model in (ours, theirs))
     return units.paired(own, other, confidence) if own and other else None
 
 
@@ -32,12 +32,15 @@ def cells(first: Measured, second: Measured, metric: str) -> list[str]:
     differs = otherwise(second, first, metric)
     if differs:
         return ["", "", f"measured otherwise: {differs}"]
-    found = paired(second, first, metric, two_sided(0.95))
-    if found is None:
+    interval = paired(second, first, metric, two_sided(0.95))
+    if interval is None:
         return ["", "", ""]
-    word = "differ" if found.low > 0 or found.high < 0 else "not distinguished"
-    if found.groups < FEWEST_GROUPS:
-        word = f"{found.groups} group(s): too few to tell"
+    word = "differ" if interval.low > 0 or interval.high < 0 else "not distinguished"
+    if interval.groups < FEWEST_GROUPS:
+        word = f"{interval.groups} group(s): too few to tell"
     unit = second.number(metric).unit
-    texts = [f"{found.value:+.3g} {unit}".rstrip(), f"{found.low:+.3g} to {found.high:+.3g} ({found.groups} groups)"]
+    texts = [
+        f"{interval.value:+.3g} {unit}".rstrip(),
+        f"{interval.low:+.3g} to {interval.high:+.3g} ({interval.groups} groups)",
+    ]
     return [*texts, word]

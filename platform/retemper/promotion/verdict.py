@@ -14,7 +14,7 @@ from retemper.registry.measurements import Measured
 
 
 @dataclass(frozen=True)
-class Judged:
+class Assessment:
     """One candidate with the outcome of every gate; `barred` says why only a person may promote it."""
 
     candidate: Measured
@@ -32,19 +32,19 @@ class Judged:
 
     def failures(self) -> list[str]:
         """What stands in the way of promotion, a line each."""
-        found = [f"{o.metric} {o.rule}: {o.reason}" for o in self.outcomes if not o.passed]
+        failures = [f"{o.metric} {o.rule}: {o.reason}" for o in self.outcomes if not o.passed]
         if not any(o.absolute for o in self.outcomes):
-            found.append("no gate with max or min: nothing passes by default")
+            failures.append("no gate with max or min: nothing passes by default")
         if self.objective is None:
-            found.append("promotion.objective was not measured")
-        return [*found, self.barred] if self.barred else found
+            failures.append("promotion.objective was not measured")
+        return [*failures, self.barred] if self.barred else failures
 
 
 @dataclass(frozen=True)
 class Decision:
     """Candidates by strategy; the names of those that become challenger and champion, or `None`."""
 
-    judged: dict[str, Judged]
+    judged: dict[str, Assessment]
     challenger: str | None
     champion: str | None
 
@@ -56,25 +56,27 @@ def pick_seed(seeds: Mapping[int, Measured], losses: Mapping[int, float], option
     measured on one seed), none is chosen while there is another.
     """
     asked = {gate.metric for gate in options.gates}
-    lacking = {seed: {metric for metric in asked if one.number(metric).value is None} for seed, one in seeds.items()}
+    lacking = {
+        seed: {metric for metric in asked if measured.number(metric).value is None} for seed, measured in seeds.items()
+    }
     least = min(map(len, lacking.values()))
-    kept = [seed for seed in seeds if len(lacking[seed]) == least]
-    chosen = min(kept, key=lambda seed: losses[seed])
-    if len(kept) == len(seeds):
+    complete = [seed for seed in seeds if len(lacking[seed]) == least]
+    chosen = min(complete, key=lambda seed: losses[seed])
+    if len(complete) == len(seeds):
         return chosen, "the only seed" if len(seeds) == 1 else f"lowest validation loss of {len(seeds)} seeds"
-    which = ", ".join(str(seed) for seed in kept)
+    which = ", ".join(str(seed) for seed in complete)
     unmeasured = ", ".join(
-        sorted(set().union(*(lacking[seed] for seed in seeds if seed not in kept)) - lacking[chosen])
+        sorted(set().union(*(lacking[seed] for seed in seeds if seed not in complete)) - lacking[chosen])
     )
     return chosen, f"lowest validation loss of the seeds with {unmeasured} ({which} of {len(seeds)} seeds)"
 
 
-def ranked(judged: Mapping[str, Judged], metric: str) -> list[str]:
+def ranked(judged: Mapping[str, Assessment], metric: str) -> list[str]:
     """Names of the candidates: those that pass every gate, then the absolute ones, then the rest; each by `metric`."""
 
     def key(name: str) -> tuple[bool, bool, float]:
-        one = judged[name]
-        return not one.passed, not one.absolute, objective.order(metric, one.objective)
+        assessment = judged[name]
+        return not assessment.passed, not assessment.absolute, objective.order(metric, assessment.objective)
 
     return sorted(judged, key=key)
 
@@ -102,7 +104,7 @@ def decide(
     look
         For the how manieth time models are judged on these test frames (`gates.share`).
     """
-    judged: dict[str, Judged] = {}
+    judged: dict[str, Assessment] = {}
     for strategy, candidate in candidates.items():
         number = candidate.number(options.objective)
         outcomes = gates.judge(
@@ -115,20 +117,20 @@ def decide(
         )
         standing = objective.against_champion(candidate, options, references)
         outcomes += [] if standing is None else [standing]
-        judged[strategy] = Judged(candidate, outcomes, number.value, barred.get(candidate.model))
-    passing = [name for name, one in judged.items() if one.passed]
+        judged[strategy] = Assessment(candidate, outcomes, number.value, barred.get(candidate.model))
+    passing = [name for name, assessment in judged.items() if assessment.passed]
     champion = _best(judged, passing, options.objective)
-    others = [name for name, one in judged.items() if one.absolute and name != champion]
+    others = [name for name, assessment in judged.items() if assessment.absolute and name != champion]
     challenger = _best(judged, others, options.objective)
     return Decision(judged, challenger, champion)
 
 
-def _best(judged: Mapping[str, Judged], names: Iterable[str], metric: str) -> str | None:
+def _best(judged: Mapping[str, Assessment], names: Iterable[str], metric: str) -> str | None:
     return min(names, key=lambda name: objective.order(metric, judged[name].objective), default=None)
 
 
 def candidates(
-    judged: Mapping[str, Judged], metric: str, versions: Mapping[str, str], chosen: Mapping[str, str]
+    judged: Mapping[str, Assessment], metric: str, versions: Mapping[str, str], chosen: Mapping[str, str]
 ) -> dict[str, Candidate]:
     """For the record of the verdict, the first in rank first.
 

@@ -40,16 +40,16 @@ def models(root: Path, system: str | None = None) -> str:
 
 
 def _versions(registry: Registry, name: str, moves: Sequence[history.Move]) -> str:
-    held: dict[str, list[str]] = {}
+    aliases_of: dict[str, list[str]] = {}
     for alias, number in registry.entry(name).aliases.items():
-        held.setdefault(number, []).append(alias)
+        aliases_of.setdefault(number, []).append(alias)
     rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "rank", "aliases"]]
     for version in reversed(registry.versions(name)):
         tags = version.tags
         figures = [_figure(metric_names.tag(tags, key)) for key, _ in HEADLINES]
         row = [version.name, tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
         verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
-        rows.append([*row, *verdict, ", ".join(sorted(held.get(version.number, [])))])
+        rows.append([*row, *verdict, ", ".join(sorted(aliases_of.get(version.number, [])))])
     lines = [table(rows), "F: force RMSE, meV/Å   E: energy RMSE, meV/atom   lower is better"]
     champion = aliases.standing(registry, moves, name, CHAMPION)
     if champion is not None and champion.version is None:
@@ -72,10 +72,10 @@ def show(root: Path, name: str) -> str:
         version = resolve(registry, name)
         moves = aliases.settled(registry, root, version.system)
         measured = attachments.fetch(registry, version)
-        held = registry.entry(version.system).aliases
+        pointed = registry.entry(version.system).aliases
     tags = version.tags
-    own_aliases = " ".join(f"@{alias}" for alias, number in held.items() if number == version.number)
-    lines = [f"{version.name}  {own_aliases}".rstrip(), ""]
+    names = " ".join(f"@{alias}" for alias, number in pointed.items() if number == version.number)
+    lines = [f"{version.name}  {names}".rstrip(), ""]
     lines.append(version.description.split(HEADING)[0].strip())
     hashes = data_revisions.data_hashes(tags)
     if hashes:
@@ -94,9 +94,9 @@ def show(root: Path, name: str) -> str:
         lines += [f"{gate}: {text}" for gate, text in gates.items()]
     else:
         lines.append(tags.get("verdict", "not judged (dvc repro promote)"))
-    own = [move for move in moves if move.to == version.model]
+    promotions = [move for move in moves if move.to == version.model]
     lines += ["", "## Promotions", ""]
-    lines += [f"{m.time[:19]}  {m.alias:10s} {m.how:8s} {m.by}: {m.reason}" for m in own] or ["none"]
+    lines += [f"{m.time[:19]}  {m.alias:10s} {m.how:8s} {m.by}: {m.reason}" for m in promotions] or ["none"]
     return "\n".join(lines)
 
 
@@ -147,11 +147,11 @@ def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
         return ["", "", "other frames"]
     if not any(theirs.group):  # kept by an earlier version, which did not name the groups of these frames
         theirs = replace(theirs, group=ours.group)
-    found = compare.over_groups(theirs, ours, quantity, two_sided(0.95))
-    word = "second is better" if found.high < 1.0 else "first is better" if found.low > 1.0 else "not distinguished"
-    if found.groups < FEWEST_GROUPS:
-        return [f"{found.value:.3f}", "", f"{found.groups} group(s): too few to tell"]
-    return [f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f} ({found.groups} groups)", word]
+    ratio = compare.over_groups(theirs, ours, quantity, two_sided(0.95))
+    word = "second is better" if ratio.high < 1.0 else "first is better" if ratio.low > 1.0 else "not distinguished"
+    if ratio.groups < FEWEST_GROUPS:
+        return [f"{ratio.value:.3f}", "", f"{ratio.groups} group(s): too few to tell"]
+    return [f"{ratio.value:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f} ({ratio.groups} groups)", word]
 
 
 def lineage(root: Path, wanted: str) -> str:
@@ -160,9 +160,9 @@ def lineage(root: Path, wanted: str) -> str:
     if len(wanted) < SHORTEST_HASH:
         raise RetemperError(f"{wanted!r} is too short for a hash.", expected=f"at least {SHORTEST_HASH} digits")
     with opened(root, existing=True) as registry:
-        found = registry.versions()
+        versions = registry.versions()
     rows = [["version", "strategy", "seed", "as", "hash", "git commit"]]
-    for version in sorted(found, key=lambda v: (v.system, int(v.number))):
+    for version in sorted(versions, key=lambda v: (v.system, int(v.number))):
         for tag, value in sorted(_origins(version).items()):
             if value.lower().startswith(wanted):
                 tags = version.tags
@@ -174,7 +174,7 @@ def lineage(root: Path, wanted: str) -> str:
             expected="md5 of a data file or DVC folder, sha256 of weights, a foundation's hash, or a git commit",
             fix="retemper show NAME/VERSION prints those of a version",
         )
-    data = {v.name: data_revisions.data_hashes(v.tags) for v in reversed(found)}
+    data = {v.name: data_revisions.data_hashes(v.tags) for v in reversed(versions)}
     return "\n".join([table(rows), "", *data_revisions.spare(root, data)]).rstrip()
 
 
