@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import yaml
 from conftest import ROOT
 
-from retemper.core.files import sha256, write_json
-from retemper.study import plan, work
+from retemper.core.files import sha256
+from retemper.records.result import GroupErrors, Groups, Result
+from retemper.study import kept, plan, work
 from retemper.study.places import RESULTS
 from retemper.study.plan import Run
 from retemper.study.spec import Study
@@ -90,8 +90,10 @@ def write_result(run: Run, force: float = 50.0, seconds: float = 10.0, **more: A
             "trainable": 9,
             "parameters": 10,
         },
+        "groups": Groups(model=GroupErrors(), foundation=GroupErrors()),
         "cost": work.about(run),
         "versions": {},
+        "code": {},
         "cpu_seconds": seconds,
     }
-    write_json(run.root / RESULTS / f"{run.key}.json", json.loads(json.dumps({**content, **more})))
+    kept.keep(run.root / RESULTS / f"{run.key}.json", Result.model_validate({**content, **more}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pickle
 import shutil
@@ -35,7 +34,7 @@ from retemper.models import evaluators
 from retemper.prepare import pseudolabel
 from retemper.simulation import engine
 from retemper.simulation.points import single_points
-from retemper.study import kept, run, table
+from retemper.study import run, table
 from retemper.sweep import alike
 
 # ------------------------------------------------------------------ faults
@@ -177,16 +176,12 @@ def study_result(folder: Path, request: pytest.FixtureRequest) -> Kept:
     root = empty_project(folder)
     every = runs(root)
     for number, one in enumerate(every):
-        path = root / run.RESULTS / f"{one.key}.json"
         write_result(one, 50.0 + number)
-        kept.keep(path, json.loads(path.read_text()))
 
     def get() -> Any:
         run.forget(every)
-        path = root / run.RESULTS / f"{every[0].key}.json"
-        if kept.load(path) is None:
+        if table.result(root, every[0].key) is None:
             write_result(every[0], 50.0)
-            kept.keep(path, json.loads(path.read_text()))
         return table.result(root, every[0].key)
 
     return Kept(*(root / run.RESULTS / f"{one.key}.json" for one in every[:2]), get)

@@ -98,7 +98,8 @@ def test_mended_code_is_noticed(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert changed == {"e0s", "foundation"}
     write_result(after[1], code=after[1].code)
     found = run.Driver(made, after, root)
-    assert run.other_code(after[0], table.result(root, after[0].key) or {}) == ["e0s"]
+    result = table.result(root, after[0].key)
+    assert result is not None and run.other_code(after[0], result) == ["e0s"]
     assert "1 of those that are there were made by other code than today's (e0s)" in found.plan()
     run.forget(after, retry=True, again=False)
     assert sum(job.done for job in found.jobs) == 2

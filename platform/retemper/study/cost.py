@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retemper.records.result import Result
 from retemper.study import kept
 from retemper.study.jobs import Job
 from retemper.study.places import RESULTS, spent_on
@@ -46,11 +47,11 @@ def fit(root: Path) -> Model:
     from scipy.optimize import nnls
 
     every = [kept.load(path) for path in sorted((root / RESULTS).glob("*.json"))]
-    known = [found for found in every if found is not None and "failed" not in found and found["cpu_seconds"] > 0]
+    known = [result for result in every if isinstance(result, Result) and result.cpu_seconds > 0]
     if not known:
         return Model((0.0, 1.0, POOL_ATOMS, 0.0), {}, 0, 1.0)
-    seconds = np.array([found["cpu_seconds"] for found in known])
-    done = np.array([found["cost"]["work"] for found in known])
+    seconds = np.array([result.cpu_seconds for result in known])
+    done = np.array([result.cost.work for result in known])
     rows = done / seconds[:, None]
     scale = rows.max(axis=0)
     scale[scale == 0] = 1.0
@@ -58,7 +59,7 @@ def fit(root: Path) -> Model:
     left = np.log(seconds / np.maximum(done @ parts, 1e-9))
     factors: dict[str, float] = {}
     for axis in FACTORS:
-        levels = np.array([found["cost"][axis] for found in known])
+        levels = np.array([getattr(result.cost, axis) for result in known])
         for level in np.unique(levels):
             own = left[levels == level]
             effect = float(own.sum() / (len(own) + FEW))

@@ -12,9 +12,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from retemper.records.result import GroupErrors
 
 MOST = 24  # entries of a cell
 # column of the table: set and quantity in frames.csv
@@ -26,14 +27,8 @@ CELLS = {
 }
 
 
-def of_run(frames: Path, seed: int) -> dict[str, Any]:
-    """Cells and numbers of groups of one seed from the ``frames.csv`` of its evaluation.
-
-    Returns
-    -------
-    dict
-        ``cells``: by column of `CELLS`; ``numbers``: groups by set.
-    """
+def of_run(frames: Path, seed: int) -> GroupErrors:
+    """Cells and numbers of groups of one seed from the ``frames.csv`` of its evaluation."""
     with frames.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["seed"] == str(seed)]
     cells, numbers = {}, {}
@@ -42,7 +37,7 @@ def of_run(frames: Path, seed: int) -> dict[str, Any]:
         if own:
             cells[column] = cell((row["group"], *_square(row, quantity)) for row in own)
             numbers[part] = len({row["group"] for row in own})
-    return {"cells": cells, "numbers": numbers}
+    return GroupErrors(cells=cells, numbers=numbers)
 
 
 def _square(row: Mapping[str, str], quantity: str) -> tuple[float, float]:

@@ -264,7 +264,7 @@ def _run(job: Job, spent: Any) -> None:
         from retemper.evaluation.robustness import stage as robustness
 
         robustness.run(Project(here, settings), run.name)
-    keep(job.output, {**gather(here, run), "cpu_seconds": spent()})
+    keep(job.output, gather(Project(here, settings), run, spent))
     shutil.rmtree(here / "runs", ignore_errors=True)
     for path in here.iterdir():
         if path.is_symlink():

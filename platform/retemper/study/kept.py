@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from retemper.core import sealed
+from retemper.records import result
+from retemper.records.result import Failure, Result
 
 
-def keep(path: Path, content: dict[str, Any]) -> None:
+def keep(path: Path, record: Result | Failure) -> None:
     """Write a result, or a failure, to ``studies/results/<key>.json``, with its checksum."""
-    sealed.write_json(path, path.stem, content)
+    sealed.write_json(path, path.stem, record.model_dump(mode="json"))
 
 
-def load(path: Path) -> dict[str, Any] | None:
+def load(path: Path) -> Result | Failure | None:
     """A result; `None` where there is none. One that is damaged, or of another run, is put aside."""
-    found: dict[str, Any] | None = sealed.read_json(path, path.stem, unsealed=True, then="run again")
-    return found
+    content = sealed.read_json(path, path.stem, unsealed=True, then="run again")
+    return None if content is None else result.read(content, path)

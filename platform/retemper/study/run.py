@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from retemper.core import executor, processes, ray_session, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.output import log
+from retemper.records.result import Failure, Result
 from retemper.study import cost, kept, report, table, tracking
 from retemper.study.jobs import Job, jobs
 from retemper.study.places import CACHE, RESULTS, spent_on
@@ -65,14 +66,16 @@ def forget(every: Sequence[Run], retry: bool = False, again: bool = False) -> No
         found = kept.load(path)
         if found is None:
             continue
-        if found.get("died") or (retry and "failed" in found) or (again and other_code(one, found)):
+        failure = found if isinstance(found, Failure) else None
+        if (failure and (failure.died or retry)) or (again and other_code(one, found)):
             path.unlink()
 
 
-def other_code(run_: Run, found: dict[str, Any]) -> list[str]:
+def other_code(run_: Run, found: Result | Failure) -> list[str]:
     """Stages whose code is not what made the result `found` of `run_`; all of them where it does not say."""
-    recorded = found.get("code", {})
-    return [] if "failed" in found else [stage for stage, code in run_.code.items() if recorded.get(stage) != code]
+    if isinstance(found, Failure):
+        return []
+    return [stage for stage, code in run_.code.items() if found.code.get(stage) != code]
 
 
 class Driver:
@@ -98,14 +101,14 @@ class Driver:
 
     def _spent(self, job: Job) -> float:
         """CPU seconds that a job has taken: of a run that is done by its result, which may come from elsewhere."""
-        return float(self._result(job)["cpu_seconds"]) if job.kind == "run" and job.done else spent_on(job.folder)
+        return self._result(job).cpu_seconds if job.kind == "run" and job.done else spent_on(job.folder)
 
     @property
     def spent(self) -> float:
         """CPU seconds that all jobs have taken."""
         return sum(self.counted.values())
 
-    def _result(self, job: Job) -> dict[str, Any]:
+    def _result(self, job: Job) -> Result | Failure:
         found = kept.load(job.output)
         if found is None:
             raise RetemperError(f"{job.output} is not there any more, or was damaged.", fix="run the study again")
@@ -212,7 +215,7 @@ class Driver:
             log.info(f"  {job.kind} of {job.run.settings.system}: {what}")
             return
         if "failed" in found and not job.done:
-            kept.keep(job.output, found)
+            kept.keep(job.output, Failure.model_validate(found))
         self.model = cost.fit(self.root)
         tracking.record(self.root, self.study, job.run)
         left = [one for one in self.missing if one.kind == "run"]
@@ -221,15 +224,15 @@ class Driver:
         log.info(f"{time.strftime('%H:%M:%S')} {words(job.run, self._result(job))}; {len(left)} left{when}")
 
 
-def words(run_: Run, found: dict[str, Any]) -> str:
+def words(run_: Run, found: Result | Failure) -> str:
     """One line about a run that ended."""
-    if "failed" in found:
-        return f"{run_.words()}: failed: {found['failed']}"
-    values = found["values"]
+    if isinstance(found, Failure):
+        return f"{run_.words()}: failed: {found.failed}"
+    values = found.values
     text = f"{run_.words()}: forces {values['target.force_rmse']:.1f} meV/A"
     if "forgetting_ratio" in values:
         text += f", forgetting {values['forgetting_ratio']:.3g}"
-    return f"{text}, {found['cpu_seconds']:.0f} CPU-s"
+    return f"{text}, {found.cpu_seconds:.0f} CPU-s"
 
 
 def hours(seconds: float) -> str:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
+from retemper.records.result import Failure, Result
 from retemper.study import groups, kept
 from retemper.study.places import RESULTS
 from retemper.study.plan import Run, values
-from retemper.study.spec import AXES, Study
+from retemper.study.spec import AXES, Level, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,7 @@ TEXT = (
     *("designs", "reason", "e0_open", f"foundation_retention_force_rmse{CELL}"),
     *(f"{column}{CELL}" for column in groups.CELLS),
 )
+Row = dict[str, Level]  # by column
 NULL = "null"  # the level null; an empty cell would be no level
 
 
@@ -47,43 +49,43 @@ def place(study: Study, root: Path) -> Path:
     return root / FOLDER / study.name / "table.csv"
 
 
-def result(root: Path, key: str) -> dict[str, Any] | None:
+def result(root: Path, key: str) -> Result | Failure | None:
     """What is kept of a run; `None` while it has no result."""
     return kept.load(root / RESULTS / f"{key}.json")
 
 
-def row(run: Run, found: dict[str, Any] | None, metrics: Sequence[str]) -> dict[str, Any]:
+def row(run: Run, found: Result | Failure | None, metrics: Sequence[str]) -> Row:
     """One row: axes, state and reason, errors, robustness, cost. Units: meV/atom, meV/A, those of the metrics."""
     levels = {axis: NULL if level is None else level for axis, level in run.levels.items()}
-    content: dict[str, Any] = {"run": run.key, **levels}
+    content: Row = {"run": run.key, **levels}
     content |= {f"{VALUE}{axis}": value for axis, value in values(run).items()}
     content |= {"designs": " ".join(run.designs), "state": WAITING, "reason": ""}
     if found is None:
         return content
-    if "failed" in found:
-        return content | {"state": FAILED, "reason": found["failed"], "cpu_seconds": found["cpu_seconds"]}
-    measured, own = found["values"], found["foundation"]
+    if isinstance(found, Failure):
+        return content | {"state": FAILED, "reason": found.failed, "cpu_seconds": found.cpu_seconds}
+    measured, own = found.values, found.foundation
     content["state"] = FINISHED
-    content["reason"] = "; ".join(f"{metric}: {reason}" for metric, reason in found["unmeasured"].items())
+    content["reason"] = "; ".join(f"{metric}: {reason}" for metric, reason in found.unmeasured.items())
     for column, key in MEASURED.items():
         content[column] = measured.get(key)
         if column in INTERVALS:
             content |= {f"{column}_{side}": measured.get(f"{key}.{side}") for side in ("low", "high")}
     content |= {f"foundation_{column}": own.get(MEASURED[column]) for column in OF_FOUNDATION}
-    by_group = found.get("groups", {"model": {"cells": {}, "numbers": {}}, "foundation": {"cells": {}}})
-    content |= {f"{part}_groups": by_group["model"]["numbers"].get(part) for part in ("target", "retention")}
-    content |= {f"{column}{CELL}": by_group["model"]["cells"].get(column, "") for column in groups.CELLS}
+    of_model, of_foundation = found.groups.model, found.groups.foundation
+    content |= {f"{part}_groups": of_model.numbers.get(part) for part in ("target", "retention")}
+    content |= {f"{column}{CELL}": of_model.cells.get(column, "") for column in groups.CELLS}
     name = "retention_force_rmse"
-    content[f"foundation_{name}{CELL}"] = by_group["foundation"]["cells"].get(name, "")
+    content[f"foundation_{name}{CELL}"] = of_foundation.cells.get(name, "")
     for metric in metrics:
         key = f"robustness.{metric}"
         content |= {metric: measured.get(key), f"{metric}_low": measured.get(f"{key}.low")}
-        content |= {f"{metric}_high": measured.get(f"{key}.high"), f"{metric}_n": found["counts"].get(metric)}
+        content |= {f"{metric}_high": measured.get(f"{key}.high"), f"{metric}_n": found.counts.get(metric)}
         content[f"foundation_{metric}"] = own.get(key)
-    content |= {"e0_error": found["e0s"]["error"], "e0_rank": found["e0s"]["rank"]}
-    content |= {"e0_open": " ".join(found["e0s"]["open"]), "train": found["structures"]["train"]}
-    content |= {"epochs": found["training"]["epochs"], "best_epoch": found["training"]["best_epoch"]}
-    return content | {"cpu_seconds": found["cpu_seconds"]}
+    content |= {"e0_error": found.e0s.error, "e0_rank": found.e0s.rank, "e0_open": " ".join(found.e0s.open)}
+    content |= {"train": found.structures["train"]}
+    content |= {"epochs": found.training.epochs, "best_epoch": found.training.best_epoch}
+    return content | {"cpu_seconds": found.cpu_seconds}
 
 
 def make(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
@@ -101,7 +103,7 @@ def make(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
     return filled(rounded(pd.DataFrame(rows)))
 
 
-def measured(path: Path) -> dict[str, dict[str, Any]]:
+def measured(path: Path) -> dict[str, Row]:
     """State and numbers of the finished runs in a table, by key; none where there is no table."""
     if not path.is_file():
         return {}
@@ -163,7 +165,7 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def text(level: Any) -> str:
+def text(level: Level) -> str:
     """A level as text: 50 and 50.0 are one level."""
     if level is None:
         return NULL

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from retemper.records.result import Failure, Result
 from retemper.study import table
 from retemper.study.plan import Run, values
 from retemper.study.spec import Study
@@ -23,7 +24,7 @@ def sync(root: Path, study: Study, runs: Sequence[Run]) -> None:
     results = {run.key: table.result(root, run.key) for run in runs}
     by_key = {run.key: run for run in runs}
     states = {
-        key: table.FAILED if "failed" in result else table.FINISHED
+        key: table.FAILED if isinstance(result, Failure) else table.FINISHED
         for key, result in results.items()
         if result is not None
     }
@@ -43,10 +44,12 @@ def _row(root: Path, run: Run) -> rows.Row:
     settings: dict[str, object] = {"system": run.settings.system, "foundation": run.settings.foundation}
     settings |= {name: getattr(run.settings, name).model_dump() for name in SECTIONS}
     settings |= {"strategy": run.strategy.model_dump(exclude={"about", "search"}), "axis": dict(values(run))}
-    numbers: dict[str, float] = {"cpu_seconds": result["cpu_seconds"]}
-    if "failed" not in result:
-        numbers |= result["values"] | {"e0_error": result["e0s"]["error"]}
-        numbers |= {f"foundation.{name}": value for name, value in result["foundation"].items()}
+    numbers: dict[str, float] = {"cpu_seconds": result.cpu_seconds}
+    if isinstance(result, Result):
+        numbers |= result.values | {"e0_error": result.e0s.error}
+        numbers |= {f"foundation.{name}": value for name, value in result.foundation.items()}
     tags = {"retemper.kind": "study", "retemper.designs": " ".join(run.designs)}
     tags |= {f"axis.{axis}": table.text(level) for axis, level in run.levels.items()}
-    return rows.Row(run.words(), run.name, run.seed, settings, numbers, tags, result.get("failed"))
+    return rows.Row(
+        run.words(), run.name, run.seed, settings, numbers, tags, result.failed if isinstance(result, Failure) else None
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+from retemper.records.result import Cost
 from retemper.study.plan import Run
 from retemper.systems.listing import size as count
 
@@ -48,6 +48,7 @@ def _count(path: Path, mtime: int) -> tuple[int, int]:
     return count(path)
 
 
-def about(run: Run) -> dict[str, Any]:
+def about(run: Run) -> Cost:
     """What a result keeps of the run, so that runs of other studies can be estimated from it."""
-    return {"work": list(work(run)), **{axis: str(run.levels[axis]) for axis in FACTORS}}
+    system, strategy, foundation = (str(run.levels[axis]) for axis in FACTORS)
+    return Cost(work=list(work(run)), system=system, strategy=strategy, foundation=foundation)
