@@ -91,10 +91,10 @@ def run_round(
     from retemper.active import choose
     from retemper.active.acquire import calibration_of
     from retemper.active.source import Source
-    from retemper.config.foundations import find, weights
+    from retemper.config.project import Project
     from retemper.finetune.mace.train import train as fit
     from retemper.models.predict import predict
-    from retemper.prepare.e0s import diagnose
+    from retemper.prepare import e0s
 
     root, start = project_root(), time.process_time()
     with atomic_folder(folder) as out:
@@ -103,8 +103,7 @@ def run_round(
         sets = {"train": train, "valid": data["valid"], "isolated": data["isolated"], "test": data["inside"]}
         for name, frames in sets.items():
             write_frames(out / f"runs/dataset/{name}.extxyz", frames)
-        entry = find(settings.foundation, root)
-        diagnose(settings, out / "runs/dataset", weights(entry, root), out / "runs/e0s/e0s.json", head=entry.head)
+        e0s.run(Project(out, settings))
         longer = {"epochs": epochs(len(train), options)}
         settings = settings.model_copy(update={"finetune": settings.finetune.model_copy(update=longer)})
         from retemper.finetune import planning

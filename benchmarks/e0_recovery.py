@@ -51,8 +51,8 @@ def main() -> int:
             isolated = isolated_energies([atoms for atoms in frames if is_isolated_atom(atoms)])
             rest = [atoms for atoms in frames if not is_isolated_atom(atoms)]
             result = recovery(model, rest, isolated, head=foundation.head)
-            sizes = [str(result[key]) for key in ("frames", "n_elements", "rank", "hidden")]
-            errors = [f"{result[method]['mae']:.3f}" for method in ("reestimate", "average", "foundation")]
+            sizes = [str(value) for value in (result.frames, result.n_elements, result.rank, result.hidden)]
+            errors = [f"{result.mae(method):.3f}" for method in ("reestimate", "average", "foundation")]
             print(f"{name:<26}" + "".join(f"{value:>14}" for value in (*sizes, *errors)), flush=True)
     except RetemperError as error:
         print(error, file=sys.stderr)

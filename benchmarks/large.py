@@ -24,7 +24,6 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.io import read
 
-from retemper.config.foundations import find, weights
 from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import processes
@@ -33,8 +32,7 @@ from retemper.data.frame_store import Store
 from retemper.data.frames import read_frames, stream_frames, write_frames
 from retemper.finetune.planning import plans
 from retemper.models.descriptors import mean_descriptors
-from retemper.prepare import dataset
-from retemper.prepare.e0s import diagnose
+from retemper.prepare import dataset, e0s
 
 ATOMS = 9  # of the largest molecule taken
 STEPS = ("make", "ase", "stream", "dataset", "e0s", "descriptors", "train")  # those after "dataset" need its sets
@@ -94,19 +92,16 @@ def project(file: Path) -> Path:
 def stage(name: str, number: int, file: Path) -> int:
     """A stage of the pipeline on `number` frames; how many frames it went through."""
     home, given = project(file), settings(file)
-    data = home / "runs/dataset"
+    made = Project(home, given)
     if name == "dataset":
-        return dataset.run(Project(home, given)).frames_read
-    entry = find(given.foundation, home)
-    model = weights(entry, home)
+        return dataset.run(made).frames_read
     if name == "e0s":
-        frames = diagnose(given, data, model, home / "runs/e0s/e0s.json", head=entry.head)["frames"]
-        return int(frames["train"] + frames["valid"])
+        return sum(e0s.run(made).frames.values())
     if name == "descriptors":
         with Store(file.parent) as store:
-            for frame in stream_frames(data / "train.extxyz"):
+            for frame in stream_frames(made.structures("train")):
                 store.append(frame)
-            return len(mean_descriptors(model, store, head=entry.head))
+            return len(mean_descriptors(made.weights, store, head=made.foundation.head))
     processes.import_mace()
     from retemper.finetune.mace.train import train
 

@@ -16,19 +16,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from retemper.config import foundations
 from retemper.config.project import FOUNDATION, Project
 from retemper.config.settings import Settings, load_settings, parse
 from retemper.config.strict_yaml import read_yaml
 from retemper.core import processes
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write, project_root
-from retemper.data.frames import read_frames
 from retemper.evaluation import stage
 from retemper.evaluation.statistics import two_sided
 from retemper.finetune import collect, planning
 from retemper.finetune.plan import Plan
-from retemper.prepare import pseudolabel, replay
 from retemper.promotion import compare as paired
 from retemper.records.evaluation import Evaluation
 from retemper.records.runs import read_results
@@ -87,32 +84,25 @@ def settings_of(name: str, root: Path) -> Settings:
 
 def prepare(name: str, root: Path) -> list[Plan]:
     """The stages before training, in a folder of links to the project; the plans of every strategy and seed."""
-    from retemper.prepare import dataset
-    from retemper.prepare.e0s import diagnose
+    from retemper.prepare import dataset, e0s, pseudolabel, replay
 
     settings, here = settings_of(name, root), place(name, root)
-    runs = here / "runs"
     for folder in LINKED:
         if not (here / folder).exists():
             (here / folder).symlink_to(root / folder)
     with atomic_write(here / "params.yaml") as temporary:
         temporary.write_text(settings.model_dump_json())
-    entry = foundations.find(settings.foundation, here)
-    model = foundations.weights(entry, here)
-    if not (runs / "dataset/manifest.json").is_file():
-        dataset.run(Project(here, settings))
-    if not (runs / "e0s/e0s.json").is_file():
-        diagnose(settings, runs / "dataset", model, runs / "e0s/e0s.json", head=entry.head)
-    if not (runs / "replay/manifest.json").is_file():
-        target = [a for part in ("train", "valid", "test") for a in read_frames(runs / f"dataset/{part}.extxyz")]
-        retention = here / entry.retention if entry.retention else None
-        replay.make(settings.replay, entry, model, runs / "replay", retention=retention, target=target, root=here)
-    if not (runs / "pseudolabel/manifest.json").is_file():
-        cache = here / pseudolabel.CACHE
-        dtype = settings.pseudolabel.dtype
-        pseudolabel.make(model, entry.name, entry.head, dtype, runs / "replay", runs / "pseudolabel", cache=cache)
-    if not (runs / "evaluate/foundation/metrics.json").is_file():
-        stage.run(Project(here, settings), FOUNDATION)
+    project = Project(here, settings)
+    if not project.manifest.is_file():
+        dataset.run(project)
+    if not project.e0s.is_file():
+        e0s.run(project)
+    if not (project.replay / "manifest.json").is_file():
+        replay.run(project)
+    if not (project.pseudolabel / "manifest.json").is_file():
+        pseudolabel.run(project)
+    if not (project.evaluation(FOUNDATION) / "metrics.json").is_file():
+        stage.run(project, FOUNDATION)
     return [plan for strategy in settings.strategies for plan in planning.plans(settings, strategy, here)]
 
 

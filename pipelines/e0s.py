@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+from retemper.cli.main import stage
+from retemper.config.project import Project
+from retemper.prepare import e0s
 
 
-def main() -> int:
-    from retemper.config.foundations import find, weights
-    from retemper.config.settings import load_settings
-    from retemper.core.errors import RetemperError
-    from retemper.core.files import project_root
-    from retemper.prepare.e0s import diagnose
-
-    try:
-        root = project_root()
-        settings = load_settings(root / "params.yaml")
-        foundation = find(settings.foundation, root)
-        runs = root / "runs"
-        model = weights(foundation, root)
-        diagnose(settings, runs / "dataset", model, runs / "e0s" / "e0s.json", head=foundation.head)
-    except RetemperError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+@stage
+def main() -> None:
+    """Compare the ways to E0s, and take the one of ``e0s.method``."""
+    e0s.run(Project.here())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -14,14 +14,13 @@ import numpy as np
 import prepared
 import yaml
 from ase import Atoms
-from ase.data import chemical_symbols
 from conftest import ROOT, as_trained
 
 from retemper.config.settings import Settings, load_settings
 from retemper.config.strategies import Strategy
 from retemper.config.strict_yaml import read_yaml
 from retemper.core import weight_files
-from retemper.core.files import sha256, write_json
+from retemper.core.files import sha256
 from retemper.data.frames import write_frames
 from retemper.records.evaluation import Evaluation
 from retemper.records.origin import Commit, Origin
@@ -349,50 +348,22 @@ def write_verdict(
 
 def write_preparation(root: Path, *, deficient: Sequence[str] = ()) -> None:
     """Manifest of the data set and the E0 doctor's result."""
-    part = {"n_frames": 3, "n_atoms": 21, "elements": {"H": 3, "Na": 3, "O": 3}}
-    replay = {"source": "foundations/pool.extxyz", "select": "farthest-point", "seed": 0, "pool": 900}
-    replay |= {"coverage": {"radius": 0.5, "radius_random": 0.9}, "audited_against_retention": 4}
-    write_json(root / "runs/replay/manifest.json", {**replay, "train": part, "valid": part})
-    labelled = {"n_frames": 3, "rmse_to_original": {"energy": 11.0, "force": 45.0, "stress": None}}
-    pseudolabel = {"foundation": "tiny", "dtype": "float64", "train": labelled, "valid": labelled}
-    write_json(root / "runs/pseudolabel/manifest.json", pseudolabel)
+    prepared.replay().write(root / "runs/replay/manifest.json")
+    prepared.pseudolabel().write(root / "runs/pseudolabel/manifest.json")
     prepared.manifest().write(root / "runs/dataset/manifest.json")
     numbers = (1, 8, 11)
-    error = {"rmse": 41.0, "mae": 33.0, "max": 120.0, "mean": 0.4}
-    candidates = {
-        "foundation": {
-            "available": True,
-            "E0s": {str(z): -1.0 * z for z in numbers},
-            "error_per_atom": {**error, "rmse": 3100.0},
-        },
-        "reestimate": {"available": True, "E0s": {str(z): -1.1 * z for z in numbers}, "error_per_atom": error},
-        "isolated": {"available": False, "reason": "no free atoms of H, Na, O"},
+    doctor = prepared.e0s({z: -1.1 * z for z in numbers})
+    evidence = doctor.evidence | {
+        symbol: doctor.evidence[symbol].model_copy(update={"rests_on": "frames and foundation", "standard_error": None})
+        for symbol in deficient
     }
-    write_json(
-        root / "runs/e0s/e0s.json",
-        {
-            "method": "reestimate",
-            "E0s": {str(z): -1.1 * z for z in (1, 6, *numbers[1:])},
-            "elements_in_data": [chemical_symbols[z] for z in numbers],
-            "isolated_atoms": [],
-            "frames": {"train": 40, "valid": 6},
+    doctor = doctor.model_copy(
+        update={
+            "E0s": {z: -1.1 * z for z in (1, 6, *numbers[1:])},
             "rank": len(numbers) - len(deficient),
-            "n_elements": len(numbers),
             "deficient": list(deficient),
             "open_ratios": ["H : O = 2 : 1"] if deficient else [],
-            "condition_number": 12.5,
-            "error_per_atom": error,
-            "new_compositions": 52.0,
-            "evidence": {
-                chemical_symbols[z]: {
-                    "rests_on": "frames and foundation" if chemical_symbols[z] in deficient else "frames",
-                    "clusters": 6.0,
-                    "standard_error": None if chemical_symbols[z] in deficient else 0.05,
-                    "off_free_atom": None,
-                }
-                for z in numbers
-            },
-            "left_out": {"of another charge than most": 1, "odd, and weigh less": 0},
-            "candidates": candidates,
-        },
+            "evidence": evidence,
+        }
     )
+    doctor.write(root / "runs/e0s/e0s.json")

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import prepared
 import yaml
 from conftest import ROOT
 
-from retemper.core.files import sha256, write_json
+from retemper.core.files import sha256
 from retemper.data.frames import labels_hash, read_frames
 
 
@@ -45,12 +46,9 @@ def make_project(root: Path, files: dict[str, Any], **sweep: Any) -> Path:
         for target, source in (("dataset", ""), ("replay", "replay-"), ("pseudolabel", "replay-")):
             (root / f"runs/{target}").mkdir(parents=True, exist_ok=True)
             shutil.copy(files["folder"] / f"{source}{part}.extxyz", root / f"runs/{target}/{part}.extxyz")
-    write_json(root / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in files["target_e0s"].items()}})
-    labels = {
-        part: {"labels_hash": labels_hash(read_frames(root / f"runs/pseudolabel/{part}.extxyz"))}
-        for part in ("train", "valid")
-    }
-    write_json(root / "runs/pseudolabel/manifest.json", {"sha256": sha256(files["model"]), **labels})
+    prepared.e0s(files["target_e0s"]).write(root / "runs/e0s/e0s.json")
+    labels = (labels_hash(read_frames(root / f"runs/pseudolabel/{part}.extxyz")) for part in ("train", "valid"))
+    prepared.pseudolabel(sha256(files["model"]), *labels).write(root / "runs/pseudolabel/manifest.json")
     return root
 
 

@@ -222,8 +222,7 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     explorer = as_trained(explorer, tmp_path / rounds.FOLDER / "002/model.safetensors")
     for number in (1, 2):
         acquiring.write_round(tmp_path, number)
-    e0s = atomic_energies(explorer)
-    write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
+    prepared.e0s(atomic_energies(explorer)).write(tmp_path / "runs/e0s/e0s.json")
     (tmp_path / "strategies").symlink_to(ROOT / "strategies")
     (plan, _) = planning.plans(settings, "naive", tmp_path)
     assert plan.foundation_sha256 == sha256(tiny_model)
@@ -264,8 +263,7 @@ def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path
     from retemper.models.mace import atomic_energies
 
     settings = acquiring.project(tmp_path, tiny_model).settings
-    e0s = atomic_energies(tiny_model)
-    write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": {str(z): e for z, e in e0s.items()}})
+    prepared.e0s(atomic_energies(tiny_model)).write(tmp_path / "runs/e0s/e0s.json")
     (tmp_path / "strategies").symlink_to(ROOT / "strategies")
     last = settings.finetune.model_copy(update={"start": "last-round"})
     settings = settings.model_copy(update={"finetune": last})

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import prepared
 import pytest
 from conftest import ROOT
 from trainings import make_plan, run, weights
 
-from retemper.config.settings import Settings
 from retemper.data.frames import read_frames, write_frames
 from retemper.models import descriptors
 from retemper.prepare import e0s
@@ -20,22 +20,20 @@ from retemper.prepare import e0s
 def test_e0s_in_blocks(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks that straddle the border between training and validation frames."""
     frames = [a for a in read_frames(ROOT / "data/raw/nacl.extxyz.xz") if len(a) > 1][::6]
-    write_frames(tmp_path / "train.extxyz", frames[:23])
-    write_frames(tmp_path / "valid.extxyz", frames[23:30])
-    write_frames(tmp_path / "isolated.extxyz", [])
-    content = {"system": "s", "foundation": "f", "strategies": ["naive"], "seeds": [1]}
-    content |= {"dataset": {"files": ["x"], "level_of_theory": "y"}, "e0s": {"force": True, "max_error": 1000.0}}
-    settings = Settings.model_validate(content)
+    write_frames(tmp_path / "runs/dataset/train.extxyz", frames[:23])
+    write_frames(tmp_path / "runs/dataset/valid.extxyz", frames[23:30])
+    write_frames(tmp_path / "runs/dataset/isolated.extxyz", [])
+    project = prepared.project(tmp_path, tiny_model, e0s={"force": True, "max_error": 1000.0})
     found = []
     for size in (20_000, 4):
         monkeypatch.setattr(e0s, "BLOCK", size)
-        found.append(e0s.diagnose(settings, tmp_path, tiny_model, tmp_path / "e0s.json", report=lambda text: None))
+        found.append(e0s.run(project))
     whole, blocks = found
-    assert whole["frames"] == blocks["frames"] == {"train": 23, "valid": 7}
+    assert whole.frames == blocks.frames == {"train": 23, "valid": 7}
     for key in ("rank", "ratios", "elements_in_data", "add_atoms"):
-        assert whole[key] == blocks[key]
-    assert blocks["E0s"] == pytest.approx(whole["E0s"], rel=1e-10)
-    assert blocks["error_per_atom"] == pytest.approx(whole["error_per_atom"], rel=1e-6)
+        assert getattr(whole, key) == getattr(blocks, key)
+    assert blocks.E0s == pytest.approx(whole.E0s, rel=1e-10)
+    assert dict(blocks.error_per_atom) == pytest.approx(dict(whole.error_per_atom), rel=1e-6)
 
 
 def test_mean_descriptors_are_means_of_atomic_ones(tiny_model: Path) -> None:

@@ -240,8 +240,9 @@ def test_the_e0s_stage_asks_a_foundation_that_the_dataset_stage_had_not(project:
     assert "energies" in " ".join(manifest.units.untested["a.extxyz"])
     assert any("not tested" in text for text in manifest.warnings)
     assert DatasetManifest.read(made.manifest) == manifest
+    later = project({"a.extxyz": frames}, group="composition")
     with pytest.raises(RetemperError, match="wrong units"):
-        e0s.diagnose(made.settings, tmp_path / "runs/dataset", MINI, tmp_path / "e0s.json", report=lambda text: None)
+        e0s.run(later)
 
 
 def test_predictions_are_of_a_bounded_sample() -> None:

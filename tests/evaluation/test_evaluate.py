@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import prepared
 import pytest
 import run_files
 import yaml
@@ -17,7 +18,7 @@ from conftest import TINY_ELEMENTS
 from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core.errors import RetemperError
-from retemper.core.files import sha256, write_json
+from retemper.core.files import sha256
 from retemper.data.frames import ENERGY, FORCES, STRESS, write_frames
 from retemper.evaluation import accuracy, stage
 from retemper.models import model_file, model_writing, predict, predictions
@@ -80,7 +81,7 @@ class Made:
         write_frames(root / "foundations/test.extxyz", [*self.retention, Atoms("O")])
         write_frames(root / "runs/replay/train.extxyz", structures(3, 400))
         E0s = {str(z): e + SHIFT for z, e in zip(TINY_ELEMENTS, np.linspace(-30, -1, 6), strict=True)}
-        write_json(root / "runs/e0s/e0s.json", {"E0s": E0s})
+        prepared.e0s({int(z): e for z, e in E0s.items()}).write(root / "runs/e0s/e0s.json")
         (root / "foundations/foundations.yaml").write_text(
             yaml.safe_dump(
                 {

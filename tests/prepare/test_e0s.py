@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import prepared
 import pytest
 from ase import Atoms
 
-from retemper.config.settings import Dataset, E0s, Settings
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.data import composition
 from retemper.data.frames import ENERGY, write_frames
 from retemper.models import mace, predict
 from retemper.prepare import e0_fit, e0_methods, e0s
+from retemper.records.e0s import ReferenceEnergies
 
 SHIFT = {1: -3.0, 6: -11.0, 8: 7.5, 11: 0.25, 17: -40.0}  # eV; the new level minus the foundation's
-Diagnose = Callable[..., dict[str, Any]]
+Diagnose = Callable[..., ReferenceEnergies]
 
 
 def cluster(formula: str, rng: np.random.Generator) -> Atoms:
@@ -50,18 +49,11 @@ def free_atoms(energies: dict[str, float]) -> list[Atoms]:
 
 @pytest.fixture
 def diagnose(tiny_model: Path, tmp_path: Path) -> Diagnose:
-    def run(train: list[Atoms], valid: list[Atoms], free: list[Atoms], **options: object) -> dict[str, Any]:
+    def run(train: list[Atoms], valid: list[Atoms], free: list[Atoms], **options: object) -> ReferenceEnergies:
+        project = prepared.project(tmp_path, tiny_model, e0s=options)
         for name, frames in (("train", train), ("valid", valid), ("isolated", free)):
-            write_frames(tmp_path / "dataset" / f"{name}.extxyz", frames)
-        settings = Settings(
-            system="test",
-            foundation="tiny",
-            strategies=["naive"],
-            seeds=[1],
-            dataset=Dataset(files=["some.extxyz"], level_of_theory="test"),
-            e0s=E0s.model_validate(options),
-        )
-        return e0s.diagnose(settings, tmp_path / "dataset", tiny_model, tmp_path / "e0s.json")
+            write_frames(project.structures(name), frames)
+        return e0s.run(project)
 
     return run
 
@@ -87,24 +79,24 @@ def test_reestimate_and_average_are_maces_own(tiny_model: Path, diagnose: Diagno
     with mace.default_dtype("float64"):
         own = mace.atomic_energies(tiny_model)
         theirs = data.estimate_e0s_from_foundation(module, own, configs, table)
-    assert ours["candidates"]["reestimate"]["E0s"] == pytest.approx({str(z): theirs[z] for z in (1, 6, 8)}, abs=1e-8)
+    assert ours.available["reestimate"].E0s == pytest.approx({z: theirs[z] for z in (1, 6, 8)}, abs=1e-8)
     averaged = data.utils.compute_average_E0s(configs, table)
-    assert ours["candidates"]["average"]["E0s"] == pytest.approx({str(z): averaged[z] for z in (1, 6, 8)}, abs=1e-8)
+    assert ours.available["average"].E0s == pytest.approx({z: averaged[z] for z in (1, 6, 8)}, abs=1e-8)
 
 
 def test_reestimate_finds_a_known_shift_and_leaves_other_elements(tiny_model: Path, diagnose: Diagnose) -> None:
     frames = labelled(tiny_model, MIXED)
     result = diagnose(frames, frames[-1:], [])
     own = mace.atomic_energies(tiny_model)
-    expected = {str(z): own[z] + (SHIFT[z] if z in (1, 6, 8) else 0.0) for z in own}
-    assert result["E0s"] == pytest.approx(expected, abs=1e-9)
-    assert (result["rank"], result["n_elements"], result["deficient"]) == (3, 3, [])
-    assert result["error_per_atom"]["rmse"] < 1e-6
-    assert "average" not in result["candidates"]
+    expected = {z: own[z] + (SHIFT[z] if z in (1, 6, 8) else 0.0) for z in own}
+    assert result.E0s == pytest.approx(expected, abs=1e-9)
+    assert (result.rank, result.n_elements, result.deficient) == (3, 3, [])
+    assert result.error_per_atom.rmse < 1e-6
+    assert "average" not in result.candidates
     # without re-estimation the error is SHIFT, frame by frame
     counts = composition.composition_matrix([*frames, frames[-1]], [1, 6, 8])
     by_hand = counts @ [SHIFT[1], SHIFT[6], SHIFT[8]] / counts.sum(axis=1)
-    assert result["candidates"]["foundation"]["error_per_atom"]["mae"] == pytest.approx(1000 * np.abs(by_hand).mean())
+    assert result.available["foundation"].error_per_atom.mae == pytest.approx(1000 * np.abs(by_hand).mean())
 
 
 def test_free_atoms_decide_only_what_the_frames_leave_open(tiny_model: Path, diagnose: Diagnose) -> None:
@@ -113,19 +105,17 @@ def test_free_atoms_decide_only_what_the_frames_leave_open(tiny_model: Path, dia
     atoms = {"H": own[1] - 2.0, "O": own[8] + 3.0, "Na": own[11] + 1.0, "Cl": own[17] - 38.0}
     with_atoms = diagnose(frames, frames[:1], free_atoms(atoms))
     without = diagnose(frames, frames[:1], [], force=True)
-    assert (with_atoms["rank"], with_atoms["deficient"]) == (2, [])
-    assert without["deficient"] == ["H", "O", "Na", "Cl"]
+    assert (with_atoms.rank, with_atoms.deficient) == (2, [])
+    assert without.deficient == ["H", "O", "Na", "Cl"]
     # no frame's energy changes ...
-    assert with_atoms["error_per_atom"] == pytest.approx(without["error_per_atom"], abs=1e-6)
+    assert dict(with_atoms.error_per_atom) == pytest.approx(dict(without.error_per_atom), abs=1e-6)
     # ... and the E0s are the point nearest to the atoms on the line that fits: the distance to them
     # is orthogonal to both open directions, Na against Cl and O against two H.
-    off = {
-        symbol: with_atoms["E0s"][str(z)] - atoms[symbol] for symbol, z in (("H", 1), ("O", 8), ("Na", 11), ("Cl", 17))
-    }
+    off = {symbol: with_atoms.E0s[z] - atoms[symbol] for symbol, z in (("H", 1), ("O", 8), ("Na", 11), ("Cl", 17))}
     assert off["Na"] == pytest.approx(off["Cl"], abs=1e-8)
     assert off["H"] == pytest.approx(2 * off["O"], abs=1e-8)
     # without atoms the correction itself is orthogonal to them: the E0s nearest to the foundation's
-    change = {z: without["E0s"][str(z)] - own[z] for z in (1, 8, 11, 17)}
+    change = {z: without.E0s[z] - own[z] for z in (1, 8, 11, 17)}
     assert change[11] == pytest.approx(change[17], abs=1e-8)
     assert change[1] == pytest.approx(2 * change[8], abs=1e-8)
 
@@ -136,9 +126,7 @@ def test_one_free_atom_of_each_ratio_is_exact(tiny_model: Path, diagnose: Diagno
     own = mace.atomic_energies(tiny_model)
     atoms = {"O": own[8] + SHIFT[8], "Cl": own[17] + SHIFT[17]}
     result = diagnose(frames, frames[:1], free_atoms(atoms))
-    assert result["E0s"] == pytest.approx(
-        {str(z): own[z] + (SHIFT[z] if z not in (6, 7) else 0.0) for z in own}, abs=1e-8
-    )
+    assert result.E0s == pytest.approx({z: own[z] + (SHIFT[z] if z not in (6, 7) else 0.0) for z in own}, abs=1e-8)
 
 
 def test_isolated_method_takes_the_atoms(tiny_model: Path, diagnose: Diagnose) -> None:
@@ -146,8 +134,8 @@ def test_isolated_method_takes_the_atoms(tiny_model: Path, diagnose: Diagnose) -
     own = mace.atomic_energies(tiny_model)
     atoms = {"H": own[1] + SHIFT[1] + 0.1, "O": own[8] + SHIFT[8] + 0.1}
     result = diagnose(frames, frames[:1], free_atoms(atoms), method="isolated")
-    assert (result["E0s"]["1"], result["E0s"]["8"]) == (pytest.approx(atoms["H"]), pytest.approx(atoms["O"]))
-    assert result["error_per_atom"]["mean"] == pytest.approx(100.0)  # 0.1 eV too much on every atom
+    assert (result.E0s[1], result.E0s[8]) == (pytest.approx(atoms["H"]), pytest.approx(atoms["O"]))
+    assert result.error_per_atom.mean == pytest.approx(100.0)  # 0.1 eV too much on every atom
 
 
 # ------------------------------------------------------------------ the refusals
@@ -163,7 +151,7 @@ def test_fixed_ratios_stop_with_names_and_a_way_out(tiny_model: Path, diagnose: 
     assert "free atoms of O, Cl" in text
     assert "e0s.force: true" in text
     assert "rank 2" in text
-    assert not (tmp_path / "e0s.json").exists()
+    assert not (tmp_path / "runs/e0s/e0s.json").exists()
 
 
 def test_averaging_is_not_saved_by_free_atoms(tiny_model: Path, diagnose: Diagnose) -> None:
@@ -177,9 +165,9 @@ def test_large_error_stops_and_force_does_not_lift_it(tiny_model: Path, diagnose
     with pytest.raises(RetemperError, match=r"eV/atom \(RMSE\)") as error:
         diagnose(frames, frames[:1], [], method="foundation", force=True)
     assert "set e0s.method: reestimate" in str(error.value)
-    assert not (tmp_path / "e0s.json").exists()
+    assert not (tmp_path / "runs/e0s/e0s.json").exists()
     result = diagnose(frames, frames[:1], [], method="foundation", max_error=100)
-    assert json.loads((tmp_path / "e0s.json").read_text()) == result
+    assert ReferenceEnergies.read(tmp_path / "runs/e0s/e0s.json") == result
 
 
 def test_missing_and_contradicting_free_atoms(tiny_model: Path, diagnose: Diagnose) -> None:
@@ -237,12 +225,12 @@ def test_two_protonated_droplets_do_not_move_the_e0s(
     frames, ions = droplets(tiny_model), with_protons(tiny_model, charge)
     atoms = true_atoms(tiny_model, "H", "O")
     result = diagnose([*frames, *ions], frames[:1], free_atoms(atoms))
-    assert result["E0s"]["1"] == pytest.approx(atoms["H"], abs=0.01)
-    assert result["E0s"]["8"] == pytest.approx(atoms["O"], abs=0.01)
+    assert result.E0s[1] == pytest.approx(atoms["H"], abs=0.01)
+    assert result.E0s[8] == pytest.approx(atoms["O"], abs=0.01)
     why = "of another charge than most" if charge else "alone in their composition and at odds with the free atoms"
-    assert result["left_out"][why] == 2
-    assert result["deficient"] == [] and result["ratios"] == ["H and O occur only as 2:1"]
-    assert result["evidence"]["H"]["rests_on"] == "frames and free atoms"
+    assert result.left_out[why] == 2
+    assert result.deficient == [] and result.ratios == ["H and O occur only as 2:1"]
+    assert result.evidence["H"].rests_on == "frames and free atoms"
 
 
 @pytest.mark.parametrize("charge", [None, 1.0])
@@ -261,7 +249,7 @@ def test_frames_that_are_all_charged_decide(tiny_model: Path, diagnose: Diagnose
         frame.info["total_charge"] = -1.0
     result = diagnose(frames, frames[:1], [])
     own = mace.atomic_energies(tiny_model)
-    assert [result["E0s"][str(z)] - own[z] for z in (1, 6, 8)] == pytest.approx([SHIFT[z] for z in (1, 6, 8)], abs=0.05)
+    assert [result.E0s[z] - own[z] for z in (1, 6, 8)] == pytest.approx([SHIFT[z] for z in (1, 6, 8)], abs=0.05)
 
 
 def test_ten_wrong_labels_weigh_little(tiny_model: Path, diagnose: Diagnose) -> None:
@@ -274,11 +262,11 @@ def test_ten_wrong_labels_weigh_little(tiny_model: Path, diagnose: Diagnose) -> 
         frame.info[ENERGY] += 0.5 * len(frame)
     result = diagnose(frames, frames[:1], [], mixed="warn")
     own = mace.atomic_energies(tiny_model)
-    off = [result["E0s"][str(z)] - own[z] - SHIFT[z] for z in (1, 6, 8)]
+    off = [result.E0s[z] - own[z] - SHIFT[z] for z in (1, 6, 8)]
     counts = composition.composition_matrix(frames, [1, 6, 8])
     bare = np.array([len(frame) * 0.5 * (k % 20 == 3) for k, frame in enumerate(frames)])
     plain = np.linalg.lstsq(counts, bare, rcond=None)[0]
-    assert result["left_out"]["odd, and weigh less"] == 10
+    assert result.left_out["odd, and weigh less"] == 10
     assert np.abs(plain).max() > 0.1 and np.abs(off).max() < 0.02
 
 
@@ -314,12 +302,12 @@ def test_frames_and_free_atoms_count_by_their_variances(tiny_model: Path, diagno
 
     def off(**options: object) -> float:
         result = diagnose(frames, frames[:1], free_atoms(atoms), max_error=5, **options)
-        return max(abs(known["off_free_atom"]) for known in result["evidence"].values())
+        return max(abs(known.off_free_atom) for known in result.evidence.values())
 
     assert off(max_uncertainty=0.1) < 0.9 * off(max_uncertainty=50)
     with pytest.raises(RetemperError, match="is known to"):
         diagnose(frames, frames[:1], [], max_error=5)
-    assert diagnose(frames, frames[:1], [], max_error=5, force=True)["deficient"]
+    assert diagnose(frames, frames[:1], [], max_error=5, force=True).deficient
 
 
 def test_force_does_not_accept_a_foundation_that_misses(tiny_model: Path, diagnose: Diagnose) -> None:
@@ -328,7 +316,7 @@ def test_force_does_not_accept_a_foundation_that_misses(tiny_model: Path, diagno
         frame.info[ENERGY] += 2.0 * len(frame) * (-1) ** k
     with pytest.raises(RetemperError, match=r"eV/atom \(RMSE\)"):
         diagnose(frames, frames[:1], [], force=True)
-    assert diagnose(frames, frames[:1], [], force=True, max_error=3)["deficient"] == ["H", "O"]
+    assert diagnose(frames, frames[:1], [], force=True, max_error=3).deficient == ["H", "O"]
 
 
 # ------------------------------------------------------------------ the stage
@@ -348,15 +336,17 @@ def test_stage_writes_e0s_or_exits_with_one_and_says_why(
     entry = f"tiny: {{{entry}, file: {tiny_model}, sha256: '{sha256(tiny_model)}'}}\n"
     (tmp_path / "foundations" / "foundations.yaml").write_text(entry)
     monkeypatch.chdir(tmp_path)
-    assert stage.main() == 1
+    with pytest.raises(SystemExit) as end:
+        stage.main()
+    assert end.value.code == 1
     assert "train.extxyz does not exist" in capsys.readouterr().err
     frames = labelled(tiny_model, MIXED)
     for name, content in (("train", frames), ("valid", frames[:1]), ("isolated", [])):
         write_frames(f"runs/dataset/{name}.extxyz", content)
-    assert stage.main() == 0
-    written = json.loads(Path("runs/e0s/e0s.json").read_text())
-    assert written["method"] == "reestimate"
-    assert set(written["E0s"]) == {str(z) for z in mace.elements(tiny_model)}
+    stage.main()
+    written = ReferenceEnergies.read("runs/e0s/e0s.json")
+    assert written.method == "reestimate"
+    assert set(written.E0s) == set(mace.elements(tiny_model))
 
 
 # ------------------------------------------------------------------ stoichiometry
@@ -403,8 +393,8 @@ def test_recovery_of_hidden_atoms(tiny_model: Path, formulas: list[str], hidden:
     own = mace.atomic_energies(tiny_model)
     numbers = {int(z) for frame in frames for z in frame.numbers}
     result = e0_methods.recovery(tiny_model, frames, {z: own[z] + SHIFT[z] for z in SHIFT})
-    assert result["hidden"] == hidden
-    assert set(result["reestimate"]["errors"]) == numbers
-    assert result["reestimate"]["mae"] < 1e-8
-    assert result["foundation"]["mae"] == pytest.approx(np.mean([abs(SHIFT[z]) for z in numbers]))
-    assert result["average"]["mae"] > 0.1
+    assert result.hidden == hidden
+    assert set(result.errors["reestimate"]) == numbers
+    assert result.mae("reestimate") < 1e-8
+    assert result.mae("foundation") == pytest.approx(np.mean([abs(SHIFT[z]) for z in numbers]))
+    assert result.mae("average") > 0.1

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import prepared
 import pytest
 from ase import Atoms
 from conftest import ROOT
 
-from retemper.config.settings import Settings
+from retemper.config.project import Project
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json
 from retemper.data.frames import ENERGY, is_isolated_atom, read_frames, write_frames
 from retemper.prepare import e0s, mixture, one_level
 from retemper.prepare.mixture import Errors
+from retemper.records.e0s import ReferenceEnergies
 
 MINI = ROOT / "foundations/mini.model"
 REAL = ("3bpa_300K", "3bpa_mixedT", "mlearn_Li_PBE")
@@ -145,10 +146,8 @@ def test_six_new_labels_of_another_zero_lie_apart(molecules: Errors) -> None:
 # ------------------------------------------------------------------ the stage
 
 
-def settings(**own: Any) -> Settings:
-    content = {"system": "a", "foundation": "mini", "strategies": ["naive"], "seeds": [1]}
-    dataset = {"files": ["a.extxyz"], "level_of_theory": "GFN2-xTB"}
-    return Settings.model_validate({**content, "dataset": dataset, "e0s": {"max_error": 5.0, "force": True, **own}})
+def project(root: Path, **options: Any) -> Project:
+    return prepared.project(root, MINI, e0s={"max_error": 5.0, "force": True, **options})
 
 
 def write_sets(folder: Path, offset: float) -> list[str]:
@@ -165,29 +164,29 @@ def write_sets(folder: Path, offset: float) -> list[str]:
 
 
 def test_a_mixture_stops_the_stage_and_is_listed(tmp_path: Path) -> None:
-    odd = write_sets(tmp_path / "dataset", 0.5)
-    out = tmp_path / "e0s/e0s.json"
+    odd = write_sets(tmp_path / "runs/dataset", 0.5)
+    out = tmp_path / "runs/e0s/e0s.json"
     with pytest.raises(RetemperError, match="10 of 292 frames lie") as error:
-        e0s.diagnose(settings(), tmp_path / "dataset", MINI, out)
+        e0s.run(project(tmp_path))
     assert "dataset.levels" in str(error.value) and "e0s.mixed" in str(error.value)
     assert not out.exists()
     rows = list(csv.DictReader((out.parent / one_level.LISTED).open()))
     assert sorted(row["source"] for row in rows) == sorted(odd)  # those of the test set too
     assert all(400 < float(row["unexplained_meV_per_atom"]) < 600 for row in rows)
-    told = e0s.diagnose(settings(mixed="warn"), tmp_path / "dataset", MINI, out)
-    assert told["levels"]["findings"][0]["frames"] == 10 and read_json(out) == told
+    told = e0s.run(project(tmp_path, mixed="warn"))
+    assert told.levels.findings[0].frames == 10 and ReferenceEnergies.read(out) == told
 
 
 def test_right_labels_and_too_few_are_said(tmp_path: Path) -> None:
-    write_sets(tmp_path / "dataset", 0.0)
-    found = e0s.diagnose(settings(), tmp_path / "dataset", MINI, tmp_path / "e0s/e0s.json")
-    assert found["levels"]["frames"] == 292 and found["levels"]["findings"] == []
-    assert 0.003 < found["levels"]["scatter"] < 0.02
+    write_sets(tmp_path / "runs/dataset", 0.0)
+    found = e0s.run(project(tmp_path))
+    assert found.levels.frames == 292 and found.levels.findings == []
+    assert 0.003 < found.levels.scatter < 0.02
     for name in one_level.SETS:
-        path = tmp_path / f"dataset/{name}.extxyz"
+        path = tmp_path / f"runs/dataset/{name}.extxyz"
         write_frames(path, read_frames(path)[:8])
-    found = e0s.diagnose(settings(), tmp_path / "dataset", MINI, tmp_path / "e0s/e0s.json")
-    assert found["levels"]["frames"] == 0 and "not tested" in found["levels"]["sentence"]
+    found = e0s.run(project(tmp_path))
+    assert found.levels.frames == 0 and "not tested" in found.levels.sentence
 
 
 @pytest.mark.parametrize("name", REAL)

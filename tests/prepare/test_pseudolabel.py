@@ -6,14 +6,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import prepared
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, sha256, write_json
+from retemper.core.files import sha256
 from retemper.data.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
 from retemper.prepare import pseudolabel
+from retemper.records.pseudolabel import PseudolabelManifest
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_labels_are_those_of_maces_calculator(tiny_multihead: Path, frames: list
     np.testing.assert_allclose(done.frames[2].info[STRESS], stress, atol=1e-8)
     assert frames[0].info[ENERGY] == 0.0  # the input is left alone
     off = np.concatenate([(a.arrays[FORCES] - 0.25).ravel() for a in done.frames])
-    assert done.rmse["force"] == pytest.approx(1e3 * np.sqrt((off**2).mean()))
+    assert done.rmse.force == pytest.approx(1e3 * np.sqrt((off**2).mean()))
 
 
 def test_labels_are_made_once(
@@ -130,16 +132,14 @@ def test_a_frame_that_fails_is_named_and_nothing_is_written(
 
 
 def test_the_stage(tiny_model: Path, frames: list[Atoms], tmp_path: Path) -> None:
-    write_frames(tmp_path / "replay/train.extxyz", frames)
-    (tmp_path / "replay/valid.extxyz").write_text("")
-    pseudolabel.make(
-        tiny_model, "tiny", None, "float64", tmp_path / "replay", tmp_path / "out", cache=tmp_path / "cache"
-    )
-    manifest = read_json(tmp_path / "out/manifest.json")
-    written = read_frames(tmp_path / "out/train.extxyz")
+    made = prepared.project(tmp_path, tiny_model)
+    write_frames(made.replay / "train.extxyz", frames)
+    (made.replay / "valid.extxyz").write_text("")
+    manifest = pseudolabel.run(made)
+    assert manifest == PseudolabelManifest.read(made.pseudolabel / "manifest.json")
+    written = read_frames(made.pseudolabel / "train.extxyz")
     assert [structure_hash(a) for a in written] == [structure_hash(a) for a in frames]
-    assert manifest["train"]["labels_sha256"] == sha256(tmp_path / "out/train.extxyz")
-    assert manifest["train"]["labels_hash"] == labels_hash(written)
-    assert manifest["valid"]["n_frames"] == 0
-    assert manifest["train"]["rmse_to_original"]["force"] > 0
-    write_json(tmp_path / "copy.json", manifest)  # plain JSON without NaN
+    assert manifest.train.labels_sha256 == sha256(made.pseudolabel / "train.extxyz")
+    assert manifest.train.labels_hash == labels_hash(written)
+    assert manifest.valid.n_frames == 0
+    assert manifest.train.rmse_to_original.force > 0

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import prepared
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from retemper.config.foundations import Foundation
+from retemper.config.project import Project
 from retemper.config.settings import Replay
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json, sha256
+from retemper.core.files import sha256
 from retemper.data import selection
 from retemper.data.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
 from retemper.prepare import replay
+from retemper.records.replay import ReplayManifest
 
 
 def labelled(atoms: Atoms, group: str, seed: int, config_type: str = "molecule") -> Atoms:
@@ -54,7 +57,7 @@ def test_choice(select: str, pool: list[Atoms], target: list[Atoms], tiny_model:
     assert not {a.info["group"] for a in train} & {a.info["group"] for a in valid}
     assert not {structure_hash(a) for a in train} & {structure_hash(a) for a in valid}
     assert {"Cu", "atoms"}.isdisjoint(a.info["group"] for a in train + valid)
-    left_out = choice.report["left_out"]
+    left_out = choice.left_out
     assert (left_out["isolated atom"], left_out["repeated"], left_out["element unknown to the foundation"]) == (1, 1, 1)
 
 
@@ -77,8 +80,8 @@ def test_farthest_point_uses_the_foundations_descriptors(pool: list[Atoms], tiny
     own = [offered.index(i) for i in choice.train]
     best = distance[greedy].min(axis=0).max()
     assert distance[own].min(axis=0).max() == pytest.approx(best, rel=1e-2)
-    assert choice.report["coverage"]["radius"] == pytest.approx(best, rel=1e-2)
-    assert choice.report["coverage"]["radius_random"] > choice.report["coverage"]["radius"]
+    assert choice.coverage.radius == pytest.approx(best, rel=1e-2)
+    assert choice.coverage.radius_random > choice.coverage.radius
 
 
 def test_elements_prefers_structures_within_the_targets_elements(
@@ -93,7 +96,7 @@ def test_elements_prefers_structures_within_the_targets_elements(
     held = {pool[i].info["group"] for i in choice.valid}
     within = [i for i in offered if pool[i].info["group"] not in held]
     assert set(within) <= set(choice.train.tolist()) or len(held & {"H2O", "HCl"}) == 2
-    assert choice.report["left_out"]["shares no element with the target"] == 4
+    assert choice.left_out["shares no element with the target"] == 4
 
 
 def test_too_few(pool: list[Atoms], tiny_model: Path) -> None:
@@ -111,51 +114,50 @@ def test_a_pool_without_labels(pool: list[Atoms], tiny_model: Path) -> None:
         replay.choose(bare, Replay(number=10, valid=4, select="random"), model=tiny_model, progress=False)
 
 
-def foundation(pool: str | None) -> Foundation:
-    return Foundation(name="tiny", about="", level_of_theory="", licence="", citation="", pool=pool)
+def project(root: Path, model: Path, pool: list[Atoms] | None, retention: list[Atoms], target: list[Atoms]) -> Project:
+    """Replays ten structures of `pool` at random."""
+    options: dict[str, Any] = {"number": 10, "valid": 4, "select": "random"}
+    evaluate = {}
+    if pool is not None:
+        write_frames(root / "pool.extxyz", pool)
+        write_frames(root / "retention.extxyz", retention)
+        options["pool"], evaluate["retention"] = "pool.extxyz", "retention.extxyz"
+    for name in ("train", "valid", "test"):
+        write_frames(root / f"runs/dataset/{name}.extxyz", target)
+    return prepared.project(root, model, replay=options, evaluate=evaluate)
 
 
 def test_the_files(pool: list[Atoms], target: list[Atoms], tiny_model: Path, tmp_path: Path) -> None:
-    write_frames(tmp_path / "pool.extxyz", pool)
-    write_frames(tmp_path / "retention.extxyz", target)
-    settings = Replay(number=10, valid=4, select="random")
-    out = tmp_path / "runs/replay"
-    options = {"retention": tmp_path / "retention.extxyz", "target": target, "root": tmp_path}
-    replay.make(settings, foundation("pool.extxyz"), tiny_model, out, **options)  # type: ignore[arg-type]
-    manifest = read_json(out / "manifest.json")
-    assert manifest["sha256"] == sha256(tmp_path / "pool.extxyz")
+    made = project(tmp_path, tiny_model, pool, target, target)
+    manifest = replay.run(made)
+    assert manifest == ReplayManifest.read(made.replay / "manifest.json")
+    assert manifest.sha256 == sha256(tmp_path / "pool.extxyz")
     originals = {structure_hash(a): a for a in pool}
-    for name, number in (("train", 10), ("valid", 4)):
-        frames = read_frames(out / f"{name}.extxyz")
-        assert len(frames) == manifest[name]["n_frames"] == number
-        assert sum(manifest[name]["config_types"].values()) == number
+    for name, part, number in (("train", manifest.train, 10), ("valid", manifest.valid, 4)):
+        frames = read_frames(made.replay / f"{name}.extxyz")
+        assert len(frames) == part.n_frames == number
+        assert sum(part.config_types.values()) == number
         for atoms in frames:
             assert atoms.info[ENERGY] == originals[structure_hash(atoms)].info[ENERGY]
 
 
 def test_a_retention_structure_in_the_replay_set_is_an_error(
-    pool: list[Atoms], tiny_model: Path, tmp_path: Path
+    pool: list[Atoms], target: list[Atoms], tiny_model: Path, tmp_path: Path
 ) -> None:
-    write_frames(tmp_path / "pool.extxyz", pool)
-    write_frames(tmp_path / "retention.extxyz", pool[1:49])
+    made = project(tmp_path, tiny_model, pool, pool[1:49], target)
     with pytest.raises(RetemperError, match="the replay set and the retention set share"):
-        replay.make(
-            Replay(number=10, valid=4, select="random"),
-            foundation("pool.extxyz"),
-            tiny_model,
-            tmp_path / "replay",
-            retention=tmp_path / "retention.extxyz",
-            target=[],
-            root=tmp_path,
-        )
-    assert not (tmp_path / "replay").exists()
+        replay.run(made)
+    assert not made.replay.exists()
 
 
-def test_a_foundation_without_a_pool(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    replay.make(Replay(), foundation(None), tiny_model, tmp_path / "replay", retention=None, target=[], root=tmp_path)
+def test_a_foundation_without_a_pool(
+    target: list[Atoms], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = project(tmp_path, tiny_model, None, [], target)
+    assert replay.run(made).train.n_frames == 0
     assert "has no pool" in capsys.readouterr().out
-    assert (tmp_path / "replay/train.extxyz").read_bytes() == b""
-    assert read_json(tmp_path / "replay/manifest.json")["train"]["n_frames"] == 0
+    assert (made.replay / "train.extxyz").read_bytes() == b""
+    assert ReplayManifest.read(made.replay / "manifest.json").source is None
 
 
 @pytest.mark.parametrize("moved", [5e-6, 2e-4])
@@ -187,5 +189,5 @@ def test_near_copies_of_the_target_are_not_replayed(pool: list[Atoms], tiny_mode
     choice = replay.choose(
         pool, Replay(number=10, valid=4, select="random"), model=tiny_model, target=near, progress=False
     )
-    assert choice.report["left_out"]["in the target's data"] == 4
+    assert choice.left_out["in the target's data"] == 4
     assert not {1, 2, 3, 4} & {*choice.train.tolist(), *choice.valid.tolist()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import prepared
 import pytest
 import yaml
 from ase import Atoms
@@ -15,7 +16,7 @@ from conftest import ROOT
 
 from retemper.config.project import Project
 from retemper.config.settings import Dataset, Settings
-from retemper.core.files import digest, sha256, write_json
+from retemper.core.files import digest, sha256
 from retemper.data.frames import read_frames, write_frames
 from retemper.prepare import dataset as stage
 from retemper.prepare.subset import order
@@ -95,7 +96,7 @@ def test_sizes_of_a_data_set(rule: str, tmp_path: Path, tiny_model: Path) -> Non
         if number and rule == "first":
             assert recorded.order_hash == digest(sources[-1])
         if number == 5:
-            write_json(tmp_path / "runs/e0s/e0s.json", {"E0s": atomic_energies(tiny_model)})
+            prepared.e0s(atomic_energies(tiny_model)).write(tmp_path / "runs/e0s/e0s.json")
             names = ("naive", "scratch", "lora")
             hashes = {plans(made.settings, name, tmp_path)[0].target.train_hash for name in names}
             assert hashes == {manifest.sets["train"].hash}

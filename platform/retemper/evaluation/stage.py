@@ -14,7 +14,7 @@ from retemper.config.metric_names import FORGETTING, REPLAY_HEAD, RETENTION, TAR
 from retemper.config.project import FOUNDATION, Project
 from retemper.config.settings import Dataset
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_folder, read_json, sha256
+from retemper.core.files import atomic_folder, sha256
 from retemper.data.frames import FORCES, is_isolated_atom, labels_hash, read_frames
 from retemper.data.grouping import groups_of
 from retemper.evaluation import accuracy
@@ -22,6 +22,7 @@ from retemper.evaluation.accuracy import FrameErrors
 from retemper.models import mace, predict
 from retemper.prepare import reference_set
 from retemper.prepare.replay import audit
+from retemper.records.e0s import ReferenceEnergies
 from retemper.records.evaluation import Accuracy, Errors, Evaluation, Summary
 from retemper.records.record import OtherFormError
 from retemper.records.training import TrainingSummary
@@ -125,7 +126,7 @@ def measure(
 def foundation_itself(sets: HeldOut) -> dict[str, Measured]:
     """The foundation on both sets; on the target with the atomic reference energies of ``runs/e0s``."""
     model = sets.project.weights
-    fitted = {int(z): float(e) for z, e in read_json(sets.project.e0s)["E0s"].items()}
+    fitted = ReferenceEnergies.read(sets.project.e0s).E0s
     measured = {TARGET: measure(sets, model, sets.head, sets.target, (mace.atomic_energies(model, sets.head), fitted))}
     if sets.retention:
         measured[RETENTION] = measure(sets, model, sets.head, sets.retention)

@@ -10,12 +10,14 @@ from retemper.config.settings import Settings
 from retemper.config.strategies import Strategy, load
 from retemper.core import sealed
 from retemper.core.errors import RetemperError
-from retemper.core.files import digest, read_json, sha256
+from retemper.core.files import digest, sha256
 from retemper.data import rounds
 from retemper.data.frames import labels_hash, read_frames, write_frames
 from retemper.data.splits import leaks
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
 from retemper.prepare import inputs
+from retemper.records.e0s import ReferenceEnergies
+from retemper.records.pseudolabel import PseudolabelManifest
 
 
 def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | None = None) -> list[Plan]:
@@ -33,7 +35,7 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
     weights = foundations.weights(entry, root)
     sha = sha256(weights)
     start, start_sha, start_head = _start(settings, strategy, weights, sha, entry.head, root)
-    e0s = {int(z): float(e) for z, e in read_json(root / "runs/e0s/e0s.json")["E0s"].items()}
+    e0s = ReferenceEnergies.read(root / "runs/e0s/e0s.json").E0s
     data = root / "runs/dataset"
     weighted = settings.dataset.weights == "use"
     target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s, weighted)
@@ -109,16 +111,16 @@ def _replay(
         folder, source = root / "runs/replay", "original"
     else:
         folder, source = root / "runs/pseudolabel", f"foundation:{sha}"
-        manifest = read_json(folder / "manifest.json")
-        if manifest["sha256"] != sha:
+        manifest = PseudolabelManifest.read(folder / "manifest.json")
+        if manifest.sha256 != sha:
             raise RetemperError(
                 "The pseudolabels were made by another foundation.",
                 expected=f"sha256 {sha}",
-                got=f"sha256 {manifest['sha256']}",
+                got=f"sha256 {manifest.sha256}",
                 fix="dvc repro pseudolabel",
             )
-        for name in ("train", "valid"):
-            if counted(folder / f"{name}.extxyz")[1] != manifest[name]["labels_hash"]:
+        for name, part in (("train", manifest.train), ("valid", manifest.valid)):
+            if counted(folder / f"{name}.extxyz")[1] != part.labels_hash:
                 raise RetemperError(
                     f"{folder / name}.extxyz does not hold the pseudolabels of its manifest.",
                     fix="dvc repro -f pseudolabel",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ase.data import chemical_symbols
 from scipy.linalg import qr
@@ -11,20 +9,15 @@ from scipy.linalg import qr
 from retemper.data.composition import fixed_ratios, null_basis
 from retemper.prepare.e0_fit import left_open, settle
 from retemper.prepare.e0_methods import Problem
+from retemper.records.e0s import Evidence, Separability
 
 CONCERNED = 0.3  # component of an undetermined direction from which an element is named
 
 
-def separability(problem: Problem, method: str) -> dict[str, Any]:
-    """Rank of the training compositions, and what they cannot separate.
+def separability(problem: Problem, method: str) -> Separability:
+    """Rank of the training compositions, what they cannot separate, and what free atoms leave open of it.
 
-    Returns
-    -------
-    dict
-        ``rank`` (of the frames that decide), ``n_elements``, ``condition_number`` (largest over smallest non-zero
-        singular value); ``ratios``: the fixed ratios in words; and, after free atoms have settled what they can
-        (for `method` reestimate), ``deficient``: symbols of the elements that stay undetermined or are known worse
-        than `Problem.limit`, ``open_ratios`` in words, and ``add_atoms``: free atoms that would settle them.
+    Free atoms settle what they can for `method` reestimate alone.
     """
     n, eye = len(problem.numbers), np.eye(len(problem.numbers), dtype=int)
     frames = problem.counts if method == "average" else problem.counts[problem.fit.weights > 0]
@@ -36,15 +29,15 @@ def separability(problem: Problem, method: str) -> dict[str, Any]:
         words, unsure, more = poorly_known(problem, [problem.numbers.index(z) for z in atoms])
         open_ratios, elements, atoms = open_ratios + words, sorted({*elements, *unsure}), sorted({*atoms, *more})
     rank = n - null_basis(frames).shape[1]
-    return {
-        "rank": rank,
-        "n_elements": n,
-        "condition_number": float(singular[0] / singular[rank - 1]),
-        "ratios": ratios,
-        "open_ratios": open_ratios,
-        "deficient": [chemical_symbols[z] for z in elements],
-        "add_atoms": [chemical_symbols[z] for z in atoms],
-    }
+    return Separability(
+        rank=rank,
+        n_elements=n,
+        condition_number=float(singular[0] / singular[rank - 1]),
+        ratios=ratios,
+        open_ratios=open_ratios,
+        deficient=[chemical_symbols[z] for z in elements],
+        add_atoms=[chemical_symbols[z] for z in atoms],
+    )
 
 
 def poorly_known(problem: Problem, added: list[int]) -> tuple[list[str], list[int], list[int]]:
@@ -67,17 +60,8 @@ def poorly_known(problem: Problem, added: list[int]) -> tuple[list[str], list[in
     return words, [problem.numbers[k] for k in concerned], sorted(problem.numbers[k] for k in pivots)
 
 
-def evidence(problem: Problem, method: str, energies: np.ndarray) -> dict[str, Any]:
-    """What the figure of each element rests on, and what it does to energies of other compositions.
-
-    Returns
-    -------
-    dict
-        By symbol: ``rests_on`` (frames, free atom, foundation, or several), ``clusters``: the effective number of
-        compositions or groups behind it, ``standard_error`` (eV; of the energy of one atom more; `None` where nothing
-        tells it), ``off_free_atom``: E0 minus the free atom's energy (eV), by which the energy of an atom that leaves
-        a structure is wrong.
-    """
+def evidence(problem: Problem, method: str, energies: np.ndarray) -> dict[str, Evidence]:
+    """What the figure of each element rests on, by symbol, and what it does to energies of other compositions."""
     fit, n = problem.fit, len(problem.numbers)
     error = np.full(n, np.nan) if method == "average" else np.zeros(n)
     rests = [{"isolated": "free atom"}.get(method, method) for _ in range(n)]
@@ -91,16 +75,15 @@ def evidence(problem: Problem, method: str, energies: np.ndarray) -> dict[str, A
         rests = ["free atom" if a else r for r, a in zip(rests, alone, strict=True)]
     elif method == "average":
         rests = ["frames, binding energies included"] * n
-    found = {}
-    for k, z in enumerate(problem.numbers):
-        atom = problem.isolated.get(z)
-        found[chemical_symbols[z]] = {
-            "rests_on": rests[k],
-            "clusters": float(fit.support[k]) if "frames" in rests[k] else 0.0,
-            "standard_error": float(error[k]) if np.isfinite(error[k]) else None,
-            "off_free_atom": None if atom is None else float(energies[k] - atom),
-        }
-    return found
+    return {
+        chemical_symbols[z]: Evidence(
+            rests_on=rests[k],
+            clusters=float(fit.support[k]) if "frames" in rests[k] else 0.0,
+            standard_error=float(error[k]) if np.isfinite(error[k]) else None,
+            off_free_atom=float(energies[k] - problem.isolated[z]) if z in problem.isolated else None,
+        )
+        for k, z in enumerate(problem.numbers)
+    }
 
 
 def left_out(problem: Problem) -> dict[str, int]:

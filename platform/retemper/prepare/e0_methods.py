@@ -31,7 +31,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -198,9 +197,22 @@ def isolated_energies(frames: Sequence[Atoms]) -> dict[int, float]:
     return {z: min(energies) for z, energies in found.items()}
 
 
-def recovery(
-    model: Path, frames: Sequence[Atoms], isolated: dict[int, float], *, head: str | None = None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Recovery:
+    """How well methods find free-atom energies that they are not shown."""
+
+    frames: int
+    n_elements: int
+    rank: int
+    hidden: str  # "all" or "each in turn"
+    errors: dict[str, dict[int, float]]  # eV, by method (foundation: its own E0s) and atomic number
+
+    def mae(self, method: str) -> float:
+        """Mean absolute error of a method, eV."""
+        return float(np.mean(np.abs([*self.errors[method].values()])))
+
+
+def recovery(model: Path, frames: Sequence[Atoms], isolated: dict[int, float], *, head: str | None = None) -> Recovery:
     """How well re-estimation and averaging recover free-atom energies that they are not shown.
 
     Where the compositions have full rank all atoms are hidden at once. Otherwise no method could know them
@@ -214,12 +226,6 @@ def recovery(
         Labelled frames, without free atoms.
     isolated
         {atomic number: eV}, the truth; elements that `frames` lack are left out.
-
-    Returns
-    -------
-    dict
-        ``frames``, ``n_elements``, ``rank``; ``hidden``: "all" or "each in turn"; and for ``reestimate``,
-        ``average`` and ``foundation`` (its own E0s): ``errors`` {atomic number: eV} and ``mae`` (eV).
     """
     from retemper.models import mace, predict
 
@@ -232,21 +238,15 @@ def recovery(
     charge, groups = np.array([charge_of(atoms) for atoms in frames]), group_names(frames)
     truth = {z: isolated[z] for z in numbers if z in isolated}
     rank = len(numbers) - null_basis(counts).shape[1]
-    hidden = [set(truth)] if rank == len(numbers) else [{z} for z in truth]
+    full = rank == len(numbers)
     errors: dict[str, dict[int, float]] = {"reestimate": {}, "average": {}, "foundation": {}}
-    for atoms in hidden:
+    for atoms in [set(truth)] if full else [{z} for z in truth]:
         shown = {z: e for z, e in truth.items() if z not in atoms}
-        found = {
+        energies = {
             "reestimate": reestimate(Problem(numbers, counts, energy, predicted, own, shown, charge, groups)),
             "average": settled_average(Problem(numbers, counts, energy, predicted, own, shown)),
             "foundation": own,
         }
-        for method, values in found.items():
+        for method, values in energies.items():
             errors[method].update({z: float(values[numbers.index(z)] - truth[z]) for z in atoms})
-    return {
-        "frames": len(frames),
-        "n_elements": len(numbers),
-        "rank": rank,
-        "hidden": "all" if rank == len(numbers) else "each in turn",
-        **{name: {"mae": float(np.mean(np.abs([*e.values()]))), "errors": e} for name, e in errors.items()},
-    }
+    return Recovery(len(frames), len(numbers), rank, "all" if full else "each in turn", errors)

@@ -36,15 +36,8 @@ CARRIERS = frozenset(
     for name in (
         *("cli", "core", "plotting", "tracking"),
         *("config.foundations", "config.project", "config.setting_errors", "config.settings", "config.strict_yaml"),
-        *(
-            "records.campaign",
-            "records.dataset",
-            "records.evaluation",
-            "records.origin",
-            "records.record",
-            "records.robustness",
-        ),
-        *("records.training",),
+        *("records.campaign", "records.dataset", "records.e0s", "records.evaluation", "records.origin"),
+        *("records.pseudolabel", "records.record", "records.replay", "records.robustness", "records.training"),
         *(
             "data.frame_store",
             "models.convert",

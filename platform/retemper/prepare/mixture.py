@@ -20,9 +20,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+
+from retemper.records.e0s import Offset
 
 Array = np.ndarray
 Kind = Literal["second mode", "file", "step", "odd structures", "odd frames"]
@@ -76,16 +78,16 @@ class Finding:
         """Whether this is a mixture; what may be the model's fault is only told."""
         return not self.kind.startswith("odd")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "kind": self.kind,
-            "frames": len(self.frames),
-            "of": self.of,
-            "offset": self.offset,
-            "separation": self.separation,
-            "where": self.where,
-        }
+    def recorded(self) -> Offset:
+        """As it is written, without the list of frames."""
+        return Offset(
+            kind=self.kind,
+            frames=len(self.frames),
+            of=self.of,
+            offset=self.offset,
+            separation=self.separation,
+            where=self.where,
+        )
 
     def sentence(self) -> str:
         """In words."""

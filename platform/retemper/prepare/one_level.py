@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from retemper.config.project import Project
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
 from retemper.data.charge import charge_of, spin_of
@@ -18,6 +18,7 @@ from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, stream_frames
 from retemper.prepare import mixture
 from retemper.prepare.mixture import Errors, Finding
 from retemper.records.dataset import DatasetManifest
+from retemper.records.e0s import Levels
 
 SETS = ("train", "valid", "test")
 LISTED = "mixed.csv"  # beside e0s.json: the frames of a mixture
@@ -45,54 +46,38 @@ def errors_of(model: Path, frames: Sequence[Atoms], *, head: str | None = None, 
     )
 
 
-def sample(dataset: Path, most: int = mixture.MOST) -> list[Atoms]:
+def sample(project: Project, most: int = mixture.MOST) -> list[Atoms]:
     """Labelled frames of training, validation and test set; of more than `most` every second, third, ..."""
-    path = dataset / "manifest.json"
-    sets = DatasetManifest.read(path).sets if path.is_file() else {}
+    sets = DatasetManifest.read(project.manifest).sets if project.manifest.is_file() else {}
     total = sum(sets[name].frames for name in SETS) if sets else 0
     stride = -(-total // most) or 1
-    return [atoms for k, atoms in enumerate(_every(dataset)) if k % stride == 0]
+    return [atoms for k, atoms in enumerate(_every(project)) if k % stride == 0]
 
 
-def _every(dataset: Path) -> Iterator[Atoms]:
-    for name in SETS:
-        path = dataset / f"{name}.extxyz"
+def _every(project: Project) -> Iterator[Atoms]:
+    for path in map(project.structures, SETS):
         if path.is_file() and path.stat().st_size:
             yield from (atoms for atoms in stream_frames(path) if not is_isolated_atom(atoms))
 
 
-def require_one_level(
-    dataset: Path, model: Path, out: Path, *, head: str | None = None, device: str = "cpu", refuse: bool = True
-) -> dict[str, Any]:
+def require_one_level(project: Project) -> Levels:
     """Test the labels of the data set against a foundation's errors; says what was found, also that nothing was tested.
 
-    Parameters
-    ----------
-    dataset
-        Folder of the stage dataset.
-    model, head
-        Foundation; its E0s need not be those of the labels.
-    out
-        Folder for ``mixed.csv``, which lists the frames of a mixture.
-    refuse
-        Whether a mixture is an error; else it is a warning.
-
-    Returns
-    -------
-    dict
-        ``frames`` that were tested, ``scatter`` (eV/atom), ``findings``, ``sentence``.
+    The foundation's E0s need not be those of the labels. The frames of a mixture are listed in `LISTED` beside the
+    E0s; with ``e0s.mixed: warn`` it is no error.
 
     Raises
     ------
     RetemperError
         A mixture.
     """
-    frames = sample(dataset)
+    frames = sample(project)
     if len(frames) < mixture.FEWEST:
         text = f"labels of one level of theory: not tested, {len(frames)} frames are fewer than {mixture.FEWEST}"
         print(text, flush=True)
-        return {"frames": 0, "scatter": None, "findings": [], "sentence": text}
-    errors = errors_of(model, frames, head=head, device=device)
+        return Levels(frames=0, scatter=None, findings=[], sentence=text)
+    device = project.settings.finetune.device
+    errors = errors_of(project.weights, frames, head=project.foundation.head, device=device)
     rest = mixture.unexplained(errors)
     findings = mixture.examine(errors, rest)
     width = mixture.scatter(rest)
@@ -102,15 +87,16 @@ def require_one_level(
         print(f"warning: {finding.sentence()}", flush=True)
     mixed = [finding for finding in findings if finding.stops]
     if mixed:
-        _list(out / LISTED, mixed, errors, rest)
-        if refuse:
-            raise _refused(mixed, out / LISTED)
-    return {
-        "frames": len(frames),
-        "scatter": width,
-        "findings": [finding.as_dict() for finding in findings],
-        "sentence": "; ".join([text, *(finding.sentence() for finding in findings)]),
-    }
+        path = project.e0s.with_name(LISTED)
+        _list(path, mixed, errors, rest)
+        if project.settings.e0s.mixed == "refuse":
+            raise _refused(mixed, path)
+    return Levels(
+        frames=len(frames),
+        scatter=width,
+        findings=[finding.recorded() for finding in findings],
+        sentence="; ".join([text, *(finding.sentence() for finding in findings)]),
+    )
 
 
 def _refused(mixed: Sequence[Finding], listed: Path) -> RetemperError:

@@ -13,13 +13,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from retemper.config.project import Project
 from retemper.core import sealed
-from retemper.core.files import atomic_folder, digest, sha256, write_json
+from retemper.core.files import atomic_folder, digest, sha256
 from retemper.core.version import __version__
 from retemper.data import charge
 from retemper.data.frames import (
@@ -34,9 +34,21 @@ from retemper.data.frames import (
 )
 from retemper.models import mace, predict, predictions
 from retemper.prepare import inputs
+from retemper.records.pseudolabel import LabelErrors, PseudolabelledSet, PseudolabelManifest
+from retemper.records.record import Part
 
-CACHE = Path(".cache/pseudolabels")
 SOURCE = "label_source"
+
+
+class _Made(Part):
+    """What is kept beside labels."""
+
+    n_frames: int
+    backend: str
+    dtype: str
+    head: str
+    sha256: str  # of the file
+    labels_hash: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Labelled:
     address: str
     reused: bool
     backend: str
-    rmse: dict[str, float | None]  # original against foundation: energy meV/atom, force meV/A, stress meV/A^3
+    rmse: LabelErrors  # original against foundation
 
 
 def address(model: str | Path, head: str, frames: Sequence[Atoms], dtype: str) -> str:
@@ -73,7 +85,7 @@ def label(
     head: str | None = None,
     dtype: str = "float64",
     device: str = "cpu",
-    cache: Path = CACHE,
+    cache: Path,
     progress: bool = True,
 ) -> Labelled:
     """Label `frames` by the foundation called `name`, or take the labels from `cache`.
@@ -91,16 +103,22 @@ def label(
     where = cache / address(model, head, frames, dtype)
     kept = _read(where, frames)
     if kept is not None:
-        labelled, manifest = kept
+        labelled, made = kept
     else:
         predicted = predict.predict(model, frames, head=head, dtype=dtype, device=device, progress=progress)
         labelled = [_with_labels(atoms, predicted, i) for i, atoms in enumerate(frames)]
-        manifest = {"n_frames": len(frames), "backend": predicted.backend, "dtype": dtype, "head": head}
         with atomic_folder(where) as folder:
             write_frames(folder / "labels.extxyz", labelled)
             stored = read_frames(folder / "labels.extxyz") if labelled else []
-            manifest |= {"sha256": sha256(folder / "labels.extxyz"), "labels_hash": labels_hash(stored)}
-            sealed.write_json(folder / "manifest.json", where.name, manifest)
+            made = _Made(
+                n_frames=len(frames),
+                backend=predicted.backend,
+                dtype=dtype,
+                head=head,
+                sha256=sha256(folder / "labels.extxyz"),
+                labels_hash=labels_hash(stored),
+            )
+            sealed.write_json(folder / "manifest.json", where.name, made.model_dump())
         labelled = stored
     result = []
     source = f"foundation:{name}:{sha256(model)[:12]}"
@@ -112,7 +130,7 @@ def label(
         copy.arrays[FORCES] = atoms.arrays[FORCES]
         copy.info[SOURCE] = source
         result.append(copy)
-    return Labelled(result, where.name, kept is not None, str(manifest["backend"]), rmse(frames, result))
+    return Labelled(result, where.name, kept is not None, made.backend, rmse(frames, result))
 
 
 def _without_labels(atoms: Atoms) -> Atoms:
@@ -139,28 +157,29 @@ def _with_labels(atoms: Atoms, predicted: predictions.Predictions, i: int) -> At
     return bare
 
 
-def _read(where: Path, frames: Sequence[Atoms]) -> tuple[list[Atoms], dict[str, Any]] | None:
+def _read(where: Path, frames: Sequence[Atoms]) -> tuple[list[Atoms], _Made] | None:
     """Cached labels of `frames`; `None` where there are none. What is not as it was made is put aside."""
     if not os.path.lexists(where):
         return None
     if not where.is_dir():
         sealed.put_aside(where, "it is no folder")
         return None
-    manifest: dict[str, Any] | None = sealed.read_json(where / "manifest.json", where.name)
-    if manifest is None:
+    content = sealed.read_json(where / "manifest.json", where.name)
+    if content is None:
         return None
+    made = _Made.model_validate(content)
     file = where / "labels.extxyz"
-    why = sealed.difference(where, {file.name: manifest["sha256"]})
+    why = sealed.difference(where, {file.name: made.sha256})
     if not why:
         labelled = read_frames(file) if file.stat().st_size else []
         if [structure_hash(atoms) for atoms in labelled] == [structure_hash(atoms) for atoms in frames]:
-            return labelled, manifest
+            return labelled, made
         why = "its labels are of other structures"
     sealed.put_aside(where, why)
     return None
 
 
-def rmse(original: Sequence[Atoms], labelled: Sequence[Atoms]) -> dict[str, float | None]:
+def rmse(original: Sequence[Atoms], labelled: Sequence[Atoms]) -> LabelErrors:
     """Root mean square difference of two labellings of the same structures.
 
     Energies per atom in meV, force components in meV/A, stress components in meV/A^3; None where
@@ -174,43 +193,56 @@ def rmse(original: Sequence[Atoms], labelled: Sequence[Atoms]) -> dict[str, floa
             force.append((a.arrays[FORCES] - b.arrays[FORCES]).ravel())
         if STRESS in a.info and STRESS in b.info:
             stress.append(np.ravel(stress_matrix(a.info[STRESS]) - stress_matrix(b.info[STRESS])))
-    parts = {"energy": np.array(energy), "force": np.concatenate([[], *force]), "stress": np.concatenate([[], *stress])}
-    return {key: float(1e3 * np.sqrt(np.mean(v**2))) if len(v) else None for key, v in parts.items()}
+
+    def size(values: np.ndarray) -> float | None:
+        return float(1e3 * np.sqrt(np.mean(values**2))) if len(values) else None
+
+    every_force, every_stress = (np.concatenate([[], *parts]) for parts in (force, stress))
+    return LabelErrors(energy=size(np.array(energy)), force=size(every_force), stress=size(every_stress))
 
 
 # ------------------------------------------------------------------ the stage
 
 
-def make(
-    model: Path,
-    name: str,
-    head: str | None,
-    dtype: str,
-    replay: Path,
-    out: Path,
-    *,
-    cache: Path = CACHE,
-    device: str = "cpu",
-) -> None:
-    """Label ``train.extxyz`` and ``valid.extxyz`` of the folder `replay` into the folder `out`."""
-    manifest: dict[str, Any] = {"foundation": name, "sha256": sha256(model), "dtype": dtype, "retemper": __version__}
-    with atomic_folder(out) as folder:
-        for part in ("train", "valid"):
-            path = replay / f"{part}.extxyz"
-            frames = read_frames(path) if path.stat().st_size else []
-            done = label(model, frames, name=name, head=head, dtype=dtype, cache=cache, device=device)
-            write_frames(folder / path.name, done.frames)
-            manifest[part] = {
-                "address": done.address,
-                "n_frames": len(frames),
-                "labels_hash": labels_hash(done.frames),
-                "structures_sha256": sha256(path),
-                "labels_sha256": sha256(folder / path.name),
-                "rmse_to_original": done.rmse,
-            }
-            how = "taken from the cache" if done.reused else f"made with {done.backend}"
-            off = ", ".join(f"{key} {value:.1f}" for key, value in done.rmse.items() if value is not None)
-            print(f"pseudolabel: {len(frames)} {part} structures, labels {how} ({done.address})", flush=True)
-            if off:
-                print(f"pseudolabel: RMSE to the original labels, meV/atom, meV/A, meV/A^3: {off}", flush=True)
-        write_json(folder / "manifest.json", manifest)
+def run(project: Project) -> PseudolabelManifest:
+    """Label the sets of the stage replay; labels that exist under their address are used again."""
+    with atomic_folder(project.pseudolabel) as folder:
+        manifest = PseudolabelManifest(
+            foundation=project.foundation.name,
+            sha256=sha256(project.weights),
+            dtype=project.settings.pseudolabel.dtype,
+            retemper=__version__,
+            train=_label_set(project, "train", folder),
+            valid=_label_set(project, "valid", folder),
+        )
+        manifest.write(folder / "manifest.json")
+    return manifest
+
+
+def _label_set(project: Project, name: str, folder: Path) -> PseudolabelledSet:
+    """Write ``<name>.extxyz`` of the replay set with the foundation's labels into `folder`."""
+    path, entry = project.replay / f"{name}.extxyz", project.foundation
+    frames = read_frames(path) if path.stat().st_size else []
+    labelled = label(
+        project.weights,
+        frames,
+        name=entry.name,
+        head=entry.head,
+        dtype=project.settings.pseudolabel.dtype,
+        device=project.settings.finetune.device,
+        cache=project.cache("pseudolabels"),
+    )
+    write_frames(folder / path.name, labelled.frames)
+    how = "taken from the cache" if labelled.reused else f"made with {labelled.backend}"
+    print(f"pseudolabel: {len(frames)} {name} structures, labels {how} ({labelled.address})", flush=True)
+    off = ", ".join(f"{key} {value:.1f}" for key, value in labelled.rmse if value is not None)
+    if off:
+        print(f"pseudolabel: RMSE to the original labels, meV/atom, meV/A, meV/A^3: {off}", flush=True)
+    return PseudolabelledSet(
+        address=labelled.address,
+        n_frames=len(frames),
+        labels_hash=labels_hash(labelled.frames),
+        structures_sha256=sha256(path),
+        labels_sha256=sha256(folder / path.name),
+        rmse_to_original=labelled.rmse,
+    )

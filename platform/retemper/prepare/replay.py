@@ -11,15 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from retemper.config.foundations import Foundation
-from retemper.config.settings import Dataset, Replay
+from retemper.config.project import Project
+from retemper.config.settings import Replay
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_folder, sha256, write_json
+from retemper.core.files import atomic_folder, sha256
 from retemper.data import selection
 from retemper.data.duplicates import near_pairs
 from retemper.data.frames import (
@@ -36,6 +35,7 @@ from retemper.data.grouping import name_of
 from retemper.data.splits import leaks, uncharged
 from retemper.prepare import reference_set
 from retemper.prepare.predictor import predictor
+from retemper.records.replay import Coverage, LabelledSet, ReplayManifest
 
 NEAR = 1e-3  # A; the default of dataset.near_duplicate
 
@@ -46,7 +46,10 @@ class Choice:
 
     train: np.ndarray
     valid: np.ndarray
-    report: dict[str, Any]
+    left_out: dict[str, int]  # of the pool's structures by reason
+    candidates: int
+    groups_for_validation: int
+    coverage: Coverage | None
 
 
 def group_of(atoms: Atoms) -> str:
@@ -113,26 +116,18 @@ def choose(
         points = mean_descriptors(model, [pool[i] for i in own], head=head, device=device, progress=progress)
         picked = selection.farthest_point(points, settings.number)
         at_random = selection.random(len(own), settings.number, settings.seed)
-        coverage = {
-            "radius": selection.coverage_radius(points, picked),
-            "radius_random": selection.coverage_radius(points, at_random),
-        }
+        coverage = Coverage(
+            radius=selection.coverage_radius(points, picked),
+            radius_random=selection.coverage_radius(points, at_random),
+        )
         train = own[picked]
     else:
         if progress:
             print(f"replay: {settings.select} choice of {settings.number} structures", flush=True)
         train = _draw(candidates[~held], None if tiers is None else tiers[~held], settings.number, rng)
     valid = _draw(candidates[held], None if tiers is None else tiers[held], settings.valid, rng)
-    report = {
-        "select": settings.select,
-        "seed": settings.seed,
-        "pool": len(pool),
-        "left_out": left_out,
-        "candidates": len(candidates),
-        "groups_for_validation": len({group_of(pool[i]) for i in candidates[held]}),
-        "coverage": coverage,
-    }
-    return Choice(train, valid, report)
+    groups = len({group_of(pool[i]) for i in candidates[held]})
+    return Choice(train, valid, left_out, len(candidates), groups, coverage)
 
 
 def _candidates(
@@ -205,15 +200,15 @@ def _draw(indices: np.ndarray, tiers: np.ndarray | None, number: int, rng: np.ra
 # ------------------------------------------------------------------ the stage
 
 
-def describe(frames: Sequence[Atoms]) -> dict[str, Any]:
-    """Counts and the identity of a labelled set, for manifests."""
-    return {
-        "n_frames": len(frames),
-        "n_atoms": sum(map(len, frames)),
-        "labels_hash": labels_hash(frames),
-        "config_types": dict(sorted(Counter(str(a.info.get("config_type", "Default")) for a in frames).items())),
-        "elements": dict(sorted(Counter(s for a in frames for s in set(a.symbols)).items())),
-    }
+def describe(frames: Sequence[Atoms]) -> LabelledSet:
+    """Counts and the identity of a labelled set."""
+    return LabelledSet(
+        n_frames=len(frames),
+        n_atoms=sum(map(len, frames)),
+        labels_hash=labels_hash(frames),
+        config_types=dict(sorted(Counter(str(a.info.get("config_type", "Default")) for a in frames).items())),
+        elements=dict(sorted(Counter(s for a in frames for s in set(a.symbols)).items())),
+    )
 
 
 def audit(
@@ -239,63 +234,71 @@ def audit(
         )
 
 
-def _read(path: Path | None, limits: Dataset | None, model: Path, head: str | None, device: str) -> list[Atoms]:
-    """Frames of a pool or a retention set, checked where there are `limits`; none without a path."""
-    if path is None:
-        return []
-    if limits is None:
-        return read_frames(path)
-    frames = reference_set.read(path, limits)
-    for text in reference_set.judge_units(frames, path.name, predictor(model, head, device)):
+def run(project: Project) -> ReplayManifest:
+    """Choose from ``replay.pool`` or the foundation's pool, and audit against the retention set.
+
+    The pool and the retention set pass the checks of the data set, units included. A foundation without a pool gives
+    empty sets (and a line that says so): strategies without replay do not need them.
+    """
+    settings, entry = project.settings, project.foundation
+    source, retention = settings.replay.pool or entry.pool, settings.evaluate.retention or entry.retention
+    chosen: dict[str, list[Atoms]] = {"train": [], "valid": []}
+    pool, held_out, choice = [], [], Choice(np.array([]), np.array([]), {}, 0, 0, None)
+    if source is None:
+        print(f"replay: foundation {entry.name} has no pool and replay.pool is not set: nothing to replay", flush=True)
+    else:
+        pool, tolerance = _read(project, source), settings.dataset.near_duplicate
+        held_out = _read(project, retention) if retention else []
+        choice = choose(
+            pool,
+            settings.replay,
+            model=project.weights,
+            head=entry.head,
+            device=settings.finetune.device,
+            target=[a for name in ("train", "valid", "test") for a in read_frames(project.structures(name))],
+            tolerance=tolerance,
+        )
+        for name, indices in (("train", choice.train), ("valid", choice.valid)):
+            chosen[name] = [pool[i] for i in indices]
+            audit(chosen[name], held_out, tolerance=tolerance)
+    manifest = ReplayManifest(
+        source=source,
+        sha256=sha256(project.root / source) if source else None,
+        select=settings.replay.select,
+        seed=settings.replay.seed,
+        pool=len(pool),
+        left_out=choice.left_out,
+        candidates=choice.candidates,
+        groups_for_validation=choice.groups_for_validation,
+        coverage=choice.coverage,
+        audited_against_retention=len(held_out),
+        train=describe(chosen["train"]),
+        valid=describe(chosen["valid"]),
+    )
+    with atomic_folder(project.replay) as folder:
+        for name, frames in chosen.items():
+            write_frames(folder / f"{name}.extxyz", frames)
+        manifest.write(folder / "manifest.json")
+    if source is not None:
+        _say(manifest, sorted(set(elements(pool)) - set(manifest.train.elements)))
+    return manifest
+
+
+def _read(project: Project, name: str) -> list[Atoms]:
+    """Frames of a pool or a retention set, checked."""
+    path, device = project.root / name, project.settings.finetune.device
+    frames = reference_set.read(path, project.settings.dataset)
+    predict = predictor(project.weights, project.foundation.head, device)
+    for text in reference_set.judge_units(frames, path.name, predict):
         print(f"replay: warning: {text}", flush=True)
     return frames
 
 
-def make(
-    settings: Replay,
-    foundation: Foundation,
-    model: Path,
-    out: Path,
-    *,
-    retention: Path | None,
-    target: Sequence[Atoms],
-    root: Path,
-    device: str = "cpu",
-    tolerance: float = NEAR,
-    limits: Dataset | None = None,
-) -> None:
-    """Write ``train.extxyz``, ``valid.extxyz`` and ``manifest.json`` into the folder `out`.
-
-    With `limits` the pool and the retention set pass the checks of the data set, units included.
-
-    A foundation without a pool gives empty sets (and a line that says so): strategies without replay do not need them.
-    """
-    source = settings.pool or foundation.pool
-    with atomic_folder(out) as folder:
-        if source is None:
-            print(
-                f"replay: foundation {foundation.name} has no pool and replay.pool is not set: nothing to replay",
-                flush=True,
-            )
-            write_frames(folder / "train.extxyz", [])
-            write_frames(folder / "valid.extxyz", [])
-            write_json(folder / "manifest.json", {"source": None, "train": describe([]), "valid": describe([])})
-            return
-        pool, held_out = (_read(path, limits, model, foundation.head, device) for path in (root / source, retention))
-        choice = choose(
-            pool, settings, model=model, head=foundation.head, device=device, target=target, tolerance=tolerance
-        )
-        manifest: dict[str, Any] = {"source": source, "sha256": sha256(root / source), **choice.report}
-        manifest["audited_against_retention"] = len(held_out)
-        for name, indices in (("train", choice.train), ("valid", choice.valid)):
-            frames = [pool[i] for i in indices]
-            audit(frames, held_out, tolerance=tolerance)
-            write_frames(folder / f"{name}.extxyz", frames)
-            manifest[name] = describe(frames)
-        write_json(folder / "manifest.json", manifest)
-    absent = sorted(set(elements(pool)) - set(manifest["train"]["elements"]))
-    print(f"replay: {len(choice.train)} training and {len(choice.valid)} validation structures of {source}")
-    for why, number in choice.report["left_out"].items():
+def _say(manifest: ReplayManifest, absent: Sequence[str]) -> None:
+    """`absent`: elements of the pool that the training structures lack."""
+    train, valid = manifest.train.n_frames, manifest.valid.n_frames
+    print(f"replay: {train} training and {valid} validation structures of {manifest.source}")
+    for why, number in manifest.left_out.items():
         if number:
             print(f"replay: left out {number} pool structure(s): {why}")
     if absent:

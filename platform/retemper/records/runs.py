@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +17,13 @@ from retemper.config import metric_names, project
 from retemper.config.settings import Settings
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
-from retemper.core.files import read_json
 from retemper.records.dataset import DatasetManifest
+from retemper.records.e0s import ReferenceEnergies
 from retemper.records.evaluation import Estimate, Evaluation
+from retemper.records.pseudolabel import PseudolabelManifest
 from retemper.records.record import OtherFormError, Record
 from retemper.records.registration import Registration
+from retemper.records.replay import ReplayManifest
 from retemper.records.robustness import Robustness
 from retemper.records.training import Effective, SeedOutcome, TrainingSummary
 from retemper.records.verdict import Verdict
@@ -72,9 +74,9 @@ class Results:
     root: Path
     settings: Settings
     dataset: DatasetManifest | None
-    e0s: dict[str, Any] | None
-    replay: dict[str, Any] | None
-    pseudolabel: dict[str, Any] | None
+    e0s: ReferenceEnergies | None
+    replay: ReplayManifest | None
+    pseudolabel: PseudolabelManifest | None
     summaries: dict[str, TrainingSummary]
     trainings: dict[str, dict[int, Training]]
     evaluations: dict[str, Evaluation]  # strategies and "foundation"
@@ -120,16 +122,6 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
     names = list(settings.strategies if strategies is None else strategies)
     missing: list[str] = []
 
-    def optional(path: Path, stage: str, today: Callable[[Any], bool] = lambda _: True) -> Any:
-        if not path.is_file():
-            missing.append(stage)
-            return None
-        content = read_json(path)
-        if today(content):
-            return content
-        missing.append(f"{stage} (made by an earlier version that took frames as independent: dvc repro -f {stage})")
-        return None
-
     def typed(kind: type[Kind], path: Path, stage: str) -> Kind | None:
         try:
             if path.is_file():
@@ -140,9 +132,9 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
         return None
 
     dataset = typed(DatasetManifest, runs / "dataset/manifest.json", "dataset")
-    e0s = optional(runs / "e0s/e0s.json", "e0s")
-    replay = optional(runs / "replay/manifest.json", "replay")
-    pseudolabel = optional(runs / "pseudolabel/manifest.json", "pseudolabel")
+    e0s = typed(ReferenceEnergies, runs / "e0s/e0s.json", "e0s")
+    replay = typed(ReplayManifest, runs / "replay/manifest.json", "replay")
+    pseudolabel = typed(PseudolabelManifest, runs / "pseudolabel/manifest.json", "pseudolabel")
     summaries: dict[str, TrainingSummary] = {}
     trainings: dict[str, dict[int, Training]] = {}
     evaluations: dict[str, Evaluation] = {}

@@ -7,6 +7,9 @@ from typing import Any
 from ase.data import atomic_numbers
 
 from retemper.config.foundations import find
+from retemper.records.e0s import ReferenceEnergies
+from retemper.records.pseudolabel import PseudolabelManifest
+from retemper.records.replay import ReplayManifest
 from retemper.records.runs import Results, Training
 from retemper.records.training import Effective
 from retemper.report.comparison import number
@@ -64,36 +67,35 @@ def data(results: Results) -> Section:
     return Section("Data", "Data", blocks)
 
 
-def _replay(manifest: dict[str, Any] | None) -> str:
+def _replay(manifest: ReplayManifest | None) -> str:
     """How the replay structures were chosen."""
     if manifest is None:
         return "Replay structures: missing (`dvc repro replay`)."
-    if manifest.get("source") is None:
+    if manifest.source is None:
         return "Replay structures: none, because the foundation has no pool."
-    train, valid = manifest["train"], manifest["valid"]
     text = (
-        f"Replay structures: {train['n_frames']} for training and {valid['n_frames']} for validation of "
-        f"`{manifest['source']}` ({manifest['pool']:,} structures; choice: {manifest['select']}, seed "
-        f"{manifest['seed']}), {len(train['elements'])} elements. None of them is among the "
-        f"{manifest['audited_against_retention']} retention structures."
+        f"Replay structures: {manifest.train.n_frames} for training and {manifest.valid.n_frames} for validation of "
+        f"`{manifest.source}` ({manifest.pool:,} structures; choice: {manifest.select}, seed {manifest.seed}), "
+        f"{len(manifest.train.elements)} elements. None of them is among the "
+        f"{manifest.audited_against_retention} retention structures."
     )
-    coverage = manifest.get("coverage")
-    if coverage:
+    coverage = manifest.coverage
+    if coverage is not None:
         text += (
-            f" Farthest candidate in descriptor space: {number(coverage['radius'])} from the chosen ones, "
-            f"{number(coverage['radius_random'])} from as many taken at random."
+            f" Farthest candidate in descriptor space: {number(coverage.radius)} from the chosen ones, "
+            f"{number(coverage.radius_random)} from as many taken at random."
         )
     return text
 
 
-def _pseudolabel(manifest: dict[str, Any] | None) -> str:
+def _pseudolabel(manifest: PseudolabelManifest | None) -> str:
     """Who labelled the replay structures again, and how far that is from their own labels."""
     if manifest is None:
         return "Pseudolabels: missing (`dvc repro pseudolabel`)."
-    text = f"Pseudolabels: by `{manifest['foundation']}` in {manifest['dtype']} for the same structures"
-    rmse = manifest["train"].get("rmse_to_original") or {}
+    text = f"Pseudolabels: by `{manifest.foundation}` in {manifest.dtype} for the same structures"
     units = {"energy": "meV/atom", "force": "meV/Å", "stress": "meV/Å³"}
-    off = [f"{name} {number(rmse[name])} {unit}" for name, unit in units.items() if rmse.get(name) is not None]
+    errors = manifest.train.rmse_to_original
+    off = [f"{name} {number(value)} {units[name]}" for name, value in errors if value is not None]
     return text + (f"; RMSE to their original labels: {', '.join(off)}." if off else ".")
 
 
@@ -102,70 +104,59 @@ def e0s(results: Results) -> Section:
     doctor = results.e0s
     if doctor is None:
         return Section("E0s", "Atomic reference energies (E0s)", [absent("the E0 doctor's result", "e0s")])
-    chosen, error = doctor["method"], doctor["error_per_atom"]
+    chosen, error = doctor.method, doctor.error_per_atom
     blocks: list[Block] = [
         Paragraph(
             f"Chosen: **{chosen}**. With these E0s the untouched foundation misses the target energies by "
-            f"**{number(error['rmse'])} meV/atom** (RMSE; mean {number(error['mean'])}, largest "
-            f"{number(error['max'])})."
+            f"**{number(error.rmse)} meV/atom** (RMSE; mean {number(error.mean)}, largest {number(error.max)})."
         )
     ]
-    if doctor["deficient"]:
+    if doctor.deficient:
         blocks.append(
             Paragraph(
-                f"The data do not determine the E0s of {', '.join(doctor['deficient'])} (compositions of rank "
-                f"{doctor['rank']} for {doctor['n_elements']} elements): {'; '.join(doctor.get('open_ratios', []))}. "
+                f"The data do not determine the E0s of {', '.join(doctor.deficient)} (compositions of rank "
+                f"{doctor.rank} for {doctor.n_elements} elements): {'; '.join(doctor.open_ratios)}. "
                 "Energies of structures with these ratios are not affected; energies of other ratios, free atoms and "
                 "reactions are arbitrary by a constant for each element.",
                 "warning",
             )
         )
     limit = 1000.0 * results.settings.e0s.max_error
-    if error["rmse"] > limit:
+    if error.rmse > limit:
         blocks.append(
             Paragraph(
                 f"The error after the shift is above the limit of {number(limit)} meV/atom.",
                 "warning",
             )
         )
-    titles = [
-        ("Element", ""),
-        *((name, "eV" if c["available"] else "not available") for name, c in doctor["candidates"].items()),
-    ]
+    candidates, available = doctor.candidates, doctor.available
+    titles = [("Element", ""), *((name, "eV" if name in available else "not available") for name in candidates)]
     rows = []
-    for symbol in doctor["elements_in_data"]:
-        z = str(atomic_numbers[symbol])
+    for symbol in doctor.elements_in_data:
         row = [Cell(symbol)]
-        for name, candidate in doctor["candidates"].items():
-            value = candidate["E0s"].get(z) if candidate["available"] else None
+        for name in candidates:
+            value = available[name].E0s.get(atomic_numbers[symbol]) if name in available else None
             row.append(Cell("–") if value is None else Cell(f"{value:.4f}", mark="chosen" if name == chosen else ""))
         rows.append(row)
+    errors = {name: dict(candidate.error_per_atom) for name, candidate in available.items()}
     for key, title in (("rmse", "RMSE after the shift"), ("max", "largest error")):
-        row = [Cell(title, "meV/atom")]
-        row += [
-            Cell(number(c["error_per_atom"][key])) if c["available"] else Cell("–")
-            for c in doctor["candidates"].values()
-        ]
-        rows.append(row)
+        cells = [Cell(number(errors[name][key]) if name in errors else "–") for name in candidates]
+        rows.append([Cell(title, "meV/atom"), *cells])
     blocks.append(Table(titles, rows))
-    if "evidence" in doctor:
-        blocks += _basis(doctor)
-    else:
-        text = "An earlier version made these E0s and does not say what they rest on: `dvc repro -f e0s`."
-        blocks.append(Paragraph(text, "warning"))
-    reasons = [f"{name}: {c['reason']}" for name, c in doctor["candidates"].items() if not c["available"]]
+    blocks += _basis(doctor)
+    reasons = [f"{name}: {reason}" for name, reason in doctor.unavailable.items()]
     if reasons:
         blocks.append(Paragraph("Not available: " + "; ".join(reasons), "note"))
     return Section("E0s", "Atomic reference energies (E0s)", blocks)
 
 
-def _basis(doctor: dict[str, Any]) -> list[Block]:
+def _basis(doctor: ReferenceEnergies) -> list[Block]:
     """Frames that were left out, what each E0 rests on, and what that does to other compositions."""
     blocks: list[Block] = [
-        Paragraph(f"{count} training frame(s) {why}", "note") for why, count in doctor["left_out"].items() if count
+        Paragraph(f"{count} training frame(s) {why}", "note") for why, count in doctor.left_out.items() if count
     ]
     blocks.append(_evidence(doctor))
-    new = doctor["new_compositions"]
+    new = doctor.new_compositions
     blocks.append(
         Paragraph(
             "With each atom of an element more or less an energy is off by that element's standard error; an atom "
@@ -177,20 +168,18 @@ def _basis(doctor: dict[str, Any]) -> list[Block]:
     return blocks
 
 
-def _evidence(doctor: dict[str, Any]) -> Table:
+def _evidence(doctor: ReferenceEnergies) -> Table:
     """What each element's E0 rests on."""
-    rows = []
-    for symbol, known in doctor["evidence"].items():
-        error, off = known["standard_error"], known["off_free_atom"]
-        rows.append(
-            [
-                Cell(symbol),
-                Cell(known["rests_on"]),
-                Cell(f"{known['clusters']:.1f}"),
-                Cell("open" if error is None else f"{error:.3f}"),
-                Cell("–" if off is None else f"{off:+.3f}"),
-            ]
-        )
+    rows = [
+        [
+            Cell(symbol),
+            Cell(known.rests_on),
+            Cell(f"{known.clusters:.1f}"),
+            Cell("open" if known.standard_error is None else f"{known.standard_error:.3f}"),
+            Cell("–" if known.off_free_atom is None else f"{known.off_free_atom:+.3f}"),
+        ]
+        for symbol, known in doctor.evidence.items()
+    ]
     titles = [("Element", ""), ("Rests on", ""), ("Compositions or groups", ""), ("Standard error", "eV")]
     return Table([*titles, ("E0 minus free atom", "eV")], rows)
 

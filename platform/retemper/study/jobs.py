@@ -19,7 +19,6 @@ from typing import Any
 
 from filelock import FileLock
 
-from retemper.config import foundations
 from retemper.config.project import FOUNDATION, Project
 from retemper.core import processes, sealed
 from retemper.core.errors import RetemperError
@@ -29,7 +28,15 @@ from retemper.study.plan import Run, places
 
 LINKED = ("strategies", "foundations", "data", "systems", ".cache")  # of the project, in the folder of a run
 CHECKPOINTS = ("state.last", "state.before")  # of a training; nothing reads them once it is finished
-STAGES = ("dataset", "whole", "e0s", "replay", "pseudolabel", "foundation", "foundation-robustness")
+STAGES: dict[str, tuple[str, ...]] = {  # and those whose outputs they read
+    "dataset": (),
+    "whole": (),  # the data set with every training structure
+    "e0s": ("dataset",),
+    "replay": ("whole",),
+    "pseudolabel": ("replay",),
+    "foundation": ("dataset", "e0s"),
+    "foundation-robustness": ("dataset",),
+}
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,17 @@ class Job:
         """The file that makes the job's output whole."""
         if self.kind == "run":
             return self.run.root / RESULTS / f"{self.key}.json"
-        file = {
-            "e0s": "e0s.json",
-            "foundation": "runs/evaluate/foundation/metrics.json",
-            "foundation-robustness": "runs/robustness/foundation/metrics.json",
+        here = Project(self.folder, self.run.settings)
+        outputs = {
+            "dataset": here.manifest,
+            "whole": here.manifest,
+            "e0s": here.e0s,
+            "replay": here.replay / "manifest.json",
+            "pseudolabel": here.pseudolabel / "manifest.json",
+            "foundation": here.evaluation(FOUNDATION) / "metrics.json",
+            "foundation-robustness": here.robustness(FOUNDATION) / "metrics.json",
         }
-        return self.folder / file.get(self.kind, "manifest.json")
+        return outputs[self.kind]
 
     @property
     def done(self) -> bool:
@@ -74,16 +86,9 @@ def jobs(runs: Sequence[Run]) -> list[Job]:
     last: list[Job] = []
     for run in runs:
         named = {kind: f"{'dataset' if kind == 'whole' else kind}/{key}" for kind, key in run.folders.items()}
-        needs = {
-            "e0s": ("dataset",),
-            "replay": ("whole",),
-            "pseudolabel": ("replay",),
-            "foundation": ("e0s",),
-            "foundation-robustness": ("dataset",),
-        }
-        for kind in STAGES:
+        for kind, needs in STAGES.items():
             if kind in run.folders:
-                job = Job(kind, run.folders[kind], run, tuple(named[need] for need in needs.get(kind, ())))
+                job = Job(kind, run.folders[kind], run, tuple(named[need] for need in needs))
                 found.setdefault(job.name, job)
         last.append(Job("run", run.key, run, tuple(named.values())))
     return [*found.values(), *{job.name: job for job in last}.values()]
@@ -158,68 +163,34 @@ def _whole_stage(job: Job) -> None:
 
 
 def _stage(job: Job) -> None:
-    """One stage into the job's folder, by the function that its script in ``pipelines`` calls."""
-    run, out = job.run, job.folder
-    settings, root, keys = run.settings, run.root, run.folders
-    entry = foundations.find(settings.foundation, root)
-    model = foundations.weights(entry, root)
-    retention = settings.evaluate.retention or entry.retention
-    device = settings.finetune.device
+    """One stage in a project folder of its own, by the function that its script in ``pipelines`` calls."""
+    settings = job.run.everything if job.kind == "whole" else job.run.settings
+    shutil.rmtree(job.folder / "runs", ignore_errors=True)  # of a process that was killed
+    here = Project(project(job.folder, job.run, STAGES[job.kind]), settings)
     if job.kind in ("dataset", "whole"):
         from retemper.prepare import dataset
 
-        dataset.run(Project(root, settings if job.kind == "dataset" else run.everything), out=_beside_clock(out))
-        _adopt(out)
+        dataset.run(here)
     elif job.kind == "e0s":
-        from retemper.prepare.e0s import diagnose
+        from retemper.prepare import e0s
 
-        diagnose(settings, _folder(root, "dataset", keys["dataset"]), model, out / "e0s.json", head=entry.head)
+        e0s.run(here)
     elif job.kind == "replay":
-        from retemper.data.frames import read_frames
         from retemper.prepare import replay
 
-        whole = _folder(root, "dataset", keys["whole"])
-        target = [a for name in ("train", "valid", "test") for a in read_frames(whole / f"{name}.extxyz")]
-        held_out = root / retention if retention else None
-        replay.make(
-            settings.replay, entry, model, _beside_clock(out), retention=held_out, target=target, root=root,
-            device=device, tolerance=settings.dataset.near_duplicate, limits=settings.dataset,
-        )  # fmt: skip
-        _adopt(out)
+        replay.run(here)
     elif job.kind == "pseudolabel":
         from retemper.prepare import pseudolabel
 
-        chosen, cache = _folder(root, "replay", keys["replay"]), root / pseudolabel.CACHE
-        pseudolabel.make(
-            model, entry.name, entry.head, settings.pseudolabel.dtype, chosen, _beside_clock(out), cache=cache,
-            device=device,
-        )  # fmt: skip
-        _adopt(out)
+        pseudolabel.run(here)
     elif job.kind == "foundation":
         from retemper.evaluation import stage
 
-        stage.run(Project(project(out, run, ("dataset", "e0s")), settings), FOUNDATION)
+        stage.run(here, FOUNDATION)
     else:
         from retemper.evaluation.robustness import stage as robustness
 
-        robustness.run(Project(project(out, run, ("dataset",)), settings), FOUNDATION)
-
-
-def _folder(root: Path, kind: str, key: str) -> Path:
-    return root / CACHE / kind / key
-
-
-def _beside_clock(out: Path) -> Path:
-    """Where a function that replaces its folder whole writes: the job's own folder holds the clock."""
-    return out / "output"
-
-
-def _adopt(out: Path) -> None:
-    """Move what was written whole into the job's folder, the file that makes it whole last."""
-    source = _beside_clock(out)
-    for path in sorted(source.iterdir(), key=lambda path: path.name == "manifest.json"):
-        os.replace(path, out / path.name)
-    source.rmdir()
+        robustness.run(here, FOUNDATION)
 
 
 def project(folder: Path, run: Run, stages: Sequence[str]) -> Path:
@@ -227,11 +198,10 @@ def project(folder: Path, run: Run, stages: Sequence[str]) -> Path:
     for name in dict.fromkeys([*LINKED, *places(run.settings, run.root)]):
         if (run.root / name).exists():
             _link(folder / name, run.root / name)
-    place = {"foundation": "evaluate/foundation", "foundation-robustness": "robustness/foundation"}
     for kind in stages:
-        source = _folder(run.root, kind, run.folders[kind])
-        inner = source / "runs" / place[kind] if kind in place else source
-        _link(folder / "runs" / place.get(kind, kind), inner)
+        job = Job(kind, run.folders[kind], run)
+        output = job.output.parent
+        _link(folder / output.relative_to(job.folder), output)
     return folder
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from retemper.config.project import FOUNDATION, Project
-from retemper.core.files import read_json
 from retemper.finetune.plan import versions
 from retemper.records.dataset import DatasetManifest
+from retemper.records.e0s import ReferenceEnergies
 from retemper.records.result import E0Quality, Groups, Result, Training
 from retemper.records.runs import read_results
 from retemper.study import groups, work
@@ -19,7 +19,7 @@ def gather(project: Project, run: Run, spent: Callable[[], float]) -> Result:
     settings, name = run.settings, run.name
     results = read_results(project.root, settings, strategies=[name])
     robust = results.robustness[name].measures(run.seed) if name in results.robustness else {}
-    manifest, e0s = DatasetManifest.read(project.manifest), read_json(project.e0s)
+    manifest, e0s = DatasetManifest.read(project.manifest), ReferenceEnergies.read(project.e0s)
     training = results.trainings[name][run.seed].finished
     return Result(
         values=results.flat(name, run.seed),
@@ -30,9 +30,7 @@ def gather(project: Project, run: Run, spent: Callable[[], float]) -> Result:
         ),
         counts={metric: measure.n for metric, measure in robust.items()},
         unmeasured={metric: measure.reason or "" for metric, measure in robust.items() if measure.value is None},
-        e0s=E0Quality(
-            error=e0s["error_per_atom"]["rmse"], rank=e0s["rank"], elements=e0s["n_elements"], open=e0s["deficient"]
-        ),
+        e0s=E0Quality(error=e0s.error_per_atom.rmse, rank=e0s.rank, elements=e0s.n_elements, open=e0s.deficient),
         structures={name: part.frames for name, part in manifest.sets.items()},
         elements=manifest.elements,
         training=Training.model_validate(training.model_dump(include=set(Training.model_fields))),
