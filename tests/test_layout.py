@@ -47,6 +47,7 @@ OWNERS = {
     "mlflow": (
         "registry/artifact.py",
         "registry/client.py",
+        "registry/logged_model.py",
         "tracking/embedded_store.py",
         "registry/serve.py",
         "tracking/runs.py",

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -26,7 +24,7 @@ from retemper.records import registration
 from retemper.records.registration import BestSeed, Registration
 from retemper.records.runs import FOUNDATION, Results, read_results
 from retemper.records.trained_model import TrainedModel
-from retemper.registry import aliases, artifact, attachments, measurements, model_card
+from retemper.registry import aliases, artifact, attachments, logged_model, measurements, model_card
 from retemper.registry.client import Registry, Version, opened
 from retemper.registry.versions import CANDIDATE
 from retemper.tracking import embedded_store, lineage
@@ -36,14 +34,13 @@ from retemper.tracking.store_errors import ARTIFACTS, ASIDE, DATABASE, StoreErro
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
 RECORDED = "recorded"  # tag of a version, the last that is written: the hash of all that stands with it
 TAGGED = (  # numbers that a version is judged by, beside robustness
     *(f"{part}.{quantity}" for part in (TARGET, RETENTION) for quantity in ("energy_rmse", "force_rmse")),
     *RATIOS,
 )
-HEAD = "Default"  # MACE's name of the head that learned the target data
 # Tags of a version that are its training run's, by their names there.
 FROM_RUN = {"git_commit": "mlflow.source.git.commit", "git_dirty": "git.dirty", "machine": "machine.processor"}
 
@@ -194,7 +191,7 @@ def _register_seed(
         "strategy": strategy,
         "seed": str(seed),
         "foundation": results.settings.foundation,
-        "head": HEAD,
+        "head": logged_model.HEAD,
         "key": run.data.tags["retemper.key"],
         **{name: str(value) for name, value in numbers(results, strategy, seed).items()},
         "sha256": weights,
@@ -219,8 +216,8 @@ def _register_seed(
             registry.tag(version, lasting)
             registry.describe(version, card)
         else:
-            _drop_unregistered(client, run, versions)
-            model_id, tags[artifact.TAG] = _log_model(client, results, strategy, seed, run_id, tags)
+            logged_model.drop_unregistered(client, run, versions)
+            model_id, tags[artifact.TAG] = logged_model.log(client, results, strategy, seed, run_id, tags)
             source = f"models:/{model_id}"
             created = client.create_model_version(
                 system, source, run_id, tags=tags, description=card, model_id=model_id
@@ -228,27 +225,11 @@ def _register_seed(
             version = Version.of(created)
         attachments.keep(registry, version, results, measured)
         client.set_logged_model_tags(version.model_id, tags)
-        _log_metrics(client, version.model_id, metric_entities(results, strategy, seed, version.model_id, run_id))
+        logged_model.log_metrics(
+            client, version.model_id, metric_entities(results, strategy, seed, version.model_id, run_id)
+        )
         registry.tag(version, {RECORDED: identity})
     return version.number
-
-
-def _log_metrics(client: MlflowClient, model_id: str, metrics: list[Metric]) -> None:
-    """Log a run's metrics with its logged model; those whose latest value is already there are not logged twice."""
-    there = sorted(client.get_logged_model(model_id).metrics or [], key=lambda metric: metric.timestamp)
-    latest = {metric.key: metric.value for metric in there}
-    new = [metric for metric in metrics if latest.get(metric.key) != metric.value]
-    if new:
-        client.log_batch(str(new[0].run_id), metrics=new)
-
-
-def _drop_unregistered(client: MlflowClient, run: Run, versions: list[Version]) -> None:
-    """Delete the logged models of a run that no version stands for: what a registration left that was killed."""
-    registered = {version.source.removeprefix("models:/") for version in versions}
-    of_run = f"source_run_id = '{run.info.run_id}'"
-    for logged in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
-        if logged.model_id not in registered:
-            client.delete_logged_model(logged.model_id)
 
 
 def _say_registered(registry: Registry, root: Path, system: str, experiments: set[str]) -> None:
@@ -279,54 +260,6 @@ def _say_registered(registry: Registry, root: Path, system: str, experiments: se
             of = json.dumps([{"name": system, "version": int(version.number)}])
             if logged.tags.get("mlflow.modelVersions") != of:
                 registry.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": of})
-
-
-def _log_model(
-    client: MlflowClient, results: Results, strategy: str, seed: int, run_id: str, tags: dict[str, str]
-) -> tuple[str, str]:
-    """Store the weights as pyfunc model without code of its own; returns its identifier and the artifact's digest."""
-    import mlflow.pyfunc
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType, Array
-
-    # Nothing is required and cells are of any type: MLflow answers what it misses with status 500, the model with 400.
-    any_type: Any = AnyType
-    matrix, either = Array(Array(DataType.double)), any_type()
-    given: list[tuple[Any, str]] = [
-        (Array(DataType.long), "numbers"),
-        (matrix, "positions"),
-        (either, "cell"),
-        (either, "pbc"),
-        *((either, name) for name in ("charge", "spin", "total_charge", "total_spin")),
-    ]
-    signature = ModelSignature(
-        inputs=Schema([ColSpec(kind, name, required=False) for kind, name in given]),
-        outputs=Schema([ColSpec(DataType.double, "energy"), ColSpec(matrix, "forces"), ColSpec(either, "stress")]),
-    )
-    run = client.get_run(run_id)
-    name = f"{strategy}-seed-{seed}"
-    logged = client.create_logged_model(run.info.experiment_id, name, run_id, tags, run.data.params, "MACE")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*An input example was not provided")  # the signature says it all
-        path = Path(folder) / "model"
-        mlflow.pyfunc.save_model(
-            path=str(path),
-            mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id),
-            loader_module="retemper.mlflow_model",
-            data_path=str(results.trainings[strategy][seed].model),
-            model_config={"head": HEAD, "device": "cpu", "dtype": "float64"},
-            signature=signature,
-            pip_requirements=artifact.requirements(),
-        )
-        artifact.add_package(path)
-        of_artifact = artifact.digest(path)
-        attachments.add_origin(results.root, path / attachments.FOLDER)
-        client.log_model_artifacts(logged.model_id, str(path))
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id), of_artifact
 
 
 def _set_candidate(registry: Registry, project: Project, latest: dict[str, Registration]) -> None:
