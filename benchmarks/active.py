@@ -30,6 +30,7 @@ from retemper.config.settings import Settings
 from retemper.core import processes, weight_files
 from retemper.core.files import atomic_folder, digest, project_root, read_json, write_json
 from retemper.data.frames import FORCES, read_frames, write_frames
+from retemper.models import library
 
 SELECTORS = ("random", "uncertainty", "farthest_point", "combined", "lcmd")
 TESTS = ("inside", "outside")
@@ -284,7 +285,7 @@ def main() -> None:
     add("--table", action="store_true", help="only what is done")
     options = parser.parse_args()
     processes.prepare()
-    processes.import_mace()
+    library.import_mace()
     if options.smoke:
         options.systems, options.seeds, options.selectors, options.rounds = ["sn2"], [0], ["random", "combined"], 1
         options.gradient_steps, options.steps, options.candidates, options.labels = 6, 40, 20, 3

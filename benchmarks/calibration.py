@@ -15,10 +15,11 @@ from ase import Atoms
 
 from retemper.active import calibrate, estimate, plugins
 from retemper.config.settings import Plugin, load_settings
-from retemper.core import processes, weight_files
+from retemper.core import weight_files
 from retemper.core.files import project_root
 from retemper.data.frames import FORCES, is_isolated_atom, read_frames
 from retemper.data.grouping import groups_of
+from retemper.models import library
 from retemper.models.mace import pick_head
 from retemper.models.predict import predict
 from retemper.records.training import TrainingSummary
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--strategy", default="naive")
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args()
-    processes.import_mace()
+    library.import_mace()
     root = project_root()
     system = load_settings(root / "params.yaml").system
     folder = root / "runs/finetune" / options.strategy

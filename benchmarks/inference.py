@@ -1,11 +1,13 @@
 """Energies, forces and stresses of many structures: retemper against MACECalculator, one at a time, in float64.
 
-Structures of 8 to 64 atoms, molecules of water around Na and Cl, every second one periodic.
-CPU time of one thread. Extraction for symmetrix happens once a model and is given apart;
-the comparison with torch on 20 structures happens on every set and is included.
+    python -m benchmarks.inference                                  # structures made here; the embedded foundation
+    python -m benchmarks.inference molecules                        # through untrained twins of released foundations
+    RETEMPER_DATA=... python -m benchmarks.inference liquids
+    RETEMPER_DATA=... python -m benchmarks.inference crystals --backends torch auto    # of many sets of elements
+    python -m benchmarks.inference generated --model my.model       # a model file (elements H O Na Cl)
 
-    python benchmarks/inference.py                                 # two untrained architectures
-    python benchmarks/inference.py --model foundations/mini.model  # a model file (elements H O Na Cl)
+CPU time of one thread. Extraction for symmetrix, and the comparison of the extraction with torch, happen once a model
+and are given apart; the comparison on structures of the set happens in every call and is included.
 """
 
 from __future__ import annotations
@@ -14,49 +16,60 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
 
+from retemper.core.files import project_root
+from retemper.data.frames import read_frames
 from retemper.models import mace, model_file, predict, symmetrix
 
 ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+MINI = "foundations/mini.model"
 ELEMENTS = [1, 3, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 20, 22, 29, 30, 32, 35, 53]
-# The paper's foundations share l_max 3 and correlation 3; the embedded miniature is smaller in both.
-ARCHITECTURES = {
-    "32x0e+32x1o, l 3, correlation 3, 5.0 A": {"hidden": "32x0e + 32x1o", "l": 3, "correlation": 3, "cutoff": 5.0},
-    "32x0e, l 2, correlation 2, 4.5 A": {"hidden": "32x0e", "l": 2, "correlation": 2, "cutoff": 4.5},
+# Architectures of released foundations: channels, blocks, cut-off and radial functions; few elements, random weights.
+TWINS = {
+    "MP-0 small": {"hidden": "128x0e"},
+    "MPA-0 medium": {"hidden": "128x0e + 128x1o", "density": True},
+    "MP-0 medium": {"hidden": "128x0e + 128x1o"},
 }
+SETS = ("generated", "liquids", "crystals", "molecules")
+Result = TypeVar("Result")
 
 
-def untrained(path: Path, hidden: str, l: int, correlation: int, cutoff: float) -> Path:  # noqa: E741
+def untrained(path: Path, hidden: str, density: bool = False) -> Path:
     """Save a MACE with random weights whose forces are of the order of 1 eV/A."""
     import torch
     from mace import modules
     from e3nn import o3  # isort: skip
 
-    block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
+    kind = "Density" if density else ""
+    block = modules.interaction_classes[f"RealAgnostic{kind}ResidualInteractionBlock"]
+    first = modules.interaction_classes[f"RealAgnostic{kind}InteractionBlock" if density else block.__name__]
     with mace.default_dtype("float64"):
         torch.manual_seed(0)
         model = modules.ScaleShiftMACE(
-            r_max=cutoff,
-            num_bessel=8,
+            r_max=6.0,
+            num_bessel=10,
             num_polynomial_cutoff=5,
-            max_ell=l,
+            max_ell=3,
             interaction_cls=block,
-            interaction_cls_first=block,
+            interaction_cls_first=first,
             num_interactions=2,
             num_elements=len(ELEMENTS),
             hidden_irreps=o3.Irreps(hidden),
             MLP_irreps=o3.Irreps("16x0e"),
             atomic_energies=np.linspace(-10.0, -1.0, len(ELEMENTS))[None],
-            avg_num_neighbors=15.0,
+            avg_num_neighbors=30.0,
             atomic_numbers=ELEMENTS,
-            correlation=correlation,
+            correlation=3,
             gate=torch.nn.functional.silu,
+            pair_repulsion=density,
+            distance_transform="Agnesi" if density else "None",
             atomic_inter_scale=[1.0],
             atomic_inter_shift=[0.0],
             heads=["Default"],
@@ -89,7 +102,22 @@ def structures(number: int, seed: int = 0) -> list[Atoms]:
     return frames
 
 
+def read(name: str, root: Path, number: int | None) -> list[Atoms]:
+    """Structures of a set; the real ones lie in ``$RETEMPER_DATA/real``."""
+    if name == "generated":
+        return structures(number or 300)
+    if name == "molecules":
+        frames = [atoms for atoms in read_frames(root / "data/raw/molecules.extxyz.xz") if len(atoms) > 2]
+        return frames[:: max(1, len(frames) // (number or 60))][: number or 60]
+    real = Path(os.environ["RETEMPER_DATA"]) / "real"
+    if name == "liquids":
+        return read_frames(real / "water64_revPBE0-D3.extxyz")[: number or 60]
+    frames = [atoms for atoms in read_frames(real / "mptrj_pbe_22el.extxyz") if set(atoms.numbers) <= set(ELEMENTS)]
+    return frames[:number]
+
+
 def one_at_a_time(model: Path, frames: list[Atoms]) -> tuple[list[float], list[np.ndarray]]:
+    """Energies (eV) and forces (eV/A) by MACE's calculator, which computes the stress with them."""
     from mace.calculators import MACECalculator
 
     calculator = MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64")
@@ -102,51 +130,55 @@ def one_at_a_time(model: Path, frames: list[Atoms]) -> tuple[list[float], list[n
     return energies, forces
 
 
-def timed(function: Any, *arguments: Any, **options: Any) -> tuple[float, Any]:
+def timed(function: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds of CPU time, and what the function returned."""
     start = time.process_time()
-    result = function(*arguments, **options)
+    result = function()
     return time.process_time() - start, result
 
 
-def compare(model: Path, number: int) -> None:
-    frames = structures(number)
-    warm = structures(4, seed=1)
+def compare(model: Path, frames: list[Atoms], backends: list[str]) -> None:
+    """Print the ratios of the back ends."""
+    warm = frames[:4]
     one_at_a_time(model, warm)
     predict.predict(model, warm, backend="torch")
-    before, _ = timed(predict.predict, model, warm, backend="symmetrix")  # extraction, where it is possible
-    single, (energies, forces) = timed(one_at_a_time, model, frames)
-    print(f"{number} structures, {sum(map(len, frames))} atoms; MACECalculator one at a time: {single:.1f} s CPU")
-    for backend in ("torch", "symmetrix"):
-        took, predicted = timed(predict.predict, model, frames, backend=backend)
-        if predicted.backend != backend:
-            print(f"  {backend:10s} does not support this architecture")
-            continue
+    single, (energies, forces) = timed(lambda: one_at_a_time(model, frames))
+    print(f"{len(frames)} structures, {sum(map(len, frames))} atoms; MACECalculator one at a time: {single:.1f} s CPU")
+    for backend in backends:
+        once, _ = timed(lambda backend=backend: predict.predict(model, frames, backend=backend))
+        took, predicted = timed(lambda backend=backend: predict.predict(model, frames, backend=backend))
         force = max(np.abs(a - b).max() for a, b in zip(predicted.forces, forces, strict=True))
         energy = max(abs(a - b) / len(f) for a, b, f in zip(predicted.energy, energies, frames, strict=True))
-        extra = f"; extraction once a model: {before:.1f} s" if backend == "symmetrix" else ""
         print(
-            f"  {backend:10s} {took:6.1f} s, {single / took:4.1f} times faster, "
-            f"off by at most {force:.1e} eV/A and {energy:.1e} eV/atom{extra}",
+            f"  {backend:10s} {took:6.1f} s by {predicted.backend}, {single / took:4.1f} times faster, off by at most "
+            f"{force:.1e} eV/A and {energy:.1e} eV/atom; {once - took:.1f} s more at the first call",
             flush=True,
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sets", nargs="*", default=["generated"], help=f"of {', '.join(SETS)}")
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--number", type=int, default=300)
+    parser.add_argument("--backends", nargs="+", default=["torch", "symmetrix"], choices=predict.BACKENDS)
+    parser.add_argument("--number", type=int, help="structures of a set")
     options = parser.parse_args()
+    root = project_root()
     tuned = all(name in os.environ for name in ALLOCATOR)
     print(f"allocator settings {'set' if tuned else 'not set'}; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}")
     with tempfile.TemporaryDirectory() as folder:
         symmetrix.CACHE = Path(folder) / "symmetrix"
-        if options.model:
-            print(options.model)
-            compare(options.model, options.number)
-            return
-        for k, (name, architecture) in enumerate(ARCHITECTURES.items()):
-            print(name)
-            compare(untrained(Path(folder) / f"{k}.model", **architecture), options.number)  # type: ignore[arg-type]
+        for name in options.sets:
+            frames = read(name, root, options.number)
+            if options.model or name != "molecules":
+                model = options.model or root / MINI
+                print(f"{name}, {model}")
+                compare(model, frames, options.backends)
+                continue
+            for twin, architecture in TWINS.items():
+                print(f"{name}, untrained twin of {twin}")
+                model = untrained(Path(folder) / f"{twin}.model", **architecture)
+                compare(model, frames, options.backends)
 
 
 if __name__ == "__main__":

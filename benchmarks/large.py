@@ -31,6 +31,7 @@ from retemper.core.files import project_root
 from retemper.data.frame_store import Store
 from retemper.data.frames import read_frames, stream_frames, write_frames
 from retemper.finetune.planning import plans
+from retemper.models import library
 from retemper.models.descriptors import mean_descriptors
 from retemper.prepare import dataset, e0s
 
@@ -102,7 +103,7 @@ def stage(name: str, number: int, file: Path) -> int:
             for frame in stream_frames(made.structures("train")):
                 store.append(frame)
             return len(mean_descriptors(made.weights, store, head=made.foundation.head))
-    processes.import_mace()
+    library.import_mace()
     from retemper.finetune.mace.train import train
 
     (plan,) = plans(given, "naive", home)

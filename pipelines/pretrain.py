@@ -15,6 +15,7 @@ import sys
 from retemper.cli.main import stage
 from retemper.core import processes
 from retemper.core.files import project_root
+from retemper.models import library
 
 
 @stage
@@ -23,7 +24,7 @@ def main(name: str, what: str = "all") -> None:
     root = project_root()
     processes.prepare()
     if what == "all":
-        processes.import_mace()
+        library.import_mace()
         from retemper.finetune.mace.pretrain import keep, pretrain
 
         keep(name, pretrain(name, root), root)

@@ -401,9 +401,9 @@ def assert_same(folder: Path, whole: Path) -> None:
 @pytest.mark.hostile("caches")
 def test_torch_refuses_code_when_asked_though_mace_allows_it(tmp_path: Path) -> None:
     """MACE switches torch's protection off for the whole process; asked for by name it holds."""
-    from retemper.core import processes
+    from retemper.models import library
 
-    processes.import_mace()
+    library.import_mace()
     assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
     planted = Planted()
     planted.mark = tmp_path / "mark"

@@ -16,9 +16,8 @@ from trainings import make_files, make_plan, molecules, run, weights, weights_of
 from retemper.config import strategies
 from retemper.core.errors import RetemperError
 from retemper.data.frames import read_frames
-from retemper.finetune import adapters
-from retemper.finetune.mace import sparse_contraction, train
-from retemper.models import architecture, mace, model_file, predict
+from retemper.finetune.mace import adapters, train
+from retemper.models import architecture, mace, model_file, predict, sparse_contraction
 from retemper.records.training import Effective
 
 BUILT = {"mh1": (build_mh1, MH1_HEADS[1]), "omol": (build_omol, None)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from retemper.core.errors import RetemperError
-from retemper.models import mace, predict, symmetrix
+from retemper.models import mace, predict, referee, symmetrix
+from retemper.models.predictions import Predictions
 
 pytest.importorskip("symmetrix")
 HEADS = ["pt_head", "Default"]
@@ -76,7 +78,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symmetrix, "CACHE", cache)
-    monkeypatch.setattr(symmetrix, "REFEREES", 3)  # the other frames keep symmetrix's own numbers
 
 
 def test_equals_torch(model: Path, frames: list[Atoms], cache: Path) -> None:
@@ -91,16 +92,66 @@ def test_equals_torch(model: Path, frames: list[Atoms], cache: Path) -> None:
     assert np.nanmax(np.abs(fast.stress - torch.stress)) < 1e-6
     assert np.nanmax(np.abs(torch.stress)) > 1e-3
     assert fast.energy.tolist() != torch.energy.tolist()  # it was not torch after all
-    assert [path.name.split("-")[1] for path in cache.glob("*.json")] == [head]
+    assert {path.name.split("-")[1] for path in cache.glob("*.json") if not path.name.startswith("verdict")} == {head}
 
 
 def test_torch_takes_over_when_they_differ(
     model: Path, frames: list[Atoms], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(symmetrix.TOLERANCE, "forces", 1e-15)
+    monkeypatch.setattr(referee, "FORCES", 1e-15)
     predicted = predict.predict(model, frames, head="Default", backend="symmetrix")
     assert predicted.backend == "torch"
-    assert "symmetrix differs from torch on frame" in capsys.readouterr().out
+    assert "symmetrix is off by" in capsys.readouterr().out
+
+
+def test_a_pair_of_elements_that_is_wrong_is_found(
+    model: Path, frames: list[Atoms], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Forces between H and Na alone are off: no frame of the set has both, the comparison of the model finds it."""
+    right = symmetrix._evaluate
+
+    def wrong(evaluator: Any, some: list[Atoms], graphs: list[Any]) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        values = right(evaluator, some, graphs)
+        for atoms, (_, forces, _) in zip(some, values, strict=True):
+            if {1, 11} <= set(atoms.numbers.tolist()):
+                forces[0] += 1e-3 * (1 + np.abs(forces).max())
+        return values
+
+    assert not referee.judge(model, "Default", (1, 8, 11), [], tmp_path).objection
+    monkeypatch.setattr(symmetrix, "_evaluate", wrong)
+    assert not referee.judge(model, "Default", (1, 8, 11), [], tmp_path).objection  # remembered
+    assert not referee.judge(model, "Default", (1, 8), [], tmp_path).objection
+    verdict = referee.judge(model, "Default", (1, 8, 11), [], tmp_path / "other")
+    assert verdict.worst == pytest.approx(100, rel=0.01) and "off by" in verdict.objection
+
+
+def test_a_damaged_verdict_is_put_aside(model: Path, tmp_path: Path) -> None:
+    first = referee.judge(model, "Default", (1, 8), [], tmp_path)
+    (path,) = tmp_path.glob("verdict-*.json")
+    path.write_text(path.read_text().replace(str(first.worst), "0.5"))
+    assert referee.judge(model, "Default", (1, 8), [], tmp_path) == first
+    assert list(tmp_path.glob("verdict-*.corrupt"))
+
+
+def test_one_frame_that_is_off_is_torchs_and_the_others_are_kept(
+    model: Path, frames: list[Atoms], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fault lies where the atoms are nearest, which the referee always looks at."""
+    torch = predict.predict(model, frames, head="Default", backend="torch")
+    exact = symmetrix.predict
+
+    def off(*arguments: Any) -> tuple[Predictions, np.ndarray]:
+        fast, closest = exact(*arguments)
+        fast.forces[int(closest.argmin())][0] += 0.1
+        return fast, closest
+
+    referee.judge(model, "Default", (1, 8, 11), [], symmetrix.CACHE)  # of the model, which is right
+    monkeypatch.setattr(symmetrix, "predict", off)
+    predicted = predict.predict(model, frames, head="Default", backend="symmetrix")
+    assert predicted.backend == "symmetrix"
+    assert "differs from torch on 1 structures" in capsys.readouterr().out
+    for one, two in zip(predicted.forces, torch.forces, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
 
 
 def test_unsupported_models_use_torch(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +171,7 @@ def test_auto_weighs_the_cost(model: Path) -> None:
     water.set_cell([3.0, 3.0, 3.0])
     water *= (5, 5, 4)
     few, many = [water] * 10, [water] * 2_000
-    assert symmetrix._worthwhile(model, few, symmetrix._groups(few)) == []
-    assert symmetrix._worthwhile(model, many, symmetrix._groups(many)) == [(1, 8)]
+    assert predict.worthwhile(model, few, symmetrix.element_sets(few)) == []
+    assert predict.worthwhile(model, many, symmetrix.element_sets(many)) == [(1, 8)]
     mixed = [*many, Atoms("Na")]
-    assert symmetrix._worthwhile(model, mixed, symmetrix._groups(mixed)) == [(1, 8)]
+    assert predict.worthwhile(model, mixed, symmetrix.element_sets(mixed)) == [(1, 8)]

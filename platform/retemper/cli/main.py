@@ -149,17 +149,16 @@ def _convert(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from retemper.config import foundations
-    from retemper.core import processes
     from retemper.core.errors import RetemperError
     from retemper.core.files import project_root
-    from retemper.models import model_writing
+    from retemper.models import library, model_writing
 
     try:
         root: Path | None = project_root()
     except RetemperError:
         root = None
     path = foundations.admitted(options.model, options.sha256, options.trust_pickle, root)
-    processes.import_mace()
+    library.import_mace()
     model_writing.convert(path, Path(options.out))
     print(options.out)
 

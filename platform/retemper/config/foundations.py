@@ -10,18 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from retemper.config import released
 from retemper.config.setting_errors import in_file
 from retemper.config.settings import Section, parse_named
 from retemper.config.strict_yaml import Location, read_yaml
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import project_root, sha256
+from retemper.core.output import log
 
 CATALOGUE = Path("foundations/foundations.yaml")
-OMOL = {  # MACE keeps this table inside its loader
-    "extra_large": "https://github.com/ACEsuit/mace-foundations/releases/download/mace_omol_0/"
-    "MACE-omol-0-extra-large-1024.model"
-}
 
 
 class Foundation(Section):
@@ -112,28 +110,22 @@ def admitted(path: str | Path, sha: str | None, trust_pickle: bool, root: Path |
 
 
 def _download(foundation: Foundation) -> Path:
-    """Fetch the file of a named model, from where MACE's own loaders have it, and return the cached one, unopened."""
-    from mace.calculators import foundations_models as mace_models
-    from mace.tools.utils import get_cache_dir
-
-    tables = {"mace_mp": mace_models.mace_mp_urls, "mace_off": mace_models.mace_off_urls, "mace_omol": OMOL}
+    """Fetch the file of a named model into MACE's cache, and return it, unopened."""
     if foundation.loader is None:
         raise RetemperError(f"Foundation {foundation.name} names neither a file nor a loader.", fix=f"edit {CATALOGUE}")
-    urls = tables[foundation.loader]
+    urls = released.URLS[foundation.loader]
     if foundation.model not in urls:
         raise unknown(f"model of {foundation.loader} (foundation {foundation.name})", foundation.model, urls)
-    try:
-        if foundation.loader == "mace_mp":
-            return Path(mace_models.download_mace_mp_checkpoint(foundation.model))
-        path = Path(get_cache_dir()) / urls[foundation.model].rsplit("/", 1)[1]
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            print(f"downloading {urls[foundation.model]} ({foundation.licence})", flush=True)
-            mace_models._urlretrieve_with_timeout(urls[foundation.model], str(path))
-        return path
-    except (OSError, RuntimeError, ValueError) as error:
-        raise RetemperError(
-            f"Foundation {foundation.name} could not be downloaded: {error}",
-            expected="a network connection, or the weights in MACE's cache (~/.cache/mace)",
-            fix="download it on a machine with a network and copy it there, or use the embedded foundation",
-        ) from error
+    path = released.cached(foundation.loader, foundation.model)
+    if not path.is_file():
+        url = urls[foundation.model]
+        log.info(f"downloading {url} ({foundation.licence})")
+        try:
+            released.download(url, path)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise RetemperError(
+                f"Foundation {foundation.name} could not be downloaded: {error}",
+                expected=f"a network connection, or the weights in MACE's cache ({path})",
+                fix="download it on a machine with a network and copy it there, or use the embedded foundation",
+            ) from error
+    return path

@@ -11,13 +11,10 @@ import contextlib
 import ctypes
 import gc
 import getpass
-import io
-import logging
 import os
 import signal
 import threading
 import time
-import warnings
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -53,22 +50,6 @@ def user() -> str:
     except (KeyError, OSError):
         os.environ["LOGNAME"] = f"uid-{os.getuid()}"
         return os.environ["LOGNAME"]
-
-
-def _not_about_dtype(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("Default dtype")
-
-
-def import_mace() -> None:
-    """Import MACE without the line that it prints about a missing optional package, and without its warnings.
-
-    It must come before e3nn: MACE first allows torch to open e3nn's pickled constants. From then on
-    `MACECalculator` does not warn that it converts a model to the dtype that was asked for.
-    """
-    logging.getLogger().addFilter(_not_about_dtype)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mace.tools  # noqa: F401
 
 
 def release_memory() -> None:

@@ -15,12 +15,13 @@ from retemper.core import executor, processes
 from retemper.core.errors import RetemperError
 from retemper.core.output import log
 from retemper.finetune.plan import Plan
+from retemper.models import library
 from retemper.records.training import Outcome
 
 
 def _run(plan: Plan, folder: Path) -> Outcome:
     """One run in a worker, its epochs reported."""
-    processes.import_mace()
+    library.import_mace()
     warnings.simplefilter("ignore")  # MACE and torch warn hundreds of times
     from retemper.finetune.mace.train import train
 

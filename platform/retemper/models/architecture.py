@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from retemper.core.errors import RetemperError
 EMBEDDED = ("joint_embedding", "embedding_readout")  # of total charge, spin and the like: part of the embedding
 
 
-def config(foundation: torch.nn.Module) -> dict[str, Any]:
+def config(foundation: torch.nn.Module) -> dict[str, object]:
     """Arguments of MACE's model class that give the foundation's architecture.
 
     Raises
@@ -28,7 +29,7 @@ def config(foundation: torch.nn.Module) -> dict[str, Any]:
     """
     from mace.tools.scripts_utils import extract_config_mace_model
 
-    found: dict[str, Any] = extract_config_mace_model(foundation)
+    found: dict[str, object] = extract_config_mace_model(foundation)
     obstacle = found.get("error")
     if obstacle is None and type(foundation).__name__ != "ScaleShiftMACE":
         obstacle = f"it is a {type(foundation).__name__}"
@@ -54,59 +55,62 @@ def differences(one: torch.nn.Module, two: torch.nn.Module) -> list[str]:
     ]
 
 
-def flags(found: dict[str, Any]) -> dict[str, Any]:
+def flags(found: dict[str, object]) -> dict[str, str | float | bool | None]:
     """MACE's flags for a `config`, as far as it has flags; see `unflagged`."""
     from mace.modules import gate_dict
 
+    of = SimpleNamespace(**found)
     gates = {function: name for name, function in gate_dict.items()}
     return {
         "model": "ScaleShiftMACE",
-        "r_max": float(found["r_max"]),
-        "num_radial_basis": int(found["num_bessel"]),
-        "num_cutoff_basis": int(found["num_polynomial_cutoff"]),
-        "max_ell": int(found["max_ell"]),
-        "interaction": found["interaction_cls"].__name__,
-        "interaction_first": found["interaction_cls_first"].__name__,
-        "num_interactions": int(found["num_interactions"]),
-        "hidden_irreps": str(found["hidden_irreps"]),
-        "edge_irreps": None if found["edge_irreps"] is None else str(found["edge_irreps"]),
-        "MLP_irreps": str(found["MLP_irreps"]),
-        "gate": gates.get(found["gate"], "silu"),
-        "correlation": int(found["correlation"]),
-        "radial_type": str(found["radial_type"]),
-        "radial_MLP": str(list(found["radial_MLP"])),
-        "distance_transform": str(found["distance_transform"]),
-        "pair_repulsion": bool(found["pair_repulsion"]),
-        "apply_cutoff": bool(found["apply_cutoff"]),
-        "use_reduced_cg": bool(found["use_reduced_cg"]),
-        "use_so3": bool(found["use_so3"]),
-        "use_edge_irreps_first": bool(found["use_edge_irreps_first"]),
-        "use_agnostic_product": bool(found["use_agnostic_product"]),
-        "use_last_readout_only": bool(found["use_last_readout_only"]),
-        "use_embedding_readout": bool(found["use_embedding_readout"]),
-        "embedding_specs": None if found["embedding_specs"] is None else str(found["embedding_specs"]),
+        "r_max": float(of.r_max),
+        "num_radial_basis": int(of.num_bessel),
+        "num_cutoff_basis": int(of.num_polynomial_cutoff),
+        "max_ell": int(of.max_ell),
+        "interaction": of.interaction_cls.__name__,
+        "interaction_first": of.interaction_cls_first.__name__,
+        "num_interactions": int(of.num_interactions),
+        "hidden_irreps": str(of.hidden_irreps),
+        "edge_irreps": None if of.edge_irreps is None else str(of.edge_irreps),
+        "MLP_irreps": str(of.MLP_irreps),
+        "gate": gates.get(of.gate, "silu"),
+        "correlation": int(of.correlation),
+        "radial_type": str(of.radial_type),
+        "radial_MLP": str(list(of.radial_MLP)),
+        "distance_transform": str(of.distance_transform),
+        "pair_repulsion": bool(of.pair_repulsion),
+        "apply_cutoff": bool(of.apply_cutoff),
+        "use_reduced_cg": bool(of.use_reduced_cg),
+        "use_so3": bool(of.use_so3),
+        "use_edge_irreps_first": bool(of.use_edge_irreps_first),
+        "use_agnostic_product": bool(of.use_agnostic_product),
+        "use_last_readout_only": bool(of.use_last_readout_only),
+        "use_embedding_readout": bool(of.use_embedding_readout),
+        "embedding_specs": None if of.embedding_specs is None else str(of.embedding_specs),
         "scaling": "rms_forces_scaling",
     }
 
 
-def unflagged(found: dict[str, Any]) -> list[str]:
+def unflagged(found: dict[str, object]) -> list[str]:
     """What of a `config` MACE's command line has no flag for."""
     from mace.modules import gate_dict
 
-    readout, gate = found["readout_cls"].__name__, found["gate"]
+    of = SimpleNamespace(**found)
+    readout, gate = of.readout_cls.__name__, of.gate
     lacking = [] if readout == "NonLinearReadoutBlock" else [f"readouts of class {readout}"]
     return lacking if gate in gate_dict.values() else [*lacking, f"the activation {gate}"]
 
 
-def builder(found: dict[str, Any]) -> Callable[..., torch.nn.Module]:
+def builder(found: dict[str, object]) -> Callable[..., torch.nn.Module]:
     """In place of MACE's `_build_model`: the architecture of `config`, one head, statistics of the training data."""
     from mace.modules import ScaleShiftMACE
 
-    def build(args: Any, model_config: dict[str, Any], _: Any, heads: list[str]) -> torch.nn.Module:
+    made: Callable[..., torch.nn.Module] = ScaleShiftMACE  # its arguments are read from MACE itself
+
+    def build(args: Any, model_config: dict[str, object], _: Any, heads: list[str]) -> torch.nn.Module:
         own = {name: model_config[name] for name in ("atomic_energies", "avg_num_neighbors", "atomic_numbers")}
         scales = {"atomic_inter_scale": np.atleast_1d(args.std), "atomic_inter_shift": np.atleast_1d(args.mean)}
-        model: torch.nn.Module = ScaleShiftMACE(**{**found, **own, **scales, "heads": heads})
-        return model
+        return made(**{**found, **own, **scales, "heads": heads})
 
     return build
 

@@ -48,12 +48,12 @@ def _made_of(source: str) -> Ingredients:
     return software.classes(factory if isinstance(factory, type) else type(create(source)))
 
 
-def _parsed(source: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _parsed(source: str) -> tuple[Callable[..., Any], dict[str, object]]:
     """The calculator's class, or the function that makes one, and its keywords."""
     module, _, call = source.partition(":")
     try:
         node = ast.parse(call or "missing", mode="eval").body
-        options: dict[str, Any] = {}
+        options: dict[str, object] = {}
         if isinstance(node, ast.Call):
             if node.args or not all(keyword.arg for keyword in node.keywords):
                 raise ValueError("only keyword arguments")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retemper.core import processes
 from retemper.core.errors import RetemperError
-from retemper.models import mace, model_file
+from retemper.models import library, mace, model_file
 
 if TYPE_CHECKING:
     pass
@@ -28,7 +27,7 @@ def require_state(weights: Path, to: str) -> tuple[str, ...]:
 
 def single_head(weights: Path, head: str, out: Path) -> Path:
     """Write `weights` with `head` alone as a pickle, in their own precision."""
-    processes.import_mace()
+    library.import_mace()
     from mace.tools.scripts_utils import remove_pt_head
 
     mace.pick_head(weights, head)
@@ -46,7 +45,7 @@ def torch_sim_model(single: Path, device: str, dtype: str) -> Any:
 
     torch-sim 0.3 never passes a head on, so that it evaluates head 0 of a file with several.
     """
-    processes.import_mace()
+    library.import_mace()
     import torch
 
     require_state(single, "torch-sim")

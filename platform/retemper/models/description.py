@@ -5,15 +5,16 @@ Classes and functions are named, and looked up in MACE's own tables: a descripti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from retemper.core import processes
 from retemper.core.errors import RetemperError
 from retemper.core.version import __version__
+from retemper.models import library
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +110,7 @@ def describe(model: torch.nn.Module) -> Description:
     RetemperError
         An architecture that cannot be named: another class, an activation or block that MACE's tables lack.
     """
-    processes.import_mace()
+    library.import_mace()
     from mace.modules import gate_dict, interaction_classes, readout_classes
     from mace.tools.scripts_utils import extract_config_mace_model
 
@@ -117,13 +118,14 @@ def describe(model: torch.nn.Module) -> Description:
     if kind != "ScaleShiftMACE":
         raise _undescribable(f"it is a {kind}")
     try:
-        found: dict[str, Any] = extract_config_mace_model(model)
+        arguments: dict[str, object] = extract_config_mace_model(model)
     except AttributeError as error:
         raise _undescribable(str(error)) from error
-    if found.pop("cueq_config") is not None:
+    of = SimpleNamespace(**arguments)
+    if arguments.pop("cueq_config") is not None:
         raise _undescribable("it was converted to cuEquivariance")
     heads = [str(head) for head in getattr(model, "heads", None) or ["Default"]]
-    numbers = [int(z) for z in found["atomic_numbers"]]
+    numbers = [int(z) for z in of.atomic_numbers]
     for name in (
         "heads",
         "atomic_numbers",
@@ -132,28 +134,28 @@ def describe(model: torch.nn.Module) -> Description:
         "atomic_inter_scale",
         "atomic_inter_shift",
     ):
-        found.pop(name)
-    found |= {
-        "interaction_cls": _called(interaction_classes, found["interaction_cls"]),
-        "interaction_cls_first": _called(interaction_classes, found["interaction_cls_first"]),
-        "readout_cls": _called(readout_classes, found["readout_cls"]),
-        "gate": _called(gate_dict, found["gate"]),
-        "avg_num_neighbors": float(found["avg_num_neighbors"]),
-        "r_max": float(found["r_max"]),
-        "num_polynomial_cutoff": int(found["num_polynomial_cutoff"]),
+        arguments.pop(name)
+    arguments |= {
+        "interaction_cls": _called(interaction_classes, of.interaction_cls),
+        "interaction_cls_first": _called(interaction_classes, of.interaction_cls_first),
+        "readout_cls": _called(readout_classes, of.readout_cls),
+        "gate": _called(gate_dict, of.gate),
+        "avg_num_neighbors": float(of.avg_num_neighbors),
+        "r_max": float(of.r_max),
+        "num_polynomial_cutoff": int(of.num_polynomial_cutoff),
         "correlation": _correlations(model),
-        "keep_last_layer_irreps": _keeps_last_layer(model, str(found["hidden_irreps"])),
-        "distance_transform": found["distance_transform"] or "None",
-        "radial_MLP": [int(width) for width in found["radial_MLP"]],
+        "keep_last_layer_irreps": _keeps_last_layer(model, str(of.hidden_irreps)),
+        "distance_transform": of.distance_transform or "None",
+        "radial_MLP": [int(width) for width in of.radial_MLP],
     }
     for name in ("hidden_irreps", "MLP_irreps", "edge_irreps"):
-        found[name] = None if found[name] is None else str(found[name])
-    if found["embedding_specs"] is not None:
-        found["embedding_specs"] = {name: dict(spec) for name, spec in found["embedding_specs"].items()}
+        arguments[name] = None if arguments[name] is None else str(arguments[name])
+    if of.embedding_specs is not None:
+        arguments["embedding_specs"] = {name: dict(spec) for name, spec in of.embedding_specs.items()}
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     try:
         return Description.model_validate(
-            {"dtype": dtype, "heads": heads, "atomic_numbers": numbers, "arguments": found}
+            {"dtype": dtype, "heads": heads, "atomic_numbers": numbers, "arguments": arguments}
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -170,13 +172,14 @@ def build(description: Description, tensors: Mapping[str, torch.Tensor], origin:
     RetemperError
         A name that MACE's tables lack, or tensors that are not those of the description's model.
     """
-    processes.import_mace()
+    library.import_mace()
     import torch
     from mace.modules import ScaleShiftMACE, gate_dict, interaction_classes, readout_classes
     from e3nn import o3  # isort: skip  (after mace: see its weights_only handling)
 
+    made: Callable[..., torch.nn.Module] = ScaleShiftMACE  # its arguments are checked by `Arguments`
     given = description.arguments
-    content: dict[str, Any] = {name: getattr(given, name) for name in Arguments.model_fields}
+    content: dict[str, object] = {name: getattr(given, name) for name in Arguments.model_fields}
     content |= {
         "interaction_cls": _found("interaction", interaction_classes, given.interaction_cls),
         "interaction_cls_first": _found("interaction", interaction_classes, given.interaction_cls_first),
@@ -201,7 +204,7 @@ def build(description: Description, tensors: Mapping[str, torch.Tensor], origin:
             content[argument] = np.zeros(tuple(tensors[name].shape))
         torch.set_default_dtype(getattr(torch, description.dtype))
         with torch.random.fork_rng(devices=[]):
-            model: torch.nn.Module = ScaleShiftMACE(**content)
+            model = made(**content)
         _fill(model, tensors)
     except (KeyError, ValueError, TypeError, AssertionError, IndexError, AttributeError, RuntimeError) as error:
         text = str(error).strip().splitlines()

@@ -10,12 +10,12 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from ase import Atoms
 
-from retemper.core import sealed, software
+from retemper.core import software
 from retemper.core.files import digest, sha256
 from retemper.data import charge
 from retemper.models.calculator import PREFIX, create, ingredients
@@ -201,31 +201,24 @@ class TorchEvaluator:
 
 
 class SymmetrixEvaluator:
-    """Batches through symmetrix, one evaluator for each set of elements; other elements go to torch."""
+    """Batches through symmetrix; structures with elements that it was not extracted for go to torch."""
 
     def __init__(self, subject: Subject):
+        from retemper.models import symmetrix
+
         self.subject = subject
-        self.own = set(subject.elements)
-        self.extracted: Path | None = None
+        self.extracted = symmetrix.extracted(subject.source, str(subject.head), subject.elements)
 
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
         from retemper.models import symmetrix
 
         found = empty(frames, [unusable(atoms) for atoms in frames])
-        groups: dict[tuple[int, ...], list[int]] = {}
-        others: list[int] = []
-        for i, atoms in enumerate(frames):
-            if not found.reasons[i]:
-                elements = tuple(np.unique(atoms.numbers).tolist())
-                if self.own.issuperset(elements):
-                    groups.setdefault(elements, []).append(i)
-                else:
-                    others.append(i)
-        for elements, indices in groups.items():
-            if self.extracted is None:
-                self.extracted = symmetrix.extracted(self.subject.source, str(self.subject.head), self.subject.elements)
-            own = symmetrix.opened(self.extracted, elements)
-            symmetrix.evaluate(own, frames, indices, found.energy, found.forces, found.stress)
+        usable = [i for i, reason in enumerate(found.reasons) if not reason]
+        covered = {i for i in usable if set(self.subject.elements).issuperset(frames[i].numbers.tolist())}
+        fast, _ = symmetrix.predict(self.extracted, [frames[i] for i in sorted(covered)])
+        for k, i in enumerate(sorted(covered)):
+            found.energy[i], found.forces[i], found.stress[i] = fast.energy[k], fast.forces[k], fast.stress[k]
+        others = [i for i in usable if i not in covered]
         if others:
             slow = TorchEvaluator(self.subject)([frames[i] for i in others], stress)
             for k, i in enumerate(others):
@@ -243,56 +236,24 @@ def _lacking(atoms: Atoms, known: set[int]) -> str:
 
 # ------------------------------------------------------------------ the fastest back end that is right
 
-TOLERANCE = 1e-5  # of forces: eV/A, relative to 1 eV/A + the largest force; energies eV/atom, stresses eV/A^3 alike
-
 
 def fastest(subject: Subject, frames: Sequence[Atoms], elements: Sequence[int], cache: Path) -> tuple[Subject, str]:
-    """`subject` with symmetrix where it agrees with torch in float64 on `frames`; and what was decided, in words.
+    """`subject` with symmetrix where the referee has no objection; and what was decided, in words.
 
-    The decision is kept in `cache` by content: model, elements and frames.
+    symmetrix is compared with torch on the referee's own structures and on `frames`; the verdict is kept in `cache`.
     """
     if subject.kind != "mace" or subject.backend == "symmetrix":
         return subject, "as asked"
-    from retemper.models import symmetrix
+    from retemper.models import referee, symmetrix
 
     obstacle = symmetrix.obstacle(subject.source, "float64", subject.device)
     if obstacle is not None:
         return subject, f"torch: symmetrix does not apply ({obstacle})"
+    covered = set(elements)
+    usable = [atoms for atoms in frames if not unusable(atoms) and covered.issuperset(atoms.numbers.tolist())]
+    verdict = referee.judge(subject.source, str(subject.head), elements, usable, cache)
+    if verdict.objection:
+        return subject, f"torch: {verdict.objection}"
     identity = digest([subject.identity, software.packages("symmetrix")])
     fast = replace(subject, backend="symmetrix", elements=tuple(sorted(set(elements))), identity=identity)
-    from retemper.data.frames import structure_hash
-
-    key = digest([fast.identity, fast.elements, [structure_hash(atoms) for atoms in frames], TOLERANCE])
-    path = cache / f"backend-{key}.json"
-    kept = sealed.read_json(path, key)
-    if kept is None:
-        kept = {"difference": _difference(fast, frames)}
-        sealed.write_json(path, key, kept)
-    difference = kept["difference"]
-    if difference["refused"]:
-        return subject, f"torch: symmetrix refuses the model ({difference['refused']})"
-    worst = max(difference["forces"], difference["energy"], difference["stress"])
-    if not worst <= TOLERANCE:
-        return subject, f"torch: symmetrix is off by {worst:.1e} on {len(frames)} structures"
-    return fast, f"symmetrix: within {worst:.1e} of torch on {len(frames)} structures"
-
-
-def _difference(fast: Subject, frames: Sequence[Atoms]) -> dict[str, Any]:
-    try:
-        found = SymmetrixEvaluator(fast)(frames, stress=True)
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # its ways to refuse a model
-        return {"refused": str(error)[:200] or type(error).__name__}
-    right = TorchEvaluator(fast)(frames, stress=True)
-    off = {"forces": 0.0, "energy": 0.0, "stress": 0.0}
-    for i, atoms in enumerate(frames):
-        if right.reasons[i]:
-            continue
-        size = 1 + float(np.abs(right.forces[i]).max())
-        now = {
-            "forces": float(np.abs(found.forces[i] - right.forces[i]).max()) / size,
-            "energy": abs(found.energy[i] - right.energy[i]) / len(atoms) / size,
-            "stress": float(np.abs(found.stress[i] - right.stress[i]).max()) / size if atoms.pbc.all() else 0.0,
-        }
-        for quantity, value in now.items():
-            off[quantity] = max(off[quantity], float(value)) if np.isfinite(value) else 1e300
-    return {"refused": "", **off}
+    return fast, f"symmetrix: within {verdict.worst:.0%} of what is allowed of torch on {verdict.structures} structures"

@@ -15,8 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from retemper.core import processes
-from retemper.models import mace
+from retemper.models import library, mace
 
 Evaluator = Callable[[Atoms], tuple[float, np.ndarray]]
 
@@ -28,7 +27,7 @@ def _module(one: Path, dtype: str) -> Any:
 
 def write_libtorch(one: Path, head: str, dtype: str, out: Path) -> None:
     """TorchScript for ``pair_style mace``: `mace.calculators.LAMMPS_MACE`, compiled."""
-    processes.import_mace()
+    library.import_mace()
     from e3nn.util import jit
     from mace.calculators import LAMMPS_MACE
 
@@ -42,7 +41,7 @@ def write_mliap(one: Path, head: str, dtype: str, out: Path) -> None:
     MACE's command converts to cuEquivariance first, which needs a GPU build; here the e3nn form
     is kept.
     """
-    processes.import_mace()
+    library.import_mace()
     import torch
     from mace.calculators.lammps_mliap_mace import LAMMPS_MLIAP_MACE
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -18,15 +18,18 @@ from retemper.data import charge, crowding
 from retemper.models import model_file
 from retemper.models.predictions import Predictions, check_finite, has_stress, name_of, ticker
 
+if TYPE_CHECKING:
+    import torch
+
 DTYPES = ("float32", "float64")
 
 
-# Bound on a batch: memory grows with edges (messages) and, more slowly, with atoms. Small batches also stay
-# in the cache of a CPU; a GPU needs large ones to be busy.
+# Bounds on a batch: memory grows with edges (messages) and with atoms (products of features), and with the width of the
+# model. Small batches stay in the cache of a CPU; a GPU needs large ones to be busy.
 MAX_EDGES = {"cpu": 4_000, "gpu": 60_000}
-
-
 EDGES_PER_ATOM = 8  # a batch holds at most MAX_EDGES / EDGES_PER_ATOM atoms
+CPU_BYTES = 8_000_000  # of the largest array of a batch on a CPU
+PRODUCTS = 32  # of features of an atom, for each feature, in the contraction: some 500 of 16 where l_max is 3
 
 
 def load(model: str | Path, device: str = "cpu", dtype: str = "float64") -> Any:
@@ -169,11 +172,13 @@ def predict_torch(
     """`predict` with MACE's own code. Without `checked` frames and outputs are taken as they come."""
     import torch
 
+    from retemper.models import sparse_contraction
+
     module = load(model, device, dtype)
     energy, stress = np.full(len(frames), np.nan), np.full((len(frames), 3, 3), np.nan)
     forces: list[np.ndarray] = [np.empty(0)] * len(frames)
     tick = ticker("torch", len(frames), progress)
-    with default_dtype(dtype):
+    with default_dtype(dtype), sparse_contraction.verified(module):
         for indices, batch in batches(module, frames, head, device):
             periodic = np.array([has_stress(frames[i]) for i in indices])
             output = module(batch, training=False, compute_force=True, compute_stress=bool(periodic.any()))
@@ -190,7 +195,19 @@ def predict_torch(
     return Predictions(energy, forces, stress, "torch")
 
 
-def batches(module: Any, frames: Sequence[Atoms], head: str, device: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+def _bounds(module: Any, device: str) -> tuple[int, int]:
+    """Edges and atoms of a batch, at the most."""
+    if device != "cpu":
+        return MAX_EDGES["gpu"], MAX_EDGES["gpu"] // EDGES_PER_ATOM
+    message = max(int(layer.conv_tp.irreps_out.dim) for layer in module.interactions)
+    features = max(int(product.symmetric_contractions.irreps_in.dim) for product in module.products)
+    edges = min(MAX_EDGES["cpu"], CPU_BYTES // (8 * message))
+    return edges, min(MAX_EDGES["cpu"] // EDGES_PER_ATOM, CPU_BYTES // (8 * PRODUCTS * features))
+
+
+def batches(
+    module: Any, frames: Sequence[Atoms], head: str, device: str
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Frames in order of size as MACE input: (indices into `frames`, batch as a dictionary of tensors).
 
     Build and use them within `default_dtype`.
@@ -202,12 +219,12 @@ def batches(module: Any, frames: Sequence[Atoms], head: str, device: str) -> Ite
     names = list(getattr(module, "heads", None) or ["Default"])
     keys = data.KeySpecification(info_keys={}, arrays_keys={})
     cutoff = float(module.r_max)
-    bound = MAX_EDGES["cpu" if device == "cpu" else "gpu"]
+    most_edges, most_atoms = _bounds(module, device)
     indices: list[int] = []
     graphs: list[Any] = []
     edges = atoms = 0
 
-    def flush() -> tuple[list[int], dict[str, Any]]:
+    def flush() -> tuple[list[int], dict[str, torch.Tensor]]:
         batch = torch_geometric.Batch.from_data_list(graphs).to(device)
         return list(indices), batch.to_dict()
 
@@ -216,7 +233,7 @@ def batches(module: Any, frames: Sequence[Atoms], head: str, device: str) -> Ite
         config.properties |= charge.info_of(frames[i], name_of(frames[i], i))
         graph = data.AtomicData.from_config(config, z_table=table, cutoff=cutoff, heads=names)
         n_edges, n_atoms = int(graph.edge_index.shape[1]), len(frames[i])
-        if graphs and (edges + n_edges > bound or (atoms + n_atoms) * EDGES_PER_ATOM > bound):
+        if graphs and (edges + n_edges > most_edges or atoms + n_atoms > most_atoms):
             yield flush()
             indices, graphs, edges, atoms = [], [], 0, 0
         indices.append(i)

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retemper.core import processes, weight_files
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
 from retemper.models import description as described
+from retemper.models import library
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +73,7 @@ def loads(content: bytes, origin: str) -> torch.nn.Module:
     """`load` of what is in memory, for who compared its sha256 with one that does not lie beside it."""
     if content[:2] != PICKLE:
         return from_bytes(content, origin)
-    processes.import_mace()  # before torch.load: it allows pickled modules
+    library.import_mace()  # before torch.load: it allows pickled modules
     import torch
 
     model: torch.nn.Module = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
@@ -107,7 +108,7 @@ def load(path: str | Path, device: str = "cpu") -> torch.nn.Module:
     """The model of a file of either kind, in its own precision; a pickle is one that was `admitted`, or is your own."""
     if weight_files.executes_nothing(path):
         return read(path, device)
-    processes.import_mace()  # before torch.load: it allows pickled modules
+    library.import_mace()  # before torch.load: it allows pickled modules
     import torch
 
     model: torch.nn.Module = torch.load(path, map_location=device, weights_only=False)

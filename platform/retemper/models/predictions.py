@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,6 @@ def ticker(what: str, total: int, progress: bool, every: float = 5.0) -> Callabl
         if progress and (now - last > every or (done == total and now - start > every)):
             last = now
             left = (now - start) / done * (total - done)
-            print(f"  {what}: {done}/{total} structures, {now - start:.0f} s, {left:.0f} s left", flush=True)
+            log.info(f"  {what}: {done}/{total} structures, {now - start:.0f} s, {left:.0f} s left")
 
     return tick

@@ -1,11 +1,9 @@
-"""Inference with symmetrix, a C++ evaluator of MACE models for CPUs, kept honest by torch.
+"""symmetrix, a C++ evaluator of MACE models for CPUs: when it can be used, extraction, evaluation.
 
 symmetrix (https://github.com/wcwitt/symmetrix; package ``symmetrix-xl``, extra ``fast``)
 replaces the radial networks by splines. A model is extracted to JSON once (cached by
 content); then each change of the set of elements costs a spline for every pair of elements.
-So each element set of the structures goes to symmetrix or to torch, whichever the cost model
-below says is cheaper, and nothing goes to symmetrix before it agreed with torch in float64
-on structures of the very set.
+Whether its numbers are right is for `retemper.models.referee` to say.
 """
 
 from __future__ import annotations
@@ -15,94 +13,36 @@ import importlib.metadata
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import covalent_radii
 from matscipy.neighbours import neighbour_list
 
-from retemper.core import processes, sealed
-from retemper.core.errors import RetemperError
+from retemper.core import sealed
 from retemper.core.files import digest, sha256
+from retemper.core.output import log
 from retemper.data.geometry import full_cells
-from retemper.models import mace, model_file, predictions
+from retemper.models import library, mace, model_file
+from retemper.models.predictions import Predictions, has_stress
 
 CACHE = Path(".cache/symmetrix")
 SPLINE_POINTS = 4000  # the extractor's default of 256 is off by 1e-3 eV/A
-REFEREES = 20  # structures compared with torch before symmetrix is used
-TOLERANCE = {"forces": 1e-5, "energy": 1e-6, "stress": 1e-6}  # eV/A, eV/atom, eV/A^3
 MAX_EDGES = 20_000  # in one call
-# Cost model in seconds of one core (measured; only their ratios matter). `paths` is the number of
-# radial weights of an edge, summed over the layers: 128 for 16x0e, 448 for 32x0e + 32x1o.
-TORCH_ATOM, TORCH_EDGE = 7e-6, 0.25e-6  # per path and atom, per path and edge
-SPEED_UP = 8.0  # over torch's batches
-PAIR, PAIR_PATH = 0.045, 0.12e-3  # a pair of elements: constant, and per path
-EXTRACT, EXTRACT_ELEMENT = 15.0, 1.5  # an extraction: constant, and per element
-
-
-def predict(
-    model: str | Path, frames: Sequence[Atoms], head: str, dtype: str, device: str, asked: bool, progress: bool
-) -> predictions.Predictions | None:
-    """`inference.predict` with symmetrix where it helps; None where torch should do everything.
-
-    `asked` is true when the user named symmetrix: then it gets every element set, and a reason
-    why it cannot be used is an error (not installed, wrong device or dtype) or is printed.
-    """
-    hindrance = _obstacle(dtype, device)
-    if hindrance is not None:
-        if asked:
-            raise RetemperError(
-                f"The symmetrix backend cannot be used: {hindrance}.", fix="set backend to auto or torch"
-            )
-        return None
-    unknown = _unknown_architecture(model)
-    if unknown is not None:
-        if asked:
-            print(f"  symmetrix does not support {model}: {unknown}; using torch.", flush=True)
-        return None
-    groups = _groups(frames)
-    chosen = list(groups) if asked else _worthwhile(model, frames, groups)
-    if not chosen:
-        return None
-    fast = [i for elements in chosen for i in groups[elements]]
-    fast_set = set(fast)
-    try:
-        every = sorted(set().union(*chosen))
-        fast_one = opened(extracted(model, head, every), tuple(every))
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # its ways to refuse a model
-        print(f"  symmetrix does not support {model}: {error}; using torch.", flush=True)
-        return None
-    referees = [fast[i] for i in np.unique(np.linspace(0, len(fast) - 1, REFEREES).astype(int))]
-    slow = sorted({i for i in range(len(frames)) if i not in fast_set} | set(referees))
-
-    energy, stress = np.full(len(frames), np.nan), np.full((len(frames), 3, 3), np.nan)
-    forces: list[np.ndarray] = [np.empty(0)] * len(frames)
-    tick = predictions.ticker("symmetrix", len(fast), progress)
-
-    for elements in chosen:
-        evaluate(fast_one, frames, groups[elements], energy, forces, stress, tick)
-    torch = mace.predict_torch(model, [frames[i] for i in slow], head, "float64", "cpu", progress)
-    place = {i: k for k, i in enumerate(slow)}
-    for i in referees:
-        problem = _difference(frames[i], i, torch, place[i], energy[i], forces[i], stress[i])
-        if problem is not None:
-            print(f"  symmetrix differs from torch on {problem}; using torch for everything.", flush=True)
-            return None
-    for i, k in place.items():
-        energy[i], forces[i], stress[i] = torch.energy[k], torch.forces[k], torch.stress[k]
-    predictions.check_finite(frames, range(len(frames)), energy, forces, stress)
-    return predictions.Predictions(energy, forces, stress, "symmetrix")
+MOST_OPEN = 8  # evaluators, each with the splines of one set of elements: tens of MB
 
 
 def obstacle(model: str | Path, dtype: str, device: str) -> str | None:
     """Why symmetrix cannot evaluate a model here, as far as that is cheap to see, or None."""
-    return _obstacle(dtype, device) or _unknown_architecture(model)
+    return obstacle_here(dtype, device) or unknown_architecture(model)
 
 
-def _obstacle(dtype: str, device: str) -> str | None:
+def obstacle_here(dtype: str, device: str) -> str | None:
     """Why symmetrix cannot be used here at all, or None."""
     if importlib.util.find_spec("symmetrix") is None:
         return "the package symmetrix-xl is not installed (pip install 'retemper[fast]')"
@@ -113,7 +53,7 @@ def _obstacle(dtype: str, device: str) -> str | None:
     return None
 
 
-def _unknown_architecture(model: str | Path) -> str | None:
+def unknown_architecture(model: str | Path) -> str | None:
     """Why the extractor would refuse the model, as far as that is cheap to see, or None."""
     module = mace.load(model)
     if read := mace.reads(model):
@@ -128,51 +68,12 @@ def _unknown_architecture(model: str | Path) -> str | None:
     return f"layers {found[0]}, l_max {found[1]}, correlation {found[2]} where it knows 2, 3 and {{3}} alone"
 
 
-def _groups(frames: Sequence[Atoms]) -> dict[tuple[int, ...], list[int]]:
-    """Indices of the frames of each element set, sets and indices sorted."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, atoms in enumerate(frames):
-        groups.setdefault(tuple(sorted(set(atoms.numbers.tolist()))), []).append(i)
-    return {elements: sorted(groups[elements], key=lambda i: len(frames[i])) for elements in sorted(groups)}
-
-
-def _worthwhile(
-    model: str | Path, frames: Sequence[Atoms], groups: dict[tuple[int, ...], list[int]]
-) -> list[tuple[int, ...]]:
-    """Element sets that symmetrix does faster than torch, extraction and referees included.
-
-    A deterministic estimate from atoms, neighbours and the size of the model, so that the
-    same input takes the same path everywhere.
-    """
-    module = mace.load(model)
-    paths = sum(int(layer.conv_tp.weight_numel) for layer in module.interactions)
-    sample = range(0, len(frames), max(1, len(frames) // 10))
-    sampled_atoms = sum(len(frames[i]) for i in sample)
-    sampled_edges = sum(_neighbours(frames[i], float(module.r_max))[0].shape[1] for i in sample)
-    torch_atom = paths * (TORCH_ATOM + TORCH_EDGE * sampled_edges / sampled_atoms)
-    pair = PAIR + PAIR_PATH * paths
-
-    def saved(elements: tuple[int, ...], indices: list[int]) -> float:
-        atoms = sum(len(frames[i]) for i in indices)
-        return float(torch_atom) * atoms * (1 - 1 / SPEED_UP) - pair * len(elements) ** 2
-
-    gains = {elements: saved(elements, indices) for elements, indices in groups.items()}
-    chosen = [elements for elements, gain in gains.items() if gain > 0]
-    if not chosen:
-        return []
-    indices = [i for elements in chosen for i in groups[elements]]
-    mean_atoms = sum(len(frames[i]) for i in indices) / len(indices)
-    referees = torch_atom * mean_atoms * min(REFEREES, len(indices))
-    overhead = EXTRACT + EXTRACT_ELEMENT * len(set().union(*chosen)) + referees
-    return chosen if sum(gains[elements] for elements in chosen) > overhead else []
-
-
 # ------------------------------------------------------------------ extraction
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=MOST_OPEN)
 def opened(path: Path, elements: tuple[int, ...]) -> Any:
-    """The C++ evaluator of an extraction, one of few that are kept: it takes tens of MB.
+    """The C++ evaluator of an extraction, one of few that are kept.
 
     `elements` are those that it will be used for: a change of them costs more than loading another one.
     """
@@ -190,14 +91,15 @@ def extracted(model: str | Path, head: str, elements: Sequence[int]) -> Path:
     path = CACHE / f"{sha256(model)[:12]}-{re.sub(r'[^A-Za-z0-9_.-]', '_', head)}-{key}.json"
 
     def make(temporary: Path) -> None:
-        print(f"  extracting {model} for symmetrix (once a model) ...", flush=True)
-        temporary.write_text(json.dumps(_extract(model, head, elements), separators=(",", ":")))
+        log.info(f"  extracting {model} for symmetrix (once a model) ...")
+        temporary.write_text(_extract(model, head, elements))
 
     return sealed.file(path, key, make).resolve()
 
 
-def _extract(model: str | Path, head: str, elements: list[int]) -> dict[str, Any]:
-    processes.import_mace()
+def _extract(model: str | Path, head: str, elements: list[int]) -> str:
+    """The extraction, as JSON."""
+    library.import_mace()
     import torch
     from mace.tools.scripts_utils import remove_pt_head
     from symmetrix import extract_mace_data as extraction
@@ -210,18 +112,16 @@ def _extract(model: str | Path, head: str, elements: list[int]) -> dict[str, Any
             model = Path(folder) / "single.model"
             torch.save(single, model)
         with model_file.pickled(model) as pickle:
-            content: dict[str, Any] = extraction.extract_mace_data(
-                str(pickle), species=elements, num_spline_points=SPLINE_POINTS
-            )
-    return content
+            content = extraction.extract_mace_data(str(pickle), species=elements, num_spline_points=SPLINE_POINTS)
+    return json.dumps(content, separators=(",", ":"))
 
 
 def _remembered(coupling: Callable[..., Any]) -> Callable[..., Any]:
     """MACE's coupling matrices, kept: they depend on the architecture alone and take most of an extraction."""
-    known: dict[str, Any] = {}
+    known: dict[str, object] = {}
 
     @functools.wraps(coupling)
-    def lookup(irreps_in: Any, irreps_out: Any, correlation: int, **options: Any) -> Any:
+    def lookup(irreps_in: Any, irreps_out: Any, correlation: int, **options: Any) -> object:
         key = f"{irreps_in} {irreps_out} {correlation} {options}"
         if key not in known:
             known[key] = coupling(irreps_in, irreps_out, correlation, **options)
@@ -233,7 +133,7 @@ def _remembered(coupling: Callable[..., Any]) -> Callable[..., Any]:
 # ------------------------------------------------------------------ evaluation
 
 
-def _neighbours(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
     """Edges [2, n_edges] (centre, neighbour) shorter than `cutoff` and their vectors [n_edges, 3] in A."""
     cell = full_cells(atoms.cell.array[None])[0]
     origin = np.zeros(3)
@@ -246,100 +146,109 @@ def _neighbours(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([first, second]), vectors
 
 
-def evaluate(
-    evaluator: Any,
-    frames: Sequence[Atoms],
-    indices: Sequence[int],
-    energy: np.ndarray,
-    forces: list[np.ndarray],
-    stress: np.ndarray,
-    tick: Callable[[int], None] | None = None,
-) -> None:
-    """Fill `energy`, `forces` and `stress` of `indices`: several frames a call, as one graph without edges between.
+def element_sets(frames: Sequence[Atoms]) -> dict[tuple[int, ...], list[int]]:
+    """Indices of the frames of each set of elements; sets sorted, indices by size."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, atoms in enumerate(frames):
+        groups.setdefault(tuple(np.unique(atoms.numbers).tolist()), []).append(i)
+    return {elements: sorted(groups[elements], key=lambda i: len(frames[i])) for elements in sorted(groups)}
+
+
+def predict(
+    path: Path, frames: Sequence[Atoms], tick: Callable[[int], None] | None = None
+) -> tuple[Predictions, np.ndarray]:
+    """Predictions by an extraction, unchecked; and the shortest distance in each frame [n_frames].
+
+    The distance is over the sum of the covalent radii, infinite in a frame without neighbours. Several frames of one
+    set of elements are computed in a call, as one graph without edges between them.
+    """
+    energy, stress = np.full(len(frames), np.nan), np.full((len(frames), 3, 3), np.nan)
+    forces: list[np.ndarray] = [np.empty(0)] * len(frames)
+    closest = np.full(len(frames), np.inf)
+    groups = element_sets(frames)
+    for elements, indices in groups.items():
+        # the splines of a set are kept with its evaluator, as long as there are few of them
+        evaluator = opened(path, elements if len(groups) <= MOST_OPEN else ())
+        for chunk in _chunks(evaluator, frames, indices):
+            numbers = _evaluate(evaluator, [frames[graph.index] for graph in chunk], chunk)
+            for graph, values in zip(chunk, numbers, strict=True):
+                energy[graph.index], forces[graph.index], stress[graph.index] = values
+                closest[graph.index] = _closest(frames[graph.index], graph)
+            if tick is not None:
+                tick(len(chunk))
+    return Predictions(energy, forces, stress, "symmetrix"), closest
+
+
+@dataclass(frozen=True)
+class _Graph:
+    index: int  # of the frame
+    edges: np.ndarray  # [2, n_edges]
+    vectors: np.ndarray  # [n_edges, 3] A
+    lengths: np.ndarray  # [n_edges] A
+
+
+def _chunks(evaluator: Any, frames: Sequence[Atoms], indices: Sequence[int]) -> Iterator[list[_Graph]]:
+    """Graphs of frames in lists of `MAX_EDGES` edges."""
+    chunk: list[_Graph] = []
+    for i in indices:
+        edges, vectors = neighbours(frames[i], evaluator.r_cut)
+        chunk.append(_Graph(i, edges, vectors, np.linalg.norm(vectors, axis=1)))
+        if sum(len(graph.vectors) for graph in chunk) >= MAX_EDGES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _closest(atoms: Atoms, graph: _Graph) -> float:
+    """Shortest distance over the sum of the covalent radii."""
+    radii = covalent_radii[atoms.numbers]
+    return float((graph.lengths / (radii[graph.edges[0]] + radii[graph.edges[1]])).min(initial=np.inf))
+
+
+def _evaluate(
+    evaluator: Any, frames: Sequence[Atoms], graphs: Sequence[_Graph]
+) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Energy (eV), forces (eV/A) and stress (eV/A^3) of each frame.
 
     symmetrix gives the energy of each atom and f, the derivative of the energy with respect to each
     edge vector r (up to sign), so that F_j = sum f, F_i = -sum f and stress = -sum f x r / V.
     """
-    i_type = {z: k for k, z in enumerate(evaluator.atomic_numbers)}
-    chunk: list[tuple[int, np.ndarray, np.ndarray]] = []
-    n_edges = 0
-    for position, i in enumerate(indices):
-        edges, vectors = _neighbours(frames[i], evaluator.r_cut)
-        chunk.append((i, edges, vectors))
-        n_edges += len(vectors)
-        upcoming = indices[position + 1] if position + 1 < len(indices) else None
-        same = upcoming is not None and set(frames[upcoming].numbers.tolist()) == set(frames[i].numbers.tolist())
-        if same and n_edges < MAX_EDGES:
-            continue
-        _evaluate_chunk(evaluator, i_type, frames, chunk, energy, forces, stress)
-        if tick is not None:
-            tick(len(chunk))
-        chunk, n_edges = [], 0
-
-
-def _evaluate_chunk(
-    evaluator: Any,
-    i_type: dict[int, int],
-    frames: Sequence[Atoms],
-    chunk: list[tuple[int, np.ndarray, np.ndarray]],
-    energy: np.ndarray,
-    forces: list[np.ndarray],
-    stress: np.ndarray,
-) -> None:
-    sizes = [len(frames[i]) for i, _, _ in chunk]
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    numbers = np.concatenate([frames[i].numbers for i, _, _ in chunk])
-    types = np.array([i_type[z] for z in numbers.tolist()], dtype=np.int32)
-    centres = np.concatenate([edges[0] + offset for (_, edges, _), offset in zip(chunk, offsets[:-1], strict=True)])
-    neighbours = np.concatenate([edges[1] + offset for (_, edges, _), offset in zip(chunk, offsets[:-1], strict=True)])
-    vectors = np.concatenate([v for _, _, v in chunk])
+    offsets = np.concatenate([[0], np.cumsum([len(atoms) for atoms in frames])])
+    numbers = np.concatenate([atoms.numbers for atoms in frames])
+    number_of = np.full(max(evaluator.atomic_numbers) + 1, -1, dtype=np.int32)
+    number_of[evaluator.atomic_numbers] = np.arange(len(evaluator.atomic_numbers))
+    types = number_of[numbers]
+    centres, others = np.concatenate(
+        [graph.edges + offset for graph, offset in zip(graphs, offsets[:-1], strict=True)], axis=1
+    )
+    vectors = np.concatenate([graph.vectors for graph in graphs])
     evaluator.compute_node_energies_forces(
         len(numbers),
-        types.tolist(),
-        np.bincount(centres, minlength=len(numbers)),
-        neighbours.tolist(),
-        types[neighbours].tolist(),
+        types,
+        np.bincount(centres, minlength=len(numbers)).astype(np.int32),
+        others.astype(np.int32),
+        types[others],
         np.ascontiguousarray(vectors).reshape(-1),
-        np.linalg.norm(vectors, axis=1),
+        np.concatenate([graph.lengths for graph in graphs]),
     )
-    node_energies = np.array(evaluator.node_energies)[: len(numbers)]
+    energies = np.array(evaluator.node_energies)[: len(numbers)]
     pair = np.array(evaluator.node_forces).reshape(-1, 3)[: len(vectors)]
     total = np.stack(
         [
-            np.bincount(neighbours, weights=pair[:, k], minlength=len(numbers))
+            np.bincount(others, weights=pair[:, k], minlength=len(numbers))
             - np.bincount(centres, weights=pair[:, k], minlength=len(numbers))
             for k in range(3)
         ],
         axis=1,
     )
-    start = 0
-    for (i, edges, _), a, b in zip(chunk, offsets[:-1], offsets[1:], strict=True):
-        stop = start + edges.shape[1]
-        energy[i] = node_energies[a:b].sum()
-        forces[i] = total[a:b]
-        if predictions.has_stress(frames[i]):
-            virial = -pair[start:stop].T @ vectors[start:stop]
-            stress[i] = 0.5 * (virial + virial.T) / abs(np.linalg.det(frames[i].cell.array))
-        start = stop
-
-
-def _difference(
-    atoms: Atoms,
-    index: int,
-    torch: predictions.Predictions,
-    k: int,
-    energy: float,
-    forces: np.ndarray,
-    stress: np.ndarray,
-) -> str | None:
-    """What is further than `TOLERANCE` from torch's prediction `k`, in words; None when all agree."""
-    off = {
-        "forces": float(np.abs(forces - torch.forces[k]).max()),
-        "energy": float(abs(energy - torch.energy[k]) / len(atoms)),
-        "stress": float(np.abs(stress - torch.stress[k]).max()) if predictions.has_stress(atoms) else 0.0,
-    }
-    for quantity, value in off.items():
-        if not value <= TOLERANCE[quantity]:
-            where = predictions.name_of(atoms, index)
-            return f"{where}: {quantity} off by {value:.1e} (allowed {TOLERANCE[quantity]:.0e})"
-    return None
+    starts = np.concatenate([[0], np.cumsum([len(graph.vectors) for graph in graphs])])
+    values = []
+    for k, atoms in enumerate(frames):
+        own, edges = slice(offsets[k], offsets[k + 1]), slice(starts[k], starts[k + 1])
+        stress = np.full((3, 3), np.nan)
+        if has_stress(atoms):
+            virial = -pair[edges].T @ vectors[edges]
+            stress = 0.5 * (virial + virial.T) / abs(np.linalg.det(atoms.cell.array))
+        values.append((float(energies[own].sum()), total[own], stress))
+    return values

@@ -35,7 +35,8 @@ CARRIERS = frozenset(
     sources.PACKAGE + name
     for name in (
         *("cli", "core", "plotting", "tracking"),
-        *("config.foundations", "config.project", "config.setting_errors", "config.settings", "config.strict_yaml"),
+        *("config.foundations", "config.project", "config.released"),
+        *("config.setting_errors", "config.settings", "config.strict_yaml"),
         *("records.campaign", "records.dataset", "records.e0s", "records.evaluation", "records.origin"),
         *("records.pseudolabel", "records.record", "records.replay", "records.robustness", "records.training"),
         *(

@@ -26,11 +26,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper.core import processes
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import atomic_write, sha256, write_json
 from retemper.data import charge
-from retemper.models import lammps, mace, model_file, model_writing
+from retemper.models import lammps, library, mace, model_writing
 from retemper.models.convert import require_state, single_head, torch_sim_model
 from retemper.registry import attachments
 from retemper.registry.client import Version, opened
@@ -201,11 +200,11 @@ def _write(one: Path, head: str, to: str, folder: Path, stem: str, dtype: str, w
 
 def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None:
     """Energies and forces of the written file against MACE's calculator on the registered weights."""
-    processes.import_mace()
-    from mace.calculators import MACECalculator
+    library.import_mace()
+    from retemper.models.ase_calculator import of_weights
 
     with mace.default_dtype(dtype):
-        reference = MACECalculator(models=model_file.load(weights), device="cpu", default_dtype=dtype, head=head)
+        reference = of_weights(weights, head, dtype)
         evaluate = _evaluator(written, to, dtype)
         most_energy, most_forces = TOLERANCE[dtype]
         for atoms in model_writing.probes(mace.elements(weights)):
@@ -230,9 +229,9 @@ def _evaluator(written: Path, to: str, dtype: str) -> Callable[[Atoms], tuple[fl
         return lammps.mliap_evaluator(written, dtype)
     if to == "torch-sim":
         return _torch_sim_evaluator(written, dtype)
-    from mace.calculators import MACECalculator
+    from retemper.models.ase_calculator import of_pickle
 
-    calculator = MACECalculator(model_paths=[str(written)], device="cpu", default_dtype=dtype)
+    calculator = of_pickle(written, dtype)
     return lambda atoms: (float(calculator.get_potential_energy(atoms)), np.asarray(calculator.get_forces(atoms)))
 
 

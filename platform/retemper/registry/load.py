@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from retemper.core import processes
 from retemper.core.errors import RetemperError, unknown
+from retemper.models import library
 from retemper.registry import attachments
 from retemper.registry.client import opened
 from retemper.registry.versions import resolve
@@ -59,7 +59,7 @@ def load(
 
                 one = single_head(path, str(version.tags.get("head")), Path(folder) / "single.model")
                 return torch_sim_model(one, place, dtype)
-            processes.import_mace()
+            library.import_mace()
             from retemper.registry.served_model import calculator
 
             try:

@@ -12,59 +12,26 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from ase import Atoms
-from mace.calculators import MACECalculator
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_EXHAUSTED
 
 from retemper.core.errors import RetemperError
 from retemper.data import crowding
 from retemper.models import model_file
+from retemper.models.ase_calculator import Answer, Calculator, evaluate, state
 from retemper.registry import artifact
 
-MAX_EDGES = 4_000  # of the structures that are evaluated together, unless one alone has more
 MOST_STRUCTURES = 10_000  # of a request
 MOST_ATOMS = 20_000  # of a request
 MOST_PAIRS = 200_000  # ordered, within the cut-off, of one structure; memory grows with them
 MOST_PAIRS_TOGETHER = 2_000_000  # of a request; time grows with them
 MOST_WAITING = 8  # requests that wait for the one that is computed; others are answered with status 429
 LONGEST_WAIT = 60.0  # s, of a request that waits
-SPELLINGS = {"total_charge": ("total_charge", "charge"), "total_spin": ("total_spin", "spin")}  # e; 2S + 1
-
-
-def state(info: Mapping[str, Any]) -> dict[str, float]:
-    """What is said of total charge (e) and spin (multiplicity), under either spelling; contradictions: `ValueError`."""
-    found: dict[str, float] = {}
-    for name, spellings in SPELLINGS.items():
-        given = {key: info[key] for key in spellings if info.get(key) is not None}
-        try:
-            values = {float(value) for value in given.values()}
-        except (TypeError, ValueError):
-            values = {np.nan}
-        if values:
-            value = values.pop()
-            whole = name == "total_charge" or (value >= 1 and value == np.floor(value))
-            if values or not np.isfinite(value) or not whole:
-                raise ValueError(f"no clear {name.replace('_', ' ')}: {given}")
-            found[name] = value
-    return found
-
-
-class Calculator(MACECalculator):  # type: ignore[misc]
-    """MACE's; reads charge and spin from ``atoms.info`` under either spelling."""
-
-    def calculate(self, atoms: Atoms | None = None, *arguments: Any, **keywords: Any) -> None:
-        """Energy, forces and stress."""
-        if atoms is not None:
-            state(atoms.info)
-            self.info_keys |= {
-                name: next((k for k in keys if k in atoms.info), name) for name, keys in SPELLINGS.items()
-            }
-        super().calculate(atoms, *arguments, **keywords)  # type: ignore[no-untyped-call]
 
 
 def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dtype: str = "float64") -> Any:
@@ -115,14 +82,6 @@ def _load_pyfunc(path: str, model_config: dict[str, Any]) -> Served:
         raise MlflowException.invalid_parameter_value(str(error)) from error
     device, dtype = model_config["device"], model_config["dtype"]
     return Served(Calculator(models=model, device=device, default_dtype=dtype, head=model_config["head"]))
-
-
-class Answer(NamedTuple):
-    """What a structure has."""
-
-    energy: float  # eV
-    forces: list[list[float]]  # [n_atoms, 3] eV/A
-    stress: list[list[float]] | None  # [3, 3] eV/A^3
 
 
 class Served:
@@ -194,52 +153,6 @@ def require_bearable(frames: Sequence[Atoms], cutoff: float) -> None:
                 f"structure {k}: {found.pairs} pairs of atoms within {cutoff:g} A, {total} up to here in this request; "
                 f"at most {MOST_PAIRS} and {MOST_PAIRS_TOGETHER}: send less, or use retemper.load"
             )
-
-
-def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[Answer]:
-    """Energy, forces and stress of every frame, evaluated together in batches of similar size."""
-    import torch
-    from mace.tools import torch_geometric
-
-    answers: dict[int, Answer] = {}
-    graphs = {index: graph(calculator, atoms) for index, atoms in enumerate(frames)}
-    for indices in batches([int(one.edge_index.shape[1]) for one in graphs.values()]):
-        batch = torch_geometric.Batch.from_data_list([graphs[k] for k in indices]).to(calculator.device)
-        periodic = [bool(frames[k].pbc.all()) for k in indices]
-        found = calculator.models[0](batch.to_dict(), compute_force=True, compute_stress=any(periodic))
-        forces = torch.split(found["forces"].detach().cpu(), [len(frames[k]) for k in indices])
-        for place, k in enumerate(indices):
-            stress = found["stress"][place].detach().cpu().tolist() if periodic[place] else None
-            if not (torch.isfinite(found["energy"][place]) and torch.isfinite(forces[place]).all()):
-                raise ValueError(f"structure {k}: the model gives no finite energy and forces")
-            answers[k] = Answer(float(found["energy"][place].detach()), forces[place].tolist(), stress)
-    return [answers[k] for k in range(len(frames))]
-
-
-def graph(calculator: Any, atoms: Atoms) -> Any:
-    """MACE's graph of a structure, in the calculator's precision."""
-    from mace import data
-    from mace.tools import torch_tools
-
-    keys = data.KeySpecification(info_keys={name: name for name in SPELLINGS}, arrays_keys={})
-    with torch_tools.default_dtype(calculator.default_dtype):
-        config = data.config_from_atoms(atoms, key_specification=keys, head_name=calculator.head)
-        return data.AtomicData.from_config(
-            config, z_table=calculator.z_table, cutoff=calculator.r_max, heads=calculator.available_heads
-        )
-
-
-def batches(edges: Sequence[int]) -> list[list[int]]:
-    """Indices in order of size, in groups of at most `MAX_EDGES` edges (one structure at least)."""
-    groups: list[list[int]] = []
-    total = 0
-    for k in sorted(range(len(edges)), key=lambda index: edges[index]):
-        if not groups or total + edges[k] > MAX_EDGES:
-            groups.append([])
-            total = 0
-        groups[-1].append(k)
-        total += edges[k]
-    return groups
 
 
 def numbered(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from retemper.config.project import FOUNDATION, Project
 from retemper.core import processes, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import clear_leftovers
+from retemper.models import library
 from retemper.study.places import CACHE, RESULTS, SPENT, spent_on
 from retemper.study.plan import Run, places
 
@@ -113,7 +114,7 @@ def perform(job: Job) -> dict[str, Any]:
     try:
         with FileLock(f"{job.folder}.lock"), _clock(job) as spent:
             if not job.done:
-                processes.import_mace()
+                library.import_mace()
                 _run(job, spent) if job.kind == "run" else _whole_stage(job)
                 clear_leftovers(job.folder)
             return {"cpu_seconds": spent()}

@@ -12,6 +12,7 @@ from typing import Any
 
 from retemper.core import processes
 from retemper.core.errors import RetemperError
+from retemper.models import library
 
 
 def run(config: dict[str, Any]) -> None:
@@ -37,7 +38,7 @@ def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
     """The trial's last report; `ended` is kept up to date with the epoch."""
     from ray import tune
 
-    processes.import_mace()
+    library.import_mace()
     warnings.simplefilter("ignore")
     from retemper.finetune.mace.train import train
     from retemper.sweep import file_transfer, objectives

@@ -38,12 +38,11 @@ def ingredients(options: Options, atoms: Atoms) -> Ingredients:
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """MACE's own calculator; structures with charge and spin are refused unless the model embeds them."""
     from retemper.config.foundations import find, weights
-    from retemper.core import processes
-    from retemper.models import model_file
+    from retemper.models import library
     from retemper.models.mace import pick_head, reads
 
-    processes.import_mace()
-    from mace.calculators import MACECalculator
+    library.import_mace()
+    from retemper.models.ase_calculator import of_weights
 
     entry = find(options.name)
     path = weights(entry)
@@ -56,4 +55,4 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
             fix="use a foundation that was trained on ions (mace-omol), or another oracle",
         )
     head = pick_head(path, entry.head)
-    return MACECalculator(models=model_file.load(path), device="cpu", default_dtype=options.dtype, head=head)
+    return of_weights(path, head, options.dtype)

@@ -15,8 +15,8 @@ from retemper.config import foundations
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import atomic_folder
 from retemper.data.frames import is_isolated_atom, read_frames, write_frames
-from retemper.finetune.mace import sparse_contraction
 from retemper.finetune.mace.train import arguments, in_place_of
+from retemper.models import sparse_contraction
 
 FOLDER = Path("foundations/pretraining")
 

@@ -28,12 +28,12 @@ from retemper.core import sealed, weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import locked, sha256
 from retemper.data.frames import stream_frames
-from retemper.finetune import adapters, collect
-from retemper.finetune.mace import checkpoint, lmdb_cache, loop, sparse_contraction, verification
+from retemper.finetune import collect
+from retemper.finetune.mace import adapters, checkpoint, lmdb_cache, loop, verification
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss, universal
 from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
-from retemper.models import architecture, model_file, model_writing
+from retemper.models import architecture, model_file, model_writing, sparse_contraction
 from retemper.records.training import Effective, Outcome
 
 

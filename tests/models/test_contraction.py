@@ -8,7 +8,7 @@ import pytest
 import torch
 from mace.modules.symmetric_contraction import Contraction, SymmetricContraction
 
-from retemper.finetune.mace.sparse_contraction import sparse
+from retemper.models.sparse_contraction import Sparse, sparse, verified
 
 from e3nn import o3  # isort: skip  (after mace: see its weights_only handling)
 
@@ -75,3 +75,19 @@ def test_as_many_products_as_counted_by_hand() -> None:
     with sparse(module):
         matrices = module.contractions[0].forward.matrices
     assert [int((matrix != 0).any(0).sum()) for matrix in matrices] == [1, 4, 4]
+
+
+def test_a_contraction_that_differs_is_left_to_mace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inference compares each with MACE's own first."""
+    right = Sparse.__call__
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        modules = [SymmetricContraction(o3.Irreps("5x0e + 5x1o"), o3.Irreps("5x0e"), 3, num_elements=3) for _ in "ab"]
+    finally:
+        torch.set_default_dtype(before)
+    with verified(modules[0]) as number:
+        assert number == 1
+    monkeypatch.setattr(Sparse, "__call__", lambda self, x, y: right(self, x, y) * (1 + 1e-8))
+    with verified(modules[1]) as number:
+        assert number == 0
