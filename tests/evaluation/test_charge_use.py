@@ -81,7 +81,7 @@ def test_metrics_keep_charge_and_spin(ionic: Path) -> None:
     context = Context(subject, (1, 8), frames=[ion], retention=[ion], foundation=subject)
     for name in ("retention", "physics", "md", "short_range"):
         module = metrics.load(name)
-        given = [a for task in module.plan(context) for a in _atoms(task.arguments)]
+        given = [a for task in module.plan(context).values() for a in _atoms(task.arguments)]
         same = [a for a in given if len(a) == 3 and sorted(a.symbols) == ["H", "H", "O"]]
         assert same and all(charge.special(a) == {CHARGE: 1, SPIN: 2} for a in same), name
     assert charge.special(short_range.compressed(ion)[3]) == {CHARGE: 1, SPIN: 2}

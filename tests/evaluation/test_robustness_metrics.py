@@ -21,7 +21,7 @@ from retemper.evaluation.robustness.result import Result
 from retemper.models import evaluators
 from retemper.models.evaluators import Subject
 from retemper.records.robustness import ModelRobustness
-from retemper.simulation import engine, radial_distribution, sources
+from retemper.simulation import radial_distribution, sources
 
 PAIR = (13, 29)  # Al, Cu
 
@@ -53,7 +53,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Context:
 def found(name: str, here: Context, cache: Path, **changes: Any) -> Result:
     here = replace(here, **changes)
     module = metrics.load(name)
-    result: Result = module.measure(here, engine.run(module.plan(here), workers=1, cache=cache))
+    result: Result = module.measure(here, suite.compute(module.plan(here), workers=1, cache=cache))
     return result
 
 
@@ -118,7 +118,7 @@ def test_rss_passes_a_sound_calculator_and_finds_a_hole(here: Context, tmp_path:
 def test_rss_is_the_papers_and_rss_strict_counts_the_ratio_as_well(here: Context, tmp_path: Path) -> None:
     """The same relaxations: what is strict alone has a ratio between 0.5 and 0.6 and meets none of the four."""
     context = replace(here, subject=planted(hole=300.0))
-    results = engine.run(holes.plan(context), workers=1, cache=tmp_path)
+    results = suite.compute(holes.plan(context), workers=1, cache=tmp_path)
     plain, strict = (metrics.load(name).measure(context, results) for name in ("rss", "rss_strict"))
     assert metrics.load("rss").INFO.title != metrics.load("rss_strict").INFO.title
     for result in (plain, strict):
@@ -134,7 +134,10 @@ def test_a_ratio_between_the_limits_is_a_hole_of_the_strict_number_alone(here: C
     cell = np.diag([10.0, 10.0, 8.0])
     one = {"numbers": np.array([29, 29]), "cell": cell, "energy": -6.0, "reason": "", "steps": 1, "converged": True}
     relaxed = [{**one, "positions": np.array([[0.0, 0, 0], [r * 2.64, 0, 0]])} for r in (0.9, 0.92, 0.55)]
-    shares = [holes.measure(here, [relaxed, relaxed], criteria).value for criteria in (holes.PAPER, holes.STRICT)]
+    shares = [
+        holes.measure(here, {(0, 0.1): relaxed, (0, 50.0): relaxed}, criteria).value
+        for criteria in (holes.PAPER, holes.STRICT)
+    ]
     assert shares == pytest.approx([0.0, 100 / 3])
 
 
@@ -253,7 +256,7 @@ def test_a_complex_that_falls_apart_is_far_from_one_that_stays(here: Context, tm
 
     def distance(*places: float) -> float:
         positions = np.array([[[0.0, 0, 0], [x, 0, 0]] for x in places])
-        found = rdf.measure(context, [run_of(positions, "NaCl"), run_of(positions, "NaCl")])
+        found = rdf.measure(context, {key: run_of(positions, "NaCl") for key in rdf.plan(context)})
         assert found.value is not None
         return float(found.value)
 
@@ -468,7 +471,7 @@ def test_metrics_name_what_decides_them(name: str, here: Context, tmp_path: Path
     full = replace(here, foundation=planted(depth=0.44), retention=labelled(planted()), reference=crystals() * 5)
     watched: Any = Watched(full)
     module = metrics.load(name)
-    results = engine.run(module.plan(watched), workers=1, cache=tmp_path)
+    results = suite.compute(module.plan(watched), workers=1, cache=tmp_path)
     assert module.measure(watched, results).value is not None
     assert watched.read - ELSEWHERE - DETAILS.get(name, set()) <= set(module.USES)
     assert set(module.USES) <= set(identities.PARTS)
@@ -477,7 +480,7 @@ def test_metrics_name_what_decides_them(name: str, here: Context, tmp_path: Path
 def test_what_was_measured_otherwise_is_named(here: Context) -> None:
     def of(name: str, context: Context) -> dict[str, str]:
         module = metrics.load(name)
-        return identities.identity(module, context, module.plan(context))
+        return identities.identity(module, context, list(module.plan(context).values()))
 
     first = of("md", here)
     assert identities.difference(first, of("md", replace(here, subject=planted(depth=0.5)))) == ""

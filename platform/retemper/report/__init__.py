@@ -123,14 +123,14 @@ def _csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
 
 def table_csv(comparison: Comparison) -> str:
     """One row a strategy: mean, std, low and high of every column in its stored unit, and the front."""
-    names = [f"{c.key}{part}" for c in comparison.columns for part in ("", "_std", "_low", "_high")]
+    names = [f"{c.key}{part}" for c in comparison.columns for part in ("", ".std", ".low", ".high")]
     rows: list[dict[str, Any]] = []
     for name, values in comparison.rows.items():
         row: dict[str, Any] = {"strategy": name, "pareto_front": int(name in comparison.front)}
         for column in comparison.columns:
             value = values[column.key]
             if value is not None:
-                parts = {"": value.value, "_std": value.std, "_low": value.low, "_high": value.high}
+                parts = {"": value.value, ".std": value.std, ".low": value.low, ".high": value.high}
                 row |= {f"{column.key}{part}": number for part, number in parts.items() if number is not None}
         rows.append(row)
     return _csv(rows, ["strategy", *names, "pareto_front"])

@@ -85,7 +85,7 @@ def holes(plan: Plan, model: Path) -> float:
     subject = evaluators.describe(str(model), head=TARGET, device=plan.device)
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     context = Context(subject, tuple(elements), frames=frames)
-    found = short_range.measure(context, [compute(task) for task in short_range.plan(context)])
+    found = short_range.measure(context, {key: compute(task) for key, task in short_range.plan(context).items()})
     if found.value is None:
         raise RetemperError(f"Holes cannot be measured: {found.reason}")
     return 100.0 - found.value

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -13,7 +14,10 @@ from ase.data import chemical_symbols
 
 from retemper.core.errors import unknown
 from retemper.models.evaluators import Subject
+from retemper.simulation.engine import Task
 
+Plan = dict[Hashable, Task]  # what a metric computes, each under a key of its choice
+Computed = Mapping[Any, Any]  # the results of a plan's tasks under the same keys; a `Failure` of one that failed
 LEVELS = ("quick", "standard", "thorough")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from ase import Atoms
 
 from retemper.evaluation.robustness.context import Context, starts
 from retemper.models.evaluators import Subject
@@ -15,38 +17,43 @@ SIZES: dict[str, dict[str, Any]] = {
     "thorough": {"replicas": 10, "steps": 250_000, "stride": 100},
 }
 RAMP = (50.0, 800.0)  # K (arXiv:2606.12704)
+ENSEMBLES = ("nvt", "ramp", "npt")
 LIGHT, HEAVY = 0.5, 1.0  # fs: time step with and without hydrogen
 
 
-def ensemble_tasks(context: Context) -> list[Task]:
-    """NVT replicas, ramps, and NPT for periodic structures: each label begins with the ensemble and a comma.
+class Replica(NamedTuple):
+    """One run of dynamics."""
+
+    ensemble: str  # nvt, ramp or npt
+    number: int
+
+
+def replicas(context: Context) -> dict[Replica, Atoms]:
+    """Starts of NVT replicas, ramps, and NPT for periodic structures.
 
     Every replica has a start of its own as long as there are enough: two that begin alike are hardly two.
     """
     number = SIZES[context.level]["replicas"]
-    frames = starts(context.of_known_elements(context.frames), 3 * number, context.seed)
-    tasks = nvt_tasks(context, context.subject)
-    for k, atoms in enumerate(frames[number : 2 * number]):
-        ramp = {"ensemble": "nvt", "temperature": RAMP[0], "final": RAMP[1]}
-        tasks.append(_task("ramp", context, context.subject, atoms, k, ramp))
-    for k, atoms in enumerate(frames[2 * number :]):
-        if atoms.pbc.all():
-            npt = {"ensemble": "npt", "temperature": context.temperature, "pressure": 1e-4}
-            tasks.append(_task("npt", context, context.subject, atoms, k, npt))
-    return tasks
+    frames = iter(starts(context.of_known_elements(context.frames), 3 * number, context.seed))
+    every = {Replica(kind, k): start for kind in ENSEMBLES for k, start in zip(range(number), frames, strict=False)}
+    return {replica: start for replica, start in every.items() if replica.ensemble != "npt" or start.pbc.all()}
 
 
-def nvt_tasks(context: Context, subject: Subject) -> list[Task]:
-    """Replicas at constant temperature, with the model or with the oracle."""
-    number = SIZES[context.level]["replicas"]
-    frames = starts(context.of_known_elements(context.frames), 3 * number, context.seed)[:number]
-    nvt = {"ensemble": "nvt", "temperature": context.temperature}
-    return [_task("nvt", context, subject, atoms, k, nvt) for k, atoms in enumerate(frames)]
+def nvt_replicas(context: Context) -> dict[Replica, Atoms]:
+    """Those at constant temperature."""
+    return {replica: start for replica, start in replicas(context).items() if replica.ensemble == "nvt"}
 
 
-def _task(kind: str, context: Context, subject: Subject, atoms: Any, k: int, how: dict[str, Any]) -> Task:
-    size = SIZES[context.level]
-    timestep = LIGHT if 1 in atoms.numbers else HEAVY
-    arguments = {"start": atoms, "steps": size["steps"], "timestep": timestep, "stride": size["stride"], **how}
-    label = f"{kind}, {atoms.symbols}, replica {k}"
-    return Task(trajectory, subject, {**arguments, "seed": context.seed + k}, label, float(size["steps"] * len(atoms)))
+def task(context: Context, subject: Subject, replica: Replica, start: Atoms) -> Task:
+    """A replica with the model or with the oracle."""
+    size, seed = SIZES[context.level], context.seed + replica.number
+    protocol: dict[str, dict[str, Any]] = {
+        "nvt": {"ensemble": "nvt", "temperature": context.temperature},
+        "ramp": {"ensemble": "nvt", "temperature": RAMP[0], "final": RAMP[1]},
+        "npt": {"ensemble": "npt", "temperature": context.temperature, "pressure": 1e-4},
+    }
+    timestep = LIGHT if 1 in start.numbers else HEAVY
+    arguments = {"start": start, "steps": size["steps"], "timestep": timestep, "stride": size["stride"], "seed": seed}
+    label = f"{replica.ensemble}, {start.symbols}, replica {replica.number}"
+    weight = float(size["steps"] * len(start))
+    return Task(trajectory, subject, arguments | protocol[replica.ensemble], label, weight)

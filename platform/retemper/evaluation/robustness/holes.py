@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from retemper.evaluation.robustness.context import Context
+from retemper.evaluation.robustness.context import Computed, Context, Plan
 from retemper.evaluation.robustness.result import Result, not_measured
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
 from retemper.simulation.engine import Failure, Task
@@ -36,22 +36,22 @@ STRICT = (*PAPER, "ratio")
 COLLAPSED = ("cell collapsed", "energy, forces or stress are not finite", "positions or cell")
 
 
-def plan(context: Context) -> list[Task]:
+def plan(context: Context) -> Plan:
     """A task for each composition and pressure."""
     size = SIZES[context.level]
     protocol = {key: size[key] for key in ("rounds", "steps", "fmax")} | {"rattle": RATTLE, "seed": context.seed}
-    tasks = []
-    for composition in compositions(context.elements, size["compositions"], context.seed):
+    tasks: Plan = {}
+    for number, composition in enumerate(compositions(context.elements, size["compositions"], context.seed)):
         structures = random_structures(composition, size["each"], context.seed)
         weight = 300.0 * size["rounds"] * sum(map(len, structures))
         for pressure in PRESSURES:
             label = f"structure search, {structures[0].symbols}, {pressure:g} GPa"
             arguments = {"starts": structures, "pressure": pressure, **protocol}
-            tasks.append(Task(search, context.subject, arguments, label, weight))
+            tasks[number, pressure] = Task(search, context.subject, arguments, label, weight)
     return tasks
 
 
-def measure(context: Context, results: Sequence[Any], criteria: Sequence[str]) -> Result:
+def measure(context: Context, results: Computed, criteria: Sequence[str]) -> Result:
     """Share of structures that meet one of `criteria`; the interval is over compositions.
 
     Relaxations of one composition are alike (standard error 1.3 to 1.9 times that of independent ones), the two
@@ -64,8 +64,7 @@ def measure(context: Context, results: Sequence[Any], criteria: Sequence[str]) -
     units: list[Unit] = []
     lost: dict[float, Counter[str]] = {pressure: Counter() for pressure in PRESSURES}
     met: Counter[str] = Counter()
-    for k, result in enumerate(results):
-        pressure = PRESSURES[k % len(PRESSURES)]
+    for (_, pressure), result in results.items():
         if isinstance(result, Failure):
             lost[pressure]["not_computed"] += SIZES[context.level]["each"]
             reasons[result.reason] += SIZES[context.level]["each"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from retemper.evaluation.robustness import metrics, result
-from retemper.evaluation.robustness.context import Context, NotApplicableError, starts
+from retemper.evaluation.robustness.context import Context, NotApplicableError, Plan, starts
 from retemper.evaluation.robustness.identity import identity
 from retemper.evaluation.robustness.result import Result, not_measured
 from retemper.models.evaluators import fastest
@@ -39,6 +40,14 @@ def referees(context: Context) -> list[Atoms]:
     return made
 
 
+def compute(
+    plan: Plan, *, workers: int | None = None, cache: Path = engine.CACHE, ray: bool = False
+) -> dict[Hashable, Any]:
+    """The results of a plan's tasks under their keys."""
+    results = engine.run(list(plan.values()), workers=workers, cache=cache, ray=ray)
+    return dict(zip(plan, results, strict=True))
+
+
 def evaluate(
     context: Context,
     names: Sequence[str],
@@ -54,20 +63,20 @@ def evaluate(
     context = replace(context, subject=subject)
     print(f"{subject.name}: {context.level}, {', '.join(names)}; back end {decision}", flush=True)
     modules = {name: metrics.load(name) for name in names}
-    plans: dict[str, list[engine.Task]] = {}
+    plans: dict[str, Plan] = {}
     results: dict[str, Result] = {}
     for name, module in modules.items():
         try:
             plans[name] = module.plan(context)
         except NotApplicableError as reason:
             results[name] = not_measured(str(reason))
-    tasks = [task for plan in plans.values() for task in plan]
-    computed = iter(engine.run(tasks, workers=workers, cache=cache, ray=ray))
+    every: Plan = {(name, key): task for name, plan in plans.items() for key, task in plan.items()}
+    computed = compute(every, workers=workers, cache=cache, ray=ray)
     for name, plan in plans.items():
-        results[name] = modules[name].measure(context, list(itertools.islice(computed, len(plan))))
-        if context.oracle is not None and any(task.subject == context.oracle for task in plan):
+        results[name] = modules[name].measure(context, {key: computed[name, key] for key in plan})
+        if context.oracle is not None and any(task.subject == context.oracle for task in plan.values()):
             results[name] = replace(results[name], against=context.against)
-    identities = {name: identity(modules[name], context, plan) for name, plan in plans.items()}
+    identities = {name: identity(modules[name], context, list(plan.values())) for name, plan in plans.items()}
     robustness = ModelRobustness(
         name=subject.name,
         head=subject.head,

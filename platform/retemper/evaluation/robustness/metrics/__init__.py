@@ -1,7 +1,8 @@
 """The metrics: one file each; its stem is the metric's name.
 
-A metric has ``INFO``, ``SIZES`` (keyword arguments of its protocol by level), ``plan(context)``
-that gives its tasks, and ``measure(context, results)`` that gives what it `Result`.
+A metric has ``INFO``, ``SIZES`` (keyword arguments of its protocol by level), ``USES`` (what decides it),
+``plan(context)`` that gives its tasks under keys of its choice, and ``measure(context, results)`` that takes their
+results under the same keys and gives a `Result`. The shortest to begin from is `cost`.
 """
 
 from __future__ import annotations

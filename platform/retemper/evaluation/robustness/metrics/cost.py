@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from retemper.evaluation.robustness.context import Context, starts
+from retemper.evaluation.robustness.context import Computed, Context, Plan, starts
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.statistics import bootstrap
 from retemper.models.evaluators import Evaluator
@@ -61,15 +60,15 @@ def _structure(context: Context) -> Atoms:
     return atoms
 
 
-def plan(context: Context) -> list[Task]:
+def plan(context: Context) -> Plan:
     """One task, with nothing beside it; never kept."""
     atoms = _structure(context)
-    return [Task(timing, context.subject, {"atoms": atoms, **SIZES[context.level]}, "cost", alone=True)]
+    return {"steps": Task(timing, context.subject, {"atoms": atoms, **SIZES[context.level]}, "cost", alone=True)}
 
 
-def measure(context: Context, results: Sequence[Any]) -> Result:
+def measure(context: Context, results: Computed) -> Result:
     """Median with its bootstrap interval."""
-    result = results[0]
+    result = results["steps"]
     if isinstance(result, Failure):
         return not_measured(f"no step could be computed: {result.reason}")
     atoms = _structure(context)

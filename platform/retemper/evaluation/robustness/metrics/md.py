@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from retemper.data.frames import structure_hash
-from retemper.evaluation.robustness.context import Context, NotApplicableError, starts
-from retemper.evaluation.robustness.ensembles import ensemble_tasks
+from retemper.evaluation.robustness.context import Computed, Context, NotApplicableError, Plan
+from retemper.evaluation.robustness.ensembles import replicas, task
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.statistics import survival
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
 from retemper.simulation import dynamics
-from retemper.simulation.engine import Failure, Task
+from retemper.simulation.engine import Failure
 from retemper.simulation.stability import first_failure
 
 INFO = Info(
@@ -30,15 +29,15 @@ INFO = Info(
 USES = ("level", "temperature", "seed")
 
 
-def plan(context: Context) -> list[Task]:
+def plan(context: Context) -> Plan:
     """A task for each replica."""
-    frames = starts(context.of_known_elements(context.frames), 1, context.seed)
-    if not frames:
+    starts = replicas(context)
+    if not starts:
         raise NotApplicableError("no starting structure with elements that the model knows: give --structures")
-    return ensemble_tasks(context)
+    return {replica: task(context, context.subject, replica, start) for replica, start in starts.items()}
 
 
-def measure(context: Context, results: Sequence[Any]) -> Result:
+def measure(context: Context, results: Computed) -> Result:
     """Share of replicas that survive, over starting structures; Kaplan-Meier curve by ensemble."""
     rows: list[list[Any]] = []
     failed: list[Atoms] = []
@@ -47,8 +46,8 @@ def measure(context: Context, results: Sequence[Any]) -> Result:
     done: list[float] = []
     units: list[Unit] = []
     not_computed = []
-    for task, result in zip(plan(context), results, strict=True):
-        kind = task.label.split(",")[0]
+    for replica, start in replicas(context).items():
+        kind, seed, result = replica.ensemble, context.seed + replica.number, results[replica]
         if isinstance(result, Failure):
             not_computed.append(result.reason)
             continue
@@ -57,11 +56,9 @@ def measure(context: Context, results: Sequence[Any]) -> Result:
         times.setdefault(kind, []).append(end)
         broke.setdefault(kind, []).append(bool(why))
         done.append(end / result["planned"])
-        start = task.arguments["start"]
         group = str(start.info.get("group", structure_hash(start)))
-        units.append(Unit(group, f"{kind}, seed {task.arguments['seed']}", 0.0 if why else SHARE))
-        formula = task.arguments["start"].get_chemical_formula()
-        rows.append([kind, formula, task.arguments["seed"], end, result["planned"], why])
+        units.append(Unit(group, f"{kind}, seed {seed}", 0.0 if why else SHARE))
+        rows.append([kind, start.get_chemical_formula(), seed, end, result["planned"], why])
         if why:
             for k in sorted({0, max(0, index - 1), index}):
                 atoms = dynamics.frame(result, k)

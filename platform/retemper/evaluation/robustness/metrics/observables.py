@@ -12,7 +12,7 @@ from ase.build import molecule
 
 from retemper.data import charge
 from retemper.data.frames import read_frames
-from retemper.evaluation.robustness.context import Context, NotApplicableError, starts
+from retemper.evaluation.robustness.context import Computed, Context, NotApplicableError, Plan, starts
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.statistics import Estimate, jackknife, two_sided
 from retemper.simulation.barriers import barrier, fragments
@@ -90,32 +90,34 @@ def _cohesion(context: Context) -> list[list[Atoms]]:
     return [group for group in sets if len(group) > 2]
 
 
-def plan(context: Context) -> list[Task]:
-    """Tasks of all cases that apply, in the order of `measure`."""
+def plan(context: Context) -> Plan:
+    """Tasks of all cases that apply."""
     size = SIZES[context.level]
     subject = context.subject
-    tasks = []
+    tasks: Plan = {}
     complexes, ices, groups = _s66(context), _ices(context), _cohesion(context)
     if complexes:
         frames = [a for _, group, _ in complexes for a in group]
-        tasks.append(Task(single_points, subject, {"frames": frames}, "S66", 20.0 * len(frames)))
+        tasks["S66"] = Task(single_points, subject, {"frames": frames}, "S66", 20.0 * len(frames))
     if ices:
         water = {"pressure": 0.0, "rounds": 1, "fmax": 0.01, "rattle": 0.0, "seed": 0}
         crystals = [a for _, a, _ in ices]
-        tasks.append(Task(search, subject, {"starts": [molecule("H2O")], "steps": 200, **water}, "water", 600.0))
+        arguments = {"starts": [molecule("H2O")], "steps": 200, **water}
+        tasks["water"] = Task(search, subject, arguments, "water", 600.0)
         weight = 100.0 * (1 + size["relax"])
         arguments = {"starts": crystals, "steps": size["relax"], **water}
-        tasks.append(Task(search, subject, arguments, "ices", weight * len(crystals)))
-    for group in groups:
-        for model in (subject, context.oracle):
+        tasks["ices"] = Task(search, subject, arguments, "ices", weight * len(crystals))
+    models = {"model": subject, "oracle": context.oracle}
+    for k, group in enumerate(groups):
+        for side, model in models.items():
             assert model is not None
-            tasks.append(Task(single_points, model, {"frames": group}, "cohesion", 50.0 * len(group[0])))
+            tasks["cohesion", k, side] = Task(single_points, model, {"frames": group}, "cohesion", 50.0 * len(group[0]))
     ends = _ends(context)
     if ends:
-        for model in (subject, context.oracle):
+        for side, model in models.items():
             assert model is not None
             arguments = {"ends": ends, "images": size["images"], "steps": size["steps"]}
-            tasks.append(Task(barrier, model, arguments, "barrier", 1e5))
+            tasks["barrier", side] = Task(barrier, model, arguments, "barrier", 1e5)
     if not tasks:
         needs = "; ".join(f"{case}: {what}" for case, what in CASES.items())
         raise NotApplicableError(f"none of its cases has what it needs for these elements ({needs})")
@@ -128,37 +130,34 @@ def _ends(context: Context) -> list[Atoms]:
     return [frames[0], frames[-1]] if len(context.of_known_elements(frames)) == len(frames) > 1 else []
 
 
-def measure(context: Context, results: Sequence[Any]) -> Result:
+def measure(context: Context, results: Computed) -> Result:
     """Mean over the cases of the error relative to the references' mean size."""
-    queue = list(results)
     rows: list[list[Any]] = []
-    failures: list[str] = []
+    failures = [result.reason for result in results.values() if isinstance(result, Failure)]
+    computed = {key: result for key, result in results.items() if not isinstance(result, Failure)}
     complexes, ices, groups, ends = _s66(context), _ices(context), _cohesion(context), _ends(context)
-    if complexes:
-        result = _next(queue, failures)
-        if result is not None:
-            for k, (name, _, reference) in enumerate(complexes):
-                a, b, both = result["energy"][3 * k : 3 * k + 3]
-                rows.append(["S66 binding (kcal/mol)", name, (a + b - both) / KCAL, reference / KCAL])
-    if ices:
-        water, crystals = _next(queue, failures), _next(queue, failures)
-        if water is not None and crystals is not None:
-            for (name, start, reference), found in zip(ices, crystals, strict=True):
-                n = len(start) // 3
-                lattice = (water[0]["energy"] - found["energy"] / n) / KCAL
-                rows.append(["ice lattice energy (kcal/mol)", name, lattice, reference / KCAL])
-                if SIZES[context.level]["relax"]:
-                    volume = abs(np.linalg.det(found["cell"])) / n
-                    rows.append(["ice volume (A^3 per molecule)", name, volume, start.get_volume() / n])
-    for group in groups:
-        ours, theirs = _next(queue, failures), _next(queue, failures)
-        if ours is not None and theirs is not None:
-            binding = [1e3 * (r["energy"][1:].sum() - r["energy"][0]) / len(group[0]) for r in (ours, theirs)]
+    if "S66" in computed:
+        energies = computed["S66"]["energy"].reshape(-1, 3)
+        for (name, _, reference), (a, b, both) in zip(complexes, energies, strict=True):
+            rows.append(["S66 binding (kcal/mol)", name, (a + b - both) / KCAL, reference / KCAL])
+    if {"water", "ices"} <= computed.keys():
+        water = computed["water"][0]["energy"]
+        for (name, start, reference), relaxed in zip(ices, computed["ices"], strict=True):
+            n = len(start) // 3
+            lattice = (water - relaxed["energy"] / n) / KCAL
+            rows.append(["ice lattice energy (kcal/mol)", name, lattice, reference / KCAL])
+            if SIZES[context.level]["relax"]:
+                volume = abs(np.linalg.det(relaxed["cell"])) / n
+                rows.append(["ice volume (A^3 per molecule)", name, volume, start.get_volume() / n])
+    for k, group in enumerate(groups):
+        sides = [("cohesion", k, side) for side in ("model", "oracle")]
+        if set(sides) <= computed.keys():
+            energies = [computed[side]["energy"] for side in sides]
+            binding = [1e3 * (energy[1:].sum() - energy[0]) / len(group[0]) for energy in energies]
             rows.append(["cohesion (meV/atom)", group[0].get_chemical_formula(), *binding])
-    if ends:
-        ours, theirs = _next(queue, failures), _next(queue, failures)
-        if ours is not None and theirs is not None:
-            rows.append(["barrier (eV)", str(ends[0].symbols), ours["barrier"], theirs["barrier"]])
+    if {("barrier", "model"), ("barrier", "oracle")} <= computed.keys():
+        heights = [computed["barrier", side]["barrier"] for side in ("model", "oracle")]
+        rows.append(["barrier (eV)", str(ends[0].symbols), *heights])
     rows = [row for row in rows if np.isfinite(row[2:]).all()]
     if not rows:
         return not_measured(f"nothing could be computed: {'; '.join(failures) or 'no finite energy'}")
@@ -212,12 +211,3 @@ def _relative(pairs: np.ndarray) -> Estimate:
     """Mean absolute error over the mean size of the references, %; over structures."""
     table = np.stack([np.abs(pairs[:, 0] - pairs[:, 1]), np.abs(pairs[:, 1])], axis=1)
     return jackknife(table, lambda sums: np.asarray(100 * sums[:, 0] / sums[:, 1]))
-
-
-def _next(queue: list[Any], failures: list[str]) -> Any:
-    """The next result; `None` for a failure, whose reason is noted."""
-    result = queue.pop(0)
-    if isinstance(result, Failure):
-        failures.append(result.reason)
-        return None
-    return result

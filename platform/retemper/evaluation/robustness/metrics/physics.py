@@ -12,7 +12,7 @@ from ase.build import make_supercell
 from ase.data import chemical_symbols
 
 from retemper.data import charge
-from retemper.evaluation.robustness.context import Context, starts
+from retemper.evaluation.robustness.context import Computed, Context, Plan, starts
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
 from retemper.models.evaluators import Evaluator
@@ -135,28 +135,21 @@ def _steps(atoms: Atoms) -> tuple[float, float]:
     return STEPS[1 in atoms.numbers]
 
 
-def plan(context: Context) -> list[Task]:
+def plan(context: Context) -> Plan:
     """For each structure the symmetries and two NVE runs; then free atoms and distant pairs."""
-    tasks = []
+    tasks: Plan = {}
     size = SIZES[context.level]
     for k, atoms in enumerate(_structures(context)):
-        tasks.append(
-            Task(
-                symmetry,
-                context.subject,
-                {"atoms": atoms, "seed": context.seed + k},
-                f"symmetry, {atoms.symbols}",
-                40.0 * len(atoms),
-            )
-        )
+        seed, subject = context.seed + k, context.subject
+        arguments = {"atoms": atoms, "seed": seed}
+        tasks["symmetry", k] = Task(symmetry, subject, arguments, f"symmetry, {atoms.symbols}", 40.0 * len(atoms))
         for timestep in _steps(atoms):
             steps = round(size["femtoseconds"] / timestep)
             how = {"ensemble": "nve", "steps": steps, "timestep": timestep, "temperature": context.temperature}
-            arguments = {"start": atoms, **how, "stride": STRIDE, "seed": context.seed + k}
-            tasks.append(
-                Task(trajectory, context.subject, arguments, f"nve, {atoms.symbols}", float(steps * len(atoms)))
-            )
-    tasks.append(Task(single_points, context.subject, {"frames": _far(context)}, "free atoms", 10.0))
+            arguments = {"start": atoms, **how, "stride": STRIDE, "seed": seed}
+            weight = float(steps * len(atoms))
+            tasks["nve", k, timestep] = Task(trajectory, subject, arguments, f"nve, {atoms.symbols}", weight)
+    tasks["far"] = Task(single_points, context.subject, {"frames": _far(context)}, "free atoms", 10.0)
     return tasks
 
 
@@ -167,7 +160,7 @@ def _far(context: Context) -> list[Atoms]:
     return free + [Atoms(pair, [[0.0, 0.0, 0.0], [r, 0.0, 0.0]]) for r in (APART, 2 * APART) for pair in pairs]
 
 
-def measure(context: Context, results: Sequence[Any]) -> Result:
+def measure(context: Context, results: Computed) -> Result:
     """Share of the checks that hold, over structures and pairs; every number in the table."""
     rows: list[list[Any]] = []
     law: list[list[Any]] = []
@@ -176,7 +169,7 @@ def measure(context: Context, results: Sequence[Any]) -> Result:
     for k, atoms in enumerate(_structures(context)):
         name = f"{atoms.get_chemical_formula()} #{k}"
         before = len(rows)
-        checks, *runs = results[3 * k : 3 * k + 3]
+        checks, runs = results["symmetry", k], [results["nve", k, timestep] for timestep in _steps(atoms)]
         if isinstance(checks, Failure):
             left_out.append(f"{name}: {checks.reason}")
         else:
@@ -185,8 +178,8 @@ def measure(context: Context, results: Sequence[Any]) -> Result:
         if any(not row[2] for row in rows[before:]):
             atoms.info |= {"failed": ", ".join(row[0] for row in rows[before:] if not row[2])}
             failed.append(atoms)
-    free = _free(context, results[-1], left_out)
-    rows += _dissociation(context, results[-1], left_out)
+    free = _free(context, results["far"], left_out)
+    rows += _dissociation(context, results["far"], left_out)
     if not rows:
         return not_measured(f"nothing could be computed: {left_out[0]}")
     kinds: dict[str, Any] = {}

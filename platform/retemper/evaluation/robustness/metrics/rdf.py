@@ -11,12 +11,12 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper.evaluation.robustness.context import Context, NotApplicableError
-from retemper.evaluation.robustness.ensembles import nvt_tasks
+from retemper.evaluation.robustness.context import Computed, Context, NotApplicableError, Plan
+from retemper.evaluation.robustness.ensembles import nvt_replicas, task
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.statistics import blocks
 from retemper.evaluation.statistics import Estimate, jackknife, two_sided
-from retemper.simulation.engine import Failure, Task
+from retemper.simulation.engine import Failure
 from retemper.simulation.radial_distribution import histograms, middles, moved
 
 INFO = Info(
@@ -42,16 +42,17 @@ REPLICA = "replica "
 USES = ("level", "temperature", "seed", "reference")
 
 
-def plan(context: Context) -> list[Task]:
+def plan(context: Context) -> Plan:
     """NVT replicas of the model, and of the oracle where no reference frames are given."""
-    tasks = nvt_tasks(context, context.subject)
-    if not tasks:
+    starts = nvt_replicas(context)
+    plan: Plan = {("model", k): task(context, context.subject, k, start) for k, start in starts.items()}
+    if not starts:
         raise NotApplicableError("no starting structure with elements that the model knows: give --structures")
     if context.reference:
-        return tasks
+        return plan
     if context.oracle is None:
         raise NotApplicableError("nothing to compare with: give --reference, a trajectory, or --oracle")
-    return tasks + nvt_tasks(context, context.oracle)
+    return plan | {("oracle", k): task(context, context.oracle, k, start) for k, start in starts.items()}
 
 
 Sums = tuple[np.ndarray, int]  # [bins] numbers of distances over some frames, and how many frames
@@ -68,12 +69,12 @@ class Pair:
     noise_floor: float  # A; between two samples of the reference
 
 
-def measure(context: Context, results: Sequence[Any]) -> Result:
+def measure(context: Context, results: Computed) -> Result:
     """Mean earth mover's distance with its interval over replicas and groups of the reference; noise floor by pair."""
-    n = len(nvt_tasks(context, context.subject))
-    failures = [r.reason for r in results if isinstance(r, Failure)]
-    own = _by_formula(_frames(results[:n]))
-    reference = _by_formula(context.reference or _frames(results[n:]))
+    replicas = nvt_replicas(context)
+    failures = [r.reason for r in results.values() if isinstance(r, Failure)]
+    own = _by_formula(_frames([results["model", replica] for replica in replicas]))
+    reference = _by_formula(context.reference or _frames([results["oracle", replica] for replica in replicas]))
     if not own:
         return not_measured(f"no replica could be computed: {failures[0]}")
     rng = np.random.default_rng([context.seed, 3])

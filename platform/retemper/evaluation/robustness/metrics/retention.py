@@ -10,7 +10,7 @@ from ase import Atoms
 
 from retemper.data import charge
 from retemper.data.frames import FORCES
-from retemper.evaluation.robustness.context import Context, NotApplicableError, group_of
+from retemper.evaluation.robustness.context import Computed, Context, NotApplicableError, Plan, group_of
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.units import Unit
 from retemper.evaluation.statistics import exp, group_sums, log_ratio, two_sided
@@ -50,7 +50,7 @@ def _models(context: Context) -> list[Subject]:
     return [context.subject, *context.other_heads, context.foundation]
 
 
-def plan(context: Context) -> list[Task]:
+def plan(context: Context) -> Plan:
     """Chunks of frames for the model, its other heads, and the foundation."""
     if context.foundation is None:
         raise NotApplicableError("no foundation to compare with: run inside a project, or give --foundation")
@@ -59,26 +59,25 @@ def plan(context: Context) -> list[Task]:
         raise NotApplicableError(
             "no labelled structures of the pretraining domain with known elements: give --retention"
         )
-    return [
-        Task(
+    return {
+        (k, number): Task(
             single_points,
             model,
             {"frames": [_bare(a) for a in chunk]},
             f"retention, {model.head or model.name}",
             30.0 * sum(map(len, chunk)),
         )
-        for model in _models(context)
-        for chunk in _chunks(frames)
-    ]
+        for k, model in enumerate(_models(context))
+        for number, chunk in enumerate(_chunks(frames))
+    }
 
 
-def measure(context: Context, results: Sequence[Any]) -> Result:
+def measure(context: Context, results: Computed) -> Result:
     """Ratio with its interval over groups of frames (paired); by configuration type, element and head."""
     frames = _frames(context)
-    chunks = len(_chunks(frames))
     square = []
     for k in range(len(_models(context))):
-        part = results[k * chunks : (k + 1) * chunks]
+        part = [results[k, number] for number in range(len(_chunks(frames)))]
         failure = next((r.reason for r in part if isinstance(r, Failure)), None)
         if failure is not None:
             return not_measured(f"forces could not be computed: {failure}")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from retemper.evaluation.robustness import holes
-from retemper.evaluation.robustness.context import Context
+from retemper.evaluation.robustness.context import Computed, Context
 from retemper.evaluation.robustness.result import Info, Result
 
 INFO = Info(
@@ -23,6 +20,6 @@ USES = ("level", "elements", "seed")
 plan = holes.plan
 
 
-def measure(context: Context, results: Sequence[Any]) -> Result:
+def measure(context: Context, results: Computed) -> Result:
     """Share of structures with a hole, over compositions; by criterion and pressure in the details."""
     return holes.measure(context, results, holes.STRICT)

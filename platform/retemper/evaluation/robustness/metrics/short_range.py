@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,10 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from retemper.data import charge
-from retemper.evaluation.robustness.context import Context, starts
+from retemper.evaluation.robustness.context import Computed, Context, Plan, starts
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
+from retemper.models.evaluators import Subject
 from retemper.simulation.engine import Failure, Task
 from retemper.simulation.points import single_points
 from retemper.simulation.random_structures import compositions, nearest_ratio, packing
@@ -86,40 +86,37 @@ def _bodies(context: Context) -> list[Atoms]:
     return clusters + starts(context.of_known_elements(context.frames), size["frames"], context.seed)
 
 
-def plan(context: Context) -> list[Task]:
+def plan(context: Context) -> Plan:
     """Dimers of all pairs, then the compressions; with an oracle its dimers as well."""
-    pairs = list(itertools.combinations_with_replacement(context.elements, 2))
-    curves = [dimers(a, b) for a, b in pairs] + [compressed(atoms) for atoms in _bodies(context)]
-    tasks = [
-        Task(
-            single_points,
-            context.subject,
-            {"frames": frames},
-            f"short range, {frames[0].symbols}",
-            sum(map(len, frames)),
-        )
-        for frames in curves
-    ]
+    tasks: Plan = {("dimer", *pair): _task(context.subject, dimers(*pair)) for pair in _element_pairs(context)}
+    tasks |= {("body", k): _task(context.subject, compressed(atoms)) for k, atoms in enumerate(_bodies(context))}
     if context.oracle is not None:
-        tasks += [
-            Task(single_points, context.oracle, {"frames": frames}, f"oracle, {frames[0].symbols}", 100.0)
-            for frames in curves[: len(pairs)]
-        ]
+        for a, b in _element_pairs(context):
+            frames = dimers(a, b)
+            label = f"oracle, {frames[0].symbols}"
+            tasks["oracle", a, b] = Task(single_points, context.oracle, {"frames": frames}, label, 100.0)
     return tasks
 
 
-def measure(context: Context, results: Sequence[Any]) -> Result:
+def _element_pairs(context: Context) -> list[tuple[int, int]]:
+    return list(itertools.combinations_with_replacement(context.elements, 2))
+
+
+def _task(subject: Subject, frames: list[Atoms]) -> Task:
+    label = f"short range, {frames[0].symbols}"
+    return Task(single_points, subject, {"frames": frames}, label, sum(map(len, frames)))
+
+
+def measure(context: Context, results: Computed) -> Result:
     """Share of curves with a sound wall; flips, extra minima and the oracle's differences in the details."""
-    pairs = list(itertools.combinations_with_replacement(context.elements, 2))
-    bodies = _bodies(context)
     rows: list[list[Any]] = []
     points: list[list[Any]] = []
     failed: list[Atoms] = []
     units: list[Unit] = []
     details: dict[str, Any] = {"pairs": {}, "not_computed": []}
-    for k, (a, b) in enumerate(pairs):
+    for a, b in _element_pairs(context):
         name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
-        result = results[k]
+        result = results["dimer", a, b]
         radii = covalent_radii[a] + covalent_radii[b]
         r = distances(a, b)
         fine = np.zeros(len(r), dtype=bool) if isinstance(result, Failure) else np.isfinite(result["energy"])
@@ -137,7 +134,7 @@ def measure(context: Context, results: Sequence[Any]) -> Result:
         }
         own |= {"conservation": curve.conservation}
         if context.oracle is not None:
-            own |= _against(results[len(pairs) + len(bodies) + k], force)
+            own |= _against(results["oracle", a, b], force)
         details["pairs"][name] = own
         rows.append([name, "dimer", *own.values()][:6])
         points += [[name, x, e, f] for x, e, f in zip(r[fine], energy[fine], force[fine], strict=True)]
@@ -145,8 +142,8 @@ def measure(context: Context, results: Sequence[Any]) -> Result:
             place = np.flatnonzero(fine)[max(0, curve.deepest)]
             failed.append(_marked(dimers(a, b)[place], f"dimer {name}"))
     n_pairs, good_pairs = len(units), sum(unit.value > 0 for unit in units)
-    for k, atoms in enumerate(bodies):
-        result = results[len(pairs) + k]
+    for k, atoms in enumerate(_bodies(context)):
+        result = results["body", k]
         name = f"{atoms.get_chemical_formula()} #{k}"
         if isinstance(result, Failure) or not _up_to_failure(result):
             details["not_computed"].append(f"{name}: {_reason(result)}")
