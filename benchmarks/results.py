@@ -137,7 +137,7 @@ def measure(name: str, root: Path, strategy: str) -> None:
 def table(name: str, root: Path) -> str:
     """The set's table as Markdown."""
     here = place(name, root)
-    found = compare(read_results(here, load_settings(here / "params.yaml")))
+    found = compare(read_results(Project.here(here)))
     columns = [column for column in COLUMNS if column.errors]
     lines = [f"| {name} | " + " | ".join(f"{c.title}, {c.under}" for c in columns) + " |", "|---" * 6 + "|"]
     for row, values in found.rows.items():

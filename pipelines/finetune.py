@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from retemper.cli.main import stage
+from retemper.config.project import Project
 from retemper.config.settings import load_settings
 from retemper.config.strategies import Strategy
 from retemper.core import processes
@@ -65,7 +66,7 @@ def main(strategy: str) -> None:
         for plan, folder in zip(plans, folders, strict=True):
             runs.finish_training(run_ids[plan.seed], folder, status)
     summary = collect.collect(root, strategy, settings.foundation, plans, folders, found)
-    for seed, training in read_seeds(root, strategy, summary).items():
+    for seed, training in read_seeds(Project(root, settings), strategy, summary).items():
         outcome, effective = training.finished, training.effective
         compared = len(effective.asked.model_dump()) if effective else 0
         print(

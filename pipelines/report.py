@@ -9,16 +9,15 @@ import sys
 
 from retemper import report
 from retemper.cli.main import stage
-from retemper.config.settings import load_settings
-from retemper.core.files import project_root
+from retemper.config.project import Project
 
 
 @stage
 def main() -> None:
     """Write HTML, Markdown, tables and plot data, and print the comparison."""
-    root = project_root()
-    report.write(root, load_settings(root / "params.yaml"))
-    print(report.terminal_table(root))
+    project = Project.here()
+    report.run(project)
+    print(report.terminal_table(project))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from conftest import build_tiny
 from promoted import build, set_gates
 from run_files import water_frames, write_evaluation, write_training
 
-from retemper.config.settings import load_settings
+from retemper.config.project import Project
 from retemper.data.frames import write_frames
 from retemper.records.runs import read_results
 from retemper.tracking.store import connect
@@ -81,7 +81,7 @@ def test_an_experiment_registers_and_promotes_only_once_it_is_kept(tmp_path: Pat
     assert "The experiment better registers and promotes nothing" in said
     assert state(root) == before
     assert "No verdict" in (root / "runs/promote/verdict.md").read_text()
-    assert not read_results(root, load_settings(root / "params.yaml"), strategies=["replay"]).registered
+    assert not read_results(Project.here(root), strategies=["replay"]).registered
 
     run(root, "dvc", "repro", "-q")
     after = state(root)

@@ -440,7 +440,7 @@ def test_suite_writes_numbers_tables_plots_and_failures(here: Context, tmp_path:
     assert read_frames(tmp_path / "out/failed/short_range.extxyz")[0].info["config_type"] == "short-range"
     assert "not measured" in suite.table(content)
     assert measured.groups == 3 and measured.grouped_by == "sets of elements"  # Al, Cu and both
-    assert f"in {measured['groups']} sets of elements" in suite.table(content)
+    assert f"in {measured.groups} sets of elements" in suite.table(content)
     assert measured.can_show < 100
     assert set(measured.identity) == {"level", "elements", "seed", "structures", "protocol", "code"}
     kept = units.read(tmp_path / "out/units.csv")["short_range"]

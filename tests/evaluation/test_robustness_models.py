@@ -189,10 +189,10 @@ def test_stage_report_and_metrics(tmp_path: Path, tiny_model: Path, monkeypatch:
     assert content.summary["observables"].value is None
     assert (tmp_path / "runs/robustness/naive/seed-1/retention-types.csv").is_file()
 
-    results = read_results(tmp_path, settings)
+    results = read_results(Project(tmp_path, settings))
     assert "robustness-foundation" in results.missing and "robustness@naive" not in results.missing
     assert results.flat("naive", 1)["robustness.retention"] == 1.0
-    folder = report.write(tmp_path, settings)
+    folder = report.run(Project(tmp_path, settings))
     assert read_json(folder / "metrics.json")["naive.robustness.retention"] == 1.0
     assert "naive,retention,1.0" in (folder / "robustness.csv").read_text()
     assert "Away from the test set" in (folder / "report.md").read_text()

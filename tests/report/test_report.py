@@ -27,6 +27,7 @@ from run_files import (
 )
 
 from retemper import report
+from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
 from retemper.core.files import read_json, write_json
 from retemper.promotion import compare
@@ -83,10 +84,10 @@ def test_results_of_an_earlier_version_are_asked_for_again(project: tuple[Path, 
     age("runs/e0s/e0s.json", "form")
     age("runs/evaluate/lora/metrics.json", "form")
     age("runs/robustness/naive/metrics.json", "form")
-    results = read_results(root, settings)
+    results = read_results(Project(root, settings))
     assert "lora" not in results.evaluations and "naive" in results.evaluations
     assert "naive" not in results.robustness and "lora" in results.robustness
-    page = (report.write(root, settings) / "report.html").read_text()
+    page = (report.run(Project(root, settings)) / "report.html").read_text()
     assert "dvc repro -f evaluate@lora" in page and "dvc repro -f e0s" in page
 
 
@@ -98,12 +99,12 @@ def test_strategies_measured_on_other_frames_are_not_compared(project: tuple[Pat
     path = root / "runs/evaluate/lora/frames.csv"
     kept = pd.read_csv(path)
     kept[kept["frame"] < frames].to_csv(path, index=False)
-    found = table.compare(read_results(root, settings))
+    found = table.compare(read_results(Project(root, settings)))
     assert found.elsewhere == ("lora",)
     assert found.value("lora", "target.force_rmse") is None and found.value("lora", "trainable_share") is not None
     assert found.best["target.force_rmse"] == "naive" and "lora" not in found.front
-    assert "not compared (dvc repro): lora" in report.terminal_table(root)
-    assert "not compared: <code>lora</code>" in (report.write(root, settings) / "report.html").read_text()
+    assert "not compared (dvc repro): lora" in report.terminal_table(Project.here(root))
+    assert "not compared: <code>lora</code>" in (report.run(Project(root, settings)) / "report.html").read_text()
 
 
 def test_no_best_score_among_strategies_measured_otherwise(project: tuple[Path, Settings]) -> None:
@@ -112,7 +113,7 @@ def test_no_best_score_among_strategies_measured_otherwise(project: tuple[Path, 
     robustness = Robustness.read(path)
     robustness.seeds[1].metrics["md"].identity = {"level": "thorough"}
     robustness.write(path)
-    made = sections_robustness.section(read_results(root, settings)).blocks[0]
+    made = sections_robustness.section(read_results(Project(root, settings))).blocks[0]
     assert isinstance(made, Table) and {row[1].mark for row in made.rows} == {""}
 
 
@@ -121,14 +122,14 @@ def test_frames_whose_groups_are_not_named_show_nothing(project: tuple[Path, Set
     for name in STRATEGIES:
         path = root / f"runs/evaluate/{name}/frames.csv"
         pd.read_csv(path).drop(columns="group").to_csv(path, index=False)
-    found = table.compare(read_results(root, settings))
+    found = table.compare(read_results(Project(root, settings)))
     assert found.value("naive", "target.force_rmse").low is None  # type: ignore[union-attr]
     assert not found.worse("scratch", "naive", "target.force_rmse")
 
 
 def test_robustness_is_a_table(project: tuple[Path, Settings]) -> None:
     root, settings = project
-    section = sections_robustness.section(read_results(root, settings))
+    section = sections_robustness.section(read_results(Project(root, settings)))
     made = section.blocks[0]
     assert isinstance(made, Table) and made.columns == [("Strategy", ""), ("md", "%"), ("observables", "%")]
     cells = {row[0].text: row[1] for row in made.rows}
@@ -142,7 +143,7 @@ def test_robustness_is_a_table(project: tuple[Path, Settings]) -> None:
 
 def test_what_is_distinguished_is_what_the_paired_comparison_says(project: tuple[Path, Settings]) -> None:
     """Lora is behind naive by a few per cent on the same frames; both intervals alone are wider than that."""
-    found = table.compare(read_results(*project))
+    found = table.compare(read_results(Project(*project)))
     naive, lora = (found.value(name, "target.force_rmse") for name in ("naive", "lora"))
     assert naive is not None and lora is not None and naive.high is not None and lora.low is not None
     assert lora.low < naive.high
@@ -168,7 +169,7 @@ def test_front_is_the_one_optuna_finds() -> None:
 
 
 def test_marks_and_front(project: tuple[Path, Settings]) -> None:
-    found = table.compare(read_results(*project))
+    found = table.compare(read_results(Project(*project)))
     assert list(found.rows) == ["foundation", *STRATEGIES]
     assert found.best["target.force_rmse"] == "naive"
     assert found.tied["target.force_rmse"] == ["lora"]
@@ -189,7 +190,7 @@ def test_numbers_have_three_digits() -> None:
 
 
 def test_findings_claim_what_the_intervals_allow(project: tuple[Path, Settings]) -> None:
-    results = read_results(*project)
+    results = read_results(Project(*project))
     text = "\n".join(findings(results, table.compare(results)))
     assert "**naive** has the lowest force RMSE" in text
     assert "do not distinguish **lora** from it" in text
@@ -203,7 +204,7 @@ def test_findings_claim_what_the_intervals_allow(project: tuple[Path, Settings])
 def test_findings_when_nothing_was_gained(project: tuple[Path, Settings]) -> None:
     root, settings = project
     write_evaluation(root, "foundation", {0: 30.0}, {0: 30.0}, 30.0)
-    results = read_results(root, settings)
+    results = read_results(Project(root, settings))
     text = "\n".join(findings(results, table.compare(results)))
     assert "no strategy is shown to be better" in text
     assert "**scratch** and **replay** did worse on the target than the foundation" in text
@@ -214,7 +215,7 @@ def test_one_seed_is_said(tmp_path: Path, tiny_model: Path) -> None:
     for name, force in (("naive", 30.0), ("lora", 40.0)):
         write_training(tmp_path, name, {1: tiny_model})
         write_evaluation(tmp_path, name, {1: force}, {1: 300.0}, 30.0)
-    results = read_results(tmp_path, settings)
+    results = read_results(Project(tmp_path, settings))
     text = "\n".join(findings(results, table.compare(results)))
     assert "one seed for each strategy" in text
     assert "do not distinguish" not in text
@@ -260,7 +261,7 @@ class Page(HTMLParser):
 
 def test_page_stands_alone(project: tuple[Path, Settings]) -> None:
     root, settings = project
-    folder = report.write(root, settings)
+    folder = report.run(Project(root, settings))
     assert {path.name for path in folder.iterdir()} == {
         "report.html",
         "report.md",
@@ -288,13 +289,13 @@ def test_page_stands_alone(project: tuple[Path, Settings]) -> None:
 
 def test_same_files_give_the_same_report(project: tuple[Path, Settings]) -> None:
     root, settings = project
-    first = {path.name: path.read_bytes() for path in report.write(root, settings).iterdir()}
-    assert {path.name: path.read_bytes() for path in report.write(root, settings).iterdir()} == first
+    first = {path.name: path.read_bytes() for path in report.run(Project(root, settings)).iterdir()}
+    assert {path.name: path.read_bytes() for path in report.run(Project(root, settings)).iterdir()} == first
 
 
 def test_markdown_tables_are_whole(project: tuple[Path, Settings]) -> None:
     root, settings = project
-    text = (report.write(root, settings) / "report.md").read_text()
+    text = (report.run(Project(root, settings)) / "report.md").read_text()
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
         assert len({line.count(" | ") for line in block.splitlines()}) == 1
     assert "| naive (Pareto front) |" in text
@@ -303,7 +304,7 @@ def test_markdown_tables_are_whole(project: tuple[Path, Settings]) -> None:
 
 def test_data_for_other_programs(project: tuple[Path, Settings]) -> None:
     root, settings = project
-    folder = report.write(root, settings)
+    folder = report.run(Project(root, settings))
     rows = pd.read_csv(folder / "table.csv").set_index("strategy")
     assert rows.loc["naive", "target.force_rmse"] == pytest.approx(30.5)
     assert rows.loc["lora", "trainable_share"] == pytest.approx(0.05)
@@ -322,7 +323,7 @@ def test_data_for_other_programs(project: tuple[Path, Settings]) -> None:
 
 def test_dvc_reads_the_metrics(project: tuple[Path, Settings]) -> None:
     root, settings = project
-    report.write(root, settings)
+    report.run(Project(root, settings))
     for command in (["init", "--no-scm", "-q"], ["metrics", "show", "--json", "runs/report/metrics.json"]):
         done = subprocess.run(
             [sys.executable, "-m", "dvc", *command],
@@ -340,7 +341,7 @@ def test_missing_stages_are_named(tmp_path: Path, tiny_model: Path) -> None:
     settings = write_project(tmp_path, tiny_model, ["naive", "lora"])
     for name in ("replay", "pseudolabel"):
         assert not (tmp_path / f"runs/{name}/manifest.json").exists()
-    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    text = (report.run(Project(tmp_path, settings)) / "report.md").read_text()
     for stage in (
         "dataset",
         "e0s",
@@ -354,7 +355,7 @@ def test_missing_stages_are_named(tmp_path: Path, tiny_model: Path) -> None:
         assert f"`{stage}`" in text.split("## Comparison")[0]
     write_training(tmp_path, "naive", {1: tiny_model})
     write_evaluation(tmp_path, "naive", {1: 30.0}, {1: 300.0}, 30.0)
-    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    text = (report.run(Project(tmp_path, settings)) / "report.md").read_text()
     assert "`finetune@lora`" in text and "`finetune@naive`" not in text
     assert "| naive" in text
 
@@ -362,7 +363,7 @@ def test_missing_stages_are_named(tmp_path: Path, tiny_model: Path) -> None:
 def test_running_training_shows_before_its_summary(tmp_path: Path, tiny_model: Path) -> None:
     settings = write_project(tmp_path, tiny_model)
     write_table(tmp_path / "runs/finetune/naive/seed-1/history.csv", history(3))
-    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    text = (report.run(Project(tmp_path, settings)) / "report.md").read_text()
     assert "not read back: the run did not finish" in text
     assert "**0 of 1 runs**" in text
 
@@ -371,7 +372,7 @@ def test_differences_and_open_e0s_are_shown(tmp_path: Path, tiny_model: Path) ->
     settings = write_project(tmp_path, tiny_model)
     write_preparation(tmp_path, deficient=["H", "O"])
     write_training(tmp_path, "naive", {1: tiny_model}, differences=["lr: asked 0.001, ran 0.0001"])
-    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    text = (report.run(Project(tmp_path, settings)) / "report.md").read_text()
     assert "**Warning.** naive, seed 1: lr: asked 0.001, ran 0.0001" in text
     assert "do not determine the E0s of H, O (compositions of rank 1 for 3 elements): H : O = 2 : 1" in text
     assert "2 for `duplicate`, 1 for `dataset.max_force`" in text
@@ -386,14 +387,14 @@ def test_evaluation_without_retention(tmp_path: Path, tiny_model: Path) -> None:
     del metrics["seeds"]["1"]["retention"]
     metrics["summary"] |= {"retention": None, "forgetting_ratio": None}
     write_json(path, metrics)
-    text = (report.write(tmp_path, settings) / "report.md").read_text()
+    text = (report.run(Project(tmp_path, settings)) / "report.md").read_text()
     assert "Missing: evaluations on the target and on the retention set" in text
     assert "30.0" in text
 
 
 def test_terminal_table(project: tuple[Path, Settings]) -> None:
     root, _ = project
-    text = report.terminal_table(root)
+    text = report.terminal_table(Project.here(root))
     lines = {line.split()[1 if line.startswith("P ") else 0]: line for line in text.splitlines() if " – " in line}
     assert lines["naive"].startswith("P ") and lines["scratch"].startswith("  ")
     assert re.search(r"30\.5 \(2\d\.\d – 3\d\.\d\)\*", lines["naive"])

@@ -145,7 +145,7 @@ def _note(project: Project, number: int) -> None:
 def result_of(project: Project, number: int) -> RoundResult:
     """What is noted of a round after the graph has run: counts, the explorer's successor, its error, the gates."""
     settings = project.settings
-    results = read_results(project.root, settings)
+    results = read_results(project)
     strategy = source.of_project(project).strategy
     verdict = results.verdict
     record = rounds.read(project.rounds, number) if number else None

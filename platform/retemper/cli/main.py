@@ -75,10 +75,10 @@ def _systems_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _table(_: argparse.Namespace) -> None:
-    from retemper.core.files import project_root
+    from retemper.config.project import Project
     from retemper.report import terminal_table
 
-    print(terminal_table(project_root()))
+    print(terminal_table(Project.here()))
 
 
 def _sync(_: argparse.Namespace) -> None:

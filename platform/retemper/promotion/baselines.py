@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from retemper.config.project import Project
 from retemper.core import sealed
 from retemper.core.files import digest
 from retemper.evaluation import stage
@@ -50,7 +49,7 @@ def remeasure(registry: Registry, results: Results, version: Version, before: Me
     What cannot be measured again here (robustness) keeps its numbers. The result is cached by
     the weights and the frames.
     """
-    sets = stage.held_out(Project(results.root, results.settings))
+    sets = stage.held_out(results.project)
     identity = stage.identity(sets)
     key = digest([before.sha256, identity, "groups"])
     path = results.root / CACHE / f"{key}.json"

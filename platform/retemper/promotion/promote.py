@@ -46,7 +46,7 @@ def run(project: Project) -> Verdict | None:
             (folder / "verdict.md").write_text(f"# No verdict\n\n{experiment.keep(name)}\n", encoding="utf-8")
         return None
     root, settings = project.root, project.settings
-    results = read_results(root, settings)
+    results = read_results(project)
     if not results.registered:
         raise RetemperError("No models are registered.", fix="dvc repro register")
     system = settings.system
@@ -112,7 +112,7 @@ def describe(verdict: Verdict | None) -> str:
 def sync(project: Project) -> None:
     """Put the verdict of the file into a store that has none on its versions."""
     root, settings = project.root, project.settings
-    results = read_results(root, settings)
+    results = read_results(project)
     verdict = results.verdict
     if verdict is None or verdict.model != settings.system or not results.registered:
         return

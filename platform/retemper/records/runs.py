@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retemper.config import metric_names, project
+from retemper.config import metric_names
+from retemper.config.project import FOUNDATION as FOUNDATION
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
@@ -28,7 +30,6 @@ from retemper.records.robustness import Robustness
 from retemper.records.training import Effective, SeedOutcome, TrainingSummary
 from retemper.records.verdict import Verdict
 
-FOUNDATION = project.FOUNDATION
 Name = TypeVar("Name", str, int)
 Kind = TypeVar("Kind", bound=Record)
 
@@ -69,10 +70,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything under ``runs/`` for the strategies of `settings`."""
+    """Everything under ``runs/`` for the strategies of a project."""
 
-    root: Path
-    settings: Settings
+    project: Project
     dataset: DatasetManifest | None
     e0s: ReferenceEnergies | None
     replay: ReplayManifest | None
@@ -84,6 +84,14 @@ class Results:
     robustness: dict[str, Robustness] = field(default_factory=dict)  # strategies and "foundation"
     verdict: Verdict | None = None  # of the stage promote
     missing: list[str] = field(default_factory=list)  # stages without results, as `dvc repro` calls them
+
+    @property
+    def root(self) -> Path:
+        return self.project.root
+
+    @property
+    def settings(self) -> Settings:
+        return self.project.settings
 
     def groups(self) -> dict[str, int]:
         """Groups of test structures that intervals are over, by set; of the first evaluation that is there."""
@@ -116,10 +124,9 @@ class Results:
         return {name: part.frames for name, part in self.dataset.sets.items()} if self.dataset else {}
 
 
-def read_results(root: Path, settings: Settings, *, strategies: list[str] | None = None) -> Results:
-    """Read ``runs/`` below `root`; files that are broken are errors, files that are not there are `missing`."""
-    runs = root / "runs"
-    names = list(settings.strategies if strategies is None else strategies)
+def read_results(project: Project, *, strategies: list[str] | None = None) -> Results:
+    """Read ``runs/`` of a project; files that are broken are errors, files that are not there are `missing`."""
+    names = list(project.settings.strategies if strategies is None else strategies)
     missing: list[str] = []
 
     def typed(kind: type[Kind], path: Path, stage: str) -> Kind | None:
@@ -131,42 +138,41 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
             missing.append(f"{stage} (made by another version: dvc repro -f {stage})")
         return None
 
-    dataset = typed(DatasetManifest, runs / "dataset/manifest.json", "dataset")
-    e0s = typed(ReferenceEnergies, runs / "e0s/e0s.json", "e0s")
-    replay = typed(ReplayManifest, runs / "replay/manifest.json", "replay")
-    pseudolabel = typed(PseudolabelManifest, runs / "pseudolabel/manifest.json", "pseudolabel")
+    dataset = typed(DatasetManifest, project.manifest, "dataset")
+    e0s = typed(ReferenceEnergies, project.e0s, "e0s")
+    replay = typed(ReplayManifest, project.replay / "manifest.json", "replay")
+    pseudolabel = typed(PseudolabelManifest, project.pseudolabel / "manifest.json", "pseudolabel")
     summaries: dict[str, TrainingSummary] = {}
     trainings: dict[str, dict[int, Training]] = {}
     evaluations: dict[str, Evaluation] = {}
     registered: dict[str, Registration] = {}
     for name in names:
-        summary = typed(TrainingSummary, runs / f"finetune/{name}/summary.json", f"finetune@{name}")
+        summary = typed(TrainingSummary, project.summary(name), f"finetune@{name}")
         if summary is not None:
             summaries[name] = summary
-        seeds = read_seeds(root, name, summary)
+        seeds = read_seeds(project, name, summary)
         if seeds:
             trainings[name] = seeds
     for name in (FOUNDATION, *names):
         stage = FOUNDATION if name == FOUNDATION else f"evaluate@{name}"
-        evaluation = typed(Evaluation, runs / f"evaluate/{name}/metrics.json", stage)
+        evaluation = typed(Evaluation, project.evaluation(name) / "metrics.json", stage)
         if evaluation is not None:
             evaluations[name] = evaluation
     robustness: dict[str, Robustness] = {}
     for name in (FOUNDATION, *names):
         stage = f"robustness-{FOUNDATION}" if name == FOUNDATION else f"robustness@{name}"
-        measured = typed(Robustness, runs / f"robustness/{name}/metrics.json", stage)
+        measured = typed(Robustness, project.robustness(name) / "metrics.json", stage)
         if measured is not None:
             robustness[name] = measured
     for name in names:
-        record = typed(Registration, runs / f"register/{name}.json", f"register@{name}")
+        record = typed(Registration, project.registered(name), f"register@{name}")
         if record is not None and record.versions:
             registered[name] = record
         elif record is not None:
             missing.append(f"register@{name} (an experiment registers nothing: dvc exp apply, dvc repro)")
-    verdict = typed(Verdict, runs / "promote/verdict.json", "promote") if settings.promotion.gates else None
+    verdict = typed(Verdict, project.verdict, "promote") if project.settings.promotion.gates else None
     return Results(
-        root,
-        settings,
+        project,
         dataset,
         e0s,
         replay,
@@ -181,9 +187,9 @@ def read_results(root: Path, settings: Settings, *, strategies: list[str] | None
     )
 
 
-def read_seeds(root: Path, strategy: str, summary: TrainingSummary | None) -> dict[int, Training]:
+def read_seeds(project: Project, strategy: str, summary: TrainingSummary | None) -> dict[int, Training]:
     """The seeds of a strategy by number: those of its `summary`, or all folders while no file is there."""
-    folder = root / "runs/finetune" / strategy
+    folder = project.finetuned(strategy)
     outcomes: dict[int, SeedOutcome | None] = {}
     if summary is not None:
         outcomes |= summary.seeds

@@ -22,7 +22,7 @@ FORMER_WEIGHTS = "artifacts/model.model"  # a pickle, of versions that an earlie
 
 def keep(registry: Registry, version: Version, results: Results, measured: Measured) -> None:
     """Put measures, errors by frame and the training's files beside the weights; again only when they changed."""
-    frames = results.root / "runs/evaluate" / measured.strategy / measurements.FRAMES
+    frames = results.project.evaluation(measured.strategy) / measurements.FRAMES
     folder = results.trainings[measured.strategy][measured.seed].folder
     training = [folder / name for name in TRAINING if (folder / name).is_file()]
     with tempfile.TemporaryDirectory() as temporary:

@@ -96,8 +96,8 @@ def collect(results: Results, strategy: str, seed: int) -> Measured:
     if (robust := results.robustness.get(strategy)) is not None:
         numbers |= from_robustness(robust, seed)
         identity = {**identity, **robustness_identity(robust, seed)}
-    frames = read_frames_csv(results.root / "runs/evaluate" / strategy / FRAMES)
-    structures = units.read(results.root / "runs/robustness" / strategy / f"seed-{seed}" / units.UNITS)
+    frames = read_frames_csv(results.project.evaluation(strategy) / FRAMES)
+    structures = units.read(results.project.robustness(strategy) / f"seed-{seed}" / units.UNITS)
     return Measured(strategy, seed, weights, identity, numbers, frames, structures)
 
 

@@ -76,7 +76,7 @@ def sync(project: Project) -> int:
     int
         How many versions there are for the strategies of the settings.
     """
-    results = read_results(project.root, project.settings)
+    results = read_results(project)
     names = [name for name in results.registered if name in results.summaries and name in results.evaluations]
     return sum(len(record.versions) for record in index(project, names).values()) if names else 0
 
@@ -96,7 +96,7 @@ def index(project: Project, strategies: list[str]) -> dict[str, Registration]:
         another project on this server, or MLflow cannot be reached.
     """
     root, settings = project.root, project.settings
-    results = read_results(root, settings, strategies=strategies)
+    results = read_results(project, strategies=strategies)
     for strategy in strategies:
         if strategy not in results.summaries:
             raise RetemperError(f"Strategy {strategy} has not been trained.", fix=f"dvc repro finetune@{strategy}")

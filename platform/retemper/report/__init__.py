@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retemper.config.foundations import find
-from retemper.config.settings import Settings, load_settings
+from retemper.config.project import Project
 from retemper.core.files import atomic_folder, write_json
 from retemper.records.runs import FOUNDATION, Results, read_results
 from retemper.report import inputs, robustness, sections
@@ -22,42 +21,40 @@ from retemper.report.promotion import promotion
 from retemper.tracking import lineage
 from retemper.tracking.store import DATABASE
 
-FOLDER = Path("runs/report")
 
-
-def write(root: str | Path, settings: Settings) -> Path:
-    """Write ``runs/report/``: report.html, report.md, table.csv, metrics.json, pareto.csv,
-    curves.csv, robustness.csv.
+def run(project: Project) -> Path:
+    """Write ``runs/report/``: report.html, report.md, table.csv, metrics.json, pareto.csv, curves.csv, robustness.csv.
 
     Returns
     -------
     Path
         The folder. It is replaced whole.
     """
-    root = Path(root).resolve()
-    results = read_results(root, settings)
+    results = read_results(project)
     comparison = compare(results)
-    made = document(results, comparison)
-    with atomic_folder(root / FOLDER) as folder:
-        (folder / "report.html").write_text(to_html(made), encoding="utf-8")
-        (folder / "report.md").write_text(to_markdown(made), encoding="utf-8")
-        (folder / "table.csv").write_text(table_csv(comparison), encoding="utf-8")
-        (folder / "pareto.csv").write_text(pareto_csv(comparison), encoding="utf-8")
-        table = _csv(robustness.rows(results), robustness.COLUMNS)
-        (folder / "robustness.csv").write_text(table, encoding="utf-8")
-        (folder / "curves.csv").write_text(curves_csv(results), encoding="utf-8")
-        flat = {f"{row['strategy']}.robustness.{row['metric']}": row["value"] for row in robustness.rows(results)}
+    page = document(results, comparison)
+    measures = robustness.rows(results)
+    flat = {f"{row['strategy']}.robustness.{row['metric']}": row["value"] for row in measures}
+    files = {
+        "report.html": to_html(page),
+        "report.md": to_markdown(page),
+        "table.csv": table_csv(comparison),
+        "pareto.csv": pareto_csv(comparison),
+        "robustness.csv": _csv(measures, robustness.COLUMNS),
+        "curves.csv": curves_csv(results),
+    }
+    with atomic_folder(project.report) as folder:
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
         write_json(folder / "metrics.json", {**flat_metrics(comparison), **flat})
-    return root / FOLDER
+    return project.report
 
 
-def terminal_table(root: str | Path) -> str:
+def terminal_table(project: Project) -> str:
     """The headline table and where to look, for the terminal."""
-    root = Path(root).resolve()
-    settings = load_settings(root / "params.yaml")
-    results = read_results(root, settings)
+    results = read_results(project)
     comparison = compare(results)
-    foundation = find(settings.foundation, root)
+    foundation, settings = project.foundation, project.settings
     lines = [
         f"{settings.system} ({settings.dataset.level_of_theory}), fine-tuned from {foundation.name} "
         f"({foundation.level_of_theory}): RMSE on test sets, mean over seeds (interval)",
@@ -68,14 +65,14 @@ def terminal_table(root: str | Path) -> str:
         lines.append(f"measured on other frames, not compared (dvc repro): {', '.join(comparison.elsewhere)}")
     if results.missing:
         lines.append(f"missing: {', '.join(results.missing)}")
-    lines += ["", f"report:  {FOLDER}/report.html", f"runs:    mlflow ui --backend-store-uri sqlite:///{DATABASE}"]
+    lines += ["", "report:  runs/report/report.html", f"runs:    mlflow ui --backend-store-uri sqlite:///{DATABASE}"]
     return "\n".join(lines)
 
 
 def document(results: Results, comparison: Comparison) -> Document:
     """The report before it is rendered."""
     settings = results.settings
-    foundation = find(settings.foundation, results.root)
+    foundation = results.project.foundation
     commit = lineage.git_commit(results.root)
     changes = " with changes" if commit.dirty else ""
     code = f"{commit.commit[:10]}{changes}" if commit.commit else "no commit"

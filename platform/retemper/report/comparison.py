@@ -130,7 +130,7 @@ def compare(results: Results) -> Comparison:
         for name in there
     }
     alike = [name for name in there if name not in elsewhere]
-    by_frame = {name: read_frames_csv(results.root / "runs/evaluate" / name / FRAMES) for name in alike}
+    by_frame = {name: read_frames_csv(results.project.evaluation(name) / FRAMES) for name in alike}
     every = {column.key: _recipes(by_frame, column) for column in COLUMNS}
     best: dict[str, str] = {}
     for column in COLUMNS:

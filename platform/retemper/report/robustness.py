@@ -124,7 +124,7 @@ def _first_seed(robustness: Robustness) -> ModelRobustness:
 def _units(results: Results, name: str, metric: str) -> list[Unit]:
     """What a metric counted of the first measured seed of a strategy."""
     seed = min(results.robustness[name].seeds)
-    return units.read(results.root / "runs/robustness" / name / f"seed-{seed}" / units.UNITS).get(metric, [])
+    return units.read(results.project.robustness(name) / f"seed-{seed}" / units.UNITS).get(metric, [])
 
 
 def _difference(results: Results, name: str, metric: str) -> Cell:

@@ -126,7 +126,7 @@ def parity(results: Results) -> Section:
     """Predicted against reference forces, target and retention, one plot a strategy."""
     pairs: dict[str, dict[str, list[tuple[float, float]]]] = {"target": {}, "retention": {}}
     for name in results.evaluations:
-        path = results.root / "runs/evaluate" / name / "parity.csv"
+        path = results.project.evaluation(name) / "parity.csv"
         if not path.is_file():
             continue
         for (_, kind), rows in plots.read_parity(path).items():

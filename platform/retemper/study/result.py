@@ -16,8 +16,8 @@ from retemper.study.plan import Run
 
 def gather(project: Project, run: Run, spent: Callable[[], float]) -> Result:
     """The result of a run from the files in its project folder; `spent` gives its CPU seconds."""
-    settings, name = run.settings, run.name
-    results = read_results(project.root, settings, strategies=[name])
+    name = run.name
+    results = read_results(project, strategies=[name])
     robust = results.robustness[name].measures(run.seed) if name in results.robustness else {}
     manifest, e0s = DatasetManifest.read(project.manifest), ReferenceEnergies.read(project.e0s)
     training = results.trainings[name][run.seed].finished

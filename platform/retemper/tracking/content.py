@@ -146,7 +146,7 @@ def log_evaluation(client: MlflowClient, run_id: str, results: Results, name: st
     if client.get_run(run_id).data.tags.get("retemper.evaluation") == identity:
         return
     client.log_batch(run_id, metrics=metric_entities(results, name, seed))
-    folder = results.root / "runs/evaluate" / name
+    folder = results.project.evaluation(name)
     client.log_artifact(run_id, str(folder / "metrics.json"), "evaluate")
     if (folder / "parity.csv").is_file():
         from retemper.plotting.plots import parity_png
@@ -154,7 +154,7 @@ def log_evaluation(client: MlflowClient, run_id: str, results: Results, name: st
         with tempfile.TemporaryDirectory() as temporary:
             for path in parity_png(folder / "parity.csv", seed, Path(temporary), name):
                 client.log_artifact(run_id, str(path), "evaluate")
-    robust = results.root / "runs/robustness" / name / f"seed-{seed}"
+    robust = results.project.robustness(name) / f"seed-{seed}"
     if robust.is_dir():
         client.log_artifacts(run_id, str(robust), "robustness")
     client.set_tag(run_id, "retemper.evaluation", identity)

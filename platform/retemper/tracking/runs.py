@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core.files import digest, project_root
 from retemper.records.runs import FOUNDATION, Results, Training, read_results, read_training
@@ -233,7 +234,7 @@ def sync(root: str | Path, settings: Settings, strategies: list[str] | None = No
         The tracking store cannot be reached.
     """
     root = Path(root).resolve()
-    results = read_results(root, settings, strategies=strategies)
+    results = read_results(Project(root, settings), strategies=strategies)
     with store_errors(root):
         found = runs(connect(root), results)
     return {name: {seed: str(run.info.run_id) for seed, run in seeds.items()} for name, seeds in found.items()}
