@@ -12,8 +12,9 @@ from retemper.core import sealed
 from retemper.core.errors import RetemperError
 from retemper.core.executor import Executor
 from retemper.core.files import write_json
-from retemper.study import cost, run
-from retemper.study.jobs import Job, jobs
+from retemper.records.result import Failure
+from retemper.study import cost, kept, run
+from retemper.study.jobs import Job, Outcome, jobs
 from retemper.study.places import SPENT
 from retemper.study.schedule import DIED, priorities, work_off
 
@@ -70,7 +71,7 @@ def test_budget(root: Path) -> None:
     driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
     last = [job for job in driver.jobs if job.kind == "run"]
     assert [driver.may_start(job) for job in last[:3]] == [True, True, False]
-    driver.ended(last[0], {"failed": "it broke", "cpu_seconds": 20.0})
+    driver.ended(last[0], Outcome(20.0, "it broke"))
     driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
     assert driver.may_start(last[3]) and not driver.may_start(last[4])
 
@@ -88,7 +89,7 @@ def test_stages_are_started_for_runs_that_fit(root: Path) -> None:
     for job in stages[:6]:
         write_json(job.output, {})
         sealed.write_json(job.folder / SPENT, job.folder.name, {"cpu_seconds": 20.0})  # twice what was expected
-        driver.ended(job, {"cpu_seconds": 20.0})
+        driver.ended(job, Outcome(20.0))
     assert [driver.may_start(job) for job in driver.jobs if job.kind == "run"] == [False, True, False]  # 120 + 60 s
     sealed.write_json(stages[0].folder / SPENT, stages[0].folder.name, {"cpu_seconds": 150.0})
     again = run.Driver(made, found, root)
@@ -103,7 +104,7 @@ def test_seconds_count_once(root: Path) -> None:
     driver = run.Driver(study(root), found, root)
     assert driver.spent == 100.0
     sealed.write_json(job.folder / SPENT, job.folder.name, {"cpu_seconds": 220.0})
-    driver.ended(job, {"cpu_seconds": 220.0})
+    driver.ended(job, Outcome(220.0))
     assert driver.spent == run.Driver(study(root), found, root).spent == 220.0
 
 
@@ -116,7 +117,7 @@ def test_what_a_lost_stage_means_for_its_runs(root: Path) -> None:
     left[0].folder.write_text("no task can have its folder here")
     price = {job.name: 1.0 for job in left}
     asked: list[str] = []
-    ended: list[tuple[Job, dict[str, Any]]] = []
+    ended: list[tuple[Job, Outcome]] = []
 
     def never(job: Job) -> bool:
         asked.append(job.kind)
@@ -126,11 +127,11 @@ def test_what_a_lost_stage_means_for_its_runs(root: Path) -> None:
         work_off(left, price, pool, never, lambda *end: ended.append(end))
         assert asked == ["e0s"] and not ended
         work_off(left, price, pool, lambda job: True, lambda *end: ended.append(end))
-    assert [(job.kind, found["died"]) for job, found in ended] == [
+    assert [(job.kind, found.died) for job, found in ended] == [
         ("e0s", True), ("foundation", True), ("run", True), ("run", True),
     ]  # fmt: skip
-    assert ended[-1][1]["failed"].startswith(f"e0s: {DIED}")
+    assert str(ended[-1][1].failed).startswith(f"e0s: {DIED}")
     for job, found in ended[2:]:
-        write_json(job.output, found)
+        kept.keep(job.output, Failure(cpu_seconds=found.cpu_seconds, failed=str(found.failed), died=found.died))
     run.forget(every)
     assert not any(job.done for job in left)

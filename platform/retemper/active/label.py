@@ -7,15 +7,17 @@ nobody lived to tell how they ended.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import ArrayLike
+from pydantic import ValidationError
 
 from retemper.active import plugins, workers
 from retemper.active.workers import Answer, Job
@@ -27,6 +29,7 @@ from retemper.core.output import log, progress
 from retemper.data.charge import info_of, state_of
 from retemper.data.frames import ENERGY, FORCES, STRESS, geometry_hash
 from retemper.data.labels import reject
+from retemper.records.label import Attempt, Label
 from retemper.records.round import OracleCheck
 
 CACHE = Path(".cache/labels")
@@ -76,15 +79,13 @@ def label_all(
     folder = root / cache
     keys = [key_of(atoms, options.oracle) for atoms in frames]
     records = {key: _read(folder, key, options) for key in keys}
-    unlabelled = {key: atoms for key, atoms in zip(keys, frames, strict=True) if records[key]["state"] == "open"}
+    unlabelled = {key: atoms for key, atoms in zip(keys, frames, strict=True) if records[key].state == "open"}
     if unlabelled:
         _label(unlabelled, records, len(frames), options, folder)
     return _sort(frames, [records[key] for key in keys])
 
 
-def _label(
-    frames: dict[str, Atoms], records: dict[str, dict[str, Any]], total: int, options: Acquire, folder: Path
-) -> None:
+def _label(frames: dict[str, Atoms], records: dict[str, Label], total: int, options: Acquire, folder: Path) -> None:
     """Have `frames` labelled, until the records of all are closed."""
     before, done, start = total - len(frames), 0, time.monotonic()
     if before:
@@ -94,8 +95,8 @@ def _label(
 
         def submit(key: str) -> executor.Job:
             def started() -> None:
-                records[key]["attempts"].append({"kind": "interrupted", "reason": "nobody knows how it ended"})
-                _write(folder, key, records[key])
+                records[key].attempts.append(Attempt(kind="interrupted", reason="nobody knows how it ended"))
+                _write(folder, records[key])
 
             job = Job(key, frames[key], options.oracle, _folder(folder, key))
             return pool.submit(workers.compute, job, timeout=options.timeout, started=started)
@@ -104,8 +105,8 @@ def _label(
         for job in pool.finished():
             key = running.pop(job)
             _note(records[key], Answer.of(job), options.retries)
-            _write(folder, key, records[key])
-            if records[key]["state"] == "open":
+            _write(folder, records[key])
+            if records[key].state == "open":
                 running[submit(key)] = key
             else:
                 done += 1
@@ -117,60 +118,69 @@ def _folder(cache: Path, key: str) -> str:
     return str((cache / "work" / f"{key}-{os.getpid()}").resolve())
 
 
-def _note(record: dict[str, Any], answer: Answer, retries: int) -> None:
+def _note(record: Label, answer: Answer, retries: int) -> None:
     """Add the end of an attempt to a record, and decide whether there is another."""
-    record["attempts"][-1] = {"kind": answer.kind, "reason": answer.reason, "seconds": round(answer.seconds, 3)}
+    record.attempts[-1] = Attempt(kind=answer.kind, reason=answer.reason, seconds=round(answer.seconds, 3))
     if answer.label is not None:
         label = answer.label
-        record["state"] = "done"
-        record["energy"] = label["energy"]
-        record["forces"] = np.round(label["forces"], 8).tolist()
-        record["stress"] = None if label["stress"] is None else np.round(label["stress"], 12).tolist()
-        return
-    if answer.kind == "refused" or len(_ended(record)) > retries:
-        record["state"] = "failed"
+        record.state, record.energy = "done", label.energy
+        record.forces = np.round(label.forces, 8).tolist()
+        record.stress = None if label.stress is None else np.round(label.stress, 12).tolist()
+    elif answer.kind == "refused" or len(record.ended) > retries:
+        record.state = "failed"
 
 
-def _ended(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return [attempt for attempt in record["attempts"] if attempt["kind"] != "interrupted"]
-
-
-def _read(folder: Path, key: str, options: Acquire) -> dict[str, Any]:
+def _read(folder: Path, key: str, options: Acquire) -> Label:
     """What is known of a structure; settings that allow more than its failures had open it again."""
-    record: dict[str, Any] | None = sealed.read_json(folder / f"{key}.json", key, unsealed=True)
-    if record is not None and record.get("key") != key:  # of an earlier version, without a checksum
-        sealed.put_aside(folder / f"{key}.json", "it is of another structure or oracle")
-        record = None
+    record = _kept(folder / f"{key}.json", key)
     if record is None:
-        return {"key": key, "oracle": options.oracle.model_dump(), "state": "open", "attempts": []}
-    ended = _ended(record)
-    if record["state"] == "failed" and ended[-1]["kind"] != "refused":
-        longer = ended[-1]["kind"] == "timeout" and ended[-1]["seconds"] < options.timeout
+        return Label(key=key, oracle=options.oracle, state="open", attempts=[])
+    ended = record.ended
+    if record.state == "failed" and ended[-1].kind != "refused":
+        last = ended[-1]
+        longer = last.kind == "timeout" and last.seconds is not None and last.seconds < options.timeout
         if longer or len(ended) <= options.retries:
-            record["state"] = "open"
-    if record["state"] == "open" and len(record["attempts"]) - len(ended) >= INTERRUPTED:
-        record["state"] = "failed"
+            record.state = "open"
+    if record.state == "open" and len(record.attempts) - len(ended) >= INTERRUPTED:
+        record.state = "failed"
     return record
 
 
-def _write(folder: Path, key: str, record: dict[str, Any]) -> None:
-    sealed.write_json(folder / f"{key}.json", key, record)
+def _kept(path: Path, key: str) -> Label | None:
+    """What lies there; of an earlier version, without a checksum, it may be of another structure or broken."""
+    content = sealed.read_json(path, key, unsealed=True)
+    if content is None:
+        return None
+    try:
+        record = Label.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        sealed.put_aside(path, f"it is no label ({error.errors()[0]['msg']})")
+        return None
+    if record.key != key:
+        sealed.put_aside(path, "it is of another structure or oracle")
+        return None
+    return record
 
 
-def _sort(frames: Sequence[Atoms], records: Sequence[dict[str, Any]]) -> tuple[list[Atoms], list[Atoms]]:
+def _write(folder: Path, record: Label) -> None:
+    sealed.write_json(folder / f"{record.key}.json", record.key, record.model_dump(mode="json"))
+
+
+def _sort(frames: Sequence[Atoms], records: Sequence[Label]) -> tuple[list[Atoms], list[Atoms]]:
     labelled, failed = [], []
     for atoms, record in zip(frames, records, strict=True):
         made = atoms.copy()
-        made.info["label"] = record["key"]
-        if record["state"] == "done":
-            labelled.append(put(made, record["energy"], record["forces"], record["stress"]))
+        made.info["label"] = record.key
+        if record.state == "done":
+            assert record.energy is not None and record.forces is not None
+            labelled.append(put(made, record.energy, record.forces, record.stress))
         else:
-            reasons = [f"{attempt['kind']}: {attempt['reason']}" for attempt in record["attempts"]]
+            reasons = [f"{attempt.kind}: {attempt.reason}" for attempt in record.attempts]
             failed.append(reject(made, " | ".join(reasons)[:500]))
     return labelled, failed
 
 
-def put(atoms: Atoms, energy: float, forces: Any, stress: Any) -> Atoms:
+def put(atoms: Atoms, energy: float, forces: ArrayLike, stress: ArrayLike | None) -> Atoms:
     """`atoms` with a label, in place."""
     atoms.info[ENERGY] = float(energy)
     atoms.arrays[FORCES] = np.array(forces, dtype=float)

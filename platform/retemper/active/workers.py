@@ -29,11 +29,20 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """Numbers of one structure."""
+
+    energy: float  # eV
+    forces: np.ndarray  # [n_atoms, 3], eV/A
+    stress: np.ndarray | None  # [3, 3], eV/A^3; None: the oracle has none, or the structure no cell
+
+
+@dataclass(frozen=True)
 class Answer:
     """What came of a job."""
 
     kind: Literal["done", "error", "refused", "timeout", "died"]
-    label: dict[str, Any] | None  # energy (eV), forces [n, 3] (eV/A), stress [3, 3] (eV/A^3) or None
+    label: Computed | None
     reason: str
     seconds: float
 
@@ -54,7 +63,7 @@ def compute(job: Job) -> Answer:
     start = time.monotonic()
     folder = Path(job.folder)
 
-    def answer(kind: Literal["done", "error", "refused"], label: dict[str, Any] | None, reason: str) -> Answer:
+    def answer(kind: Literal["done", "error", "refused"], label: Computed | None, reason: str) -> Answer:
         return Answer(kind, label, reason, time.monotonic() - start)
 
     try:
@@ -70,7 +79,7 @@ def compute(job: Job) -> Answer:
     return answer("done", label, "")
 
 
-def _label(calculator: Any, atoms: Atoms, state: State) -> dict[str, Any]:
+def _label(calculator: Any, atoms: Atoms, state: State) -> Computed:
     work = atoms.copy()
     work.info = {"charge": state.charge, "spin": state.multiplicity}  # for calculators that read them there
     work.calc = calculator
@@ -87,4 +96,4 @@ def _label(calculator: Any, atoms: Atoms, state: State) -> dict[str, Any]:
             close()
     if not (np.isfinite(energy) and np.isfinite(forces).all() and (stress is None or np.isfinite(stress).all())):
         raise ValueError("energy, forces or stress are not finite")
-    return {"energy": energy, "forces": forces, "stress": stress}
+    return Computed(energy, forces, stress)

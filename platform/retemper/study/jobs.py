@@ -11,11 +11,10 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -98,16 +97,17 @@ def jobs(runs: Sequence[Run]) -> list[Job]:
 # ------------------------------------------------------------------ in a worker
 
 
-def perform(job: Job) -> dict[str, Any]:
-    """Do a job, or find it done.
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended."""
 
-    Returns
-    -------
-    dict
-        ``cpu_seconds`` that it has taken in all (on a GPU by the clock), kills included; ``failed``: the reason where
-        it failed.
-        What fails fails again, so a run's failure is its result.
-    """
+    cpu_seconds: float  # that it has taken in all (on a GPU by the clock), kills included
+    failed: str | None = None  # the reason where it failed
+    died: bool = False  # whether that was the death of its process
+
+
+def perform(job: Job) -> Outcome:
+    """Do a job, or find it done. What fails fails again, so a run's failure is its result."""
     processes.prepare(job.run.settings.finetune.device)
     warnings.simplefilter("ignore")
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -117,9 +117,9 @@ def perform(job: Job) -> dict[str, Any]:
                 library.import_mace()
                 _run(job, spent) if job.kind == "run" else _whole_stage(job)
                 clear_leftovers(job.folder)
-            return {"cpu_seconds": spent()}
+            return Outcome(spent())
     except Exception as error:  # whatever it is, it would come again: recorded, not retried
-        return {"cpu_seconds": spent_on(job.folder), "failed": reason_of(error, job.run.root)}
+        return Outcome(spent_on(job.folder), reason_of(error, job.run.root))
     finally:
         processes.release_memory()
 
@@ -139,7 +139,7 @@ def seconds(device: str) -> float:
 
 
 @contextmanager
-def _clock(job: Job) -> Iterator[Any]:
+def _clock(job: Job) -> Iterator[Callable[[], float]]:
     """Yield a function that writes down and returns what a job has taken; it is called at the end in any case."""
     device = job.run.settings.finetune.device
     before, start = spent_on(job.folder), seconds(device)
@@ -212,7 +212,7 @@ def _link(path: Path, target: Path) -> None:
         path.symlink_to(target)
 
 
-def _run(job: Job, spent: Any) -> None:
+def _run(job: Job, spent: Callable[[], float]) -> None:
     """Train, evaluate and measure one run; its result is written last."""
     from retemper.evaluation import stage
     from retemper.finetune import collect, planning
@@ -224,7 +224,11 @@ def _run(job: Job, spent: Any) -> None:
     here = project(job.folder, run, [kind for kind in run.folders if kind != "whole"])
     (plan,) = planning.plans(settings, run.name, here)
     folder = run.root / ".cache/training" / plan.key
-    train(plan, folder, lambda row: spent())
+
+    def note(epoch: dict[str, float]) -> None:
+        spent()
+
+    train(plan, folder, note)
     for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
     collect.collect(here, run.name, settings.foundation, [plan], [folder], {})

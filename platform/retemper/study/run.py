@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -15,7 +14,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.output import log
 from retemper.records.result import Failure, Result
 from retemper.study import cost, kept, report, table, tracking
-from retemper.study.jobs import Job, jobs
+from retemper.study.jobs import Job, Outcome, jobs
 from retemper.study.places import CACHE, RESULTS, spent_on
 from retemper.study.plan import Run, runs
 from retemper.study.spec import Study, load
@@ -205,17 +204,18 @@ class Driver:
         """Expected CPU seconds of a job as the budget counts them: none where nothing is known."""
         return self.expected(job) if job.kind != "run" or self.model.runs else 0.0
 
-    def ended(self, job: Job, found: dict[str, Any]) -> None:
+    def ended(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended, and say so."""
         self.promised.discard(job.name)
-        self.counted[job.name] = found["cpu_seconds"]  # in all, those before a kill included
+        self.counted[job.name] = outcome.cpu_seconds  # in all, those before a kill included
         if job.kind != "run":
             self.stages = cost.of_stages(self.jobs)
-            what = f"failed: {found['failed']}" if "failed" in found else f"{found['cpu_seconds']:.0f} CPU-s"
+            what = f"{outcome.cpu_seconds:.0f} CPU-s" if outcome.failed is None else f"failed: {outcome.failed}"
             log.info(f"  {job.kind} of {job.run.settings.system}: {what}")
             return
-        if "failed" in found and not job.done:
-            kept.keep(job.output, Failure.model_validate(found))
+        if outcome.failed is not None and not job.done:
+            failure = Failure(cpu_seconds=outcome.cpu_seconds, failed=outcome.failed, died=outcome.died)
+            kept.keep(job.output, failure)
         self.model = cost.fit(self.root)
         tracking.record(self.root, self.study, job.run)
         left = [one for one in self.missing if one.kind == "run"]

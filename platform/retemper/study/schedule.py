@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from retemper.core import executor
-from retemper.study.jobs import Job, perform
+from retemper.study.jobs import Job, Outcome, perform
 from retemper.study.places import spent_on
 
 RETRIES = 2  # of a job whose process was killed; it goes on where it was
 DIED = "its process was killed, or ran out of memory"
 
-Ended = Callable[[Job, dict[str, Any]], None]
+Ended = Callable[[Job, Outcome], None]
 
 
 def priorities(jobs: Sequence[Job], cost: Mapping[str, float]) -> dict[str, float]:
@@ -52,7 +51,7 @@ def work_off(
     order = priorities(jobs, cost)
     waiting = {job.name: job for job in sorted(jobs, key=lambda job: -order[job.name])}
     running: dict[executor.Job, Job] = {}
-    lost: dict[str, dict[str, Any]] = {}  # by name: how a job failed; nothing of one that was left out
+    lost: dict[str, Outcome | None] = {}  # by name: how a job failed; None: it was left out
 
     def start() -> None:
         for name, job in list(waiting.items()):
@@ -61,23 +60,23 @@ def work_off(
                 del waiting[name]
                 lost[name] = why = lost[need]
                 if why:
-                    reason = f"{need.partition('/')[0]}: {why['failed']}"
-                    ended(job, {**why, "failed": reason, "cpu_seconds": spent_on(job.folder)})
+                    reason = f"{need.partition('/')[0]}: {why.failed}"
+                    ended(job, Outcome(spent_on(job.folder), reason, why.died))
             elif pool.free and not {*waiting, *(job.name for job in running.values())} & set(job.needs):
                 del waiting[name]
                 if may_start(job):
                     running[pool.submit(perform, job, retries=RETRIES)] = job
                 else:
-                    lost[name] = {}
+                    lost[name] = None
 
     start()
     for call in pool.finished():
         job = running.pop(call)
-        outcome = call.value
+        outcome: Outcome = call.value
         if call.error is not None:
             reason = f"{DIED} ({type(call.error).__name__}: {call.error})"
-            outcome = {"failed": reason, "cpu_seconds": spent_on(job.folder), "died": True}
-        if "failed" in outcome:
+            outcome = Outcome(spent_on(job.folder), reason, died=True)
+        if outcome.failed is not None:
             lost[job.name] = outcome
         ended(job, outcome)
         start()
