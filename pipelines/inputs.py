@@ -8,16 +8,14 @@ python -m pipelines.inputs && dvc status
 from __future__ import annotations
 
 from retemper.cli.main import stage
-from retemper.config.settings import load_settings
-from retemper.core.files import project_root
+from retemper.config.project import Project
 from retemper.prepare import inputs
 
 
 @stage
 def main() -> None:
     """Write settings, contents of files and code of every stage, and print which changed."""
-    root = project_root()
-    for line in inputs.write(root, load_settings(root / "params.yaml")):
+    for line in inputs.run(Project.here()):
         print(f"changed for {line}")
 
 

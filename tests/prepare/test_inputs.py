@@ -15,12 +15,14 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from retemper.config.project import Project
 from retemper.config.settings import Settings, parse
 from retemper.core import sources
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_folder, clear_leftovers, read_json
+from retemper.core.files import atomic_folder, clear_leftovers
 from retemper.core.hashes import Hashes
 from retemper.prepare import inputs
+from retemper.records.inputs import StageInputs
 
 ENTRY = {"about": "a", "level_of_theory": "PBE", "licence": "MIT", "citation": "c", "file": "mini.model"}
 MACE = {name for name, stage in inputs.STAGES.items() if stage.mace}
@@ -67,10 +69,14 @@ def params(root: Path, **more: dict[str, Any]) -> None:
     (root / "params.yaml").write_text(yaml.safe_dump(content))
 
 
+def read(root: Path) -> Project:
+    return Project(root, parse(Settings, yaml.safe_load((root / "params.yaml").read_text()), "params.yaml"))
+
+
 def write(root: Path) -> dict[str, str]:
     """Stage -> text of its file, after writing."""
-    inputs.write(root, parse(Settings, yaml.safe_load((root / "params.yaml").read_text()), "params.yaml"))
-    return {path.stem: path.read_text() for path in sorted((root / inputs.FOLDER).iterdir())}
+    inputs.run(read(root))
+    return {path.stem: path.read_text() for path in sorted((root / "runs/inputs").iterdir())}
 
 
 def swap(name: str) -> Callable[[Path], None]:
@@ -143,8 +149,7 @@ def test_what_changed_is_said(project: Path) -> None:
     write(project)
     swap("../outside/pool.xyz")(project)
     params(project, replay={"number": 7})
-    settings = parse(Settings, yaml.safe_load((project / "params.yaml").read_text()), "params.yaml")
-    assert inputs.write(project, settings) == ["replay: replay.number, replay.pool: ../outside/pool.xyz"]
+    assert inputs.run(read(project)) == ["replay: replay.number, replay.pool: ../outside/pool.xyz"]
 
 
 @pytest.mark.hostile("inputs")
@@ -218,19 +223,19 @@ EDITS = {  # file: what is replaced, by what, stages that run again
 CODE = """
 import json, sys, pathlib, retemper
 from retemper.prepare import inputs
-from retemper.config.settings import load_settings
+from retemper.config.project import Project
 
 package = pathlib.Path(retemper.__file__).parent
 root = pathlib.Path.cwd()
-settings = load_settings(root / "params.yaml")
+project = Project.here(root)
 changed = {}
 for name, (old, new) in json.loads(sys.argv[1]).items():
     path = package / name
     text = path.read_text()
     assert old in text, name
-    inputs.write(root, settings)
+    inputs.run(project)
     path.write_text(text.replace(old, new, 1))
-    changed[name] = [line.partition(":")[0] for line in inputs.write(root, settings)]
+    changed[name] = [line.partition(":")[0] for line in inputs.run(project)]
     path.write_text(text)
 print(json.dumps(changed))
 """
@@ -394,10 +399,10 @@ def test_metrics_have_old_values(project: Path) -> None:
 
 def test_what_is_written_is_short_and_readable(project: Path) -> None:
     write(project)
-    content = read_json(project / inputs.FOLDER / "replay.json")
-    assert list(content["files"]) == ["replay.pool: ../outside/pool.xyz", "evaluate.retention: retention.xyz"]
-    assert content["settings"]["replay.number"] == 200 and content["settings"]["foundation"] == "mini"
-    assert all((project / inputs.FOLDER / f"{name}.json").stat().st_size < 10_000 for name in inputs.STAGES)
+    content = StageInputs.read(read(project).inputs("replay"))
+    assert list(content.files) == ["replay.pool: ../outside/pool.xyz", "evaluate.retention: retention.xyz"]
+    assert content.settings["replay.number"] == 200 and content.settings["foundation"] == "mini"
+    assert all(read(project).inputs(name).stat().st_size < 10_000 for name in inputs.STAGES)
 
 
 # ------------------------------------------------------------------ what killed processes leave

@@ -11,18 +11,20 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from retemper.config import metric_names
-from retemper.config.foundations import Foundation, find
+from retemper.config.foundations import Foundation
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import experiment, software, sources
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_folder, read_json, write_json
+from retemper.core.files import atomic_folder
 from retemper.core.hashes import Hashes
+from retemper.records.inputs import Oracle, StageInputs
+from retemper.records.record import OtherFormError
 
-FOLDER = Path("runs/inputs")
-MEMORY = Path(".cache/inputs/hashes.json")
 PROSE = frozenset({"name", "about", "licence", "citation"})  # of a foundation's entry
 NAMING = frozenset({"file", "sha256", "pool", "retention"})  # of it too: their contents count
 # Settings of how fast and where: they decide no number.
@@ -37,14 +39,14 @@ CARRIERS = frozenset(
         *("cli", "core", "plotting", "tracking"),
         *("config.foundations", "config.project", "config.released"),
         *("config.setting_errors", "config.settings", "config.strict_yaml"),
-        *("records.campaign", "records.dataset", "records.e0s", "records.evaluation", "records.origin"),
-        *("records.pseudolabel", "records.record", "records.replay", "records.robustness", "records.training"),
+        *("records.campaign", "records.dataset", "records.e0s", "records.evaluation", "records.inputs"),
+        *("records.origin", "records.pseudolabel", "records.record", "records.replay", "records.robustness"),
+        *("records.result", "records.training"),
         *(
             "data.frame_store",
             "models.convert",
             "models.lammps",
             "prepare.inputs",
-            "records.record",
             "simulation.sources",
         ),
         *("evaluation.robustness.figures", "evaluation.robustness.identity"),
@@ -156,7 +158,7 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def write(root: Path, settings: Settings) -> list[str]:
+def run(project: Project) -> list[str]:
     """Write ``runs/inputs/<stage>.json`` for every stage.
 
     Returns
@@ -169,39 +171,46 @@ def write(root: Path, settings: Settings) -> list[str]:
     RetemperError
         A setting or the foundation's entry names a file that is not there.
     """
-    hashes = Hashes(root / MEMORY)
-    entry = find(settings.foundation, root)
-    out = root / FOLDER
-    before = {path.stem: read_json(path) for path in sorted(out.glob("*.json"))}
-    model = _weights(entry, root, hashes)
-    found = {name: _of(name, stage, settings, entry, model, root, hashes) for name, stage in STAGES.items()}
-    with atomic_folder(out) as folder:
-        for name, content in found.items():
-            write_json(folder / f"{name}.json", content)
+    hashes = Hashes(project.cache("inputs") / "hashes.json")
+    before = {name: _before(project.inputs(name)) for name in STAGES}
+    model = _weights(project, hashes)
+    now = {name: _of(name, project, model, hashes) for name in STAGES}
+    with atomic_folder(project.inputs("any").parent) as folder:
+        for name, inputs in now.items():
+            inputs.write(folder / f"{name}.json")
     hashes.save()
-    changed = {name: differences(before[name], content) for name, content in found.items() if name in before}
+    changed = {name: differences(old, now[name]) for name, old in before.items() if old is not None}
     return [f"{name}: {', '.join(what)}" for name, what in changed.items() if what]
 
 
-def _of(
-    name: str, stage: Stage, settings: Settings, entry: Foundation, model: str, root: Path, hashes: Hashes
-) -> dict[str, Any]:
-    files = {}
+def _before(path: Path) -> StageInputs | None:
+    try:
+        return StageInputs.read(path) if path.is_file() else None
+    except OtherFormError:
+        return None
+
+
+def _of(name: str, project: Project, model: str, hashes: Hashes) -> StageInputs:
+    """`model`: hash of the foundation's weights."""
+    stage, settings, root, files = STAGES[name], project.settings, project.root, {}
     for named in stage.files:
-        for setting, path in named(settings, entry):
+        for setting, path in named(settings, project.foundation):
             if not (root / path).exists():
                 raise _missing(setting, path, root)
             files[f"{setting}: {path}"] = hashes.of(root / path)
-    described = entry.model_dump(exclude=set(NAMING if stage.prose else NAMING | PROSE), exclude_none=True)
-    content: dict[str, Any] = {"settings": _settings(settings, stage.settings), "foundation": described}
-    if stage.mace:
-        content["weights"] = model
-        content["packages"] = {"mace-torch": importlib.metadata.version("mace-torch").partition("+")[0]}
-    if name in ("register", "promote"):
-        content["experiment"] = experiment.name() is not None  # they do nothing in one, and their work once it is kept
-    if name == "robustness" and settings.robustness.oracle:
-        content["oracle"] = _oracle(settings.robustness.oracle, root, hashes)
-    return {**content, "files": files, "code": code_of(name, settings)}
+    hidden = set(NAMING if stage.prose else NAMING | PROSE)
+    oracle = settings.robustness.oracle if name == "robustness" else None
+    return StageInputs(
+        settings=_settings(settings, stage.settings),
+        foundation=project.foundation.model_dump(mode="json", exclude=hidden, exclude_none=True),
+        weights=model if stage.mace else None,
+        packages={"mace-torch": importlib.metadata.version("mace-torch").partition("+")[0]} if stage.mace else None,
+        # register and promote do nothing in an experiment, and their work once it is kept
+        experiment=experiment.name() is not None if name in ("register", "promote") else None,
+        oracle=_oracle(oracle, root, hashes) if oracle else None,
+        files=files,
+        code=code_of(name, settings),
+    )
 
 
 def code_of(name: str, settings: Settings) -> dict[str, str]:
@@ -229,11 +238,11 @@ def code(modules: list[str], apart: frozenset[str] = frozenset()) -> dict[str, s
     return {name: sources.statements(name) for name in sources.closure(modules, followed)}
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(before: StageInputs, now: StageInputs) -> list[str]:
     """What differs between two contents of one file, by the names of settings, files and modules."""
     found = []
-    for part in dict.fromkeys([*before, *now]):
-        old, new = before.get(part), now.get(part)
+    for part, old in before.model_dump().items():
+        new = now.model_dump()[part]
         if isinstance(old, dict) and isinstance(new, dict):
             found += [
                 f"{part}: {key}" if part == "code" else key for key in {**old, **new} if old.get(key) != new.get(key)
@@ -243,31 +252,31 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
-def _settings(settings: Settings, paths: tuple[str, ...]) -> dict[str, Any]:
+def _settings(settings: Settings, paths: tuple[str, ...]) -> dict[str, JsonValue]:
     """Values with their defaults, by dotted key; of a section all but `EFFORT`."""
-    everything = settings.model_dump()
-    found: dict[str, Any] = {}
+    everything = settings.model_dump(mode="json")
+    found: dict[str, JsonValue] = {}
     for path in paths:
-        value: Any = everything
-        for part in path.split("."):
-            value = value[part]
+        section, _, key = path.partition(".")
+        value = everything[section][key] if key else everything[section]
         found |= {f"{path}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {path: value}
     return {key: value for key, value in found.items() if key not in EFFORT}
 
 
-def _weights(entry: Foundation, root: Path, hashes: Hashes) -> str:
+def _weights(project: Project, hashes: Hashes) -> str:
     """Hash of the foundation's weights: of the embedded file, else the entry's, by which what is downloaded is checked.
 
     Without a hash in the entry no stage opens the weights.
     """
+    entry = project.foundation
     if entry.file is None:
         return entry.sha256 or "no sha256 in the catalogue"
-    if not (root / entry.file).is_file():
-        raise _missing(f"The file of foundation {entry.name}", entry.file, root)
-    return hashes.of(root / entry.file)
+    if not (project.root / entry.file).is_file():
+        raise _missing(f"The file of foundation {entry.name}", entry.file, project.root)
+    return hashes.of(project.root / entry.file)
 
 
-def _oracle(spec: str, root: Path, hashes: Hashes) -> dict[str, Any]:
+def _oracle(spec: str, root: Path, hashes: Hashes) -> Oracle:
     """What decides the numbers of ``robustness.oracle``, as far as it is seen without importing it.
 
     Packages of the calculator's module, its statements where it is a file of the user's or of retemper's, and contents
@@ -277,12 +286,12 @@ def _oracle(spec: str, root: Path, hashes: Hashes) -> dict[str, Any]:
     own = sources.exists(module)
     names = {name.partition(".")[0] for name in (sources.imports(module) if own else [module])}
     named = re.findall(r"""['"]([^'"]+)['"]""", call)
-    return {
-        "calculator": spec,
-        "packages": software.packages(*sorted({*names, module.partition(".")[0]} - {sources.PACKAGE.rstrip(".")})),
-        "source": sources.statements(module) if own else None,
-        "files": {name: hashes.of(root / name) for name in named if (root / name).exists()},
-    }
+    return Oracle(
+        calculator=spec,
+        packages=software.packages(*sorted({*names, module.partition(".")[0]} - {sources.PACKAGE.rstrip(".")})),
+        source=sources.statements(module) if own else None,
+        files={name: hashes.of(root / name) for name in named if (root / name).exists()},
+    )
 
 
 def _missing(setting: str, path: str, root: Path) -> RetemperError:
