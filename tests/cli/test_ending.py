@@ -92,9 +92,9 @@ def test_an_interruption_ends_workers_that_still_compute() -> None:
     """Only the parent gets the signal; its workers would go on for a minute."""
     code = """
         import time
-        from retemper.core.executor import Executor
+        from retemper.core.executor import Executor, Job
         with Executor(1) as pool:
-            pool.submit(time.sleep, 60, started=lambda: print("computes", flush=True))
+            pool.submit(Job(time.sleep, (60,), started=lambda: print("computes", flush=True)))
             list(pool.finished())
         """
     body = "from retemper.core.ending import told\nwith told():\n" + textwrap.indent(textwrap.dedent(code), "    ")

@@ -99,7 +99,7 @@ def _label(frames: dict[str, Atoms], records: dict[str, Label], total: int, opti
                 _write(folder, records[key])
 
             job = Job(key, frames[key], options.oracle, _folder(folder, key))
-            return pool.submit(workers.compute, job, timeout=options.timeout, started=started)
+            return pool.submit(executor.Job(workers.compute, (job,), timeout=options.timeout, started=started))
 
         running = {submit(key): key for key in frames}
         for job in pool.finished():

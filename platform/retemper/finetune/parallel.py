@@ -11,8 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from retemper.core import executor, processes
+from retemper.core import processes
 from retemper.core.errors import RetemperError
+from retemper.core.executor import Executor, Job, report
 from retemper.core.output import log
 from retemper.finetune.plan import Plan
 from retemper.models import library
@@ -25,7 +26,7 @@ def _run(plan: Plan, folder: Path) -> Outcome:
     warnings.simplefilter("ignore")  # MACE and torch warn hundreds of times
     from retemper.finetune.mace.train import train
 
-    return train(plan, folder, executor.report)
+    return train(plan, folder, report)
 
 
 def workers(settings_workers: int | None, device: str, runs: int) -> int:
@@ -46,9 +47,9 @@ def train_all(
     raised after the other runs have finished; their checkpoints stay, so running again
     goes on. An interruption ends the workers at once.
     """
-    with executor.Executor(count, device=plans[0].device) as pool:
+    with Executor(count, device=plans[0].device) as pool:
         jobs = [
-            pool.submit(_run, plan, folder, progress=partial(on_epoch, plan.seed))
+            pool.submit(Job(_run, (plan, folder), progress=partial(on_epoch, plan.seed)))
             for plan, folder in zip(plans, folders, strict=True)
         ]
         for _ in pool.finished():

@@ -167,7 +167,7 @@ def _spread(keys: Sequence[str], tasks: dict[str, Task], workers: int, ray: bool
         return
     died = []
     with executor.Executor(cluster=True) if ray else contextlib.nullcontext(_processes(workers)) as pool:
-        running = {pool.submit(compute, tasks[key], retries=int(ray)): key for key in keys}
+        running = {pool.submit(executor.Job(compute, (tasks[key],), retries=int(ray))): key for key in keys}
         for job in pool.finished():
             key = running.pop(job)
             if ray or not isinstance(job.error, executor.DiedError):
@@ -188,7 +188,7 @@ def _processes(count: int) -> executor.Executor:
 def _compute_alone(task: Task) -> Any:
     """A task in a fresh process with nothing beside it: its time and memory are its own."""
     with executor.Executor(1) as pool:
-        job = pool.submit(compute, task)
+        job = pool.submit(executor.Job(compute, (task,)))
         list(pool.finished())
     return _result(job)
 

@@ -65,7 +65,7 @@ def work_off(
             elif pool.free and not {*waiting, *(job.name for job in running.values())} & set(job.needs):
                 del waiting[name]
                 if may_start(job):
-                    running[pool.submit(perform, job, retries=RETRIES)] = job
+                    running[pool.submit(executor.Job(perform, (job,), retries=RETRIES))] = job
                 else:
                     lost[name] = None
 

@@ -14,6 +14,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,19 @@ class OverranError(Exception):
     """A job took longer than it may."""
 
 
+@dataclass(eq=False)
 class Job:
-    """A call that was submitted, and after its end what came of it."""
+    """A call in another process, and after its end what came of it."""
 
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    timeout: float | None
-    retries: int
-    started: Callable[[], object] | None
-    progress: Callable[[Any], object] | None
-    seconds: float = 0.0  # that it took
-    value: Any = None
-    error: BaseException | None = None  # as the function raised it, or `DiedError`, `OverranError`
+    function: Callable[..., Any]  # of a module
+    arguments: tuple[Any, ...] = ()
+    timeout: float | None = None  # s
+    retries: int = 0  # for a process that died
+    started: Callable[[], object] | None = None  # called before it starts
+    progress: Callable[[Any], object] | None = None  # called with what the function gives to `report`
+    seconds: float = field(default=0.0, init=False)  # that it took
+    value: Any = field(default=None, init=False)
+    error: BaseException | None = field(default=None, init=False)  # as raised, or `DiedError`, `OverranError`
 
     def result(self) -> Any:
         """What the function returned; what it raised is raised here."""
@@ -65,7 +67,7 @@ class Job:
         try:
             found = pickle.loads(content)
         except Exception as error:  # pickle writes objects that it cannot read
-            kind, found = "error", TypeError(f"What the job gave cannot be read: {error}")
+            kind, found = "error", (TypeError(f"What the job gave cannot be read: {error}"), "")
         self.seconds = time.monotonic() - self._since
         if kind == "begun":
             self._since, self._late = time.monotonic(), 0.0
@@ -74,7 +76,8 @@ class Job:
         elif kind == "done":
             self.value = found
         elif kind == "error":
-            self.error = found
+            self.error, where = found
+            self.error.add_note(where)
         elif kind == "died":
             self.error = DiedError(f"{DIED} ({found})")
 
@@ -139,23 +142,8 @@ class Executor:
         """Places for which no job was submitted."""
         return self.count - len(self._busy) - len(self._waiting)
 
-    def submit(
-        self,
-        function: Callable[..., Any],
-        *arguments: Any,
-        timeout: float | None = None,
-        retries: int = 0,
-        started: Callable[[], object] | None = None,
-        progress: Callable[[Any], object] | None = None,
-    ) -> Job:
-        """Have ``function(*arguments)`` called when a place is free; jobs start in their order.
-
-        `function` is of a module. `timeout` is in seconds; `retries` are for a process that died. `started` is called
-        before the job starts, `progress` with whatever its function gives to `report`.
-        """
-        job = Job()
-        job.function, job.arguments, job.timeout, job.retries = function, arguments, timeout, retries
-        job.started, job.progress = started, progress
+    def submit(self, job: Job) -> Job:
+        """Have `job` run when a place is free; jobs start in their order."""
         self._waiting.append(job)
         return job
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from retemper.core import output, processes, ray_capacity, ray_session
 
 POLL = 0.5  # s between looks at the clock
+END = 10.0  # s for an actor to answer that it has ended what it holds
 LAST = ("done", "error", "died")
 Message = tuple[str, bytes]  # begun, progress or one of LAST; and, pickled, what it says
 SERVE = "import sys; _, fd, up, *sys.path = sys.argv; from retemper.core.executor.places import serve; serve(fd, up)"
@@ -100,7 +101,8 @@ class Remote:
     def __init__(self, gpus: float):
         import ray
 
-        self.actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(Host).remote()
+        host: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(Host)
+        self.actor = host.options(max_concurrency=2).remote()  # `end` beside `run`
 
     def submit(self, call: bytes) -> None:
         """Start a job."""
@@ -119,9 +121,10 @@ class Remote:
             yield "died", pickle.dumps(f"{type(error).__name__}: {str(error)[:200]}")
 
     def kill(self) -> None:
-        """Its process sees that it is gone, and ends with all it started."""
+        """First what it holds: Ray itself would kill that process, and leave what it had started."""
         import ray
 
+        ray.wait([self.actor.end.remote()], timeout=END)
         ray.kill(self.actor)
 
 
@@ -139,6 +142,10 @@ class Host:
             wait([self.place])
             for kind, content in self.place.messages():
                 yield kind, content
+
+    def end(self) -> None:
+        """Kill the process with all it started."""
+        self.place.kill()
 
 
 @contextlib.contextmanager
@@ -190,10 +197,9 @@ def _answer(call: bytes) -> Message:
         _send("begun", pickle.dumps(None))
         return "done", pickle.dumps(function(*arguments))
     except Exception as error:
-        error.add_note(f"in process {os.getpid()}:\n{traceback.format_exc()}")
+        where = f"in process {os.getpid()}:\n{traceback.format_exc()}"
         try:
-            content = pickle.dumps(error)
-            pickle.loads(content)
-        except Exception:  # one that pickle cannot carry
-            content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-        return "error", content
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # pickle cannot carry it
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        return "error", pickle.dumps((error, where))
