@@ -41,7 +41,7 @@ CARRIERS = frozenset(
         *("config.setting_errors", "config.settings", "config.strict_yaml"),
         *("records.campaign", "records.dataset", "records.e0s", "records.evaluation", "records.inputs"),
         *("records.origin", "records.pseudolabel", "records.record", "records.replay", "records.robustness"),
-        *("records.result", "records.training"),
+        *("records.label", "records.result", "records.round", "records.training"),
         *(
             "data.frame_store",
             "models.convert",

@@ -13,6 +13,7 @@ from retemper.plotting.plots import style
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
 
 ACROSS = 3  # panels in a row
 
@@ -82,7 +83,7 @@ def _save(figure: Any, panels: Sequence[Any], path: Path, title: str) -> None:
             axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))
         axes.tick_params(which="both", labelsize=7)
         axes.grid(True, which="both", alpha=0.25)
-    handles: dict[str, Any] = {}
+    handles: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)

@@ -59,7 +59,7 @@ class Run:
         return strategies.load(self.name, self.root, self.settings.finetune.overrides)
 
     @cached_property
-    def foundation(self) -> dict[str, Any]:
+    def foundation(self) -> dict[str, str | None]:
         """What identifies the foundation: hash of its weights, head."""
         entry = foundations.find(self.settings.foundation, self.root)
         return {"sha256": file_hash(foundations.weights(entry, self.root)), "head": entry.head}
