@@ -26,6 +26,7 @@ import numpy as np
 from ase import Atoms
 
 from benchmarks import active_systems
+from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import processes, weight_files
 from retemper.core.files import atomic_folder, digest, project_root, read_json, write_json
@@ -92,7 +93,6 @@ def run_round(
     from retemper.active import choose
     from retemper.active.acquire import calibration_of
     from retemper.active.source import Source
-    from retemper.config.project import Project
     from retemper.finetune.mace.train import train as fit
     from retemper.models.predict import predict
     from retemper.prepare import e0s
@@ -109,7 +109,7 @@ def run_round(
         settings = settings.model_copy(update={"finetune": settings.finetune.model_copy(update=longer)})
         from retemper.finetune import planning
 
-        (plan,) = planning.plans(settings, "naive", out)
+        (plan,) = planning.plans(Project(out, settings), "naive")
         training = out / "training"
         fit(plan, training, lambda row: None)
         (training / weight_files.NAME).rename(out / weight_files.NAME)

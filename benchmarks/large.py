@@ -106,7 +106,7 @@ def stage(name: str, number: int, file: Path) -> int:
     library.import_mace()
     from retemper.finetune.mace.train import train
 
-    (plan,) = plans(given, "naive", home)
+    (plan,) = plans(Project(home, given), "naive")
     train(plan, home / "training", lambda row: print(row, file=sys.stderr))
     return plan.target.n_train + plan.target.n_valid
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 
+from retemper.config.project import Project
 from retemper.config.settings import load_settings
 from retemper.core import processes
 from retemper.core.files import project_root
@@ -30,13 +31,15 @@ def main() -> None:
     settings = load_settings(root / "params.yaml")
     settings = settings.model_copy(update={"seeds": settings.seeds[:1]})
     processes.prepare(settings.finetune.device)
-    plans = [planning.plans(settings, options.strategy, root, {"training.lr": rate})[0] for rate in options.rates]
+    plans = [
+        planning.plans(Project(root, settings), options.strategy, {"training.lr": rate})[0] for rate in options.rates
+    ]
     folders = [root / ".cache/training" / plan.key for plan in plans]
     count = parallel.workers(settings.finetune.workers, settings.finetune.device, len(plans))
     parallel.train_all(plans, folders, count, lambda seed, row: print(".", end="", flush=True))
     print("\n| learning rate | target, last epoch | replay head, last epoch | target, best | replay head, best | "
           "target head on pretraining, best |\n" + "|---" * 6 + "|")  # fmt: skip
-    retention = objectives.retention_file(root)
+    retention = objectives.retention_file(Project(root, settings))
     for rate, plan, folder in zip(options.rates, plans, folders, strict=True):
         last = read_history(folder / "history.csv")[-1]
         best = objectives.measured(plan, folder, str(retention) if retention else None)

@@ -103,7 +103,7 @@ def prepare(name: str, root: Path) -> list[Plan]:
         pseudolabel.run(project)
     if not (project.evaluation(FOUNDATION) / "metrics.json").is_file():
         stage.run(project, FOUNDATION)
-    return [plan for strategy in settings.strategies for plan in planning.plans(settings, strategy, here)]
+    return [plan for strategy in settings.strategies for plan in planning.plans(project, strategy)]
 
 
 def place(name: str, root: Path) -> Path:
@@ -128,10 +128,11 @@ def measure(name: str, root: Path, strategy: str) -> None:
     settings = load_settings(here / "params.yaml")
     if (here / f"runs/evaluate/{strategy}/metrics.json").is_file():
         return
-    plans = planning.plans(settings, strategy, here)
+    project = Project(here, settings)
+    plans = planning.plans(project, strategy)
     folders = [here / ".cache/training" / plan.key for plan in plans]
-    collect.collect(here, strategy, settings.foundation, plans, folders, {})
-    stage.run(Project(here, settings), strategy)
+    collect.collect(project, strategy, plans, folders, {})
+    stage.run(project, strategy)
 
 
 def table(name: str, root: Path) -> str:

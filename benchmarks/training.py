@@ -41,7 +41,7 @@ def plan_for(folder: Path, epochs: int, seed: int = 1) -> Plan:
         write_frames(folder / "valid.extxyz", frames[240:280])
     e0s = atomic_energies(weights)
     return Plan(
-        strategy=strategies.load("naive", root).model_dump(),
+        strategy=strategies.load("naive", root),
         seed=seed,
         foundation=str(weights),
         foundation_sha256=str(entry.sha256),

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from retemper.config.metric_names import TEST
 from retemper.config.project import Project
+from retemper.config.strategies import in_words
 from retemper.config.strict_yaml import read_yaml
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
 from retemper.evaluation import accuracy, stage
-from retemper.sweep.output import text
 
 
 def row(sets: stage.HeldOut, folder: Path) -> str:
@@ -38,7 +38,7 @@ def row(sets: stage.HeldOut, folder: Path) -> str:
         groups = len(set(own.group))
         interval = f"[{ratio.low:.2f}, {ratio.high:.2f}], {groups} groups" if groups > 1 else "one group"
         cells += [f"{one:.4g} → {two:.4g}", f"{ratio.value:.2f} {interval}"]
-    cells.append(", ".join(f"{path.rpartition('.')[2]} {text(value)}" for path, value in best["settings"].items()))
+    cells.append(", ".join(f"{path.rpartition('.')[2]} {in_words(value)}" for path, value in best["settings"].items()))
     return "| " + " | ".join(cells) + " |"
 
 

@@ -78,7 +78,7 @@ def make_plan(files: dict[str, Any], name: str, epochs: int = 2, dtype: str = "f
         source = "original" if strategy.replay.labels == "original" else f"foundation:{sha256(model)}"
         replay = head_data(folder / "replay-train.extxyz", folder / "replay-valid.extxyz", source, files["replay_e0s"])
     return Plan(
-        strategy=strategy.model_dump(),
+        strategy=strategy,
         seed=3,
         foundation=str(model),
         foundation_sha256=sha256(model),

@@ -224,15 +224,15 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
         acquiring.write_round(tmp_path, number)
     prepared.e0s(atomic_energies(explorer)).write(tmp_path / "runs/e0s/e0s.json")
     (tmp_path / "strategies").symlink_to(ROOT / "strategies")
-    (plan, _) = planning.plans(settings, "naive", tmp_path)
+    (plan, _) = planning.plans(Project(tmp_path, settings), "naive")
     assert plan.foundation_sha256 == sha256(tiny_model)
     finetune = settings.finetune.model_copy(update={"start": "last-round", "epochs": 1, "dtype": "float64"})
     settings = settings.model_copy(update={"finetune": finetune})
-    (plan, _) = planning.plans(settings, "naive", tmp_path)
+    (plan, _) = planning.plans(Project(tmp_path, settings), "naive")
     assert plan.foundation_sha256 == sha256(explorer) and plan.foundation_head is None
     train(plan, tmp_path / "training", lambda row: None)
     assert Effective.read(tmp_path / "training/effective.json").ran.start_gap == pytest.approx(0.0, abs=1e-6)
-    (scratch, _) = planning.plans(settings, "scratch", tmp_path)
+    (scratch, _) = planning.plans(Project(tmp_path, settings), "scratch")
     assert scratch.foundation_sha256 == sha256(tiny_model)
 
 
@@ -271,18 +271,18 @@ def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path
     data = tmp_path / "runs/dataset"
     first, test = read_frames(data / "train.extxyz"), read_frames(data / "test.extxyz")
     acquire.make(project, 1)
-    planning.plans(settings, "naive", tmp_path)
+    planning.plans(Project(tmp_path, settings), "naive")
     descendants = [
         a for a in rounds.frames(tmp_path / rounds.FOLDER, 1) if a.info["group"] in {b.info["group"] for b in first}
     ]
     write_frames(data / "train.extxyz", [*first[:6], *descendants])
     acquire.make(project, 2)
-    planning.plans(settings, "naive", tmp_path)
+    planning.plans(Project(tmp_path, settings), "naive")
     write_frames(data / "test.extxyz", [*test, *first[6:]])
     with pytest.raises(RetemperError, match="trained on structures that are now in the test set"):
-        planning.plans(settings, "naive", tmp_path)
+        planning.plans(Project(tmp_path, settings), "naive")
     foundation = settings.finetune.model_copy(update={"start": "foundation"})
-    planning.plans(settings.model_copy(update={"finetune": foundation}), "naive", tmp_path)
+    planning.plans(Project(tmp_path, settings.model_copy(update={"finetune": foundation})), "naive")
 
 
 # ------------------------------------------------------------------ git, notes, status

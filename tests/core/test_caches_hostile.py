@@ -32,6 +32,7 @@ from retemper.finetune import collect, planning
 from retemper.finetune.mace import checkpoint, lmdb_cache
 from retemper.models import evaluators
 from retemper.prepare import pseudolabel
+from retemper.records.sweep import GroupErrors
 from retemper.simulation import engine
 from retemper.simulation.points import single_points
 from retemper.study import run, table
@@ -260,7 +261,7 @@ def errors(folder: Path, request: pytest.FixtureRequest) -> Kept:
     """Errors by group beside a training; without them its trial is measured again."""
 
     def measure(name: str) -> None:
-        alike.write(folder / name, {"target": {"counts": {"a": 3.0}, "squares": {"a": len(name) / 7}}})
+        alike.write(folder / name, {"target": GroupErrors(counts={"a": 3.0}, squares={"a": len(name) / 7})})
 
     def get() -> Any:
         if alike.read(folder / "one") is None:

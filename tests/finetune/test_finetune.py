@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import os
@@ -155,8 +154,7 @@ def test_key_depends_on_what_decides_the_result(files: dict[str, Any]) -> None:
     assert plan.key == make_plan(files, "replay").key
     assert plan.key != make_plan(files, "replay", replay__weight=2.0).key
     assert plan.key != dataclasses.replace(plan, seed=4).key
-    renamed = copy.deepcopy(plan.strategy)
-    renamed["about"] = "other words"
+    renamed = plan.strategy.model_copy(update={"about": "other words"})
     assert plan.key == dataclasses.replace(plan, strategy=renamed, device="cuda").key
 
 

@@ -98,7 +98,7 @@ def test_sizes_of_a_data_set(rule: str, tmp_path: Path, tiny_model: Path) -> Non
         if number == 5:
             prepared.e0s(atomic_energies(tiny_model)).write(tmp_path / "runs/e0s/e0s.json")
             names = ("naive", "scratch", "lora")
-            hashes = {plans(made.settings, name, tmp_path)[0].target.train_hash for name in names}
+            hashes = {plans(Project(tmp_path, made.settings), name)[0].target.train_hash for name in names}
             assert hashes == {manifest.sets["train"].hash}
     assert set(sources[0]) < set(sources[1]) < set(sources[2])
     assert len(sources[2]) == recorded.of

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from retemper.config.project import Project
+from retemper.config.settings import Settings
+from retemper.records.sweep import GroupErrors
 from retemper.sweep import alike, output
 from retemper.sweep.choice import Trial, choose
 
@@ -16,12 +18,18 @@ GROUPS = [f"trajectory {k}" for k in range(6)]
 COMPONENTS = 900.0
 
 
+def project(root: Path) -> Project:
+    settings = {"system": "salt", "foundation": "mini", "strategies": ["naive"], "seeds": [1]}
+    dataset = {"files": ["data/raw/nacl.extxyz"], "level_of_theory": "GFN2-xTB"}
+    return Project(root, Settings.model_validate({**settings, "dataset": dataset}))
+
+
 def training(root: Path, name: str, logs: dict[str, np.ndarray]) -> dict[str, float]:
     """A finished training whose force errors by group are exp(`logs`) eV/A; returns its values, meV/A."""
     errors = {}
     for part, log in logs.items():
         counts, squares = dict.fromkeys(GROUPS, COMPONENTS), COMPONENTS * np.exp(2 * log)
-        errors[part] = {"counts": counts, "squares": dict(zip(GROUPS, squares.tolist(), strict=True))}
+        errors[part] = GroupErrors(counts=counts, squares=dict(zip(GROUPS, squares.tolist(), strict=True)))
     alike.write(root / ".cache/training" / name, errors)
     return {part: 1e3 * float(np.sqrt(np.exp(2 * log).mean())) for part, log in logs.items()}
 
@@ -38,7 +46,7 @@ def sweep(root: Path, rng: np.random.Generator, worse: float, number: int = 8) -
 
 def compared(root: Path, trials: list[Trial], scope: str) -> alike.Alike:
     objectives = ["target", "retention"]
-    found = output.not_told_apart(choose(trials, objectives, scope), trials, objectives, scope, root)
+    found = output.not_told_apart(choose(trials, objectives, scope), trials, objectives, scope, project(root))
     assert found is not None
     return found
 
@@ -62,7 +70,7 @@ def test_one_trajectory_that_decides_is_no_six(tmp_path: Path) -> None:
     log = np.array([0.0, -3.0, -3.0, -3.0, -3.0, -3.0])
     values = [training(tmp_path, f"t{k}", {"target": log + k * np.eye(6)[0] * np.log(2)}) for k in range(2)]
     trials = [Trial(k, "complete", {}, v, training=f"t{k}") for k, v in enumerate(values)]
-    found = output.not_told_apart(trials[0], trials, ["target"], "single-system", tmp_path)
+    found = output.not_told_apart(trials[0], trials, ["target"], "single-system", project(tmp_path))
     assert found is not None and found.trials == (1,)
 
 
@@ -72,11 +80,10 @@ def test_the_difference_is_the_paired_t(tmp_path: Path) -> None:
     ours, theirs = {}, {}
     for errors, shift in ((ours, 0.0), (theirs, 0.001 * rng.normal(size=6))):
         squares = COMPONENTS * np.exp(2 * np.broadcast_to(shift, 6))
-        errors["target"] = {"squares": dict(zip(GROUPS, squares.tolist(), strict=True))} | {
-            "counts": dict.fromkeys(GROUPS, COMPONENTS)
-        }
+        counts = dict.fromkeys(GROUPS, COMPONENTS)
+        errors["target"] = GroupErrors(counts=counts, squares=dict(zip(GROUPS, squares.tolist(), strict=True)))
     found = alike.difference(ours, theirs, {"target": 1.0}, 0.0).interval(0.975)
-    each = 0.5 * np.array([theirs["target"]["squares"][g] / ours["target"]["squares"][g] for g in GROUPS])
+    each = 0.5 * np.array([theirs["target"].squares[g] / ours["target"].squares[g] for g in GROUPS])
     expected = stats.ttest_1samp(each, 0.5).confidence_interval(0.95)
     assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.01)
 
@@ -84,11 +91,15 @@ def test_the_difference_is_the_paired_t(tmp_path: Path) -> None:
 def test_what_was_measured_on_other_structures_is_left_out(tmp_path: Path) -> None:
     trials = sweep(tmp_path, np.random.default_rng(1), 0.0, 3)
     folder = tmp_path / ".cache/training/t2"
-    text = json.dumps(alike.read(folder)).replace("trajectory 5", "trajectory 9")
-    alike.write(folder, json.loads(text))
+    errors = alike.read(folder)
+    assert errors is not None
+    for part in errors.values():
+        for numbers in (part.counts, part.squares):
+            numbers["trajectory 9"] = numbers.pop("trajectory 5")
+    alike.write(folder, errors)
     winner = trials[0]
-    found = output.not_told_apart(winner, trials, ["target"], "single-system", tmp_path)
+    found = output.not_told_apart(winner, trials, ["target"], "single-system", project(tmp_path))
     assert found is not None and found.compared == 1
-    assert output.not_told_apart(winner, trials, ["target-loss"], "single-system", tmp_path) is None
+    assert output.not_told_apart(winner, trials, ["target-loss"], "single-system", project(tmp_path)) is None
     few = alike.Alike((), 1, 4)
     assert "too few" in few.sentence()

@@ -149,7 +149,7 @@ def test_rungs_come_back(tmp_path: Path) -> None:
 
     def decision(rmse: float, is_default: bool = False) -> str:
         scheduler = search.halving(study, 8, ["target"], tmp_path / "training")
-        one: Any = SimpleNamespace(trial_id="new", config={"is_default": is_default})
+        one: Any = SimpleNamespace(trial_id="new", config={"task": SimpleNamespace(is_default=is_default)})
         scheduler.on_trial_add(None, one)
         return scheduler.on_trial_result(None, one, {"epoch": 1, "signal": math.log(rmse)})
 

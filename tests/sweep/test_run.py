@@ -14,13 +14,15 @@ import pytest
 import yaml
 from sweeps import change, make_project, stage
 
-from retemper.config.settings import load_settings
+from retemper.config.project import Project
 from retemper.core.files import read_json
 from retemper.models.predict import predict
 from retemper.records.runs import pareto_front, read_history
+from retemper.records.sweep import best_settings
 from retemper.records.training import Effective, TrainingSummary
-from retemper.sweep import alike, output, status, tracking
+from retemper.sweep import alike, status
 from retemper.sweep import optuna_study as studies
+from retemper.tracking import sweeps
 
 EPOCHS = 4
 
@@ -132,14 +134,13 @@ def test_mlflow_is_rebuilt_from_the_files(swept: tuple[Path, str], monkeypatch: 
         }
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", second)
-    settings = load_settings(root / "params.yaml")
-    assert tracking.sync(root, settings) == 6
+    assert sweeps.sync(Project.here(root)) == 6
     lost, found = content(first), content(second)
     assert sorted(found) == sorted(lost)
     for name in lost:
         assert found[name][0] == lost[name][0] and found[name][3] == pytest.approx(lost[name][3])
         assert found[name][1] == pytest.approx(lost[name][1], rel=1e-6) and found[name][2] == lost[name][2]
-    tracking.sync(root, settings)
+    sweeps.sync(Project.here(root))
     assert content(second) == found
 
 
@@ -152,7 +153,7 @@ def test_the_winner_is_taken_over(swept: tuple[Path, str]) -> None:
     assert "epoch " not in stage(root, "finetune", "naive").split("best epoch")[0]
     assert model.stat().st_mtime_ns == written
     summary = TrainingSummary.read(root / "runs/finetune/naive/summary.json")
-    assert summary.found_by_sweep == best["settings"] == output.best_settings(root, "naive")
+    assert summary.found_by_sweep == best["settings"] == best_settings(Project.here(root), "naive")
     assert summary.seeds[3].sha256 == best["provenance"]["model_sha256"]
     ran = Effective.read(root / "runs/finetune/naive/seed-3/effective.json").ran
     assert ran.lr == pytest.approx(best["settings"]["training.lr"])
@@ -176,8 +177,8 @@ def test_retention_is_that_of_the_model(swept: tuple[Path, str]) -> None:
 
 def test_status_and_show(swept: tuple[Path, str]) -> None:
     root, _ = swept
-    assert "6 epochs" not in (text := status.status(root, None)) and f"{EPOCHS} epochs" in text
-    shown = status.show(root, "naive")
+    assert "6 epochs" not in (text := status.status(Project.here(root), None)) and f"{EPOCHS} epochs" in text
+    shown = status.show(Project.here(root), "naive")
     assert "importance for retention" in shown or "pruned" in shown
     assert "sqlite:///.cache/sweep/" in shown  # the study that grows, not the copy of it
     assert shown.count("  *") >= len(table(root / "runs/sweep/naive/front.csv"))
@@ -256,4 +257,4 @@ def test_no_search_is_quick_and_changes_nothing(files: dict[str, Any], tmp_path:
         [sys.executable, "-c", code], cwd=root, env=environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    assert output.best_settings(root, "naive") == {}
+    assert best_settings(Project.here(root), "naive") == {}

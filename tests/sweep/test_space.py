@@ -13,6 +13,7 @@ from sweeps import make_project
 from trainings import run
 
 from retemper.config import strategies
+from retemper.config.project import Project
 from retemper.config.settings import Sweep, load_settings
 from retemper.core import sources
 from retemper.core.errors import RetemperError
@@ -55,15 +56,15 @@ def test_every_parameter_changes_the_plan(name: str, project: Path) -> None:
     """One parameter at a time: another plan, and the value is in it."""
     settings = load_settings(project / "params.yaml")
     space = space_of(project, name, n_replay=1000)
-    (default,) = planning.plans(settings, name, project, space.default())
-    assert default.key == planning.plans(settings, name, project)[0].key  # the first trial is the strategy itself
+    (default,) = planning.plans(Project(project, settings), name, space.default())
+    assert default.key == planning.plans(Project(project, settings), name)[0].key  # the first trial is the strategy
     keys = {default.key}
     for path in space.ranges:
         value = 5 if path == "replay.number" else other(space.active(path, space.default()), space.defaults[path])
-        (plan,) = planning.plans(settings, name, project, {path: value})
+        (plan,) = planning.plans(Project(project, settings), name, {path: value})
         assert plan.key not in keys
         keys.add(plan.key)
-        assert strategies.value_at(strategies.Strategy.model_validate(plan.strategy), path) == value
+        assert strategies.value_at(plan.strategy, path) == value
 
 
 @pytest.mark.parametrize("name", strategies.names(ROOT))
@@ -76,14 +77,14 @@ def test_every_parameter_reaches_mace(name: str, project: Path, tmp_path: Path) 
         one = space.active(path, params)
         if one is not None:
             params[path] = other(one, space.defaults[path]) if path != "replay.number" else 5
-    (default,) = planning.plans(settings, name, project)
-    (plan,) = planning.plans(settings, name, project, params)
+    (default,) = planning.plans(Project(project, settings), name)
+    (plan,) = planning.plans(Project(project, settings), name, params)
     run(dataclasses.replace(plan, epochs=1), tmp_path)
     ran = Effective.read(tmp_path / "effective.json").ran
     assert set(params) <= set(SHOWS), "a new parameter needs a line in SHOWS"
     for path, value in params.items():
         assert SHOWS[path](ran) == pytest.approx(value, rel=1e-6), path
-        before = strategies.value_at(strategies.Strategy.model_validate(default.strategy), path)
+        before = strategies.value_at(default.strategy, path)
         assert before != value
 
 
@@ -168,8 +169,8 @@ def test_mended_code_of_the_trainer_trains_again(
     project: Path, monkeypatch: pytest.MonkeyPatch, module: str, again: bool
 ) -> None:
     """A finished training was found in the cache under the same key, whatever had been mended since."""
-    before = planning.plans(load_settings(project / "params.yaml"), "naive", project)[0].key
+    before = planning.plans(Project.here(project), "naive")[0].key
     statements = sources.statements
     monkeypatch.setattr(sources, "statements", lambda name: "mended" if name == module else statements(name))
-    after = planning.plans(load_settings(project / "params.yaml"), "naive", project)[0].key
+    after = planning.plans(Project.here(project), "naive")[0].key
     assert (after != before) is again

@@ -27,12 +27,12 @@ from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
 from retemper.core.errors import RetemperError
 from retemper.records.registration import Registration
+from retemper.records.sweep import StudyData, SweepStudy
 from retemper.records.training import TrainingSummary
 from retemper.registry import aliases, register
 from retemper.registry import history as moves_of
 from retemper.registry.client import Registry
-from retemper.sweep import tracking as tracking_sweep
-from retemper.tracking import lineage, lock, runs
+from retemper.tracking import lineage, lock, runs, sweeps
 from retemper.tracking.store import PROCESS, connect
 
 SETTINGS = {"training": {"lr": 0.001}}
@@ -460,11 +460,17 @@ def test_trials_of_a_stopped_sweep_do_not_stay_running(tmp_path: Path, files: di
 def test_a_sweep_that_nobody_works_on(project: tuple[Path, Settings]) -> None:
     """Taken up again, a sweep closes what its killed predecessor left, on whatever machine that was."""
     root, settings = project
-    about = {"study": "abc", "seed": 1, "space": {}, "strategy": "naive"}
-    sweep = tracking_sweep.start_sweep(settings, root, "naive", about)
-    trial = tracking_sweep.start_trial(sweep, root, 0, {}, {}, "t")
+    here = Project(root, settings)
+    data = StudyData(target=["t", "v"], replay=None, foundation_sha256="0" * 64)
+    about = SweepStudy(
+        study="abc", seed=1, space={}, strategy="naive", foundation="tiny", data=data, retention=None,
+        objectives=["target"], epochs=2, default="k", family="f",
+    )  # fmt: skip
+    strategy = TrainingSummary.read(here.summary("naive")).settings
+    sweep = sweeps.start_sweep(here, about)
+    trial = sweeps.start_trial(sweep, here, sweeps.TrialSettings(0, strategy, 2, {}, "t"))
     assert sweep is not None and trial is not None
     connect(root).set_tag(trial, PROCESS, "another-machine 1 1")
-    assert tracking_sweep.start_sweep(settings, root, "naive", about) == sweep
+    assert sweeps.start_sweep(here, about) == sweep
     assert connect(root).get_run(trial).info.status == "KILLED"
     assert connect(root).get_run(sweep).info.status == "RUNNING"

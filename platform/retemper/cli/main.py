@@ -85,13 +85,13 @@ def _sync(_: argparse.Namespace) -> None:
     from retemper.config.project import Project
     from retemper.promotion import promote
     from retemper.registry import register
-    from retemper.sweep import tracking as tracking_sweep
     from retemper.tracking import runs as tracking
+    from retemper.tracking import sweeps
 
     project = Project.here()
     root, settings = project.root, project.settings
     runs = tracking.sync(root, settings)
-    trials = tracking_sweep.sync(root, settings)
+    trials = sweeps.sync(project)
     versions = register.sync(project)
     promote.sync(project)
     print(
@@ -101,11 +101,11 @@ def _sync(_: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    from retemper.core.files import project_root
+    from retemper.config.project import Project
     from retemper.sweep import status
 
     view = status.show if options.what == "show" else status.status
-    print(view(project_root(), options.strategy))
+    print(view(Project.here(), options.strategy))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

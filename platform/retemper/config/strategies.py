@@ -192,6 +192,11 @@ def _place(own: dict[str, Any], sources: dict[str, str], file: Place, base: Plac
     return place
 
 
+def in_words(value: Value) -> str:
+    """A setting in few characters."""
+    return "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over`; sections are merged key by key."""
     result = dict(base)

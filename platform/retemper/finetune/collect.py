@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from retemper.config.strategies import Point, Strategy
+from retemper.config.project import Project
+from retemper.config.strategies import Point
 from retemper.core import sealed, weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder
@@ -53,16 +54,12 @@ def kept(folder: Path, key: str) -> KeptTraining | None:
 
 
 def collect(
-    root: Path, strategy: str, foundation: str, plans: Sequence[Plan], folders: Sequence[Path], found: Point
+    project: Project, strategy: str, plans: Sequence[Plan], folders: Sequence[Path], found: Point
 ) -> TrainingSummary:
-    """Write ``runs/finetune/<strategy>`` below `root`, whole or not at all.
+    """Write ``runs/finetune/<strategy>`` of the project, whole or not at all.
 
     Parameters
     ----------
-    root
-        Project with ``runs``.
-    strategy, foundation
-        Names.
     plans, folders
         A plan a seed, and the folder where it was trained.
     found
@@ -74,7 +71,7 @@ def collect(
         What lies in a folder is not what its training left there.
     """
     seeds: dict[int, SeedOutcome] = {}
-    with atomic_folder(root / "runs/finetune" / strategy) as out:
+    with atomic_folder(project.finetuned(strategy)) as out:
         for plan, folder in zip(plans, folders, strict=True):
             (out / f"seed-{plan.seed}").mkdir()
             for name in FILES:
@@ -84,10 +81,10 @@ def collect(
             seeds[plan.seed] = SeedOutcome(**outcome.model_dump(), ended=ended)
         summary = TrainingSummary(
             strategy=strategy,
-            foundation=foundation,
-            settings=Strategy.model_validate(plans[0].strategy),
+            foundation=project.settings.foundation,
+            settings=plans[0].strategy,
             found_by_sweep=found,
-            origin=lineage.origin(root),
+            origin=lineage.origin(project.root),
             seeds=seeds,
         )
         summary.write(out / SUMMARY)

@@ -39,7 +39,7 @@ class HeadData:
 class Plan:
     """Everything that decides one run. Paths are absolute."""
 
-    strategy: dict[str, Any]
+    strategy: Strategy
     seed: int
     foundation: str
     foundation_sha256: str
@@ -66,11 +66,10 @@ class Plan:
             head.pop("train", None)
             head.pop("valid", None)
             head.pop("weighted", None)
-        content["strategy"] = {k: v for k, v in content["strategy"].items() if k not in ("name", "about", "search")}
-        training = {k: v for k, v in content["strategy"]["training"].items() if k != "batch_size"}
-        content["strategy"]["training"] = training  # the plan's own batch size is the one that runs
-        if content["replay"] is not None:  # and its own replay set the one that is replayed
-            content["strategy"]["replay"] = {k: v for k, v in content["strategy"]["replay"].items() if k != "number"}
+        content["strategy"] = strategy = self.strategy.model_dump(exclude={"name", "about", "search"})
+        strategy["training"].pop("batch_size")  # the plan's own batch size is the one that runs
+        if self.replay is not None:  # and its own replay set the one that is replayed
+            strategy["replay"].pop("number")
         return digest(content)
 
 
@@ -119,8 +118,7 @@ def mace_flags(plan: Plan, work: Path, name: str, architecture: dict[str, Any] |
     `architecture` describes the foundation (see `architecture.flags`) and is used when
     the weights start at random.
     """
-    strategy = Strategy.model_validate(plan.strategy)
-    training, loss = strategy.training, strategy.loss
+    strategy, training, loss = plan.strategy, plan.strategy.training, plan.strategy.loss
     flags: dict[str, Any] = {
         "name": name,
         "seed": plan.seed,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from retemper.config import foundations
+from retemper.config.project import Project
 from retemper.config.settings import Settings
-from retemper.config.strategies import Strategy, load
+from retemper.config.strategies import Point, Strategy, load
 from retemper.core import sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest, sha256
+from retemper.core.output import log
 from retemper.data import rounds
 from retemper.data.frames import labels_hash, read_frames, write_frames
 from retemper.data.splits import leaks
@@ -20,7 +21,7 @@ from retemper.records.e0s import ReferenceEnergies
 from retemper.records.pseudolabel import PseudolabelManifest
 
 
-def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | None = None) -> list[Plan]:
+def plans(project: Project, name: str, found: Point | None = None) -> list[Plan]:
     """One plan a seed for strategy `name`, from ``runs/{dataset,e0s,replay,pseudolabel}``.
 
     `found` maps paths to values that a sweep found; they win over ``finetune.overrides``.
@@ -30,9 +31,8 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
     RetemperError
         Missing upstream files, pseudolabels of another foundation, too few structures.
     """
+    root, settings, entry, weights = project.root, project.settings, project.foundation, project.weights
     strategy = load(name, root, settings.finetune.overrides, found)
-    entry = foundations.find(settings.foundation, root)
-    weights = foundations.weights(entry, root)
     sha = sha256(weights)
     start, start_sha, start_head = _start(settings, strategy, weights, sha, entry.head, root)
     e0s = ReferenceEnergies.read(root / "runs/e0s/e0s.json").E0s
@@ -42,14 +42,14 @@ def plans(settings: Settings, name: str, root: Path, found: dict[str, Any] | Non
     replay = _replay(strategy, settings, entry, weights, sha, root) if strategy.replay is not None else None
     batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:
-        print(
+        log.info(
             f"batch size {batch_size} is above the {target.n_train} training structures, and MACE would train "
             f"on nothing: {target.n_train} used"
         )
         batch_size = target.n_train
     return [
         Plan(
-            strategy=strategy.model_dump(),
+            strategy=strategy,
             seed=seed,
             foundation=str(start.resolve()),
             foundation_sha256=start_sha,

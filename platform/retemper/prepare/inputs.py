@@ -41,7 +41,7 @@ CARRIERS = frozenset(
         *("config.setting_errors", "config.settings", "config.strict_yaml"),
         *("records.campaign", "records.dataset", "records.e0s", "records.evaluation", "records.inputs"),
         *("records.origin", "records.pseudolabel", "records.record", "records.replay", "records.robustness"),
-        *("records.label", "records.result", "records.round", "records.training"),
+        *("records.label", "records.result", "records.round", "records.sweep", "records.training"),
         *(
             "data.frame_store",
             "models.convert",
@@ -58,7 +58,7 @@ CARRIERS = frozenset(
             "promotion.hook",
             "promotion.views",
         ),
-        *("study.tracking", "sweep.file_transfer", "sweep.resources", "sweep.status", "sweep.table", "sweep.tracking"),
+        *("study.tracking", "sweep.file_transfer", "sweep.resources", "sweep.status", "sweep.table"),
     )
 )
 # Modules of the dataset stage: what later stages take from them can only refuse.

@@ -222,7 +222,7 @@ def _run(job: Job, spent: Callable[[], float]) -> None:
 
     run, settings = job.run, job.run.settings
     here = project(job.folder, run, [kind for kind in run.folders if kind != "whole"])
-    (plan,) = planning.plans(settings, run.name, here)
+    (plan,) = planning.plans(Project(here, settings), run.name)
     folder = run.root / ".cache/training" / plan.key
 
     def note(epoch: dict[str, float]) -> None:
@@ -231,7 +231,7 @@ def _run(job: Job, spent: Callable[[], float]) -> None:
     train(plan, folder, note)
     for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
-    collect.collect(here, run.name, settings.foundation, [plan], [folder], {})
+    collect.collect(Project(here, settings), run.name, [plan], [folder], {})
     processes.release_memory()
     stage.run(Project(here, settings), run.name)
     processes.release_memory()

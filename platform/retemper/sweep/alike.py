@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from retemper.core import sealed
 from retemper.evaluation import statistics
+from retemper.records.sweep import GroupErrors
 
 FILE = "groups.json"  # in the folder of a training: its errors by group, for each set
 CONFIDENCE = 0.95
+BySet = dict[str, GroupErrors]  # target, retention
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,15 @@ class Alike:
         return f"{same} ({self.groups} groups of validation structures, one seed each)"
 
 
-def write(folder: Path, errors: dict[str, Any]) -> None:
+def write(folder: Path, errors: BySet) -> None:
     """Leave the errors by group in the folder of a training."""
-    sealed.write_json(folder / FILE, folder.name, errors)
+    sealed.write_json(folder / FILE, folder.name, {name: part.model_dump() for name, part in errors.items()})
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path) -> BySet | None:
     """What `write` left; `None` without it, or where it is damaged or of another training (which is put aside)."""
-    found: dict[str, Any] | None = sealed.read_json(folder / FILE, folder.name, then="its trial is not compared")
-    return found
+    content = sealed.read_json(folder / FILE, folder.name, then="its trial is not compared")
+    return None if content is None else {name: GroupErrors(**part) for name, part in content.items()}
 
 
 def of(used: Path, others: dict[int, tuple[Path, float]], weights: dict[str, float]) -> Alike | None:
@@ -65,22 +66,20 @@ def of(used: Path, others: dict[int, tuple[Path, float]], weights: dict[str, flo
     alike, compared = [], 0
     for number, (folder, behind) in sorted(others.items()):
         theirs = read(folder) or {}
-        if any(ours[name]["counts"] != theirs.get(name, {}).get("counts") for name in weights):
+        if any(name not in theirs or ours[name].counts != theirs[name].counts for name in weights):
             continue  # measured on other structures
         compared += 1
         if difference(ours, theirs, weights, behind).interval(statistics.two_sided(CONFIDENCE)).low <= 0:
             alike.append(number)
-    return Alike(tuple(alike), compared, min(len(ours[name]["counts"]) for name in weights)) if compared else None
+    return Alike(tuple(alike), compared, min(len(ours[name].counts) for name in weights)) if compared else None
 
 
-def difference(
-    ours: dict[str, Any], theirs: dict[str, Any], weights: dict[str, float], behind: float
-) -> statistics.Estimate:
+def difference(ours: BySet, theirs: BySet, weights: dict[str, float], behind: float) -> statistics.Estimate:
     """Their score minus ours, with its error over groups of structures."""
     parts = []
     for name, weight in weights.items():
-        names = sorted(ours[name]["counts"])
-        own, other = (np.array([[errors[name]["squares"][group]] for group in names]) for errors in (ours, theirs))
-        parts.append((weight, statistics.log_ratio(other, own, 0.5)))
+        groups = sorted(ours[name].counts)
+        here, there = (np.array([[errors[name].squares[group]] for group in groups]) for errors in (ours, theirs))
+        parts.append((weight, statistics.log_ratio(there, here, 0.5)))
     total = statistics.weighted_sum(parts)
     return replace(total, value=behind)

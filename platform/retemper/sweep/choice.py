@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from retemper.config.strategies import Point
 from retemper.core.errors import RetemperError
 from retemper.records.runs import pareto_front
 from retemper.sweep.objectives import HOLES, RETENTION
@@ -32,7 +32,7 @@ class Trial:
 
     number: int
     state: str  # complete, pruned, failed, running, waiting
-    params: dict[str, Any]
+    params: Point
     values: dict[str, float] = field(default_factory=dict)  # see `objectives.measured`; complete trials only
     epochs: int = 0
     seconds: float = 0.0

@@ -18,21 +18,23 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper.config.project import Project
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.data.frames import FORCES, is_isolated_atom, read_frames
 from retemper.data.grouping import groups_of
 from retemper.finetune.plan import TARGET, Plan
 from retemper.records.runs import read_history
+from retemper.records.sweep import GroupErrors
 from retemper.sweep import alike
 
 RETENTION = "retention"
 HOLES = "holes"
 
 
-def retention_file(root: Path) -> Path | None:
+def retention_file(project: Project) -> Path | None:
     """Validation structures of the replay stage; `None` when the foundation brings no pool."""
-    path = root / "runs/replay/valid.extxyz"
+    path = project.replay / "valid.extxyz"
     return path if path.is_file() and path.stat().st_size else None
 
 
@@ -115,24 +117,24 @@ def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequen
     errors = {name: _by_group(plan, folder / weight_files.NAME, _frames(path)) for name, path in sets.items()}
     alike.write(folder, errors)
     if retention is not None:
-        square, count = (sum(errors[RETENTION][name].values()) for name in ("squares", "counts"))
+        square, count = (sum(part.values()) for part in (errors[RETENTION].squares, errors[RETENTION].counts))
         values[RETENTION] = 1e3 * math.sqrt(square / count)
     if HOLES in objectives:
         values[HOLES] = holes(plan, folder / weight_files.NAME)
     return values
 
 
-def _by_group(plan: Plan, model: Path, frames: Sequence[Atoms]) -> dict[str, dict[str, float]]:
-    """Force components and the sum of their squared errors, (eV/A)^2, by group of structures."""
+def _by_group(plan: Plan, model: Path, frames: Sequence[Atoms]) -> GroupErrors:
+    """A model's force errors on `frames`, by group of structures."""
     from retemper.models.predict import predict
 
     predicted = predict(model, frames, head=TARGET, dtype=plan.dtype, device=plan.device, backend="torch")
-    found: dict[str, dict[str, float]] = {"counts": {}, "squares": {}}
+    errors = GroupErrors(counts={}, squares={})
     for atoms, forces, group in zip(frames, predicted.forces, groups_of(frames), strict=True):
         square = float(((forces - atoms.arrays[FORCES]) ** 2).sum())
-        for name, value in (("counts", float(forces.size)), ("squares", square)):
-            found[name][group] = found[name].get(group, 0.0) + value
-    return found
+        errors.counts[group] = errors.counts.get(group, 0.0) + float(forces.size)
+        errors.squares[group] = errors.squares.get(group, 0.0) + square
+    return errors
 
 
 def signal(row: dict[str, float], objectives: Sequence[str]) -> float:

@@ -7,19 +7,21 @@ of a trial and the objectives; the number of trials is not part of it, so asking
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
 
-from retemper.core.files import read_json
+from retemper.config.strategies import Point, SearchRange
 from retemper.finetune.plan import Plan
+from retemper.records.record import OtherFormError
+from retemper.records.sweep import ABOUT, SweepStudy
 from retemper.sweep.choice import Trial, front
 from retemper.sweep.objectives import HOLES
 from retemper.sweep.space import Space
@@ -115,7 +117,7 @@ def recover(study: optuna.Study) -> int:
 
 
 def warm_start(
-    study: optuna.Study, space: Space, cache: Path, about: dict[str, Any], plan_of: Callable[[dict[str, Any]], Plan]
+    study: optuna.Study, space: Space, cache: Path, about: SweepStudy, plan_of: Callable[[Point], Plan]
 ) -> tuple[int, int]:
     """Take over what earlier studies of the same strategy, data and foundation found.
 
@@ -131,25 +133,24 @@ def warm_start(
     added = queued = 0
     known = {one.training for one in trials(study)}
     default = plan_of(space.default()).key
-    for path in sorted(cache.glob("*/about.json")):
-        earlier = read_json(path)
-        if earlier["study"] == about["study"] or earlier["family"] != about["family"]:
+    for earlier, folder in known_studies(cache):
+        if earlier.study == about.study or earlier.family != about.family:
             continue
-        finished = [one for one in read(path.parent) if one.state == "complete" and not one.earlier]
-        missing = [one for one in finished if not set(about["objectives"]) <= set(one.values)]
+        finished = [one for one in read(folder) if one.state == "complete" and not one.earlier]
+        missing = [one for one in finished if not set(about.objectives) <= set(one.values)]
         usable = [(one, space.complete(one.params)) for one in finished if one not in missing]
         same = 0
         for one, point in usable:
-            if point is None or plan_of(point).key != one.training or earlier["retention"] != about["retention"]:
+            if point is None or plan_of(point).key != one.training or earlier.retention != about.retention:
                 continue
             same += 1
             if one.training in known or one.training == default:
                 continue
             known.add(one.training)
-            study.add_trial(_taken_over(one, point, space, about["objectives"], earlier["study"]))
+            study.add_trial(_taken_over(one, point, space, about.objectives, earlier.study))
             added += 1
         if same == 0:
-            best = front([one for one, point in usable if point is not None], about["objectives"])[:ENQUEUED]
+            best = front([one for one, point in usable if point is not None], about.objectives)[:ENQUEUED]
             for one in best:
                 point = space.complete(one.params)
                 if point is not None and point != space.default():
@@ -158,9 +159,16 @@ def warm_start(
     return added, queued
 
 
-def _taken_over(
-    one: Trial, point: dict[str, Any], space: Space, objectives: Sequence[str], earlier: str
-) -> FrozenTrial:
+def known_studies(folder: Path) -> list[tuple[SweepStudy, Path]]:
+    """Studies in the folders of a folder, with these; not those that another version of the program began."""
+    found = []
+    for path in sorted(folder.glob(f"*/{ABOUT}")):
+        with contextlib.suppress(OtherFormError):
+            found.append((SweepStudy.read(path), path.parent))
+    return found
+
+
+def _taken_over(one: Trial, point: Point, space: Space, objectives: Sequence[str], earlier: str) -> FrozenTrial:
     attributes = {"values": one.values, "epochs": one.epochs, "training": one.training, "earlier": earlier}
     return optuna.trial.create_trial(
         params=point,
@@ -170,10 +178,12 @@ def _taken_over(
     )
 
 
-def distribution(one: Any) -> Any:
+def distribution(one: SearchRange | None) -> optuna.distributions.BaseDistribution:
     """A search range as Optuna's distribution."""
+    assert one is not None
     if one.choices is not None:
         return optuna.distributions.CategoricalDistribution(one.choices)
+    assert one.low is not None and one.high is not None
     return optuna.distributions.FloatDistribution(one.low, one.high, log=one.log)
 
 

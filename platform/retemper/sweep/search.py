@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +12,11 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from retemper.finetune.plan import Plan
 from retemper.records.runs import read_history
 from retemper.sweep import optuna_study as studies
 from retemper.sweep.objectives import signal
-from retemper.sweep.space import Space
+from retemper.sweep.setup import Sweep
+from retemper.sweep.trial import TOKEN, Report, Task
 
 REDUCTION = 3  # of the trials at a rung one in three goes on
 
@@ -29,46 +29,43 @@ class StudySearch(OptunaSearch):
     reason, and only one that ran to its end is COMPLETE.
     """
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        space: Space,
-        objectives: Sequence[str],
-        sampler: Any,
-        plan_of: Callable[[dict[str, Any]], Plan],
-        config: dict[str, Any],
-    ):
+    def __init__(self, study: optuna.Study, sweep: Sweep, sampler: Any, prune: bool):
+        objectives = sweep.about.objectives
         super().__init__(
-            space=space,
+            space=sweep.space,
             metric=list(objectives),
             mode=["min"] * len(objectives),
             sampler=sampler,
             study_name=study.study_name,
             storage=study._storage,
         )
-        self._study, self._default = study, space.default()
-        self._plan_of = plan_of
-        self._config = config
-        self._objectives = list(objectives)
+        self._study, self._sweep, self._prune = study, sweep, prune
+        self._default = sweep.space.default()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> dict[str, Task] | None:
         """The next setting as a plan, with where it is trained."""
         params = super().suggest(trial_id)
         if params is None:
             return None
         trial = self._ot_trials[trial_id]
-        plan = self._plan_of(params)
+        sweep = self._sweep
+        plan = sweep.plan(params)
         trial.set_user_attr("training", plan.key)
-        return {
-            **self._config,
-            "number": trial.number,
-            "params": params,
-            "plan": plan,
-            "is_default": params == self._default,
-            "folder": str(Path(self._config["training"]) / plan.key),
-        }
+        task = Task(
+            plan=plan,
+            params=params,
+            number=trial.number,
+            is_default=params == self._default,
+            folder=str(sweep.project.training(plan.key)),
+            retention=str(sweep.retention) if sweep.retention else None,
+            objectives=sweep.about.objectives,
+            prune=self._prune,
+            token=str(sweep.folder / TOKEN),
+            study=sweep.about.study,
+        )
+        return {"task": task}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         """Record the end of a trial; what is known is written before its state, so that a kill loses nothing."""
         if trial_id in self._completed_trials:
             return
@@ -80,7 +77,7 @@ class StudySearch(OptunaSearch):
         elif values := {name.split("/")[1]: value for name, value in result.items() if name.startswith("finished/")}:
             trial.set_user_attr("values", values)
             trial.set_user_attr("seconds", result["seconds"])
-            self._study.tell(trial, [values[name] for name in self._objectives])
+            self._study.tell(trial, [values[name] for name in self._sweep.about.objectives])
         elif "epoch" in result:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
@@ -111,10 +108,10 @@ def sampler(study: optuna.Study, seed: int, trials: int) -> Any:
 class Halving(AsyncHyperBandScheduler):
     """Asynchronous successive halving (Li et al., MLSys 2020) that never stops the strategy's own setting."""
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Report) -> str:
         """Stop or go on; the strategy's own setting is recorded in the rungs as every other."""
         decision = str(super().on_trial_result(tune_controller, trial, result))
-        return self.CONTINUE if trial.config["is_default"] else decision
+        return self.CONTINUE if trial.config["task"].is_default else decision
 
 
 def halving(study: optuna.Study, epochs: int, objectives: Sequence[str], training: Path) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from retemper.config.settings import Settings
-from retemper.config.strategies import SearchRange, Strategy, value_at
+from retemper.config.strategies import Point, SearchRange, Strategy, Value, value_at
 
 
 @dataclass(frozen=True)
@@ -14,11 +15,11 @@ class Space:
     """Ranges by dotted path, in the order in which they are asked; picklable, and free of Optuna."""
 
     ranges: dict[str, list[SearchRange]]
-    defaults: dict[str, Any]
+    defaults: Point
 
     def __call__(self, trial: Any) -> None:
         """Ask an Optuna trial for every value that counts (define-by-run)."""
-        values: dict[str, Any] = {}
+        values: Point = {}
         for path in self.ranges:
             one = self.active(path, values)
             if one is None:
@@ -28,16 +29,16 @@ class Space:
             else:
                 values[path] = trial.suggest_float(path, one.low, one.high, log=one.log)
 
-    def active(self, path: str, values: dict[str, Any]) -> SearchRange | None:
+    def active(self, path: str, values: Point) -> SearchRange | None:
         """The range of `path` that counts beside `values` (of the paths before it); `None`: the default stays."""
         for one in self.ranges[path]:
             if all(values.get(other, self.defaults[other]) in allowed for other, allowed in one.when.items()):
                 return one
         return None
 
-    def complete(self, values: dict[str, Any]) -> dict[str, Any] | None:
+    def complete(self, values: Point) -> Point | None:
         """`values` with defaults for what is missing, as a point of the space; `None` when it lies outside."""
-        point: dict[str, Any] = {}
+        point: Point = {}
         for path in self.ranges:
             one = self.active(path, point)
             if one is None:
@@ -49,15 +50,11 @@ class Space:
         others = {path: value for path, value in values.items() if path not in point}
         return None if any(value != self.defaults.get(path, ...) for path, value in others.items()) else point
 
-    def default(self) -> dict[str, Any]:
+    def default(self) -> Point:
         """The strategy's own settings as a point of the space."""
         point = self.complete({})
         assert point is not None  # `of` widens the ranges to hold it
         return point
-
-    def describe(self) -> dict[str, Any]:
-        """Plain data that identify the space."""
-        return {path: [one.model_dump() for one in ranges] for path, ranges in self.ranges.items()}
 
     def union(self, path: str) -> SearchRange:
         """The alternatives of `path` as one range."""
@@ -68,7 +65,7 @@ class Space:
         return SearchRange(low=min(filter(None, lows), default=0.0), high=max(filter(None, highs)), log=first.log)
 
 
-def contains(one: SearchRange, value: Any) -> bool:
+def contains(one: SearchRange, value: Value) -> bool:
     """Whether a range holds a value."""
     if one.choices is not None:
         return value in one.choices
@@ -94,7 +91,7 @@ def of(strategy: Strategy, settings: Settings, n_train: int, n_replay: int) -> S
             alternatives = [_only(one, lambda n: n is None or n < n_replay) for one in alternatives]
         ranges[path] = alternatives
     space = Space(ranges, defaults)
-    point: dict[str, Any] = {}
+    point: Point = {}
     for path in ranges:
         one = space.active(path, point)
         if one is not None:
@@ -103,14 +100,14 @@ def of(strategy: Strategy, settings: Settings, n_train: int, n_replay: int) -> S
     return space
 
 
-def _only(one: SearchRange, keep: Any) -> SearchRange:
+def _only(one: SearchRange, keep: Callable[[Any], bool]) -> SearchRange:
     return one if one.choices is None else one.model_copy(update={"choices": [c for c in one.choices if keep(c)]})
 
 
-def _widened(one: SearchRange, value: Any) -> SearchRange:
+def _widened(one: SearchRange, value: Value) -> SearchRange:
     if contains(one, value):
         return one
     if one.choices is not None:
         return one.model_copy(update={"choices": [value, *one.choices]})
-    assert one.low is not None and one.high is not None
+    assert one.low is not None and one.high is not None and isinstance(value, (int, float))
     return one.model_copy(update={"low": min(one.low, value), "high": max(one.high, value)})

@@ -4,76 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from retemper.config.settings import load_settings
-from retemper.config.strategies import SearchRange
+from retemper.config.project import Project
 from retemper.core.errors import unknown
-from retemper.core.files import read_json
 from retemper.records.runs import read_history
+from retemper.records.sweep import SweepStudy
 from retemper.sweep import optuna_study as studies
 from retemper.sweep.choice import Trial, choose, front
 from retemper.sweep.space import Space
 from retemper.sweep.table import header, line
 
 
-def _studies(root: Path, strategy: str | None) -> list[tuple[dict[str, Any], Path]]:
+def _studies(project: Project, strategy: str | None) -> list[tuple[SweepStudy, Path]]:
     """Studies in the cache, where they grow, and those that came with ``runs/sweep`` alone."""
-    found: dict[str, tuple[dict[str, Any], Path]] = {}
-    for path in (*sorted(root.glob(".cache/sweep/*/about.json")), *sorted(root.glob("runs/sweep/*/about.json"))):
-        about = read_json(path)
-        found.setdefault(about["study"], (about, path.parent))
-    names = sorted({about["strategy"] for about, _ in found.values()})
+    found: dict[str, tuple[SweepStudy, Path]] = {}
+    for about, folder in studies.known_studies(project.cache("sweep")) + studies.known_studies(project.runs / "sweep"):
+        found.setdefault(about.study, (about, folder))
+    names = sorted({about.strategy for about, _ in found.values()})
     if strategy is not None and strategy not in names:
         raise unknown("sweep", strategy, names)
-    return [(about, folder) for about, folder in found.values() if strategy in (None, about["strategy"])]
+    return [(about, folder) for about, folder in found.values() if strategy in (None, about.strategy)]
 
 
-def status(root: Path, strategy: str | None) -> str:
+def status(project: Project, strategy: str | None) -> str:
     """One block a study: how far it is, what runs, the best so far."""
-    scope = load_settings(root / "params.yaml").sweep.scope
+    scope = project.settings.sweep.scope
     blocks = []
-    for about, folder in _studies(root, strategy):
+    for about, folder in _studies(project, strategy):
         trials = studies.read(folder)
         count = {state: sum(one.state == state for one in trials) for state in ("complete", "pruned", "failed")}
         lines = [
-            f"{about['strategy']}  study {about['study']}  {about['epochs']} epochs  "
+            f"{about.strategy}  study {about.study}  {about.epochs} epochs  "
             + "  ".join(f"{number} {state}" for state, number in count.items())
         ]
         for one in trials:
-            history = root / ".cache/training" / one.training / "history.csv"
+            history = project.training(one.training) / "history.csv"
             if one.state == "running" and one.training:
                 done = len(read_history(history)) if history.is_file() else 0
-                lines.append(f"  running: trial {one.number}, epoch {done}/{about['epochs']}")
+                lines.append(f"  running: trial {one.number}, epoch {done}/{about.epochs}")
         if count["complete"]:
-            lines += ["  " + header(about["objectives"], _space(about))]
-            lines += ["  " + line(_choice(trials, about, scope), about["objectives"], _space(about), f"  <- {scope}")]
+            lines += ["  " + header(about.objectives, _space(about))]
+            lines += ["  " + line(_choice(trials, about, scope), about.objectives, _space(about), f"  <- {scope}")]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) or "no sweeps yet: set sweep.trials in params.yaml, then `dvc repro`"
 
 
-def show(root: Path, strategy: str | None) -> str:
+def show(project: Project, strategy: str | None) -> str:
     """All trials, the Pareto front and the importance of each parameter."""
-    scope = load_settings(root / "params.yaml").sweep.scope
+    scope = project.settings.sweep.scope
     blocks = []
-    for about, folder in _studies(root, strategy):
-        trials, space, objectives = studies.read(folder), _space(about), about["objectives"]
+    for about, folder in _studies(project, strategy):
+        trials, space, objectives = studies.read(folder), _space(about), about.objectives
         best = front(trials, objectives)
         chosen = _choice(trials, about, scope) if best else None
-        lines = [f"{about['strategy']}  study {about['study']}", header(objectives, space)]
+        lines = [f"{about.strategy}  study {about.study}", header(objectives, space)]
         for one in trials:
             mark = "  *" if one in best else ""
             lines.append(line(one, objectives, space, mark + (f"  <- {scope}" if one is chosen else "")))
         lines.append(f"* on the Pareto front of {', '.join(objectives)}")
         lines += _importance(trials, space, objectives)
         if (folder / studies.DATABASE).is_file():
-            lines.append(f"optuna-dashboard sqlite:///{(folder / studies.DATABASE).relative_to(root)}")
+            lines.append(f"optuna-dashboard sqlite:///{(folder / studies.DATABASE).relative_to(project.root)}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) or "no sweeps yet: set sweep.trials in params.yaml, then `dvc repro`"
 
 
-def _choice(trials: Sequence[Trial], about: dict[str, Any], scope: str) -> Trial:
-    return choose(trials, about["objectives"], scope if about["retention"] else "single-system")
+def _choice(trials: Sequence[Trial], about: SweepStudy, scope: str) -> Trial:
+    return choose(trials, about.objectives, scope if about.retention else "single-system")
 
 
 def _importance(trials: Sequence[Trial], space: Space, objectives: Sequence[str]) -> list[str]:
@@ -88,7 +85,6 @@ def _importance(trials: Sequence[Trial], space: Space, objectives: Sequence[str]
     ]
 
 
-def _space(about: dict[str, Any]) -> Space:
+def _space(about: SweepStudy) -> Space:
     """The space as it was when the study was made; without defaults, which are not needed here."""
-    ranges = {path: [SearchRange.model_validate(one) for one in ranges] for path, ranges in about["space"].items()}
-    return Space(ranges, {})
+    return Space(about.space, {})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from retemper.config.strategies import in_words
 from retemper.sweep.choice import Trial, target
 from retemper.sweep.objectives import HOLES, RETENTION
-from retemper.sweep.output import text
 from retemper.sweep.space import Space
 
 
@@ -24,7 +24,7 @@ def line(trial: Trial, objectives: Sequence[str], space: Space, mark: str = "") 
         return f"{trial.values[name]:.4g}" if name in trial.values else "-"
 
     settings = "".join(
-        f"{text(trial.params[path]) if path in trial.params else '-':>{width(path)}s}" for path in space.ranges
+        f"{in_words(trial.params[path]) if path in trial.params else '-':>{width(path)}s}" for path in space.ranges
     )
     measured = "".join(f"{number(name):>12s}" for name in columns(objectives))
     row = f"{trial.number:6d} {trial.state:9s}{trial.epochs:7d}{trial.seconds:7.0f}s{measured}{settings}{mark}"

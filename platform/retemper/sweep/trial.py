@@ -7,16 +7,38 @@ a setting that was trained before is found finished, and the winner is not train
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retemper.config.strategies import Point
 from retemper.core import processes
 from retemper.core.errors import RetemperError
+from retemper.finetune.plan import Plan
 from retemper.models import library
 
+TOKEN = "token"  # file in the study's folder by which a worker sees whether it reads the project
+Report = dict[str, Any]  # what Ray Tune takes from a trial, and hands on
 
-def run(config: dict[str, Any]) -> None:
-    """Train ``config["plan"]`` and report to Ray Tune.
+
+@dataclass(frozen=True)
+class Task:
+    """A trial as a worker gets it. Folders and files are those of the driver's node."""
+
+    plan: Plan
+    params: Point
+    number: int
+    is_default: bool  # the strategy's own setting
+    folder: str  # of the training
+    retention: str | None  # file
+    objectives: list[str]
+    prune: bool
+    token: str  # file
+    study: str  # content of that file
+
+
+def run(config: dict[str, Task]) -> None:
+    """Train the plan of ``config["task"]`` and report to Ray Tune.
 
     After every epoch but the last a row of the history is reported, with ``signal`` when early stopping is
     on; at the end the measured values with ``finished``, or ``failed`` with the reason. What Ray itself
@@ -26,7 +48,7 @@ def run(config: dict[str, Any]) -> None:
 
     ended = {"epoch": 0}
     try:
-        tune.report(_train(config, ended))
+        tune.report(_train(config["task"], ended))
     except Exception as error:  # whatever it is, it would come again: recorded, not retried
         reason = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
         tune.report({"failed": reason, **ended})
@@ -34,7 +56,7 @@ def run(config: dict[str, Any]) -> None:
         processes.release_memory()  # the worker takes the next trial
 
 
-def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
+def _train(task: Task, ended: dict[str, int]) -> Report:
     """The trial's last report; `ended` is kept up to date with the epoch."""
     from ray import tune
 
@@ -43,26 +65,26 @@ def _train(config: dict[str, Any], ended: dict[str, int]) -> dict[str, Any]:
     from retemper.finetune.mace.train import train
     from retemper.sweep import file_transfer, objectives
 
-    plan, retention, prune = config["plan"], config["retention"], config["prune"]
-    folder = Path(config["folder"])
-    far = None if file_transfer.sees(config["token"], config["study"]) else file_transfer.home()
+    plan, retention, prune = task.plan, task.retention, task.prune
+    folder = Path(task.folder)
+    far = None if file_transfer.sees(task.token, task.study) else file_transfer.home()
     if far is not None:
-        plan, folder = file_transfer.relocated(plan, far), file_transfer.bring(config["folder"], far)
+        plan, folder = file_transfer.relocated(plan, far), file_transfer.bring(task.folder, far)
         retention = file_transfer.fetched(retention, far) if retention else None
 
     def progress(row: dict[str, float]) -> None:
         ended["epoch"] = int(row["epoch"]) + 1
         if far is not None:
-            file_transfer.send(folder, config["folder"], file_transfer.STATE, far)
+            file_transfer.send(folder, task.folder, file_transfer.STATE, far)
         if ended["epoch"] < plan.epochs:
-            report = {"row": row, **ended}
+            report: Report = {"row": row, **ended}
             if prune:
-                report["signal"] = objectives.signal(row, config["objectives"])
+                report["signal"] = objectives.signal(row, task.objectives)
             tune.report(report)
 
     probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
     outcome = train(plan, folder, progress, probe)
-    values = objectives.measured(plan, folder, retention, config["objectives"])
+    values = objectives.measured(plan, folder, retention, task.objectives)
     if far is not None:
-        file_transfer.send(folder, config["folder"], file_transfer.RESULT, far)
+        file_transfer.send(folder, task.folder, file_transfer.RESULT, far)
     return {"finished": values, "epoch": outcome.epochs, "seconds": outcome.seconds}

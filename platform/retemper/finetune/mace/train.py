@@ -29,12 +29,11 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import locked, sha256
 from retemper.data.frames import stream_frames
 from retemper.finetune import collect
-from retemper.finetune.mace import adapters, checkpoint, lmdb_cache, loop, verification
-from retemper.finetune.mace.loaders import PairedLoader
-from retemper.finetune.mace.loss import ReplayLoss, universal
-from retemper.finetune.plan import REPLAY, TARGET, Plan, mace_flags
+from retemper.finetune.mace import adapters, checkpoint, lmdb_cache, loaded_labels, loop, verification
+from retemper.finetune.mace.setup import Setup
+from retemper.finetune.plan import TARGET, Plan, mace_flags
 from retemper.models import architecture, model_file, model_writing, sparse_contraction
-from retemper.records.training import Effective, Outcome
+from retemper.records.training import Outcome
 
 
 class _Done(Exception):  # noqa: N818 (not an error)
@@ -66,15 +65,15 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
         return finished
     saved = checkpoint.read(folder, plan.key)
     sealed.plain_files(folder, (*collect.FILES, "training.log"))
-    strategy = Strategy.model_validate(plan.strategy)
+    strategy = plan.strategy
     random = architecture.config(_foundation(plan, torch.device("cpu"))) if strategy.start == "random" else None
     flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
     flags |= lmdb_cache.flags(plan, folder.parent)
-    _write_config(folder / "mace.yaml", flags, plan, strategy, architecture.unflagged(random) if random else [])
+    _write_config(folder / "mace.yaml", flags, plan, architecture.unflagged(random) if random else [])
     outcomes: list[Outcome] = []
 
     def in_place_of_mace_train(**given: Any) -> None:
-        outcomes.append(_train(plan, strategy, folder, saved, progress, probe, given))
+        outcomes.append(_train(plan, Setup.of(given), folder, saved, progress, probe))
         raise _Done
 
     with (
@@ -96,100 +95,49 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
 
 def _train(
     plan: Plan,
-    strategy: Strategy,
+    built: Setup,
     folder: Path,
     saved: dict[str, Any] | None,
     progress: loop.Progress,
     probe: loop.Probe | None,
-    given: dict[str, Any],
 ) -> Outcome:
     """Everything between MACE's set-up and the saved model."""
-    model, optimizer, device = given["model"], given["optimizer"], given["device"]
+    model, strategy = built.model, plan.strategy
     _set_reference_energies(model, plan)
     if strategy.freeze is not None:
         architecture.freeze_embeddings(model)
-    frames = _frames(given["train_loader"].dataset, given["valid_loaders"], list(model.heads))
-    frame_weights = {}
-    for head, data in ((TARGET, plan.target), (REPLAY, plan.replay)):
-        if data is not None:
-            frame_weights[head] = {
-                "train": verification.check_labels(head, data, frames[head][0], data.train),
-                "valid": verification.check_labels(head, data, frames[head][1], data.valid),
-            }
-    loss_fn, loader = given["loss_fn"], given["train_loader"]
-    if plan.replay is not None and strategy.replay is not None:
-        weights = {name: getattr(strategy.replay, name) for name in ("energy_weight", "forces_weight", "stress_weight")}
-        replay_loss = universal(weights, strategy.loss.huber_delta).to(device)
-        loss_fn = ReplayLoss(loss_fn, replay_loss, strategy.replay.weight, list(model.heads).index(REPLAY)).to(device)
-        loader = PairedLoader(
-            frames[TARGET][0], frames[REPLAY][0], plan.batch_size, strategy.replay.batch_size, plan.seed
-        )  # fmt: skip
+    frames = built.frames()
+    frame_weights = loaded_labels.check(plan, frames)
+    setup, batch = built.with_replay(plan, frames), built.first_batch()
     with sparse_contraction.sparse(model), architecture.addition(model):
-        batch = next(iter(given["valid_loaders"][TARGET])).to(device)
         gap = _gap_to_foundation(plan, _forces(model, batch))
-    want = verification.asked(plan)
-    got = verification.ran(
-        model=model,
-        optimizer=optimizer,
-        ema=given["ema"],
-        loss_fn=loss_fn,
-        loader=loader,
-        frames=frames,
-        max_grad_norm=given["max_grad_norm"],
-        max_num_epochs=given["max_num_epochs"],
-        scheduler=given["lr_scheduler"],
-        start_gap=gap,
-    )
-    trained = verification.trainable(model, optimizer)
-    wrong = verification.differences(want.model_dump(), got.model_dump())
-    if trained != (expected := verification.expected_trainable(model, strategy)):
-        wrong.append(f"trainable: asked {len(expected)} tensors, ran {len(trained)}: {set(trained) ^ set(expected)}")
-    if wrong:
-        Effective(asked=want, ran=got, differences=wrong).write(folder / "effective.json")
+    trained = verification.trainable(model, setup.optimizer)
+    effective = verification.compared(plan, setup, frames, gap, trained)
+    if effective.differences:
+        effective.write(folder / "effective.json")
         raise RetemperError(
             f"{strategy.name}, seed {plan.seed}: what MACE set up is not what was asked for.",
-            got="; ".join(wrong),
+            got="; ".join(effective.differences),
             fix="this is a bug or a changed MACE release: report it with effective.json",
         )
     _require_writable(model, strategy)
     before = verification.fingerprint(model)
     with sparse_contraction.sparse(model), architecture.addition(model):
-        course, best = loop.run(
-            model=model,
-            loss_fn=loss_fn,
-            train_loader=loader,
-            valid_loaders=given["valid_loaders"],
-            optimizer=optimizer,
-            lr_scheduler=given["lr_scheduler"],
-            ema=given["ema"],
-            max_grad_norm=given["max_grad_norm"],
-            max_num_epochs=given["max_num_epochs"],
-            patience=given["patience"],
-            output_args=given["output_args"],
-            device=device,
-            folder=folder,
-            key=plan.key,
-            saved=saved,
-            progress=progress,
-            probe=probe,
-        )
-    got.frame_weights, got.epochs, got.start_gap, got.versions = frame_weights, course.epochs, gap, plan.versions
-    got.counts = counts = verification.check_moved(before, model, trained)
+        course, best = loop.run(setup, folder, plan.key, saved, progress, probe)
+    counts = verification.check_moved(before, model, trained)
+    ran = effective.ran
+    ran.frame_weights, ran.epochs, ran.counts = frame_weights, course.epochs, counts
+    ran.start_gap, ran.versions = gap, plan.versions
     model.load_state_dict(best)
     if strategy.lora is not None:
         with architecture.addition(model):
-            got.merge_gap = _merged(model, batch)
+            ran.merge_gap = _merged(model, batch)
     for parameter in model.parameters():
         parameter.requires_grad = True
     model_writing.write(model.to("cpu"), folder / weight_files.NAME)
-    Effective(asked=want, ran=got, differences=[]).write(folder / "effective.json")
-    return Outcome(
-        **course.model_dump(),
-        **counts.model_dump(),
-        valid_loss=course.best_loss,
-        key=plan.key,
-        sha256=sha256(folder / weight_files.NAME),
-    )
+    effective.write(folder / "effective.json")
+    weights = sha256(folder / weight_files.NAME)
+    return Outcome(**dict(course), **dict(counts), valid_loss=course.best_loss, key=plan.key, sha256=weights)
 
 
 def _set_reference_energies(model: Any, plan: Plan) -> None:
@@ -255,11 +203,6 @@ def _merged(model: Any, batch: Any) -> float:
     return gap
 
 
-def _frames(dataset: Any, valid_loaders: dict[str, Any], heads: list[str]) -> dict[str, tuple[Any, Any]]:
-    """Training and validation frames by head; MACE concatenates its training sets in the order of the heads."""
-    return {head: (dataset.datasets[k], valid_loaders[head].dataset) for k, head in enumerate(heads)}
-
-
 def arguments(flags: dict[str, Any]) -> argparse.Namespace:
     """MACE's arguments with `flags` set by their full names; a name that MACE lacks is an error."""
     required = [f"--{name}={flags[name]}" for name in ("name", "train_file")]
@@ -271,9 +214,9 @@ def arguments(flags: dict[str, Any]) -> argparse.Namespace:
     return arguments
 
 
-def _write_config(path: Path, flags: dict[str, Any], plan: Plan, strategy: Strategy, unflagged: list[str]) -> None:
+def _write_config(path: Path, flags: dict[str, Any], plan: Plan, unflagged: list[str]) -> None:
     """Settings for ``mace_run_train --config``, to run the same without us; `unflagged` has no setting there."""
-    note = "# mace_run_train --config mace.yaml\n"
+    strategy, note = plan.strategy, "# mace_run_train --config mace.yaml\n"
     for what in unflagged:
         note += f"# {what}: MACE has no setting for it and builds another model (retemper.models.architecture)\n"
     if weight_files.executes_nothing(plan.foundation):

@@ -8,21 +8,18 @@ or ignores settings silently in more than ten ways; each would show here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from retemper.config.strategies import Lora, Strategy
 from retemper.core.errors import RetemperError
-from retemper.data import charge, frame_weights
-from retemper.data.frames import ENERGY, FORCES, STRESS, stream_frames
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss
-from retemper.finetune.plan import REPLAY, TARGET, HeadData, Plan
-from retemper.records.training import Configuration, Counts, LossSettings, Ran, WeightRange
+from retemper.finetune.mace.setup import Frames, Setup
+from retemper.finetune.plan import REPLAY, TARGET, Plan
+from retemper.records.training import Configuration, Counts, Effective, LossSettings, Ran
 
 
 def _rule(strategy: Strategy) -> tuple[str, ...]:
@@ -62,8 +59,7 @@ def expected_trainable(model: Any, strategy: Strategy) -> list[str]:
 
 def asked(plan: Plan) -> Configuration:
     """What the plan demands, in the form that `ran` reads back."""
-    strategy = Strategy.model_validate(plan.strategy)
-    training = strategy.training
+    strategy, training = plan.strategy, plan.strategy.training
     result = Configuration(
         heads=[REPLAY, TARGET] if plan.replay is not None else [TARGET],
         elements=sorted(plan.elements),
@@ -106,20 +102,9 @@ def _loss(loss: Any) -> LossSettings:
     )
 
 
-def ran(
-    *,
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    ema: Any,
-    loss_fn: Any,
-    loader: Any,
-    frames: dict[str, tuple[Sequence[Any], Sequence[Any]]],
-    max_grad_norm: float | None,
-    max_num_epochs: int,
-    scheduler: Any,
-    start_gap: float,
-) -> Ran:
+def ran(setup: Setup, frames: Frames, start_gap: float) -> Ran:
     """What MACE and the loop hold at the start of training, read from the objects themselves."""
+    model, optimizer, loss_fn, loader = setup.model, setup.optimizer, setup.loss_fn, setup.train_loader
     rates = {float(group["lr"]) for group in optimizer.param_groups if group["lr"] > 0}
     decays = {float(group["weight_decay"]) for group in optimizer.param_groups}
     energies = model.atomic_energies_fn.atomic_energies.detach().cpu().double().numpy()
@@ -137,11 +122,11 @@ def ran(
         optimizer=type(optimizer).__name__,
         lr=rates.pop() if len(rates) == 1 else sorted(rates),
         weight_decay=decays.pop() if len(decays) == 1 else sorted(decays),
-        ema_decay=float(ema.decay) if ema is not None else None,
-        clip_grad=max_grad_norm,
-        scheduler=type(scheduler.lr_scheduler).__name__,
+        ema_decay=float(setup.ema.decay) if setup.ema is not None else None,
+        clip_grad=setup.max_grad_norm,
+        scheduler=type(setup.lr_scheduler.lr_scheduler).__name__,
         batch_size=loader.batch_size,
-        max_epochs=max_num_epochs,
+        max_epochs=setup.max_num_epochs,
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
         loss=_loss(loss_fn.target if isinstance(loss_fn, ReplayLoss) else loss_fn),
         frames={head: [len(train), len(valid)] for head, (train, valid) in frames.items()},
@@ -153,6 +138,16 @@ def ran(
         result.replay_weight = float(loss_fn.weight)
         result.replay_batch_size = loader.replay_batch_size
     return result
+
+
+def compared(plan: Plan, setup: Setup, frames: Frames, start_gap: float, trained: list[str]) -> Effective:
+    """What the plan demands beside what is there at the start of training, with the differences."""
+    want, got = asked(plan), ran(setup, frames, start_gap)
+    wrong = differences(want.model_dump(), got.model_dump())
+    expected = expected_trainable(setup.model, plan.strategy)
+    if trained != expected:
+        wrong.append(f"trainable: asked {len(expected)} tensors, ran {len(trained)}: {set(trained) ^ set(expected)}")
+    return Effective(asked=want, ran=got, differences=wrong)
 
 
 def _rank(module: Any) -> int:
@@ -181,92 +176,6 @@ def differences(want: Any, got: Any, path: str = "", tolerance: float = 1e-5) ->
     elif want == got:
         return []
     return [f"{path.rstrip('.')}: asked {want}, ran {got}"]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What frames hold that a model is trained on, one row a frame."""
-
-    labels: np.ndarray  # [n, 2] energy (eV), root mean square force (eV/A)
-    states: np.ndarray  # [n, 2] charge (e), multiplicity
-    weights: np.ndarray  # [n, 4] of energy, forces and stress in the loss, and of the frame; stress 0 without a label
-
-    @classmethod
-    def by_mace(cls, frames: Sequence[Any]) -> Loaded:
-        """Of frames as MACE loaded them."""
-        rows = np.empty((len(frames), 8))
-        for k in range(len(frames)):  # once each: of a set on disk every look makes the frame anew
-            frame = frames[k]
-            labels = float(frame.energy), float(frame.forces.double().pow(2).mean().sqrt())
-            weights = (frame.energy_weight, frame.forces_weight, frame.stress_weight, frame.weight)
-            rows[k] = *labels, float(frame.total_charge), float(frame.total_spin), *map(float, weights)
-        return cls(rows[:, :2], rows[:, 2:4], rows[:, 4:])
-
-    @classmethod
-    def from_file(cls, path: str, weighted: bool) -> Loaded:
-        """Of a labelled file; weights count where they were asked for (`weighted`), else all are 1."""
-        rows = []
-        for a in stream_frames(path):
-            energy, forces, stress = frame_weights.weights_of(a) if weighted else (1.0, 1.0, 1.0)
-            weights = energy, forces, stress if STRESS in a.info else 0.0, 1.0
-            rms = float(np.sqrt(np.mean(a.arrays[FORCES] ** 2)))
-            rows.append((float(a.info[ENERGY]), rms, charge.charge_of(a), charge.spin_of(a) or 1.0, *weights))
-        table = np.array(rows).reshape(-1, 8)
-        return cls(table[:, :2], table[:, 2:4], table[:, 4:])
-
-
-def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) -> dict[str, WeightRange]:
-    """What of the frames' weights in the loss is not 1, by label; see `retemper.data.frame_weights.summary`.
-
-    Raises
-    ------
-    RetemperError
-        MACE did not load exactly the labels, charges, spins and weights of the file: one is dropped, doubled or
-        replaced. Energies agree to 1e-6 relative (float32 storage), root mean square forces to 1e-4 eV/A.
-    """
-    got, want = Loaded.by_mace(loaded), Loaded.from_file(path, data.weighted)
-    if len(got.labels) != len(want.labels):
-        raise RetemperError(
-            f"Head {head}: MACE trains on {len(got.labels)} frames.",
-            expected=f"the {len(want.labels)} frames of {path}",
-        )
-    energies, forces = (
-        np.isclose(got.labels[:, k], want.labels[:, k], rtol=rtol, atol=1e-4) for k, rtol in enumerate((1e-6, 1e-4))
-    )
-    _require(energies & forces, got.labels, want.labels, f"Head {head}: MACE holds other labels than {path}", _label)
-    states = np.isclose(got.states, want.states, atol=1e-4).all(axis=1)
-    _require(states, got.states, want.states, f"Head {head}: MACE holds other charges or spins than {path}", _state)
-    weights = np.isclose(got.weights, want.weights, rtol=1e-5, atol=1e-6).all(axis=1)
-    asked = "with the weights of" if data.weighted else "without weights for the frames of"
-    _require(weights, got.weights, want.weights, f"Head {head}: MACE does not train {asked} {path}", _weight)
-    ranges = frame_weights.summary((energy, forces, stress or 1.0) for energy, forces, stress, _ in got.weights)
-    return {
-        label: WeightRange(frames=int(found["frames"]), min=found["min"], max=found["max"])
-        for label, found in ranges.items()
-    }
-
-
-def _require(same: np.ndarray, got: np.ndarray, want: np.ndarray, what: str, say: Callable[[Any], str]) -> None:
-    """Raise unless all rows are the `same`; `say` puts a row into words."""
-    off = np.flatnonzero(~same)
-    if len(off):
-        raise RetemperError(
-            f"{what} ({len(off)} of {len(same)} frames, first: {off[0]}).",
-            expected=say(want[off[0]]),
-            got=say(got[off[0]]),
-        )
-
-
-def _label(row: Any) -> str:
-    return f"energy {row[0]:.6f} eV, RMS force {row[1]:.6f} eV/A"
-
-
-def _state(row: Any) -> str:
-    return f"charge {row[0]:g}, multiplicity {row[1]:g}"
-
-
-def _weight(row: Any) -> str:
-    return f"weights: energy {row[0]:g}, forces {row[1]:g}, stress {row[2]:g}, frame {row[3]:g}"
 
 
 def fingerprint(model: Any) -> dict[str, torch.Tensor]:

@@ -1,0 +1,97 @@
+"""The finetune stage: one strategy trained with every seed, side by side, tracked, and gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from retemper.config.project import Project
+from retemper.config.strategies import in_words
+from retemper.core import processes
+from retemper.core.output import log
+from retemper.finetune import collect, parallel, planning
+from retemper.finetune.plan import Plan
+from retemper.records import course
+from retemper.records.runs import read_seeds
+from retemper.records.sweep import best_settings
+from retemper.records.training import TrainingSummary
+from retemper.tracking import runs
+
+
+def run(project: Project, strategy: str) -> TrainingSummary:
+    """Train, track, and put models, histories and proofs into ``runs/finetune/<strategy>``.
+
+    Finished trainings are found again, those that were killed go on.
+
+    Raises
+    ------
+    RetemperError
+        The sweep has not run, what a plan needs is missing, or a training failed.
+    """
+    finetune = project.settings.finetune
+    processes.prepare(finetune.device)
+    found = best_settings(project, strategy)
+    plans = planning.plans(project, strategy, found)
+    folders = [project.training(plan.key) for plan in plans]
+    count = parallel.workers(finetune.workers, finetune.device, len(plans))
+    log.info(f"{strategy}: {plans[0].strategy.about}")
+    if found:
+        log.info("found by the sweep: " + ", ".join(f"{path} {in_words(value)}" for path, value in found.items()))
+    log.info(
+        f"{len(plans)} seed(s), {count} at a time, {plans[0].target.n_train} training structures, on {plans[0].device}"
+    )
+    show = parallel.Printer(strategy, finetune.epochs)
+    with _tracked(project, strategy, plans, folders) as run_ids:
+
+        def on_epoch(seed: int, row: dict[str, float]) -> None:
+            show(seed, row)
+            runs.log_epoch(run_ids[seed], int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
+
+        parallel.train_all(plans, folders, count, on_epoch)
+    return collect.collect(project, strategy, plans, folders, found)
+
+
+@contextmanager
+def _tracked(
+    project: Project, strategy: str, plans: Sequence[Plan], folders: Sequence[Path]
+) -> Iterator[dict[int, str | None]]:
+    """Yield the run in MLflow of every seed; each is closed as the block ends."""
+    settings = project.settings
+    run_ids = {
+        plan.seed: runs.start_training(
+            {"system": settings.system, "foundation": settings.foundation}
+            | {**plan.strategy.model_dump(), "epochs": plan.epochs},
+            experiment=settings.tracking.experiment,
+            strategy=strategy,
+            seed=plan.seed,
+            root=project.root,
+            key=plan.key,
+        )
+        for plan in plans
+    }
+    status = "FAILED"
+    try:
+        yield run_ids
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        for plan, folder in zip(plans, folders, strict=True):
+            runs.finish_training(run_ids[plan.seed], folder, status)
+
+
+def describe(project: Project, summary: TrainingSummary) -> str:
+    """What the trainings of a strategy came to, in a few lines."""
+    lines = []
+    for seed, training in read_seeds(project, summary.strategy, summary).items():
+        outcome, effective = training.finished, training.effective
+        compared = len(effective.asked.model_dump()) if effective else 0
+        texts = [
+            f"best epoch {outcome.best_epoch + 1}, {outcome.trainable} of {outcome.parameters} parameters trained, "
+            f"asked = ran in {compared} points",
+            *course.comments(training.history, outcome),
+        ]
+        lines += [f"{summary.strategy} seed {seed}: {text}" for text in texts]
+    return "\n".join(lines)
