@@ -9,7 +9,6 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from retemper.config.project import Project
 from retemper.core.files import atomic_folder, write_json
@@ -121,9 +120,9 @@ def _csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
 def table_csv(comparison: Comparison) -> str:
     """One row a strategy: mean, std, low and high of every column in its stored unit, and the front."""
     names = [f"{c.key}{part}" for c in comparison.columns for part in ("", ".std", ".low", ".high")]
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for name, values in comparison.rows.items():
-        row: dict[str, Any] = {"strategy": name, "pareto_front": int(name in comparison.front)}
+        row: dict[str, object] = {"strategy": name, "pareto_front": int(name in comparison.front)}
         for column in comparison.columns:
             value = values[column.key]
             if value is not None:
@@ -135,7 +134,7 @@ def table_csv(comparison: Comparison) -> str:
 
 def pareto_csv(comparison: Comparison) -> str:
     """Target against retention force RMSE (meV/A), one row a point."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for name in comparison.rows:
         x, y = comparison.value(name, "target.force_rmse"), comparison.value(name, "retention.force_rmse")
         if x is not None and y is not None:
@@ -146,7 +145,7 @@ def pareto_csv(comparison: Comparison) -> str:
 
 def curves_csv(results: Results) -> str:
     """Every ``history.csv`` below one another, with strategy and seed."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     columns: dict[str, None] = {"strategy": None, "seed": None, "epoch": None}
     for strategy, seeds in results.trainings.items():
         for seed, training in seeds.items():

@@ -11,7 +11,7 @@ from retemper.models.evaluators import Subject
 from retemper.simulation.dynamics import trajectory
 from retemper.simulation.engine import Task
 
-SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, int]] = {
     "quick": {"replicas": 2, "steps": 500, "stride": 10},
     "standard": {"replicas": 4, "steps": 3000, "stride": 20},
     "thorough": {"replicas": 10, "steps": 250_000, "stride": 100},

@@ -91,7 +91,7 @@ def measure(context: Context, results: Computed, criteria: Sequence[str]) -> Res
     if not units:
         return not_measured(f"no structure could be computed: {reasons.most_common(1)[0][0]}", reasons=dict(reasons))
     value, low, high, groups = counted(units)
-    details: dict[str, Any] = {"criteria": dict(met), "reasons": dict(reasons)}
+    details: dict[str, object] = {"criteria": dict(met), "reasons": dict(reasons)}
     for pressure in PRESSURES:
         own = [unit for unit, place in zip(units, places, strict=True) if place == pressure]
         share, lower, upper, _ = counted(own)

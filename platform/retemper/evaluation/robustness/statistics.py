@@ -13,19 +13,17 @@ _SHARES = (np.arange(400) + 0.5) / 400  # grids of the beta-binomial likelihood
 _CORRELATIONS = np.linspace(0.01, 0.99, 30)
 
 
-def wilson(hits: int, n: int) -> tuple[float, float, float]:
+def wilson(hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Share of `hits` among `n` with Wilson's score interval: (share, low, high).
 
     E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927). Nothing counted is (nan, 0, 1).
     """
+    from scipy import stats
+
     if n == 0:
         return float("nan"), 0.0, 1.0
-    share = hits / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    low = 0.0 if hits == 0 else float(centre - half)
-    high = 1.0 if hits == n else float(centre + half)
-    return share, low, high
+    interval = stats.binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    return hits / n, float(interval.low), float(interval.high)
 
 
 def share(
@@ -49,18 +47,13 @@ def share(
     confidence
         Of the two-sided interval.
     """
-    from scipy import stats
     from scipy.special import betaln
 
     hits = np.asarray(met, dtype=float)
     names = {group: k for k, group in enumerate(dict.fromkeys(groups))}
     places = [names[group] for group in groups]
     if len(names) == len(hits):
-        n = len(hits)
-        if n == 0:
-            return float("nan"), 0.0, 1.0
-        interval = stats.binomtest(int(hits.sum()), n).proportion_ci(confidence, method="wilson")
-        return float(hits.mean()), float(interval.low), float(interval.high)
+        return wilson(int(hits.sum()), len(hits), confidence)
     table = np.stack([np.bincount(places, hits), np.bincount(places)], axis=1)
     spread = (1 / _CORRELATIONS - 1)[:, None]
     first, second = _SHARES * spread, (1 - _SHARES) * spread

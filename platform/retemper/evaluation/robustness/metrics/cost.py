@@ -24,7 +24,7 @@ INFO = Info(
     cost="some repeated steps on one structure, alone in a process of its own",
     reference="of this machine and back end: compare only what ran on the same one",
 )
-SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, float]] = {
     "quick": {"seconds": 1.0},
     "standard": {"seconds": 5.0},
     "thorough": {"seconds": 20.0},

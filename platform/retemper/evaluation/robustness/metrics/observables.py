@@ -30,7 +30,7 @@ INFO = Info(
     reference="S66 (CCSD(T)/CBS), DMC-ICE13 (diffusion Monte Carlo); cohesion of the target's frames and barriers "
     "against the oracle",
 )
-SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, int]] = {
     "quick": {"dimers": 12, "ices": 4, "relax": 0, "frames": 4, "images": 5, "steps": 40},
     "standard": {"dimers": 66, "ices": 13, "relax": 100, "frames": 10, "images": 7, "steps": 150},
     "thorough": {"dimers": 66, "ices": 13, "relax": 500, "frames": 40, "images": 11, "steps": 500},

@@ -28,7 +28,7 @@ INFO = Info(
     cost="none beyond the NVT replicas of md; with an oracle its replicas once",
     reference="arXiv:2606.12704; noise floor by block bootstrap of the reference",
 )
-SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, int]] = {
     "quick": {"resamples": 50},
     "standard": {"resamples": 200},
     "thorough": {"resamples": 1000},

@@ -27,7 +27,7 @@ INFO = Info(
     cost="single points on labelled structures; the foundation's once",
     reference="arXiv:2606.12704, forgetting ratio",
 )
-SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, int]] = {
     "quick": {"frames": 60},
     "standard": {"frames": 300},
     "thorough": {"frames": 3000},
@@ -95,8 +95,8 @@ def measure(context: Context, results: Computed) -> Result:
     value, low, high, number = _ratio(groups, own, base)
     kinds = np.array([str(atoms.info.get("config_type", "Default")) for atoms in frames])
     rows: list[list[Any]] = []
-    by_element: dict[str, Any] = {}
-    heads: dict[str, Any] = {}
+    by_element: dict[str, dict[str, float]] = {}
+    heads: dict[str, dict[str, float]] = {}
     for k, model in enumerate(_models(context)[:-1]):
         name = model.head or model.name
         heads[name] = {"ratio": float(np.sqrt(sums[k].sum() / base.sum())), "force_rmse": _rmse(sums[k], sizes)}

@@ -28,7 +28,7 @@ INFO = Info(
     cost="single points: 60 for each pair of elements, 25 for each compressed structure",
     reference="arXiv:2606.12704 (many-body holes); ml-peg and mlip-arena (dimers)",
 )
-SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, int]] = {
     "quick": {"clusters": 8, "frames": 3},
     "standard": {"clusters": 30, "frames": 8},
     "thorough": {"clusters": 150, "frames": 20},
