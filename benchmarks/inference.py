@@ -122,11 +122,12 @@ def one_at_a_time(model: Path, frames: list[Atoms]) -> tuple[list[float], list[n
 
     calculator = MACECalculator(models=model_file.load(model), device="cpu", default_dtype="float64")
     energies, forces = [], []
-    for frame in frames:
-        atoms = frame.copy()
-        atoms.calc = calculator
-        energies.append(atoms.get_potential_energy())
-        forces.append(atoms.get_forces())
+    with mace.default_dtype("float64"):  # in which MACE computes the repulsion of a pair, whatever the model's
+        for frame in frames:
+            atoms = frame.copy()
+            atoms.calc = calculator
+            energies.append(atoms.get_potential_energy())
+            forces.append(atoms.get_forces())
     return energies, forces
 
 

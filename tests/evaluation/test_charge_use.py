@@ -119,7 +119,7 @@ def test_dynamics_and_candidates_keep_charge_and_spin(ionic: Path) -> None:
 
 
 def test_symmetrix_is_not_asked_for_a_model_that_reads_charge(ionic: Path) -> None:
-    assert "total_charge" in str(symmetrix._unknown_architecture(ionic))
+    assert "total_charge" in str(symmetrix.unknown_architecture(ionic))
 
 
 # ------------------------------------------------------------------ labels by hand
