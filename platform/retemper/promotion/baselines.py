@@ -16,8 +16,6 @@ from retemper.registry.aliases import Standing
 from retemper.registry.client import Registry, Version
 from retemper.registry.measurements import Errors, Measured
 
-CACHE = Path(".cache/promotion")
-
 
 def compared_with(
     registry: Registry, results: Results, candidates: dict[str, Measured], champion: Standing | None
@@ -52,7 +50,7 @@ def remeasure(registry: Registry, results: Results, version: Version, before: Me
     sets = stage.held_out(results.project)
     identity = stage.identity(sets)
     key = digest([before.sha256, identity, "groups"])
-    path = results.root / CACHE / f"{key}.json"
+    path = results.project.cache("promotion") / f"{key}.json"
     content = sealed.read_json(path, key)
     if content is None:
         print(f"promote: {version.name} was measured on other frames: measuring it again", flush=True)
