@@ -1,1 +1,1 @@
-"""What every package rests on: errors, files, hashes, processes, Ray, git and DVC. Nothing here knows of structures."""
+"""What every package rests on: errors, files, hashes, executor, Ray, git and DVC. Nothing here knows of structures."""
