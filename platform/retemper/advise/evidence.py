@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retemper.config.strategies import Value
 from retemper.study.spec import OWN, PARAMS
 from retemper.study.table import FINISHED, NULL, VALUE, axes_of, finished, read
 from retemper.sweep.choice import WEIGHT
@@ -114,7 +115,7 @@ def _settings(table: pd.DataFrame) -> list[str]:
     return [name for name in axes_of(table) if "." in name and not name.startswith(PARAMS)]
 
 
-def settings_of(table: pd.DataFrame, chosen: str) -> tuple[str, dict[str, object]]:
+def settings_of(table: pd.DataFrame, chosen: str) -> tuple[str, dict[str, Value]]:
     """Strategy of a way, and its settings by dotted path, as they are in its runs."""
     rows = scored(table, "single-system")
     row = rows[rows[WAY] == chosen].iloc[0]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -147,7 +147,7 @@ def _held_by_few(counts: np.ndarray, groups: list[str], numbers: list[int], free
     return [numbers[k] for k in qr(left.T, pivoting=True, mode="r")[1][: left.shape[1]]] if left.shape[1] else []
 
 
-def _symbols(numbers: Any) -> tuple[str, ...]:
+def _symbols(numbers: Iterable[int]) -> tuple[str, ...]:
     from ase.data import chemical_symbols
 
     return tuple(chemical_symbols[z] for z in numbers)

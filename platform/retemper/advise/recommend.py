@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from retemper.advise import evidence
 from retemper.advise.evidence import CLOSE, PAPER, percent
 from retemper.advise.facts import Facts
+from retemper.config.strategies import Value
 from retemper.study import paired_effects
 from retemper.study.table import finished, text
 from retemper.sweep.choice import WEIGHT
@@ -44,7 +45,7 @@ class Advice:
     choices: tuple[Choice, ...]
     obstacles: tuple[str, ...]
     extrapolations: tuple[str, ...]
-    settings: dict[str, Any]  # strategy's settings by dotted path
+    settings: dict[str, Value]  # strategy's settings by dotted path
 
     def value(self, what: str) -> str:
         """The recommendation for foundation, e0s, strategy."""
@@ -130,7 +131,7 @@ def _e0_pairs(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(own, ignore_index=True)
 
 
-def _way(facts: Facts, scope: str, table: pd.DataFrame | None) -> tuple[Choice, Choice, dict[str, Any]]:
+def _way(facts: Facts, scope: str, table: pd.DataFrame | None) -> tuple[Choice, Choice, dict[str, Value]]:
     """Strategy and settings: the best of the runs at hand; among equals the one that the paper names for the scope."""
     ranked = evidence.ranking(table, scope, facts.train) if table is not None else None
     if table is None or ranked is None or len(ranked.levels) < 2:
@@ -167,7 +168,7 @@ def _way(facts: Facts, scope: str, table: pd.DataFrame | None) -> tuple[Choice, 
     )
 
 
-def _settings(strategy: str, best: str, settings: dict[str, Any], ranked: evidence.Ranking, sure: Sure) -> Choice:
+def _settings(strategy: str, best: str, settings: dict[str, Value], ranked: evidence.Ranking, sure: Sure) -> Choice:
     """In words: those of the chosen way beside the others of its strategy."""
     others = [name for name in ranked.levels if name.split(", ")[0] == strategy and name != best]
     value = ", ".join(f"{axis} {text(level)}" for axis, level in settings.items()) or "the strategy's own"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retemper.advise import evidence
 from retemper.advise.recommend import Advice
+from retemper.config.strategies import Value
 from retemper.sweep.choice import WEIGHT
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def params(advice: Advice) -> str:
 
     dataset = advice.facts.dataset.model_dump(exclude_defaults=True)
     dataset.pop("rounds", None)
-    e0s: dict[str, Any] = {"method": advice.value("e0s")}
+    e0s: dict[str, object] = {"method": advice.value("e0s")}
     if advice.facts.needed:
         e0s["force"] = True
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "foundation": advice.value("foundation"),
         "strategies": [advice.value("strategy")],
         "dataset": dataset,
@@ -56,7 +57,7 @@ def params(advice: Advice) -> str:
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Value) -> Value:
     """A number as Python's own, whole where it is whole; anything else as it is."""
     if isinstance(value, str | bool) or value is None:
         return value

@@ -35,7 +35,7 @@ def weights_of(atoms: Atoms) -> tuple[float, float, float]:
     return energy, forces, stress
 
 
-def said(atoms: Atoms) -> dict[str, Any]:
+def said(atoms: Atoms) -> dict[str, object]:
     """Weights among a frame's info that are not 1, as they stand there."""
     return {key: value for key, value in atoms.info.items() if is_weight(key) and not _is_one(value)}
 

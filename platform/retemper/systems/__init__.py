@@ -143,7 +143,7 @@ def lines_for_params(system: System) -> str:
     """YAML to paste into params.yaml."""
     dataset = system.dataset().model_dump(exclude_defaults=True)
     dataset["keys"] = system.keys.model_dump(include={"energy", "forces", "stress"})
-    content: dict[str, Any] = {"system": system.name, "dataset": dataset}
+    content: dict[str, object] = {"system": system.name, "dataset": dataset}
     robustness = system.robustness().model_dump(exclude_defaults=True)
     if robustness:
         content["robustness"] = robustness

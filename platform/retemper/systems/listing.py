@@ -7,7 +7,7 @@ import itertools
 import lzma
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import yaml
 
@@ -69,7 +69,7 @@ def listing(systems: dict[str, System], root: Path) -> str:
 
 def whole(system: System, root: Path) -> str:
     """Everything that is known of one system, and the lines for params.yaml."""
-    content: dict[str, Any] = system.model_dump(exclude_defaults=True)
+    content: dict[str, object] = system.model_dump(exclude_defaults=True)
     content["elements"] = " ".join(system.elements)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     how = f"python -m pipelines.system {system.name}" if system.generator or system.importer else "files as they are"
