@@ -54,7 +54,7 @@ FORMER = {
 }
 
 
-def renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(row: Mapping[str, float]) -> dict[str, float]:
     """A row of a ``history.csv`` under today's names (see `FORMER`)."""
     return {FORMER.get(column, column): value for column, value in row.items()}
 

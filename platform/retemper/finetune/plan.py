@@ -18,6 +18,7 @@ from retemper.data.charge import CHARGE, SPIN
 from retemper.data.frames import LabelsHash, stream_frames
 
 TARGET, REPLAY = "Default", "pt_head"  # MACE's names of the two heads
+Flags = dict[str, Any]  # MACE's settings, by the full names of its command line flags
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,14 @@ def versions() -> dict[str, str]:
     return {"retemper": __version__, **{name: version(name) for name in ("mace-torch", "torch", "e3nn")}}
 
 
-def mace_flags(plan: Plan, work: Path, name: str, architecture: dict[str, Any] | None) -> dict[str, Any]:
+def mace_flags(plan: Plan, work: Path, name: str, architecture: Flags | None) -> Flags:
     """MACE's settings for a plan, by the full names of its command line flags.
 
     `architecture` describes the foundation (see `architecture.flags`) and is used when
     the weights start at random.
     """
     strategy, training, loss = plan.strategy, plan.strategy.training, plan.strategy.loss
-    flags: dict[str, Any] = {
+    flags: Flags = {
         "name": name,
         "seed": plan.seed,
         "work_dir": str(work),

@@ -19,10 +19,11 @@ import torch
 
 from retemper.core import sealed
 
+Content = dict[str, Any]  # numbers, arrays and tensors, nested: states of MACE's and torch's objects
 LAST, BEFORE = "state.last", "state.before"  # in the folder of a run
 
 
-def save(folder: Path, key: str, content: dict[str, Any]) -> None:
+def save(folder: Path, key: str, content: Content) -> None:
     """Write `content` and the random states of this process for the run `key`; whole or not at all."""
     states = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(legacy=False), "python": random.getstate()}
     if torch.cuda.is_available():
@@ -32,19 +33,19 @@ def save(folder: Path, key: str, content: dict[str, Any]) -> None:
     sealed.write(folder / LAST, key, {"random": _to_arrays(states), "content": _to_arrays(content)})
 
 
-def read(folder: Path, key: str) -> dict[str, Any] | None:
+def read(folder: Path, key: str) -> Content | None:
     """The last sound checkpoint of the run `key` for `resume`; `None` where there is none.
 
     One that is damaged or of another run is put aside, and the person is told.
     """
     for name in (LAST, BEFORE):
-        found: dict[str, Any] | None = sealed.read(folder / name, key)
+        found: Content | None = sealed.read(folder / name, key)
         if found is not None:
             return found
     return None
 
 
-def resume(found: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def resume(found: Content, device: torch.device) -> Content:
     """Content of a checkpoint, with tensors on `device`; restores the random states of this process."""
     states = _to_tensors(found["random"], torch.device("cpu"))
     torch.set_rng_state(states["torch"])

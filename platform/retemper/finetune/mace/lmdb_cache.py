@@ -16,12 +16,12 @@ from retemper.core import sealed
 from retemper.core.files import locked
 from retemper.data import charge
 from retemper.data.frames import BLOCK, ENERGY, FORCES, STRESS, in_blocks, stream_frames
-from retemper.finetune.plan import Plan
+from retemper.finetune.plan import Flags, Plan
 
 LARGEST = 1 << 40  # bytes that a file may grow to
 
 
-def flags(plan: Plan, folder: Path) -> dict[str, Any]:
+def flags(plan: Plan, folder: Path) -> Flags:
     """MACE's settings for the target's files as LMDB in `folder`; empty for sets that fit into memory."""
     target = plan.target
     if target.n_train <= plan.disk_above:

@@ -64,16 +64,13 @@ class PairedLoader:
         drawn, self._queue = self._queue[: self.replay_batch_size], self._queue[self.replay_batch_size :]
         return drawn
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
         """What is needed to go on with the same batches after a restart."""
-        return {
-            "target": self._order.generator.get_state(),
-            "replay": self._replay_generator.get_state(),
-            "queue": list(self._queue),
-        }
+        return self._order.generator.get_state(), self._replay_generator.get_state(), list(self._queue)
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: tuple[torch.Tensor, torch.Tensor, list[int]]) -> None:
         """Take up a state given by `state`."""
-        self._order.generator.set_state(state["target"])
-        self._replay_generator.set_state(state["replay"])
-        self._queue = list(state["queue"])
+        order, replay, queue = state
+        self._order.generator.set_state(order.cpu())
+        self._replay_generator.set_state(replay.cpu())
+        self._queue = list(queue)

@@ -63,7 +63,12 @@ class _State:
 
 
 def run(
-    setup: Setup, folder: Path, key: str, saved: dict[str, Any] | None, progress: Progress, probe: Probe | None = None
+    setup: Setup,
+    folder: Path,
+    key: str,
+    saved: checkpoint.Content | None,
+    progress: Progress,
+    probe: Probe | None = None,
 ) -> tuple[Course, Weights]:
     """Train, or go on training from `saved` (of `checkpoint.read`), until `max_num_epochs` or `patience`.
 
@@ -115,7 +120,7 @@ class _Training:
         self.rows: list[Row] = []
         self.best: Weights = {}
 
-    def resume(self, saved: dict[str, Any]) -> None:
+    def resume(self, saved: checkpoint.Content) -> None:
         """Take up what `content` gave to a checkpoint."""
         saved = checkpoint.resume(saved, self.setup.device)
         self.best, self.rows = saved["best"], saved["history"]
@@ -128,7 +133,7 @@ class _Training:
             self.setup.ema.load_state_dict(saved["ema"])
         _loader_restore(self.setup.train_loader, saved["loader"])
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> checkpoint.Content:
         """All that a killed training goes on from."""
         ema = self.setup.ema
         return {

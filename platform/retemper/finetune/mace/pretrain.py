@@ -16,14 +16,15 @@ from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import atomic_folder
 from retemper.data.frames import is_isolated_atom, read_frames, write_frames
 from retemper.finetune.mace.train import arguments, in_place_of
+from retemper.finetune.plan import Flags
 from retemper.models import sparse_contraction
 
 FOLDER = Path("foundations/pretraining")
 
 
-def generations(root: Path) -> dict[str, dict[str, Any]]:
+def generations(root: Path) -> dict[str, Flags]:
     """What is particular to each embedded foundation: ``kinds`` of structures, and settings of MACE."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load((root / FOLDER / "generations.yaml").read_text())
+    found: dict[str, Flags] = yaml.safe_load((root / FOLDER / "generations.yaml").read_text())
     return found
 
 

@@ -31,7 +31,7 @@ from retemper.data.frames import stream_frames
 from retemper.finetune import collect
 from retemper.finetune.mace import adapters, checkpoint, lmdb_cache, loaded_labels, loop, verification
 from retemper.finetune.mace.setup import Setup
-from retemper.finetune.plan import TARGET, Plan, mace_flags
+from retemper.finetune.plan import TARGET, Flags, Plan, mace_flags
 from retemper.models import architecture, model_file, model_writing, sparse_contraction
 from retemper.records.training import Outcome
 
@@ -97,7 +97,7 @@ def _train(
     plan: Plan,
     built: Setup,
     folder: Path,
-    saved: dict[str, Any] | None,
+    saved: checkpoint.Content | None,
     progress: loop.Progress,
     probe: loop.Probe | None,
 ) -> Outcome:
@@ -203,7 +203,7 @@ def _merged(model: Any, batch: Any) -> float:
     return gap
 
 
-def arguments(flags: dict[str, Any]) -> argparse.Namespace:
+def arguments(flags: Flags) -> argparse.Namespace:
     """MACE's arguments with `flags` set by their full names; a name that MACE lacks is an error."""
     required = [f"--{name}={flags[name]}" for name in ("name", "train_file")]
     arguments: argparse.Namespace = build_default_arg_parser().parse_args(required)
@@ -214,7 +214,7 @@ def arguments(flags: dict[str, Any]) -> argparse.Namespace:
     return arguments
 
 
-def _write_config(path: Path, flags: dict[str, Any], plan: Plan, unflagged: list[str]) -> None:
+def _write_config(path: Path, flags: Flags, plan: Plan, unflagged: list[str]) -> None:
     """Settings for ``mace_run_train --config``, to run the same without us; `unflagged` has no setting there."""
     strategy, note = plan.strategy, "# mace_run_train --config mace.yaml\n"
     for what in unflagged:
