@@ -1,0 +1,104 @@
+"""Whether the labels of a replay pool are the foundation's own kind, before they are trained on.
+
+The replay head keeps the foundation's atomic reference energies. Labels of another level of theory, or with other
+reference energies, would pull it away from what it is to keep: their energies miss the foundation's by one amount an
+element, far more than what is left when those amounts are taken out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from retemper.core.errors import RetemperError
+from retemper.data.energies_by_element import fractions, least_absolute
+from retemper.data.frames import ENERGY, FORCES, STRESS, stress_matrix
+from retemper.data.units.predicted import Predicted
+from retemper.records.record import Part
+
+# eV/atom, of the median difference in energy. Foundations miss structures of their own kind by 0.02 to 0.3 (the
+# largest: a miniature on one crystal); PBE against r2SCAN by 0.4 to 2.8, against xTB and other codes by 30 and more.
+DOUBTFUL, OTHER = 0.15, 1.0
+SYSTEMATIC = 3.0  # the difference over what one energy an element leaves of it
+
+
+class Agreement(Part):
+    """Labels of a sample of the pool against the foundation's predictions."""
+
+    frames: int
+    energy: float  # median |difference|, meV/atom
+    energy_without_offsets: float  # the same after one energy an element is taken out
+    offsets: dict[str, float]  # by element: labels minus predictions, eV
+    force_rmse: float  # meV/A
+    force_rmse_by_element: dict[str, float]  # meV/A
+    stress_rmse: float | None  # meV/A^3; None where no frame has stress
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the energies look like those of another level of theory."""
+        return self.energy > 1e3 * DOUBTFUL and self.energy > SYSTEMATIC * self.energy_without_offsets
+
+
+def agreement(predicted: Predicted) -> Agreement:
+    """How far the labels of the frames are from the predictions.
+
+    Parameters
+    ----------
+    predicted
+        Predictions for frames with ``REF_energy`` (eV) and ``REF_forces`` (eV/A).
+    """
+    frames = predicted.frames
+    labels = np.array([float(atoms.info[ENERGY]) for atoms in frames])
+    per_atom = (labels - predicted.energy) / np.array([len(atoms) for atoms in frames])
+    shares, species = fractions(frames)
+    offsets = least_absolute(shares, per_atom)
+    numbers = np.concatenate([atoms.numbers for atoms in frames])
+    square = np.concatenate(
+        [
+            ((atoms.arrays[FORCES] - forces) ** 2).mean(axis=1)
+            for atoms, forces in zip(frames, predicted.forces, strict=True)
+        ]
+    )
+    stress = [
+        (stress_matrix(atoms.info[STRESS]) - own) ** 2
+        for atoms, own in zip(frames, predicted.stress, strict=True)
+        if STRESS in atoms.info and np.isfinite(own).all()
+    ]
+    return Agreement(
+        frames=len(frames),
+        energy=1e3 * float(np.median(np.abs(per_atom))),
+        energy_without_offsets=1e3 * float(np.median(np.abs(per_atom - shares @ offsets))),
+        offsets={chemical_symbols[z]: float(e) for z, e in zip(species.tolist(), offsets, strict=True)},
+        force_rmse=1e3 * float(np.sqrt(square.mean())),
+        force_rmse_by_element={
+            chemical_symbols[z]: 1e3 * float(np.sqrt(square[numbers == z].mean())) for z in np.unique(numbers).tolist()
+        },
+        stress_rmse=1e3 * float(np.sqrt(np.mean(stress))) if stress else None,
+    )
+
+
+def judge(sample: Agreement, pool: str) -> list[str]:
+    """Warnings about the labels of `pool`.
+
+    Raises
+    ------
+    RetemperError
+        Labels that are not of the foundation's kind.
+    """
+    if not sample.doubtful:
+        return []
+    largest = sorted(sample.offsets.items(), key=lambda item: -abs(item[1]))[:4]
+    what = (
+        f"{pool}: energies miss the foundation's by {sample.energy:.0f} meV/atom, and by "
+        f"{sample.energy_without_offsets:.0f} once one energy an element is taken out "
+        f"({', '.join(f'{symbol} {offset:+.2f} eV' for symbol, offset in largest)})"
+    )
+    if sample.energy <= 1e3 * OTHER:
+        return [f"{what}: another level of theory, or other reference energies?"]
+    raise RetemperError(
+        f"{what}.",
+        expected=f"labels of the foundation's own level of theory: at most {1e3 * OTHER:.0f} meV/atom from it",
+        got=f"{sample.energy:.0f} meV/atom over {sample.frames} structures of the pool",
+        fix="replay these structures with the foundation's labels (strategy pseudolabel-replay), or give another "
+        "replay.pool",
+    )
