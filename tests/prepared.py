@@ -126,6 +126,8 @@ def replay() -> ReplayManifest:
     return ReplayManifest(
         source="foundations/pool.extxyz",
         sha256="0" * 64,
+        labels="original",
+        agreement=None,
         select="farthest-point",
         seed=0,
         pool=900,

@@ -14,8 +14,9 @@ from shipped_sets import MINI
 from retemper.core.errors import RetemperError
 from retemper.data.frames import ENERGY, FORCES, STRESS, is_isolated_atom, read_frames
 from retemper.data.units.predicted import Predicted
-from retemper.prepare.pool_check import Agreement, agreement, judge
+from retemper.prepare.pool_check import agreement, require_own_kind, warning
 from retemper.prepare.predictor import predictor
+from retemper.records.replay import Agreement
 
 OFFSETS = {"Na": 1.5, "Cl": -0.7}
 
@@ -62,19 +63,22 @@ def test_offsets_of_an_electronvolt_an_atom_are_refused() -> None:
     for atoms in predicted.frames:
         atoms.info[ENERGY] += 2.0 * len(atoms)
     with pytest.raises(RetemperError, match="Na \\+3.50 eV") as caught:
-        judge(agreement(predicted), "pool.extxyz")
+        require_own_kind(agreement(predicted), "pool.extxyz")
     assert "pseudolabel-replay" in str(caught.value.fix)
 
 
 def test_the_pool_of_the_foundation_is_of_its_kind() -> None:
     result = ask(sample(ROOT / "foundations/pretraining/train.extxyz.xz"))
-    assert not result.doubtful and judge(result, "train") == []
+    assert warning(result, "train") is None
+    require_own_kind(result, "train")
 
 
 def test_sets_of_other_levels_are_said_and_refused(real_data: Path) -> None:
     generated = real_data / "generated"
-    assert judge(ask(sample(real_data / "real/mptrj_pbe_22el.extxyz")), "mptrj") == []  # PBE, as the foundation
-    assert len(judge(ask(sample(generated / "ice_r2scan7net.extxyz")), "ice")) == 1  # r2SCAN, 0.4 eV/atom off
+    assert warning(ask(sample(real_data / "real/mptrj_pbe_22el.extxyz")), "mptrj") is None  # PBE, as the foundation
+    ice = ask(sample(generated / "ice_r2scan7net.extxyz"))  # r2SCAN, 0.4 eV/atom off
+    assert warning(ice, "ice") is not None
+    require_own_kind(ice, "ice")
     for other in ("lpsc_r2scan7net", "spice_gfn2"):
         with pytest.raises(RetemperError):
-            judge(ask(sample(generated / f"{other}.extxyz")), other)
+            require_own_kind(ask(sample(generated / f"{other}.extxyz")), other)

@@ -17,7 +17,8 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.data import selection
 from retemper.data.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
-from retemper.prepare import replay
+from retemper.models import predict
+from retemper.prepare import pseudolabel, replay
 from retemper.records.replay import ReplayManifest
 
 
@@ -114,12 +115,14 @@ def test_a_pool_without_labels(pool: list[Atoms], tiny_model: Path) -> None:
         replay.choose(bare, Replay(number=10, valid=4, select="random"), model=tiny_model, progress=False)
 
 
-def project(root: Path, model: Path, pool: list[Atoms] | None, retention: list[Atoms], target: list[Atoms]) -> Project:
-    """Replays ten structures of `pool` at random."""
-    options: dict[str, Any] = {"number": 10, "valid": 4, "select": "random"}
+def project(
+    root: Path, model: Path, frames: list[Atoms] | None, retention: list[Atoms], target: list[Atoms], **more: Any
+) -> Project:
+    """Replays ten structures of `frames` at random."""
+    options: dict[str, Any] = {"number": 10, "valid": 4, "select": "random", **more}
     evaluate = {}
-    if pool is not None:
-        write_frames(root / "pool.extxyz", pool)
+    if frames is not None:
+        write_frames(root / "pool.extxyz", frames)
         write_frames(root / "retention.extxyz", retention)
         options["pool"], evaluate["retention"] = "pool.extxyz", "retention.extxyz"
     for name in ("train", "valid", "test"):
@@ -158,6 +161,30 @@ def test_a_foundation_without_a_pool(
     assert "has no pool" in capsys.readouterr().out
     assert (made.replay / "train.extxyz").read_bytes() == b""
     assert ReplayManifest.read(made.replay / "manifest.json").source is None
+
+
+def test_structures_without_labels_get_the_foundations(
+    pool: list[Atoms], target: list[Atoms], tiny_model: Path, tmp_path: Path
+) -> None:
+    bare = [atoms.copy() for atoms in pool]
+    for atoms in bare:
+        del atoms.info[ENERGY], atoms.arrays[FORCES]
+    made = project(tmp_path, tiny_model, bare, target, target)
+    manifest = replay.run(made)
+    assert (manifest.labels, manifest.agreement) == ("foundation", None)
+    frames = read_frames(made.replay / "train.extxyz")
+    predicted = predict.predict(tiny_model, frames, backend="torch")
+    np.testing.assert_allclose([atoms.info[ENERGY] for atoms in frames], predicted.energy, atol=1e-6)
+    assert pseudolabel.run(made).train.n_frames == 10
+
+
+def test_generated_structures_are_a_pool(target: list[Atoms], tiny_model: Path, tmp_path: Path) -> None:
+    made = project(tmp_path, tiny_model, None, [], target, pool="generated")
+    manifest = replay.run(made)
+    assert (manifest.source, manifest.sha256, manifest.labels, manifest.pool) == ("generated", None, "foundation", 28)
+    assert (manifest.train.n_frames, manifest.valid.n_frames) == (10, 4)
+    train, valid = (read_frames(made.replay / f"{name}.extxyz") for name in ("train", "valid"))
+    assert not {a.info["group"] for a in train} & {a.info["group"] for a in valid}
 
 
 @pytest.mark.parametrize("moved", [5e-6, 2e-4])

@@ -114,8 +114,11 @@ class E0s(Section):
     mixed: Literal["refuse", "warn"] = "refuse"  # offsets that structures do not explain: prepare/one_level.py
 
 
+GENERATED = "generated"  # as replay.pool
+
+
 class Replay(Section):
-    pool: str | None = None  # file; null: the pool of the foundation's entry
+    pool: str | None = None  # file, or `generated`: made for the foundation; null: the pool of the foundation's entry
     number: int = Field(200, ge=2)  # training structures
     valid: int = Field(40, ge=1)  # validation structures, from the pool's groups that training does not use
     select: Literal["farthest-point", "random", "elements"] = "farthest-point"

@@ -16,9 +16,10 @@ from retemper.data import rounds
 from retemper.data.frames import labels_hash, read_frames, write_frames
 from retemper.data.splits import leaks
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
-from retemper.prepare import inputs
+from retemper.prepare import inputs, pool_check
 from retemper.records.e0s import ReferenceEnergies
 from retemper.records.pseudolabel import PseudolabelManifest
+from retemper.records.replay import ReplayManifest
 
 
 def plans(project: Project, name: str, found: Point | None = None) -> list[Plan]:
@@ -109,6 +110,7 @@ def _replay(
     assert strategy.replay is not None
     if strategy.replay.labels == "original":
         folder, source = root / "runs/replay", "original"
+        _require_original(strategy.name, ReplayManifest.read(folder / "manifest.json"))
     else:
         folder, source = root / "runs/pseudolabel", f"foundation:{sha}"
         manifest = PseudolabelManifest.read(folder / "manifest.json")
@@ -136,6 +138,19 @@ def _replay(
         train = _first(train, strategy.replay.number, root)
     e0s, weighted = atomic_energies(weights, entry.head), settings.dataset.weights == "use"
     return head_data(train, folder / "valid.extxyz", source, e0s, weighted)
+
+
+def _require_original(strategy: str, manifest: ReplayManifest) -> None:
+    """Raise where the replay set has no labels of its own, or labels that are not of the foundation's kind."""
+    if manifest.labels == "foundation":
+        raise RetemperError(
+            f"Strategy {strategy} replays original labels, and {manifest.source} has none.",
+            expected="a pool with labels of the foundation's level of theory",
+            got="structures that the foundation labelled",
+            fix="use pseudolabel-replay, which replays the foundation's labels, or set replay.pool to a labelled file",
+        )
+    if manifest.agreement is not None:
+        pool_check.require_own_kind(manifest.agreement, str(manifest.source))
 
 
 def _first(path: Path, number: int, root: Path) -> Path:

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from retemper.config import metric_names
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
-from retemper.config.settings import Settings
+from retemper.config.settings import GENERATED, Settings
 from retemper.core import experiment, software, sources
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder
@@ -85,6 +85,8 @@ def _data(settings: Settings, entry: Foundation) -> Named:
 
 
 def _pool(settings: Settings, entry: Foundation) -> Named:
+    if settings.replay.pool == GENERATED:
+        return
     if settings.replay.pool:
         yield "replay.pool", settings.replay.pool
     elif entry.pool:
@@ -115,7 +117,7 @@ STAGES: dict[str, Stage] = {
     "dataset": Stage(("foundation", "dataset"), ("prepare.dataset",), (_data,), mace=True),
     "e0s": Stage(("foundation", "e0s", "dataset.energy_unit", "dataset.length_unit"), ("prepare.e0s",), mace=True),
     "replay": Stage(
-        ("foundation", "replay", "evaluate.retention", "dataset.near_duplicate", *LIMITS),
+        ("foundation", "replay", "pseudolabel", "evaluate.retention", "dataset.near_duplicate", *LIMITS),
         ("prepare.replay",),
         (_pool, _retention),
         apart=REFUSING - {sources.PACKAGE + "data.splits"},

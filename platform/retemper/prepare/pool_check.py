@@ -14,7 +14,7 @@ from retemper.core.errors import RetemperError
 from retemper.data.energies_by_element import fractions, least_absolute
 from retemper.data.frames import ENERGY, FORCES, STRESS, stress_matrix
 from retemper.data.units.predicted import Predicted
-from retemper.records.record import Part
+from retemper.records.replay import Agreement
 
 # eV/atom, of the median difference in energy. Foundations miss structures of their own kind by 0.02 to 0.3 (the
 # largest: a miniature on one crystal); PBE against r2SCAN by 0.4 to 2.8, against xTB and other codes by 30 and more.
@@ -22,21 +22,9 @@ DOUBTFUL, OTHER = 0.15, 1.0
 SYSTEMATIC = 3.0  # the difference over what one energy an element leaves of it
 
 
-class Agreement(Part):
-    """Labels of a sample of the pool against the foundation's predictions."""
-
-    frames: int
-    energy: float  # median |difference|, meV/atom
-    energy_without_offsets: float  # the same after one energy an element is taken out
-    offsets: dict[str, float]  # by element: labels minus predictions, eV
-    force_rmse: float  # meV/A
-    force_rmse_by_element: dict[str, float]  # meV/A
-    stress_rmse: float | None  # meV/A^3; None where no frame has stress
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether the energies look like those of another level of theory."""
-        return self.energy > 1e3 * DOUBTFUL and self.energy > SYSTEMATIC * self.energy_without_offsets
+def doubtful(sample: Agreement) -> bool:
+    """Whether the energies look like those of another level of theory."""
+    return sample.energy > 1e3 * DOUBTFUL and sample.energy > SYSTEMATIC * sample.energy_without_offsets
 
 
 def agreement(predicted: Predicted) -> Agreement:
@@ -77,24 +65,24 @@ def agreement(predicted: Predicted) -> Agreement:
     )
 
 
-def judge(sample: Agreement, pool: str) -> list[str]:
-    """Warnings about the labels of `pool`.
-
-    Raises
-    ------
-    RetemperError
-        Labels that are not of the foundation's kind.
-    """
-    if not sample.doubtful:
-        return []
+def warning(sample: Agreement, pool: str) -> str | None:
+    """What is odd about the labels of `pool`, in a sentence; `None` where nothing is."""
+    if not doubtful(sample):
+        return None
     largest = sorted(sample.offsets.items(), key=lambda item: -abs(item[1]))[:4]
-    what = (
+    return (
         f"{pool}: energies miss the foundation's by {sample.energy:.0f} meV/atom, and by "
         f"{sample.energy_without_offsets:.0f} once one energy an element is taken out "
-        f"({', '.join(f'{symbol} {offset:+.2f} eV' for symbol, offset in largest)})"
+        f"({', '.join(f'{symbol} {offset:+.2f} eV' for symbol, offset in largest)}): "
+        "another level of theory, or other reference energies"
     )
-    if sample.energy <= 1e3 * OTHER:
-        return [f"{what}: another level of theory, or other reference energies?"]
+
+
+def require_own_kind(sample: Agreement, pool: str) -> None:
+    """Raise where the labels of `pool` cannot be of the foundation's level of theory."""
+    what = warning(sample, pool)
+    if what is None or sample.energy <= 1e3 * OTHER:
+        return
     raise RetemperError(
         f"{what}.",
         expected=f"labels of the foundation's own level of theory: at most {1e3 * OTHER:.0f} meV/atom from it",

@@ -11,6 +11,7 @@ from ase import Atoms
 from retemper.data.units.predicted import Predict, Predicted
 from retemper.data.units.witness import sample
 from retemper.models import mace, predict
+from retemper.prepare.generated_pool import Energies
 
 FRAMES, ATOMS = 60, 2500  # of the sample: seconds on one core
 
@@ -26,5 +27,15 @@ def predictor(model: Path, head: str | None, device: str) -> Predict:
         found = predict.predict(model, chosen, head=head, device=device, dtype="float32", backend="torch")
         atoms = np.array([sum(own[z] for z in frame.numbers.tolist()) for frame in chosen])
         return Predicted(chosen, found.energy, atoms - found.energy, found.forces, found.stress)
+
+    return ask
+
+
+def energies_of(model: Path, head: str | None, device: str) -> Energies:
+    """A function that gives energies (eV) and largest forces (eV/A) of structures, for `generated_pool`."""
+
+    def ask(frames: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
+        predicted = predict.predict(model, frames, head=head, device=device, dtype="float32", backend="torch")
+        return predicted.energy, np.array([np.linalg.norm(forces, axis=1).max() for forces in predicted.forces])
 
     return ask

@@ -219,19 +219,24 @@ def run(project: Project) -> PseudolabelManifest:
     return manifest
 
 
-def _label_set(project: Project, name: str, folder: Path) -> PseudolabelledSet:
-    """Write ``<name>.extxyz`` of the replay set with the foundation's labels into `folder`."""
-    path, entry = project.replay / f"{name}.extxyz", project.foundation
-    frames = read_frames(path) if path.stat().st_size else []
-    labelled = label(
+def of_project(project: Project, frames: Sequence[Atoms]) -> Labelled:
+    """`frames` with the labels of the project's foundation."""
+    return label(
         project.weights,
         frames,
-        name=entry.name,
-        head=entry.head,
+        name=project.foundation.name,
+        head=project.foundation.head,
         dtype=project.settings.pseudolabel.dtype,
         device=project.settings.finetune.device,
         cache=project.cache("pseudolabels"),
     )
+
+
+def _label_set(project: Project, name: str, folder: Path) -> PseudolabelledSet:
+    """Write ``<name>.extxyz`` of the replay set with the foundation's labels into `folder`."""
+    path = project.replay / f"{name}.extxyz"
+    frames = read_frames(path) if path.stat().st_size else []
+    labelled = of_project(project, frames)
     write_frames(folder / path.name, labelled.frames)
     how = "taken from the cache" if labelled.reused else f"made with {labelled.backend}"
     print(f"pseudolabel: {len(frames)} {name} structures, labels {how} ({labelled.address})", flush=True)

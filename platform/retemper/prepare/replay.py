@@ -1,8 +1,9 @@
 """Choosing the structures that are replayed: old data that the fine-tuned model must not forget.
 
-The pool is labelled data of the foundation's pretraining distribution, by default the
-pretraining set of the foundation's entry. Training and validation structures come from
-disjoint groups of it (``info["group"]``, or the composition where a frame has no group).
+The pool is data of the foundation's pretraining distribution, by default the pretraining set of the foundation's
+entry; or structures made for its elements (`retemper.prepare.generated_pool`). Where the pool has no labels, the
+foundation gives them. Training and validation structures come from disjoint groups of the pool (``info["group"]``, or
+the composition where a frame has no group).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from retemper.config.project import Project
-from retemper.config.settings import Replay
+from retemper.config.settings import GENERATED, Replay
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, sha256
 from retemper.data import selection
@@ -33,11 +34,12 @@ from retemper.data.frames import (
 )
 from retemper.data.grouping import name_of
 from retemper.data.splits import leaks, uncharged
-from retemper.prepare import reference_set
-from retemper.prepare.predictor import predictor
-from retemper.records.replay import Coverage, LabelledSet, ReplayManifest
+from retemper.prepare import generated_pool, pool_check, pseudolabel, reference_set
+from retemper.prepare.predictor import energies_of, predictor
+from retemper.records.replay import Agreement, Coverage, LabelledSet, ReplayManifest
 
 NEAR = 1e-3  # A; the default of dataset.near_duplicate
+FROM = 3  # structures made for each one that farthest-point sampling chooses
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def choose(
     device: str = "cpu",
     target: Sequence[Atoms] = (),
     tolerance: float = NEAR,
+    labelled: bool = True,
     progress: bool = True,
 ) -> Choice:
     """Pick ``settings.number`` training and ``settings.valid`` validation structures.
@@ -85,9 +88,9 @@ def choose(
     Raises
     ------
     RetemperError
-        A pool frame without energy or forces, or too few candidates or groups.
+        A pool frame without energy or forces where the pool is `labelled`, or too few candidates or groups.
     """
-    candidates, left_out = _candidates(pool, model, target, tolerance)
+    candidates, left_out = _candidates(pool, model, target, tolerance, labelled)
     tiers: np.ndarray | None = None
     if settings.select == "elements":
         tiers = selection.element_match([pool[i] for i in candidates], elements(target))
@@ -131,7 +134,7 @@ def choose(
 
 
 def _candidates(
-    pool: Sequence[Atoms], model: str | Path, target: Sequence[Atoms], tolerance: float
+    pool: Sequence[Atoms], model: str | Path, target: Sequence[Atoms], tolerance: float, labelled: bool
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Indices of the pool's frames that may be chosen, and how many are not and why."""
     from retemper.models import mace, predictions
@@ -154,7 +157,7 @@ def _candidates(
             left_out["element unknown to the foundation"] += 1
         elif i in taken:
             left_out["in the target's data"] += 1
-        elif ENERGY not in atoms.info or FORCES not in atoms.arrays:
+        elif labelled and not _has_labels(atoms):
             raise RetemperError(
                 f"{predictions.name_of(atoms, i)} of the replay pool has no labels.",
                 expected=f"info {ENERGY!r} (eV) and array {FORCES!r} (eV/A) in every frame",
@@ -164,6 +167,10 @@ def _candidates(
             candidates.append(i)
         seen.add(identity)
     return np.array(candidates, dtype=int), left_out
+
+
+def _has_labels(atoms: Atoms) -> bool:
+    return ENERGY in atoms.info and FORCES in atoms.arrays
 
 
 def _held_out(groups: Sequence[str], settings: Replay) -> np.ndarray:
@@ -237,17 +244,25 @@ def audit(
 def run(project: Project) -> ReplayManifest:
     """Choose from ``replay.pool`` or the foundation's pool, and audit against the retention set.
 
-    The pool and the retention set pass the checks of the data set, units included. A foundation without a pool gives
-    empty sets (and a line that says so): strategies without replay do not need them.
+    The pool and the retention set pass the checks of the data set, units included; labels are compared with the
+    foundation's. A foundation without a pool gives empty sets (and a line that says so): strategies without replay do
+    not need them.
     """
     settings, entry = project.settings, project.foundation
     source, retention = settings.replay.pool or entry.pool, settings.evaluate.retention or entry.retention
     chosen: dict[str, list[Atoms]] = {"train": [], "valid": []}
     pool, held_out, choice = [], [], Choice(np.array([]), np.array([]), {}, 0, 0, None)
+    agreement, labelled = None, True
     if source is None:
-        print(f"replay: foundation {entry.name} has no pool and replay.pool is not set: nothing to replay", flush=True)
+        print(
+            f"replay: foundation {entry.name} has no pool and replay.pool is not set: nothing to replay "
+            f"(replay.pool: {GENERATED} makes structures for its elements)",
+            flush=True,
+        )
     else:
-        pool, tolerance = _read(project, source), settings.dataset.near_duplicate
+        pool = _generated(project) if source == GENERATED else _read(project, source)
+        tolerance, labelled = settings.dataset.near_duplicate, any(map(_has_labels, pool))
+        agreement = _compared(project, pool, source) if labelled else None
         held_out = _read(project, retention) if retention else []
         choice = choose(
             pool,
@@ -257,13 +272,17 @@ def run(project: Project) -> ReplayManifest:
             device=settings.finetune.device,
             target=[a for name in ("train", "valid", "test") for a in read_frames(project.structures(name))],
             tolerance=tolerance,
+            labelled=labelled,
         )
         for name, indices in (("train", choice.train), ("valid", choice.valid)):
-            chosen[name] = [pool[i] for i in indices]
+            frames = [pool[i] for i in indices]
+            chosen[name] = frames if labelled else pseudolabel.of_project(project, frames).frames
             audit(chosen[name], held_out, tolerance=tolerance)
     manifest = ReplayManifest(
         source=source,
-        sha256=sha256(project.root / source) if source else None,
+        sha256=sha256(project.root / source) if source not in (None, GENERATED) else None,
+        labels="original" if labelled else "foundation",
+        agreement=agreement,
         select=settings.replay.select,
         seed=settings.replay.seed,
         pool=len(pool),
@@ -284,6 +303,17 @@ def run(project: Project) -> ReplayManifest:
     return manifest
 
 
+def _generated(project: Project) -> list[Atoms]:
+    """A pool made for the foundation's elements."""
+    from retemper.models import mace
+
+    settings, head, device = project.settings.replay, project.foundation.head, project.settings.finetune.device
+    number = (settings.number + settings.valid) * (FROM if settings.select == "farthest-point" else 2)
+    print(f"replay: making {number} structures of the foundation's elements", flush=True)
+    energies = energies_of(project.weights, head, device)
+    return generated_pool.generate(mace.elements(project.weights), number, energies, seed=settings.seed)
+
+
 def _read(project: Project, name: str) -> list[Atoms]:
     """Frames of a pool or a retention set, checked."""
     path, device = project.root / name, project.settings.finetune.device
@@ -294,10 +324,24 @@ def _read(project: Project, name: str) -> list[Atoms]:
     return frames
 
 
+def _compared(project: Project, pool: Sequence[Atoms], source: str) -> Agreement | None:
+    """The pool's labels against the foundation's predictions; says what is odd."""
+    ask = predictor(project.weights, project.foundation.head, project.settings.finetune.device)
+    predicted = ask([atoms for atoms in pool if _has_labels(atoms) and not is_isolated_atom(atoms)])
+    if predicted is None:
+        return None
+    agreement = pool_check.agreement(predicted)
+    if (text := pool_check.warning(agreement, source)) is not None:
+        print(f"replay: warning: {text}", flush=True)
+    return agreement
+
+
 def _say(manifest: ReplayManifest, absent: Sequence[str]) -> None:
     """`absent`: elements of the pool that the training structures lack."""
     train, valid = manifest.train.n_frames, manifest.valid.n_frames
     print(f"replay: {train} training and {valid} validation structures of {manifest.source}")
+    if manifest.labels == "foundation":
+        print("replay: the pool has no labels: they are the foundation's own")
     for why, number in manifest.left_out.items():
         if number:
             print(f"replay: left out {number} pool structure(s): {why}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from retemper.records.record import Part, Record
 
 
@@ -13,6 +15,18 @@ class LabelledSet(Part):
     labels_hash: str  # of structures and labels
     config_types: dict[str, int]
     elements: dict[str, int]  # structures by symbol
+
+
+class Agreement(Part):
+    """Labels of a sample of the pool against the foundation's predictions."""
+
+    frames: int
+    energy: float  # median |difference|, meV/atom
+    energy_without_offsets: float  # the same after one energy an element is taken out
+    offsets: dict[str, float]  # by element: labels minus predictions, eV
+    force_rmse: float  # meV/A
+    force_rmse_by_element: dict[str, float]  # meV/A
+    stress_rmse: float | None  # meV/A^3; None where no frame has stress
 
 
 class Coverage(Part):
@@ -27,8 +41,10 @@ class ReplayManifest(Record):
 
     STAGE = "replay"
 
-    source: str | None  # the pool
-    sha256: str | None  # of it
+    source: str | None  # the pool: a file, or "generated"
+    sha256: str | None  # of the file
+    labels: Literal["original", "foundation"]  # whose the labels of the chosen structures are
+    agreement: Agreement | None  # of original labels; None where the foundation knows none of the elements
     select: str
     seed: int
     pool: int  # structures in it

@@ -73,9 +73,10 @@ def _replay(manifest: ReplayManifest | None) -> str:
         return "Replay structures: missing (`dvc repro replay`)."
     if manifest.source is None:
         return "Replay structures: none, because the foundation has no pool."
+    labels = "" if manifest.labels == "original" else ", which has no labels: they are the foundation's own"
     text = (
         f"Replay structures: {manifest.train.n_frames} for training and {manifest.valid.n_frames} for validation of "
-        f"`{manifest.source}` ({manifest.pool:,} structures; choice: {manifest.select}, seed {manifest.seed}), "
+        f"`{manifest.source}` ({manifest.pool:,} structures; choice: {manifest.select}, seed {manifest.seed}){labels}; "
         f"{len(manifest.train.elements)} elements. None of them is among the "
         f"{manifest.audited_against_retention} retention structures."
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from retemper import systems
 from retemper.config import foundations, strategies
-from retemper.config.settings import Settings, parse
+from retemper.config.settings import GENERATED, Settings, parse
 from retemper.config.strategies import Strategy
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest, sha256
@@ -107,7 +107,8 @@ class Run:
         keys["e0s"] = digest([keys["dataset"], self.foundation, settings.e0s.model_dump()])
         if self.replayed:
             keys["whole"] = self._dataset(self.everything)
-            pool = self._file(settings.replay.pool or entry.pool)
+            generated = settings.replay.pool == GENERATED
+            pool = GENERATED if generated else self._file(settings.replay.pool or entry.pool)
             chosen = settings.replay.model_dump(exclude={"pool"})
             keys["replay"] = digest([keys["whole"], self.foundation, chosen, pool, retention])
         if self.pseudolabelled:
