@@ -149,7 +149,8 @@ def at_lowest_energy(atoms: Atoms, energies: Energies) -> Atoms:
         copy.set_cell(atoms.cell.array * scale, scale_atoms=True)
         scaled.append(copy)
     energy, _ = energies(scaled)
-    return scaled[int(np.nanargmin(energy))]
+    best: Atoms = scaled[int(np.nanargmin(energy))]
+    return best
 
 
 def strained(atoms: Atoms, rng: np.random.Generator) -> Atoms:
@@ -215,7 +216,8 @@ def _beside(cluster: Atoms, other: Atoms, rng: np.random.Generator) -> Atoms:
     while True:
         gaps = np.linalg.norm(cluster.positions[:, None] - other.positions[None, :], axis=-1)
         if (gaps / sums).min() >= wanted:
-            return cluster + other
+            joined: Atoms = cluster + other
+            return joined
         other.positions += 0.2 * direction
 
 
