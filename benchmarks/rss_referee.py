@@ -89,16 +89,16 @@ def main() -> None:
         judged: list[tuple[Atoms, list[str]]] = []
         for result in engine.run(tasks):
             for found, flags in zip(engine.require(result), holes.judge(result), strict=True):
-                if not found["reason"]:
-                    judged.append((Atoms(found["numbers"], found["positions"], cell=found["cell"], pbc=True), flags))
+                if not found.reason:
+                    judged.append((found.atoms(), flags))
         checks = [
             engine.Task(single_points, referee, {"frames": [surroundings(a)]}, f"referee, {name}") for a, _ in judged
         ]
         rows = []
         for (atoms, flags), result in zip(judged, engine.run(checks), strict=True):
-            if isinstance(result, engine.Failure) or result["reasons"][0]:
+            if isinstance(result, engine.Failure) or result.reasons[0]:
                 continue
-            force = float(np.linalg.norm(result["forces"][0][:2], axis=1).max())
+            force = float(np.linalg.norm(result.forces[0][:2], axis=1).max())
             rows.append((nearest_ratio(atoms), flags, force))
         every += rows
         print(f"{name}: {len(rows)} structures, {sum(f > HOLE for *_, f in rows)} holes; the referee could not compute "

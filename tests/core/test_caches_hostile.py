@@ -112,7 +112,7 @@ def tasks(folder: Path, request: pytest.FixtureRequest) -> Kept:
 
     def get() -> Any:
         (found,) = engine.run([task(2.2)], workers=1, cache=folder)
-        return [found["energy"].tolist(), [one.tolist() for one in found["forces"]], found["reasons"]]
+        return [found.energy.tolist(), [one.tolist() for one in found.forces], found.reasons]
 
     engine.run([task(2.2), task(2.5)], workers=1, cache=folder)
     return Kept(*(folder / f"tasks/{task(d).key}{engine.SUFFIX}" for d in (2.2, 2.5)), get)

@@ -22,6 +22,8 @@ from retemper.models import evaluators
 from retemper.models.evaluators import Subject
 from retemper.records.robustness import ModelRobustness
 from retemper.simulation import radial_distribution, sources
+from retemper.simulation.dynamics import Trajectory
+from retemper.simulation.relaxation import Minimum
 
 PAIR = (13, 29)  # Al, Cu
 
@@ -132,8 +134,8 @@ def test_rss_is_the_papers_and_rss_strict_counts_the_ratio_as_well(here: Context
 
 def test_a_ratio_between_the_limits_is_a_hole_of_the_strict_number_alone(here: Context) -> None:
     cell = np.diag([10.0, 10.0, 8.0])
-    one = {"numbers": np.array([29, 29]), "cell": cell, "energy": -6.0, "reason": "", "steps": 1, "converged": True}
-    relaxed = [{**one, "positions": np.array([[0.0, 0, 0], [r * 2.64, 0, 0]])} for r in (0.9, 0.92, 0.55)]
+    places = [np.array([[0.0, 0, 0], [r * 2.64, 0, 0]]) for r in (0.9, 0.92, 0.55)]
+    relaxed = [Minimum(np.array([29, 29]), positions, cell, -6.0, 0.01, 1, True, "") for positions in places]
     shares = [
         holes.measure(here, {(0, 0.1): relaxed, (0, 50.0): relaxed}, criteria).value
         for criteria in (holes.PAPER, holes.STRICT)
@@ -152,16 +154,10 @@ def test_rss_keeps_failures_of_the_calculator_apart(here: Context, tmp_path: Pat
 def test_criteria_of_the_paper() -> None:
     """Ten sound structures and one that breaks each criterion."""
 
-    def one(volume: float, energy: float, distance: float, reason: str = "") -> dict[str, Any]:
+    def one(volume: float, energy: float, distance: float, reason: str = "") -> Minimum:
         cell = np.diag([10.0, 10.0, 2 * volume / 100])
         positions = np.array([[0.0, 0, 0], [distance, 0, 0]])
-        return {
-            "numbers": np.array([29, 29]),
-            "positions": positions,
-            "cell": cell,
-            "energy": 2 * energy,
-            "reason": reason,
-        }
+        return Minimum(np.array([29, 29]), positions, cell, 2 * energy, 0.01, 1, not reason, reason)
 
     radii = 2 * 1.32  # Cu, Cordero 2008
     sound = [one(400.0 + k, -3.0 + 0.01 * k, 2.5) for k in range(10)]
@@ -192,12 +188,23 @@ def test_md_passes_a_sound_calculator_and_finds_an_explosion(here: Context, tmp_
     assert any("temperature" in why for why in broken.details["failures"]["nvt"])
 
 
-def run_of(positions: np.ndarray, symbols: str, **changes: Any) -> dict[str, Any]:
+def run_of(positions: np.ndarray, symbols: str, **changes: Any) -> Trajectory:
     n = len(positions)
     numbers = Atoms(symbols).numbers
-    run = {"numbers": numbers, "pbc": np.zeros(3, bool), "info": {}, "time": np.arange(n) * 5.0, "positions": positions}
-    run |= {"cells": np.zeros((n, 3, 3)), "potential": np.zeros(n), "kinetic": np.full(n, 0.0388 * len(numbers))}
-    return {**run, "target": np.full(n, 300.0), "stopped": "", "planned": 5.0 * (n - 1), **changes}
+    steady = Trajectory(
+        numbers=numbers,
+        pbc=np.zeros(3, bool),
+        info={},
+        time=np.arange(n) * 5.0,
+        positions=positions,
+        cells=np.zeros((n, 3, 3)),
+        potential=np.zeros(n),
+        kinetic=np.full(n, 0.0388 * len(numbers)),
+        target=np.full(n, 300.0),
+        stopped="",
+        planned=5.0 * (n - 1),
+    )
+    return replace(steady, **changes)
 
 
 def test_first_failures() -> None:
@@ -213,7 +220,7 @@ def test_first_failures() -> None:
     close[3, 1] = water[0] + [0.3, 0, 0]
     assert md.first_failure(run_of(close, "OH2"))[1].startswith("atoms too close")
     hot = run_of(steady, "OH2")
-    hot["kinetic"][7] *= 6
+    hot.kinetic[7] *= 6
     assert md.first_failure(hot)[0] == 7
     broken = run_of(steady, "OH2", potential=np.array([0.0] * 5 + [np.nan] * 5), stopped="not a number")
     assert md.first_failure(broken) == (5, "not a number")
@@ -339,7 +346,8 @@ def test_a_pair_that_feels_its_partner_at_any_distance_fails(here: Context, tmp_
 def test_drift_and_fluctuation_of_a_known_series() -> None:
     time = np.linspace(0, 2000, 4001)
     total = 1e-3 * (5.0 * time * 1e-3 + 0.3 * np.sqrt(2) * np.sin(time / 7))
-    run = {"potential": 4 * total, "kinetic": 0 * total, "numbers": np.ones(4), "time": time}
+    still = run_of(np.zeros((len(time), 4, 3)), "H4")
+    run = replace(still, time=time, potential=4 * total, kinetic=0 * total)
     drift, fluctuation = physics.conservation(run)
     assert drift == pytest.approx(5.0, abs=0.02) and fluctuation == pytest.approx(0.3, rel=0.01)
 
@@ -415,8 +423,8 @@ def test_a_barrier_is_the_saddles_height(tmp_path: Path) -> None:
     fixed = [[0.0, 0, 0], [6.0, 0, 0], [3.0, 2.2, 0], [3.0, -2.2, 0]]
     ends = [Atoms("Cu4Al", [*fixed, [x, 0.0, 0.0]]) for x in (2.2, 3.8)]
     result = barrier(planted().open(), ends, images=3, steps=100)
-    assert 0 <= result["barrier"] == pytest.approx(result["energies"].max() - result["energies"][0])
-    np.testing.assert_allclose(result["energies"], result["energies"][::-1], atol=0.02)
+    assert 0 <= result.barrier == pytest.approx(result.energies.max() - result.energies[0])
+    np.testing.assert_allclose(result.energies, result.energies[::-1], atol=0.02)
 
 
 def test_cost_measures_time_and_memory(here: Context, tmp_path: Path) -> None:

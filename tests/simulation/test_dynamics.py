@@ -37,8 +37,8 @@ def test_thermostat_samples_the_canonical_ensemble() -> None:
     atoms = Atoms("H200", np.zeros((200, 3)))
     run = dynamics.trajectory(springs, atoms, ensemble="nvt", steps=4000, timestep=1.0, temperature=300.0, stride=20)
     expected = 1.5 * units.kB * 300.0
-    assert run["potential"][50:].mean() / 200 == pytest.approx(expected, rel=0.02)
-    assert run["kinetic"][50:].mean() / 200 == pytest.approx(expected, rel=0.02)
+    assert run.potential[50:].mean() / 200 == pytest.approx(expected, rel=0.02)
+    assert run.kinetic[50:].mean() / 200 == pytest.approx(expected, rel=0.02)
 
 
 def test_barostat_samples_the_volume_of_an_ideal_gas() -> None:
@@ -48,7 +48,7 @@ def test_barostat_samples_the_volume_of_an_ideal_gas() -> None:
     atoms = Atoms(f"Ar{n}", np.random.default_rng(0).random((n, 3)) * side, cell=[side] * 3, pbc=True)
     how: dict[str, Any] = {"ensemble": "npt", "timestep": 50.0, "temperature": temperature, "pressure": pressure}
     run = dynamics.trajectory(nothing, atoms, steps=12000, stride=5, seed=3, **how)
-    volumes = np.abs(np.linalg.det(run["cells"]))[200:] / side**3
+    volumes = np.abs(np.linalg.det(run.cells))[200:] / side**3
     assert volumes.mean() == pytest.approx(1.0, abs=0.03)
     assert volumes.var() == pytest.approx(1 / n, rel=0.35)
 
@@ -59,7 +59,7 @@ def test_energy_is_conserved_to_second_order() -> None:
     for timestep in (2.0, 4.0):
         how = {"ensemble": "nve", "timestep": timestep, "temperature": 600.0, "stride": 1}
         run = dynamics.trajectory(emt, atoms, steps=round(200 / timestep), **how)
-        total = (run["potential"] + run["kinetic"]) / len(atoms)
+        total = (run.potential + run.kinetic) / len(atoms)
         spread.append(total.std())
     assert spread[0] < 1e-4
     assert spread[1] / spread[0] == pytest.approx(4.0, rel=0.25)
@@ -68,9 +68,9 @@ def test_energy_is_conserved_to_second_order() -> None:
 def test_ramp_follows_the_thermostat() -> None:
     how = {"ensemble": "nvt", "timestep": 2.0, "temperature": 50.0, "final": 800.0}
     run = dynamics.trajectory(springs, Atoms("H300", np.zeros((300, 3))), steps=4000, **how)
-    assert run["target"][0] == 50.0 and run["target"][-1] == 800.0
+    assert run.target[0] == 50.0 and run.target[-1] == 800.0
     hot = dynamics.temperatures(run)
-    assert hot[-80:].mean() == pytest.approx(run["target"][-80:].mean(), rel=0.05)
+    assert hot[-80:].mean() == pytest.approx(run.target[-80:].mean(), rel=0.05)
 
 
 def test_a_failing_model_ends_the_replica_with_its_reason() -> None:
@@ -83,7 +83,7 @@ def test_a_failing_model_ends_the_replica_with_its_reason() -> None:
     run = dynamics.trajectory(
         fails, Atoms("H", [[0.0, 0, 0]]), ensemble="nvt", steps=500, timestep=1.0, temperature=300
     )
-    assert run["stopped"] == "no convergence" and run["time"][-1] < 500
+    assert run.stopped == "no convergence" and run.time[-1] < 500
 
 
 def test_an_explosion_ends_the_replica() -> None:
@@ -92,7 +92,7 @@ def test_an_explosion_ends_the_replica() -> None:
         return Evaluated(found.energy, [5.0 * a.positions + 1.0 for a in frames], found.stress, found.reasons)
 
     run = dynamics.trajectory(explodes, molecule("H2O"), ensemble="nvt", steps=2000, timestep=1.0, temperature=300)
-    assert run["stopped"].startswith("temperature of")
+    assert run.stopped.startswith("temperature of")
 
 
 @pytest.mark.parametrize("pressure", [0.0, 20.0])
@@ -122,5 +122,5 @@ def test_search_keeps_the_lower_enthalpy() -> None:
     atoms.rattle(0.3, seed=1)
     how = {"pressure": 0.1, "steps": 200, "fmax": 0.02, "rattle": 0.1, "seed": 0}
     once, more = (search(emt, [atoms], rounds=rounds, **how)[0] for rounds in (1, 3))
-    assert more["energy"] <= once["energy"] + 1e-9 and more["steps"] > once["steps"]
-    assert more["converged"]
+    assert more.energy <= once.energy + 1e-9 and more.steps > once.steps
+    assert more.converged

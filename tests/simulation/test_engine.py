@@ -17,8 +17,9 @@ from ase.build import molecule
 from faulty import slow
 
 from retemper.core.errors import RetemperError
+from retemper.evaluation.robustness.metrics import physics
 from retemper.models import evaluators
-from retemper.simulation import engine
+from retemper.simulation import dynamics, engine, relaxation
 from retemper.simulation.points import single_points
 
 EMT = evaluators.describe("ase:ase.calculators.emt:EMT()")
@@ -83,7 +84,7 @@ def test_a_process_that_dies_takes_its_task_alone(tmp_path: Path) -> None:
 
 def test_a_measurement_of_time_is_never_kept(tmp_path: Path) -> None:
     timed = engine.Task(single_points, EMT, {"frames": [Atoms("Cu")]}, "cost", alone=True)
-    assert engine.run([timed], cache=tmp_path)[0]["reasons"] == [""]
+    assert engine.run([timed], cache=tmp_path)[0].reasons == [""]
     assert not (tmp_path / "tasks").exists()
 
 
@@ -180,7 +181,7 @@ def energy_of(spec: str, cache: Path) -> float:
     """As a metric gets it: through the store of results."""
     frames = [Atoms("Cu2", [[0, 0, 0], [2.2, 0, 0]])]
     points = engine.Task(single_points, evaluators.describe(spec), {"frames": frames}, "x")
-    return float(engine.run([points], workers=1, cache=cache)[0]["energy"][0])
+    return float(engine.run([points], workers=1, cache=cache)[0].energy[0])
 
 
 def test_another_model_at_the_same_path_is_computed(tmp_path: Path) -> None:
@@ -246,3 +247,21 @@ def test_files_that_wildcards_name_belong_to_a_calculator(tmp_path: Path) -> Non
         (tmp_path / "a.model").write_text(text)
         names.add(evaluators.describe(f"ase:faulty:Traced(how='{tmp_path}/*.model')").identity)
     assert len(names) == 2
+
+
+def test_what_is_kept_comes_back_as_what_it_was(tmp_path: Path) -> None:
+    """Trajectories, lists of minima and checks by name, out of the cache as out of the function."""
+    frames = [Atoms("Cu2", [[0, 0, 0], [2.3 + 0.1 * k, 0, 0]], cell=[6.0] * 3, pbc=True) for k in range(2)]
+    how = {"ensemble": "nve", "steps": 4, "timestep": 1.0, "temperature": 100.0, "stride": 2}
+    where = {"pressure": 0.0, "rounds": 1, "steps": 2, "fmax": 0.05, "rattle": 0.1, "seed": 0}
+    tasks = [
+        engine.Task(dynamics.trajectory, EMT, {"start": frames[0], **how}, "md"),
+        engine.Task(relaxation.search, EMT, {"starts": frames, **where}, "search"),
+        engine.Task(physics.symmetry, EMT, {"atoms": frames[0], "seed": 0}, "symmetry"),
+        engine.Task(single_points, EMT, {"frames": frames}, "points"),
+    ]
+    made = engine.run(tasks, workers=1, cache=tmp_path)
+    assert not engine.failures(made)
+    kept = engine.run(tasks, workers=1, cache=tmp_path)
+    assert [type(result) for result in kept] == [dynamics.Trajectory, list, physics.Symmetry, evaluators.Evaluated]
+    assert kept[0] is not made[0] and repr(kept) == repr(made)

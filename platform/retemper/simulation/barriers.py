@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -13,6 +13,16 @@ from retemper.data.geometry import neighbours
 from retemper.models.evaluators import Evaluator
 
 BOND = 1.25  # times the sum of covalent radii
+
+
+@dataclass(frozen=True)
+class Band:
+    """A path from one end to another, both included."""
+
+    barrier: float  # eV, from the first end
+    energies: np.ndarray  # [n_images] eV
+    converged: bool
+    positions: np.ndarray  # [n_images, n_atoms, 3] A
 
 
 class OfEvaluator(Calculator):
@@ -38,7 +48,7 @@ class OfEvaluator(Calculator):
         self.results = {"energy": float(found.energy[0]), "forces": found.forces[0]}
 
 
-def barrier(evaluator: Evaluator, ends: Sequence[Atoms], images: int, steps: int) -> dict[str, Any]:
+def barrier(evaluator: Evaluator, ends: Sequence[Atoms], images: int, steps: int) -> Band:
     """Barrier (eV) from relaxed `ends[0]` along a climbing nudged elastic band with `images` between the ends.
 
     G. Henkelman et al., J. Chem. Phys. 113, 9901 (2000).
@@ -55,12 +65,12 @@ def barrier(evaluator: Evaluator, ends: Sequence[Atoms], images: int, steps: int
     band.interpolate(method="idpp")
     converged = FIRE(band, logfile=None).run(fmax=0.1, steps=steps)
     energies = np.array([image.get_potential_energy() for image in path])
-    return {
-        "barrier": float(energies.max() - energies[0]),
-        "energies": energies,
-        "converged": bool(converged),
-        "positions": np.array([image.positions for image in path]),
-    }
+    return Band(
+        barrier=float(energies.max() - energies[0]),
+        energies=energies,
+        converged=bool(converged),
+        positions=np.array([image.positions for image in path]),
+    )
 
 
 def fragments(atoms: Atoms) -> list[Atoms]:

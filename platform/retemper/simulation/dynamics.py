@@ -9,7 +9,6 @@ correction of drift, so that what a model does wrong shows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -21,6 +20,23 @@ FRICTION = 0.01  # 1/fs
 EXPLODED = 1e4  # K above the thermostat: stop (as in mlipaudit)
 COMPRESSIBILITY = 0.05  # 1/GPa; of water 0.46, of salts 0.04. It sets the time of response, not the ensemble
 PRESSURE_TIME = 200.0  # fs
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Stored frames of one replica."""
+
+    numbers: np.ndarray  # [n_atoms]
+    pbc: np.ndarray  # [3]
+    info: dict[str, float]  # charge and spin, where the structure says them
+    time: np.ndarray  # [n_frames] fs
+    positions: np.ndarray  # [n_frames, n_atoms, 3] A, float32
+    cells: np.ndarray  # [n_frames, 3, 3] A
+    potential: np.ndarray  # [n_frames] eV
+    kinetic: np.ndarray  # [n_frames] eV
+    target: np.ndarray  # [n_frames] K, of the thermostat
+    stopped: str  # why it ended early; "" at the end
+    planned: float  # fs
 
 
 @dataclass
@@ -66,7 +82,7 @@ def trajectory(
     pressure: float = 0.0,
     stride: int = 10,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Trajectory:
     """Frames and energies along dynamics, until the end or until the model fails.
 
     Parameters
@@ -87,13 +103,6 @@ def trajectory(
         Steps between stored frames.
     seed
         Of velocities and noise.
-
-    Returns
-    -------
-    dict
-        numbers [n], pbc [3], info (charge and spin), time [frames] fs, positions [frames, n, 3] A (float32),
-        cells [frames, 3, 3] A, potential and kinetic [frames] eV, target [frames] K of the thermostat,
-        stopped: why it ended early ("" at the end), planned: fs.
     """
     rng = np.random.default_rng(seed)
     atoms = start.copy()
@@ -130,19 +139,19 @@ def trajectory(
             stopped = found.reasons[0]
         if not stopped:
             v += 0.5 * dt * found.forces[0] / masses
-    return {
-        "numbers": atoms.numbers.copy(),
-        "pbc": atoms.pbc.copy(),
-        "info": charge.info_of(atoms),
-        "time": np.array(log.time),
-        "positions": np.array(log.positions),
-        "cells": np.array(log.cells),
-        "potential": np.array(log.potential),
-        "kinetic": np.array(log.kinetic),
-        "target": np.array(target),
-        "stopped": stopped,
-        "planned": steps * timestep,
-    }
+    return Trajectory(
+        numbers=atoms.numbers.copy(),
+        pbc=atoms.pbc.copy(),
+        info=charge.info_of(atoms),
+        time=np.array(log.time),
+        positions=np.array(log.positions),
+        cells=np.array(log.cells),
+        potential=np.array(log.potential),
+        kinetic=np.array(log.kinetic),
+        target=np.array(target),
+        stopped=stopped,
+        planned=steps * timestep,
+    )
 
 
 def _rescale(
@@ -170,14 +179,14 @@ def _rescale(
     return ""
 
 
-def frame(run: dict[str, Any], index: int) -> Atoms:
+def frame(run: Trajectory, index: int) -> Atoms:
     """A stored frame as structure, with its time (fs) and temperature (K) in ``info``."""
-    atoms = Atoms(run["numbers"], run["positions"][index], cell=run["cells"][index], pbc=run["pbc"], info=run["info"])
-    atoms.info["time_fs"] = float(run["time"][index])
+    atoms = Atoms(run.numbers, run.positions[index], cell=run.cells[index], pbc=run.pbc, info=run.info)
+    atoms.info["time_fs"] = float(run.time[index])
     atoms.info["temperature"] = float(temperatures(run)[index])
     return atoms
 
 
-def temperatures(run: dict[str, Any]) -> np.ndarray:
+def temperatures(run: Trajectory) -> np.ndarray:
     """[frames] K, kinetic."""
-    return np.asarray(run["kinetic"] / (1.5 * units.kB * len(run["numbers"])))
+    return np.asarray(run.kinetic / (1.5 * units.kB * len(run.numbers)))

@@ -13,10 +13,10 @@ import hashlib
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from ase import Atoms
@@ -36,12 +36,17 @@ SUFFIX = ".result"  # of what is kept of a task
 class Task:
     """Something expensive to compute for one model. The same task planned twice is computed once."""
 
-    function: Callable[..., Any]  # of a module; function(evaluator, **arguments) -> plain data and arrays
+    function: Callable[..., Any]  # of a module: function(evaluator, **arguments); its annotation says what it returns
     subject: Subject
     arguments: dict[str, Any]  # numbers, text, arrays, Atoms, lists and dicts of these
     label: str
     weight: float = 1.0  # expected cost, any unit: the most expensive start first
     alone: bool = False  # a measurement of time: nothing runs beside it, and it is not kept
+
+    @property
+    def returns(self) -> Any:
+        """Type of the result."""
+        return get_type_hints(self.function).get("return", Any)
 
     @property
     def key(self) -> str:
@@ -88,6 +93,27 @@ def feed(total: Any, value: Any) -> None:
             feed(total, part)
     else:
         total.update(repr(value).encode() + b",")
+
+
+def _plain(result: Any) -> Any:
+    """A result as lists, dicts, numbers, text and arrays."""
+    if is_dataclass(result) and not isinstance(result, type):
+        return {field.name: _plain(getattr(result, field.name)) for field in fields(result)}
+    if isinstance(result, dict):
+        return {key: _plain(value) for key, value in result.items()}
+    return [_plain(part) for part in result] if isinstance(result, (list, tuple)) else result
+
+
+def _typed(kind: Any, plain: Any) -> Any:
+    """What `_plain` was made from, by its type."""
+    if is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return kind(**{name: _typed(kinds[name], value) for name, value in plain.items()})  # type: ignore[operator]
+    if get_origin(kind) is list:
+        return [_typed(get_args(kind)[0], part) for part in plain]
+    if get_origin(kind) is dict:
+        return {key: _typed(get_args(kind)[1], value) for key, value in plain.items()}
+    return plain
 
 
 # ------------------------------------------------------------------ in a worker
@@ -138,7 +164,7 @@ def run(
             continue
         stored = None if task.alone else sealed.read(folder / f"{key}{SUFFIX}", key)
         if stored is not None:
-            done[key] = stored[0]
+            done[key] = _typed(task.returns, stored[0])
         else:
             waiting[key] = task
     ordered = sorted(waiting, key=lambda key: -waiting[key].weight)
@@ -151,7 +177,7 @@ def run(
         for number, (key, result) in enumerate(_spread(together, waiting, count, ray), 1):
             done[key] = result
             if not isinstance(result, Failure):
-                sealed.write(folder / f"{key}{SUFFIX}", key, [result])
+                sealed.write(folder / f"{key}{SUFFIX}", key, [_plain(result)])
             seconds = time.monotonic() - start
             say(number, f"  {number}/{len(together)} tasks, {seconds:.0f} s; last: {waiting[key].label}")
     for key in ordered:

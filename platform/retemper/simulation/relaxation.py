@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -31,6 +30,24 @@ class Relaxed:
     steps: int
     converged: bool
     reason: str  # why it ended without converging; "" for converged or out of steps
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where a search ended."""
+
+    numbers: np.ndarray  # [n_atoms]
+    positions: np.ndarray  # [n_atoms, 3] A
+    cell: np.ndarray  # [3, 3] A
+    energy: float  # eV; NaN where the model failed
+    fmax: float  # eV/A
+    steps: int
+    converged: bool
+    reason: str  # why it ended without converging; "" for converged or out of steps
+
+    def atoms(self, pbc: bool | np.ndarray = True) -> Atoms:
+        """As structure, of this periodicity."""
+        return Atoms(self.numbers, self.positions, cell=self.cell, pbc=pbc)
 
 
 class _State:
@@ -140,7 +157,7 @@ def search(
     fmax: float,
     rattle: float,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[Minimum]:
     """Relax, rattle and relax again: `rounds` relaxations in all, the structure of lowest enthalpy of them is kept.
 
     Parameters
@@ -152,9 +169,8 @@ def search(
 
     Returns
     -------
-    list of dict
-        Per start: numbers, positions, cell, energy (eV), fmax, steps, converged, reason; of the last relaxation that
-        the model survived, with the reason of a later one that failed.
+    list of Minimum
+        Of the last relaxation of each start that the model survived, with the reason of a later one that failed.
     """
     rng = np.random.default_rng(seed)
     best = relax(evaluator, starts, fmax=fmax, steps=steps, pressure=pressure)
@@ -173,17 +189,10 @@ def search(
             else:
                 best[i].steps = found.steps
     return [
-        {
-            "numbers": found.atoms.numbers,
-            "positions": found.atoms.positions,
-            "cell": found.atoms.cell.array,
-            "energy": found.energy,
-            "fmax": found.fmax,
-            "steps": found.steps,
-            "converged": found.converged,
-            "reason": found.reason,
-        }
-        for found in best
+        Minimum(
+            r.atoms.numbers, r.atoms.positions, r.atoms.cell.array, r.energy, r.fmax, r.steps, r.converged, r.reason
+        )
+        for r in best
     ]
 
 

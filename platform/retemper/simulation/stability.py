@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
@@ -20,7 +18,7 @@ NON_METALS = frozenset([1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 52, 53])
 VOLUME = (0.5, 2.0)  # of the first volume
 
 
-def first_failure(run: dict[str, Any], bonds: bool = True) -> tuple[int, str]:
+def first_failure(run: dynamics.Trajectory, bonds: bool = True) -> tuple[int, str]:
     """Index of the first stored frame that is wrong and why; the last index and "" for a sound trajectory.
 
     Parameters
@@ -30,18 +28,18 @@ def first_failure(run: dict[str, Any], bonds: bool = True) -> tuple[int, str]:
     bonds
         Whether a lost bond is a failure; at high temperature it is chemistry.
     """
-    last = len(run["time"]) - 1
+    last = len(run.time) - 1
     hot = dynamics.temperatures(run)
-    limit = HOT * run["target"] + MARGIN
+    limit = HOT * run.target + MARGIN
     first = dynamics.frame(run, 0)
     pairs, _ = bonded(first)
-    volume = first.get_volume() if run["pbc"].all() else 0.0
+    volume = first.get_volume() if run.pbc.all() else 0.0
     gone = np.zeros(len(pairs), dtype=int)
     for k in range(last + 1):
-        if not np.isfinite(run["positions"][k]).all() or not np.isfinite(run["potential"][k]):
-            return k, run["stopped"] or "not finite"
+        if not np.isfinite(run.positions[k]).all() or not np.isfinite(run.potential[k]):
+            return k, run.stopped or "not finite"
         if hot[k] > limit[k]:
-            return k, f"temperature {hot[k]:.0f} K with a thermostat at {run['target'][k]:.0f} K"
+            return k, f"temperature {hot[k]:.0f} K with a thermostat at {run.target[k]:.0f} K"
         atoms = dynamics.frame(run, k)
         _, _, distance, _ = near = neighbours(atoms, CLOSE)
         if len(distance):
@@ -56,7 +54,7 @@ def first_failure(run: dict[str, Any], bonds: bool = True) -> tuple[int, str]:
             if (gone >= LOST).any():
                 i, j = pairs[int(np.argmax(gone))]
                 return k, f"bond lost: {atoms.symbols[i]}-{atoms.symbols[j]} {length[np.argmax(gone)]:.2f} A"
-    return last, run["stopped"]
+    return last, run.stopped
 
 
 def bonded(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:

@@ -46,7 +46,7 @@ def explore(context: Context, options: Options) -> Explored:
             found.notes.append(f"{name}: {run.reason}")
             continue
         last, why = first_failure(run, bonds=False)
-        for index in range(1, len(run["time"])):  # the first is the start itself
+        for index in range(1, len(run.time)):  # the first is the start itself
             frame = dynamics.frame(run, index)
             extra = {"time_fs": frame.info["time_fs"], "temperature": round(frame.info["temperature"], 1)}
             candidate = descend(start, frame, "md", name, **extra)

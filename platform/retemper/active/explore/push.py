@@ -67,11 +67,11 @@ def explore(context: Context, options: Options) -> Explored:
         if isinstance(run, Failure):
             found.notes.append(f"{name}: {run.reason}")
             continue
-        for index in range(1, len(run["time"])):  # the first is the start itself
+        for index in range(1, len(run.time)):  # the first is the start itself
             frame = dynamics.frame(run, index)
             candidate = descend(start, frame, "push", name, time_fs=frame.info["time_fs"], driven=what)
-            if run["stopped"] and index == len(run["time"]) - 1:
-                found.unphysical.append(reject(candidate, run["stopped"]))
+            if run.stopped and index == len(run.time) - 1:
+                found.unphysical.append(reject(candidate, run.stopped))
             elif not found.add(candidate):
                 break
     return found
@@ -97,7 +97,7 @@ def pair(atoms: Atoms, rng: np.random.Generator) -> tuple[int, int, bool] | None
 
 def driven(
     evaluator: Evaluator, start: Atoms, *, first: int, second: int, force: float, **dynamic: Any
-) -> dict[str, Any]:
+) -> dynamics.Trajectory:
     """NVT `dynamics.trajectory` with `force` (eV/A) on two atoms towards each other; negative pulls them apart."""
 
     def with_force(frames: Sequence[Atoms], stress: bool = False) -> Evaluated:

@@ -67,8 +67,8 @@ def explore(context: Context, options: Options) -> Explored:
             origin = Atoms(info={"group": group})
             path = f"rss-{start.get_chemical_formula()}-{k:03d}"
             found.add(descend(origin, start, "rss", path, stage="random"))
-            if relaxed is not None and not relaxed["reason"]:
-                end = Atoms(relaxed["numbers"], relaxed["positions"], cell=relaxed["cell"], pbc=start.pbc)
+            if relaxed is not None and not relaxed.reason:
+                end = relaxed.atoms(start.pbc)
                 found.add(descend(origin, end, "rss", f"{path}-relaxed", stage="relaxed"))
             elif relaxed is not None:
                 found.notes.append(f"{path}: {relaxed['reason']}")

@@ -17,7 +17,7 @@ from retemper.evaluation.robustness.result import Result, not_measured
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
 from retemper.simulation.engine import Failure, Task
 from retemper.simulation.random_structures import compositions, nearest_ratio, random_structures
-from retemper.simulation.relaxation import search
+from retemper.simulation.relaxation import Minimum, search
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"compositions": 6, "each": 4, "rounds": 2, "steps": 60, "fmax": 0.1},
@@ -70,21 +70,21 @@ def measure(context: Context, results: Computed, criteria: Sequence[str]) -> Res
             reasons[result.reason] += SIZES[context.level]["each"]
             continue
         for start, (found, flags) in enumerate(zip(result, judge(result), strict=True)):
-            atoms = Atoms(found["numbers"], found["positions"], cell=found["cell"], pbc=True)
+            atoms = found.atoms()
             name = atoms.get_chemical_formula()
-            if found["reason"] and not found["reason"].startswith(COLLAPSED):
+            if found.reason and not found.reason.startswith(COLLAPSED):
                 lost[pressure]["not_computed"] += 1
-                reasons[found["reason"]] += 1
+                reasons[found.reason] += 1
                 continue
             hole = bool(set(flags) & set(criteria))
-            lost[pressure]["not_converged"] += not found["converged"] and not hole
+            lost[pressure]["not_converged"] += not found.converged and not hole
             met.update(flag for flag in flags if flag in criteria)
             places.append(pressure)
             units.append(Unit(name, f"{pressure:g} GPa, start {start}", SHARE * hole))
             volume = atoms.get_volume() / len(atoms)
-            energy = found["energy"] / len(atoms)
-            ratio = nearest_ratio(atoms) if not found["reason"] else float("nan")
-            rows.append([name, pressure, energy, volume, ratio, found["steps"], found["converged"], " ".join(flags)])
+            energy = found.energy / len(atoms)
+            ratio = nearest_ratio(atoms) if not found.reason else float("nan")
+            rows.append([name, pressure, energy, volume, ratio, found.steps, found.converged, " ".join(flags)])
             if hole:
                 atoms.info |= {"config_type": f"rss-{pressure:g}GPa", "criteria": " ".join(flags), "ratio": ratio}
                 failed.append(atoms)
@@ -121,20 +121,20 @@ def measure(context: Context, results: Computed, criteria: Sequence[str]) -> Res
     )
 
 
-def judge(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+def judge(found: Sequence[Minimum]) -> list[list[str]]:
     """Criteria that each relaxed structure of one composition and pressure meets; none is sound."""
-    energy = np.array([f["energy"] / len(f["numbers"]) for f in found])
-    volume = np.array([abs(np.linalg.det(f["cell"])) / len(f["numbers"]) for f in found])
-    fine = np.array([not f["reason"] for f in found])
+    energy = np.array([f.energy / len(f.numbers) for f in found])
+    volume = np.array([abs(np.linalg.det(f.cell)) / len(f.numbers) for f in found])
+    fine = np.array([not f.reason for f in found])
     median_energy = float(np.median(energy[fine])) if fine.any() else np.nan
     median_volume = float(np.median(volume[fine])) if fine.any() else np.nan
     deviation = float(np.median(np.abs(energy[fine] - median_energy))) if fine.any() else np.nan
     flags = []
     for k, f in enumerate(found):
-        if f["reason"]:
-            flags.append(["collapsed"] if f["reason"].startswith(COLLAPSED) else [])
+        if f.reason:
+            flags.append(["collapsed"] if f.reason.startswith(COLLAPSED) else [])
             continue
-        nearest = nearest_ratio(Atoms(f["numbers"], f["positions"], cell=f["cell"], pbc=True))
+        nearest = nearest_ratio(f.atoms())
         own = {
             "close": nearest < CLOSE,
             "ratio": nearest < RATIO,

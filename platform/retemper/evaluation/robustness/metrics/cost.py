@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -33,7 +33,15 @@ FEWEST = 5
 USES = ("level", "seed", "machine")
 
 
-def timing(evaluator: Evaluator, atoms: Atoms, seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Timing:
+    """What single steps cost."""
+
+    seconds: np.ndarray  # [n_steps] s of CPU time
+    memory: float  # MB, the largest of the process
+
+
+def timing(evaluator: Evaluator, atoms: Atoms, seconds: float) -> Timing:
     """CPU seconds of single steps on slightly moved atoms, and the largest memory of this process in MB."""
     rng = np.random.default_rng(0)
     evaluator([atoms])  # what is done once
@@ -48,7 +56,7 @@ def timing(evaluator: Evaluator, atoms: Atoms, seconds: float) -> dict[str, Any]
             raise RuntimeError(reason)
     import resource
 
-    return {"seconds": np.array(taken), "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return Timing(np.array(taken), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def _structure(context: Context) -> Atoms:
@@ -72,12 +80,12 @@ def measure(context: Context, results: Computed) -> Result:
     if isinstance(result, Failure):
         return not_measured(f"no step could be computed: {result.reason}")
     atoms = _structure(context)
-    each = 1e6 * result["seconds"] / len(atoms)
+    each = 1e6 * result.seconds / len(atoms)
     value, low, high = bootstrap(each, np.median)
     details = {
         "atoms": len(atoms),
         "formula": atoms.get_chemical_formula(),
-        "memory_mb": result["memory"],
+        "memory_mb": result.memory,
         "backend": context.subject.backend,
     }
     return Result(value, low, high, len(each), len(each), "steps", details)

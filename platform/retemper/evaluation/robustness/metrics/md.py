@@ -52,13 +52,13 @@ def measure(context: Context, results: Computed) -> Result:
             not_computed.append(result.reason)
             continue
         index, why = first_failure(result, bonds=kind != "ramp")
-        end = float(result["time"][index]) if why else float(result["planned"])
+        end = float(result.time[index]) if why else float(result.planned)
         times.setdefault(kind, []).append(end)
         broke.setdefault(kind, []).append(bool(why))
-        done.append(end / result["planned"])
+        done.append(end / result.planned)
         group = str(start.info.get("group", structure_hash(start)))
         units.append(Unit(group, f"{kind}, seed {seed}", 0.0 if why else SHARE))
-        rows.append([kind, start.get_chemical_formula(), seed, end, result["planned"], why])
+        rows.append([kind, start.get_chemical_formula(), seed, end, result.planned, why])
         if why:
             for k in sorted({0, max(0, index - 1), index}):
                 atoms = dynamics.frame(result, k)

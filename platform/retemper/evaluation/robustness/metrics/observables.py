@@ -137,26 +137,26 @@ def measure(context: Context, results: Computed) -> Result:
     computed = {key: result for key, result in results.items() if not isinstance(result, Failure)}
     complexes, ices, groups, ends = _s66(context), _ices(context), _cohesion(context), _ends(context)
     if "S66" in computed:
-        energies = computed["S66"]["energy"].reshape(-1, 3)
+        energies = computed["S66"].energy.reshape(-1, 3)
         for (name, _, reference), (a, b, both) in zip(complexes, energies, strict=True):
             rows.append(["S66 binding (kcal/mol)", name, (a + b - both) / KCAL, reference / KCAL])
     if {"water", "ices"} <= computed.keys():
-        water = computed["water"][0]["energy"]
+        water = computed["water"][0].energy
         for (name, start, reference), relaxed in zip(ices, computed["ices"], strict=True):
             n = len(start) // 3
-            lattice = (water - relaxed["energy"] / n) / KCAL
+            lattice = (water - relaxed.energy / n) / KCAL
             rows.append(["ice lattice energy (kcal/mol)", name, lattice, reference / KCAL])
             if SIZES[context.level]["relax"]:
-                volume = abs(np.linalg.det(relaxed["cell"])) / n
+                volume = abs(np.linalg.det(relaxed.cell)) / n
                 rows.append(["ice volume (A^3 per molecule)", name, volume, start.get_volume() / n])
     for k, group in enumerate(groups):
         sides = [("cohesion", k, side) for side in ("model", "oracle")]
         if set(sides) <= computed.keys():
-            energies = [computed[side]["energy"] for side in sides]
+            energies = [computed[side].energy for side in sides]
             binding = [1e3 * (energy[1:].sum() - energy[0]) / len(group[0]) for energy in energies]
             rows.append(["cohesion (meV/atom)", group[0].get_chemical_formula(), *binding])
     if {("barrier", "model"), ("barrier", "oracle")} <= computed.keys():
-        heights = [computed["barrier", side]["barrier"] for side in ("model", "oracle")]
+        heights = [computed["barrier", side].barrier for side in ("model", "oracle")]
         rows.append(["barrier (eV)", str(ends[0].symbols), *heights])
     rows = [row for row in rows if np.isfinite(row[2:]).all()]
     if not rows:

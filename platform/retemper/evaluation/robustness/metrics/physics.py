@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from retemper.evaluation.robustness.context import Computed, Context, Plan, star
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
 from retemper.models.evaluators import Evaluator
-from retemper.simulation.dynamics import trajectory
+from retemper.simulation.dynamics import Trajectory, trajectory
 from retemper.simulation.engine import Failure, Task
 from retemper.simulation.points import single_points
 from retemper.simulation.random_structures import compositions, packing
@@ -60,15 +61,30 @@ def _structures(context: Context) -> list[Atoms]:
     return [Atoms(a.numbers, a.positions, cell=a.cell.array, pbc=a.pbc, info=charge.info_of(a)) for a in found]
 
 
-def symmetry(evaluator: Evaluator, atoms: Atoms, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Off:
+    """Difference between two structures that must agree."""
+
+    energy: float  # eV/atom
+    force: float  # eV/A, the largest
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """A structure against what must have the same energy and forces, and forces against differences of the energy."""
+
+    checks: dict[str, Off]  # rotation, translation, permutation, extensivity
+    forces: float  # eV/A: largest difference to -dE/dx
+    scale: float  # eV/A: largest force
+    single: bool  # whether numbers come in single precision
+    rounding: float  # eV that the energy may be off by it
+    step: float  # A
+
+
+def symmetry(evaluator: Evaluator, atoms: Atoms, seed: int) -> Symmetry:
     """Differences between a structure and what must have the same energy and forces, and finite differences.
 
-    Returns
-    -------
-    dict
-        By check: energy (eV/atom) and force (eV/A); "forces": largest difference to -dE/dx; "scale": largest force;
-        "single": whether numbers come in single precision; "rounding": eV that the energy may be off by it; "step": A.
-        Of a structure with a charge or a spin extensivity is not checked: nobody says which copy has it.
+    Of a structure with a charge or a spin extensivity is not checked: nobody says which copy has it.
     """
     rng = np.random.default_rng(seed)
     n = len(atoms)
@@ -110,15 +126,17 @@ def symmetry(evaluator: Evaluator, atoms: Atoms, seed: int) -> dict[str, Any]:
         "translation": (abs(energy[2] - energy[0]) / n, float(np.abs(forces[2] - forces[0]).max())),
         "permutation": (abs(energy[3] - energy[0]) / n, float(np.abs(forces[3] - forces[0][order]).max())),
         "extensivity": (abs(energy[4] / copies - energy[0]) / n, float(np.abs(forces[4][:n] - forces[0]).max())),
-        "forces": float(np.abs(analytic + slope).max()),
-        "scale": float(np.abs(forces[0]).max()),
-        "single": in_single,
-        "rounding": rounding(energy[:1], in_single),
-        "step": step,
     }
     if charge.special(atoms):
         del checks["extensivity"]
-    return checks
+    return Symmetry(
+        checks={check: Off(float(energy), force) for check, (energy, force) in checks.items()},
+        forces=float(np.abs(analytic + slope).max()),
+        scale=float(np.abs(forces[0]).max()),
+        single=in_single,
+        rounding=rounding(energy[:1], in_single),
+        step=step,
+    )
 
 
 def single(values: np.ndarray) -> bool:
@@ -208,20 +226,20 @@ def measure(context: Context, results: Computed) -> Result:
     )
 
 
-def _symmetry_rows(name: str, n: int, checks: dict[str, Any], left_out: list[str]) -> list[list[Any]]:
+def _symmetry_rows(name: str, n: int, found: Symmetry, left_out: list[str]) -> list[list[Any]]:
     """Symmetries within rounding, and forces against differences unless rounding of the energy hides them."""
-    size = 1 + checks["scale"]
-    force_limit = (FORCE_SINGLE if checks["single"] else FORCE) * size
-    energy_limit = ENERGY + checks["rounding"] / n
+    size = 1 + found.scale
+    force_limit = (FORCE_SINGLE if found.single else FORCE) * size
+    energy_limit = ENERGY + found.rounding / n
     rows: list[list[Any]] = []
-    for check in (one for one in ("rotation", "translation", "permutation", "extensivity") if one in checks):
-        energy, force = checks[check]
-        rows.append([check, name, energy <= energy_limit and force <= force_limit, energy, "eV/atom", force])
-    noise = 1.5 * checks["rounding"] / checks["step"]
+    for check, off in found.checks.items():
+        passed = off.energy <= energy_limit and off.force <= force_limit
+        rows.append([check, name, passed, off.energy, "eV/atom", off.force])
+    noise = 1.5 * found.rounding / found.step
     if noise > HIDDEN * size:
         left_out.append(f"{name}: forces against differences: rounding of the energy alone gives {noise:.2g} eV/A")
     else:
-        rows.append(["forces", name, checks["forces"] <= DIFFERENCE * size + noise, checks["forces"], "eV/A", ""])
+        rows.append(["forces", name, found.forces <= DIFFERENCE * size + noise, found.forces, "eV/A", ""])
     return rows
 
 
@@ -229,14 +247,14 @@ def _conservation_rows(
     name: str, steps: Sequence[float], runs: Sequence[Any], law: list[list[Any]], left_out: list[str]
 ) -> list[list[Any]]:
     """Drift at the smaller time step, and how the fluctuation grows with the step unless rounding makes it."""
-    reasons = [run.reason if isinstance(run, Failure) else run["stopped"] for run in runs]
+    reasons = [run.reason if isinstance(run, Failure) else run.stopped for run in runs]
     if any(reasons):
         return [["conservation", name, False, float("nan"), "meV/atom/ps", next(why for why in reasons if why)]]
     drifts, fluctuations = zip(*(conservation(run) for run in runs), strict=True)
     law += [[name, *row] for row in zip(steps, fluctuations, drifts, strict=True)]
-    potential = runs[0]["potential"]
-    noise = 1e3 * rounding(potential, single(potential)) / len(runs[0]["numbers"])
-    span = runs[0]["planned"] * 1e-3
+    potential = runs[0].potential
+    noise = 1e3 * rounding(potential, single(potential)) / len(runs[0].numbers)
+    span = runs[0].planned * 1e-3
     limit = max(DRIFT, 4 * fluctuations[0] / span) + noise / span
     rows: list[list[Any]] = [["conservation", name, abs(drifts[0]) <= limit, drifts[0], "meV/atom/ps", ""]]
     if noise > fluctuations[0] > 0:
@@ -247,10 +265,10 @@ def _conservation_rows(
     return rows
 
 
-def conservation(run: dict[str, Any]) -> tuple[float, float]:
+def conservation(run: Trajectory) -> tuple[float, float]:
     """Drift (meV/atom/ps) of the total energy by a straight line, and the standard deviation from it (meV/atom)."""
-    total = 1e3 * (run["potential"] + run["kinetic"]) / len(run["numbers"])
-    time = run["time"] * 1e-3
+    total = 1e3 * (run.potential + run.kinetic) / len(run.numbers)
+    time = run.time * 1e-3
     slope, offset = np.polyfit(time, total, 1)
     return float(slope), float((total - slope * time - offset).std())
 
@@ -260,10 +278,10 @@ def _free(context: Context, result: Any, left_out: list[str]) -> dict[str, float
     if isinstance(result, Failure):
         left_out.append(f"free atoms: {result.reason}")
         return {}
-    left_out += [f"free atoms and pairs: {r}" for r in sorted({r for r in result["reasons"] if r})]
+    left_out += [f"free atoms and pairs: {r}" for r in sorted({r for r in result.reasons if r})]
     return {
         chemical_symbols[z]: float(energy - context.free_atoms[z])
-        for z, energy in zip(context.elements, result["energy"], strict=False)
+        for z, energy in zip(context.elements, result.energy, strict=False)
         if z in context.free_atoms and np.isfinite(energy)
     }
 
@@ -276,8 +294,8 @@ def _dissociation(context: Context, result: Any, left_out: list[str]) -> list[li
     if isinstance(result, Failure):
         return []
     pairs = list(itertools.combinations_with_replacement(context.elements, 2))
-    energies = result["energy"][len(context.elements) :].reshape(2, len(pairs))
-    pulls = [float(np.abs(f).max()) for f in result["forces"][len(context.elements) :][: len(pairs)]]
+    energies = result.energy[len(context.elements) :].reshape(2, len(pairs))
+    pulls = [float(np.abs(f).max()) for f in result.forces[len(context.elements) :][: len(pairs)]]
     rows: list[list[Any]] = []
     for (a, b), near, far, pull in zip(pairs, *energies, pulls, strict=True):
         off = float(near - far)

@@ -193,9 +193,9 @@ def _frames(runs: Sequence[Any]) -> list[Atoms]:
     for number, run in enumerate(runs):
         if isinstance(run, Failure):
             continue
-        n = len(run["time"]) - bool(run["stopped"])
+        n = len(run.time) - bool(run.stopped)
         for k in range(int(EQUILIBRATION * n), n):
-            atoms = Atoms(run["numbers"], run["positions"][k], cell=run["cells"][k], pbc=run["pbc"])
+            atoms = Atoms(run.numbers, run.positions[k], cell=run.cells[k], pbc=run.pbc)
             atoms.info["group"] = f"{REPLICA}{number}"
             found.append(atoms)
     return found

@@ -81,7 +81,7 @@ def measure(context: Context, results: Computed) -> Result:
         failure = next((r.reason for r in part if isinstance(r, Failure)), None)
         if failure is not None:
             return not_measured(f"forces could not be computed: {failure}")
-        forces = [f for r in part for f in r["forces"]]
+        forces = [f for r in part for f in r.forces]
         square.append([(f - a.arrays[FORCES]) ** 2 for f, a in zip(forces, frames, strict=True)])
     fine = np.array([all(np.isfinite(model[i]).all() for model in square) for i in range(len(frames))])
     if not fine.any():

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
+from pydantic import JsonValue
 
 from retemper.data import charge
 from retemper.evaluation.robustness.context import Computed, Context, Plan, starts
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.units import SHARE, Unit, counted
-from retemper.models.evaluators import Subject
+from retemper.models.evaluators import Evaluated, Subject
+from retemper.records.robustness import Details
 from retemper.simulation.engine import Failure, Task
 from retemper.simulation.points import single_points
 from retemper.simulation.random_structures import compositions, nearest_ratio, packing
@@ -113,30 +115,33 @@ def measure(context: Context, results: Computed) -> Result:
     points: list[list[Any]] = []
     failed: list[Atoms] = []
     units: list[Unit] = []
-    details: dict[str, Any] = {"pairs": {}, "not_computed": []}
+    pairs: Details = {}
+    flips = minima = 0
+    not_computed: list[JsonValue] = []
     for a, b in _element_pairs(context):
         name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
         result = results["dimer", a, b]
         radii = covalent_radii[a] + covalent_radii[b]
         r = distances(a, b)
-        fine = np.zeros(len(r), dtype=bool) if isinstance(result, Failure) else np.isfinite(result["energy"])
+        fine = np.zeros(len(r), dtype=bool) if isinstance(result, Failure) else np.isfinite(result.energy)
         if not fine[(r >= WALL * radii) & (r <= NEEDED * radii)].all():
-            details["not_computed"].append(f"{name}: {_reason(result)}")
+            not_computed.append(f"{name}: {_reason(result)}")
             continue
-        energy = result["energy"]
-        force = np.array([f[1, 0] for f in result["forces"]])  # positive: pushes apart
+        energy = result.energy
+        force = np.array([f[1, 0] for f in result.forces])  # positive: pushes apart
         curve = judge(r[fine], energy[fine], force[fine], WALL * radii, RISE, DIP)
         units.append(Unit(_chemistry(dimers(a, b)[0]), f"dimer {name}", SHARE * curve.sound))
-        own: dict[str, Any] = {
+        of_pair: Details = {
             "sound": curve.sound,
             "force_flips": curve.flips,
             "extra_minima": max(0, curve.minima - 1),
+            "conservation": curve.conservation,
         }
-        own |= {"conservation": curve.conservation}
         if context.oracle is not None:
-            own |= _against(results["oracle", a, b], force)
-        details["pairs"][name] = own
-        rows.append([name, "dimer", *own.values()][:6])
+            of_pair |= _against(results["oracle", a, b], force)
+        pairs[name] = of_pair
+        flips, minima = flips + curve.flips, minima + max(0, curve.minima - 1)
+        rows.append([name, "dimer", curve.sound, curve.flips, max(0, curve.minima - 1), curve.conservation])
         points += [[name, x, e, f] for x, e, f in zip(r[fine], energy[fine], force[fine], strict=True)]
         if not curve.sound:
             place = np.flatnonzero(fine)[max(0, curve.deepest)]
@@ -146,10 +151,10 @@ def measure(context: Context, results: Computed) -> Result:
         result = results["body", k]
         name = f"{atoms.get_chemical_formula()} #{k}"
         if isinstance(result, Failure) or not _up_to_failure(result):
-            details["not_computed"].append(f"{name}: {_reason(result)}")
+            not_computed.append(f"{name}: {_reason(result)}")
             continue
         n = _up_to_failure(result)
-        per_atom = result["energy"][:n] / len(atoms)
+        per_atom = result.energy[:n] / len(atoms)
         ratio = nearest_ratio(atoms)
         inside = WALL / ratio if np.isfinite(ratio) else WALL
         scale = SCALES[:n][::-1]
@@ -161,15 +166,17 @@ def measure(context: Context, results: Computed) -> Result:
         if not curve.sound:
             failed.append(_marked(compressed(atoms)[n - 1 - max(0, curve.deepest)], f"compression {name}"))
     if not units:
-        first = details["not_computed"][0] if details["not_computed"] else "no elements"
-        return not_measured(f"no curve could be computed: {first}", **details)
+        first = not_computed[0] if not_computed else "no elements"
+        return not_measured(f"no curve could be computed: {first}", pairs=pairs, not_computed=not_computed)
     value, low, high, groups = counted(units)
     good = sum(unit.value > 0 for unit in units)
-    details |= {
+    details: Details = {
+        "pairs": pairs,
+        "not_computed": not_computed,
         "dimers_sound": f"{good_pairs} of {n_pairs}",
         "compressions_sound": f"{good - good_pairs} of {len(units) - n_pairs}",
-        "force_flips": sum(own["force_flips"] for own in details["pairs"].values()),
-        "extra_minima": sum(own["extra_minima"] for own in details["pairs"].values()),
+        "force_flips": flips,
+        "extra_minima": minima,
     }
     plots = {"points": ("r_or_scale", "energy", "curve", "symlog")}
     tables = {
@@ -235,11 +242,11 @@ def judge(x: np.ndarray, energy: np.ndarray, force: np.ndarray, inside: float, r
     return Curve(climbs and not hole, flips, minima, deepest, float(max(0.0, off.max(initial=0.0))))
 
 
-def _against(result: Any, force: np.ndarray) -> dict[str, Any]:
+def _against(result: Evaluated | Failure, force: np.ndarray) -> Details:
     """Force error against the oracle where its forces are below 50 eV/A."""
     if isinstance(result, Failure):
         return {"oracle": result.reason}
-    right = np.array([f[1, 0] for f in result["forces"]])
+    right = np.array([f[1, 0] for f in result.forces])
     use = np.isfinite(right) & np.isfinite(force) & (np.abs(right) < 50.0)
     if not use.any():
         return {"oracle": "not computed"}
@@ -249,16 +256,16 @@ def _against(result: Any, force: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _up_to_failure(result: dict[str, Any]) -> int:
+def _up_to_failure(result: Evaluated) -> int:
     """Points from the outside that were computed before the first failure; 0 for fewer than five."""
-    n = next((k for k, reason in enumerate(result["reasons"]) if reason), len(result["reasons"]))
+    n = next((k for k, reason in enumerate(result.reasons) if reason), len(result.reasons))
     return n if n >= 5 else 0
 
 
-def _reason(result: Any) -> str:
+def _reason(result: Evaluated | Failure) -> str:
     if isinstance(result, Failure):
         return result.reason
-    return str(next(reason for reason in result["reasons"] if reason))
+    return str(next(reason for reason in result.reasons if reason))
 
 
 def _marked(atoms: Atoms, what: str) -> Atoms:
