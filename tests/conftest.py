@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from counted import COLLECTED, HOSTILE
 
 from retemper.core import output
 
@@ -25,8 +26,6 @@ output.show()  # as every command does
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_ELEMENTS = (1, 6, 7, 8, 11, 17)
-COLLECTED = pytest.StashKey[set[Path]]()  # files whose tests were collected
-HOSTILE = pytest.StashKey[dict[str, int]]()  # hostile cases among them, by kind
 
 
 def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COLLECTED, HOSTILE, ROOT
+from conftest import ROOT
+from counted import COLLECTED, HOSTILE
 
 from benchmarks.hostile import cases, kills, project, state, users
 

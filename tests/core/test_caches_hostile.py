@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import run_files
 import torch
 from ase import Atoms
 from study_project import empty_project, runs, write_result
@@ -33,6 +34,7 @@ from retemper.finetune.mace import checkpoint, lmdb_cache
 from retemper.models import evaluators
 from retemper.prepare import pseudolabel
 from retemper.records.sweep import GroupErrors
+from retemper.records.training import Outcome
 from retemper.simulation import engine
 from retemper.simulation.points import single_points
 from retemper.study import run, table
@@ -140,7 +142,8 @@ def training(folder: Path, request: pytest.FixtureRequest, name: str) -> Kept:
         (folder / key).mkdir(parents=True, exist_ok=True)
         for one in collect.FILES:
             (folder / key / one).write_text(f"{one} of {key}, as its training left it\n" * 9)
-        collect.finish(folder / key, key, {"key": key, "epochs": 3, "best_loss": 0.1 + len(key)})
+        outcome = run_files.outcome(key=key, epochs=3, best_loss=0.1 + len(key)).model_dump(exclude={"ended"})
+        collect.finish(folder / key, key, Outcome(**outcome))
 
     def get() -> Any:
         if collect.finished(folder / "one", "one") is None:
