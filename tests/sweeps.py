@@ -46,6 +46,7 @@ def make_project(root: Path, files: dict[str, Any], **sweep: Any) -> Path:
         for target, source in (("dataset", ""), ("replay", "replay-"), ("pseudolabel", "replay-")):
             (root / f"runs/{target}").mkdir(parents=True, exist_ok=True)
             shutil.copy(files["folder"] / f"{source}{part}.extxyz", root / f"runs/{target}/{part}.extxyz")
+    prepared.replay().write(root / "runs/replay/manifest.json")
     prepared.e0s(files["target_e0s"]).write(root / "runs/e0s/e0s.json")
     labels = (labels_hash(read_frames(root / f"runs/pseudolabel/{part}.extxyz")) for part in ("train", "valid"))
     prepared.pseudolabel(sha256(files["model"]), *labels).write(root / "runs/pseudolabel/manifest.json")

@@ -78,8 +78,8 @@ def test_orca(tmp_path: Path) -> None:
     answer = label("orca", options, ion, tmp_path / "work")
     assert answer.label is not None, answer.reason
     found = answer.label
-    assert found["energy"] == pytest.approx(-76.322436201230 * units.Hartree)
-    assert found["forces"][0] == pytest.approx(np.array([-0.01, 0.02, 0.0]) * units.Hartree / units.Bohr)
+    assert found.energy == pytest.approx(-76.322436201230 * units.Hartree)
+    assert found.forces[0] == pytest.approx(np.array([-0.01, 0.02, 0.0]) * units.Hartree / units.Bohr)
     lines = (tmp_path / "orca.inp").read_text().splitlines()
     assert lines[0].split() == ["!", "wB97X-D3", "def2-SVP", "TightSCF", "EnGrad"]
     assert "*xyz 1 2" in lines[2]  # a cation of water is a doublet
@@ -100,8 +100,8 @@ def test_aims(tmp_path: Path) -> None:
     options["command"] = program(tmp_path / "aims.py", body)
     found = label("aims", options, WATER, tmp_path / "work").label
     assert found is not None
-    assert found["forces"][0] == pytest.approx([-4.78299830661005, -6.16960341437854, 0.0])
-    assert found["energy"] == pytest.approx(read(sample, format="aims-output").get_potential_energy())
+    assert found.forces[0] == pytest.approx([-4.78299830661005, -6.16960341437854, 0.0])
+    assert found.energy == pytest.approx(read(sample, format="aims-output").get_potential_energy())
     control = (tmp_path / "control.in").read_text()
     assert "compute_forces" in control and "xc" in control and "species        O" in control
     np.testing.assert_allclose(read(tmp_path / "geometry.in").positions, WATER.positions, atol=1e-8)
@@ -176,9 +176,9 @@ def test_espresso(tmp_path: Path) -> None:
     answer = label("espresso", options, boxed, tmp_path / "work")
     assert answer.label is not None, answer.reason
     found = answer.label
-    assert found["energy"] == pytest.approx(-34.5 * units.Ry, rel=1e-6)
-    assert found["forces"][0] == pytest.approx(np.array([0.01, -0.02, 0.0]) * units.Ry / units.Bohr, rel=1e-6)
-    pressure = -np.trace(found["stress"]) / 3  # pw.x prints pressures, positive when compressed
+    assert found.energy == pytest.approx(-34.5 * units.Ry, rel=1e-6)
+    assert found.forces[0] == pytest.approx(np.array([0.01, -0.02, 0.0]) * units.Ry / units.Bohr, rel=1e-6)
+    pressure = -np.trace(found.stress) / 3  # pw.x prints pressures, positive when compressed
     assert pressure == pytest.approx(-1.0e-5 * units.Ry / units.Bohr**3, rel=1e-3)
     text = (tmp_path / "espresso.pwi").read_text()
     for setting in ("tot_charge", "tprnfor", "tstress", "ecutwfc", "nspin", "tot_magnetization"):
@@ -285,9 +285,9 @@ def test_vasp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     answer = run(REACHED)
     assert answer.label is not None, answer.reason
-    assert answer.label["energy"] == pytest.approx(-6.7)
-    assert answer.label["forces"][0] == pytest.approx([0.1, 0.2, 0.3])
-    assert np.trace(answer.label["stress"]) / 3 == pytest.approx(-1.0 * units.GPa)  # kbar, positive when compressed
+    assert answer.label.energy == pytest.approx(-6.7)
+    assert answer.label.forces[0] == pytest.approx([0.1, 0.2, 0.3])
+    assert np.trace(answer.label.stress) / 3 == pytest.approx(-1.0 * units.GPa)  # kbar, positive when compressed
     incar = (tmp_path / "INCAR").read_text()
     assert "NSW = 0" in incar and "ISIF = 2" in incar and "ENCUT = 400" in incar
     charged = salt.copy()
@@ -328,9 +328,9 @@ def test_cp2k(tmp_path: Path) -> None:
     options["command"] = program(tmp_path / "shell.py", CP2K_SHELL)
     answer = label("cp2k", options, boxed, tmp_path / "work")
     assert answer.label is not None, answer.reason
-    assert answer.label["energy"] == -468.5
-    assert answer.label["forces"].tolist() == [[0.1, 0.2, 0.3]] * 3
-    assert np.trace(answer.label["stress"]) == pytest.approx(-0.03)
+    assert answer.label.energy == -468.5
+    assert answer.label.forces.tolist() == [[0.1, 0.2, 0.3]] * 3
+    assert np.trace(answer.label.stress) == pytest.approx(-0.03)
     text = (tmp_path / "cp2k.inp").read_text()
     for setting in (
         "CHARGE 1",

@@ -34,8 +34,8 @@ def test_xtb_is_tblite(tmp_path: Path) -> None:
         work = WATER.copy()
         work.calc = TBLite(method=method, verbosity=0)
         assert found.label is not None
-        assert found.label["energy"] == pytest.approx(work.get_potential_energy(), abs=1e-8)
-        np.testing.assert_allclose(found.label["forces"], work.get_forces(), atol=1e-7)
+        assert found.label.energy == pytest.approx(work.get_potential_energy(), abs=1e-8)
+        np.testing.assert_allclose(found.label.forces, work.get_forces(), atol=1e-7)
     assert not (tmp_path / "x").exists()
 
 
@@ -50,7 +50,7 @@ def test_xtb_takes_charge_and_spin(name: str, info: dict[str, int], tmp_path: Pa
     multiplicity = info.get("spin", 1 if "charge" in info else 2)
     work.calc = TBLite(method="GFN2-xTB", charge=info.get("charge", 0), multiplicity=multiplicity, verbosity=0)
     assert found is not None
-    assert found["energy"] == pytest.approx(work.get_potential_energy(), abs=1e-8)
+    assert found.energy == pytest.approx(work.get_potential_energy(), abs=1e-8)
 
 
 def test_the_foundation_teaches_what_it_predicts(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_the_foundation_teaches_what_it_predicts(tmp_path: Path) -> None:
     found = label("foundation", {"name": "mini"}, WATER, tmp_path / "x").label
     right = predict(ROOT / "foundations/mini.model", [WATER], backend="torch")
     assert found is not None
-    assert found["energy"] == pytest.approx(right.energy[0], abs=1e-9)
-    np.testing.assert_allclose(found["forces"], right.forces[0], atol=1e-9)
+    assert found.energy == pytest.approx(right.energy[0], abs=1e-9)
+    np.testing.assert_allclose(found.forces, right.forces[0], atol=1e-9)
 
 
 def test_a_foundation_that_knows_no_charge_refuses_ions(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_foundation_that_knows_charge_and_spin_is_told(
     for atoms, energy in zip(frames, right, strict=True):
         found = label("foundation", {"name": "tiny"}, atoms, tmp_path / "x")
         assert found.label is not None, found.reason
-        assert found.label["energy"] == pytest.approx(energy, abs=1e-9)
+        assert found.label.energy == pytest.approx(energy, abs=1e-9)
 
 
 def test_a_calculator_that_reads_charge_is_told(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_calculator_that_reads_charge_is_told(tmp_path: Path) -> None:
         ion = Atoms("Cu2", [[0, 0, 0], [2.5, 0, 0]], info={"charge": charge, "forgotten": 1})
         found = label("ase", {**options, "reads_info": True}, ion, tmp_path / "x")
         assert found.label is not None, found.reason
-        energy[charge] = found.label["energy"]
+        energy[charge] = found.label.energy
     assert energy[1] - energy[0] == pytest.approx(2.0)  # one more charge, a doublet for a singlet
     refused = label("ase", options, ion, tmp_path / "x")
     assert refused.kind == "refused" and "reads_info" in refused.reason
@@ -126,7 +126,7 @@ def test_pyscf_gradient_is_the_energys(tmp_path: Path) -> None:
         assert one is not None
         energies.append(one["energy"])
     assert found is not None
-    assert found["forces"][1, 0] == pytest.approx(-(energies[1] - energies[0]) / 0.01, abs=2e-3)
+    assert found.forces[1, 0] == pytest.approx(-(energies[1] - energies[0]) / 0.01, abs=2e-3)
 
 
 def test_molecule_codes_refuse_cells(tmp_path: Path) -> None:

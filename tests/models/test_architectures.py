@@ -17,6 +17,7 @@ from retemper.config import strategies
 from retemper.core.errors import RetemperError
 from retemper.data.frames import read_frames
 from retemper.finetune.mace import adapters, train
+from retemper.finetune.mace.setup import Setup
 from retemper.models import architecture, mace, model_file, predict, sparse_contraction
 from retemper.records.training import Effective
 
@@ -111,8 +112,8 @@ def set_up(plan: Any, folder: Path) -> Any:
     """The model of a plan as it is when training would begin."""
     found = []
 
-    def instead(plan: Any, strategy: Any, folder: Path, saved: Any, progress: Any, probe: Any, given: Any) -> Any:
-        found.append(given["model"])
+    def instead(plan: Any, setup: Setup, *rest: Any) -> Any:
+        found.append(setup.model)
         raise KeyboardInterrupt
 
     with train.in_place_of(train, "_train", instead), contextlib.suppress(KeyboardInterrupt):

@@ -29,6 +29,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.models import mace, model_file, model_writing, predict
 from retemper.registry import artifact, attachments, client, export
+from retemper.registry.client import Version
 from retemper.registry.versions import resolve
 from retemper.tracking.store import connect, tracking_uri
 
@@ -376,12 +377,9 @@ def test_a_tag_that_cannot_be_is_refused(
 @pytest.mark.hostile("trust")
 @pytest.mark.parametrize("name", ["salt;touch mark", "salt $(id)", "salt\nunits real", "../salt", "-salt", "s" * 200])
 def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
-    class Version:
-        version = "1"
-
-    Version.name = name  # type: ignore[attr-defined]
+    version = Version(system=name, number="1", tags={}, description="", source="", run="")
     with pytest.raises(RetemperError, match="cannot name a file for other programs"):
-        export._stem(Version())  # type: ignore[arg-type]
+        export._stem(version)
 
 
 # ------------------------------------------------------------------ artifacts that someone changed

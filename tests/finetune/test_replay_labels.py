@@ -1,0 +1,32 @@
+"""Strategies that replay original labels are refused where the pool has none, or those of another level of theory."""
+
+from __future__ import annotations
+
+import prepared
+import pytest
+
+from retemper.core.errors import RetemperError
+from retemper.finetune.planning import _require_original
+from retemper.records.replay import Agreement
+
+CLOSE = Agreement(
+    frames=60,
+    energy=40.0,
+    energy_without_offsets=20.0,
+    offsets={"O": 0.05},
+    force_rmse=100.0,
+    force_rmse_by_element={"O": 100.0},
+    stress_rmse=None,
+)
+OTHER = CLOSE.model_copy(update={"energy": 2800.0, "offsets": {"O": -4.6}})
+
+
+def test_labels_of_the_foundations_kind_are_replayed() -> None:
+    _require_original("replay", prepared.replay().model_copy(update={"agreement": CLOSE}))
+
+
+@pytest.mark.parametrize("change", [{"labels": "foundation"}, {"agreement": OTHER}])
+def test_other_labels_are_refused_before_training(change: dict[str, object]) -> None:
+    with pytest.raises(RetemperError) as caught:
+        _require_original("replay", prepared.replay().model_copy(update=change))
+    assert "pseudolabel-replay" in str(caught.value.fix)
