@@ -165,11 +165,11 @@ def test_a_force_shifts_a_bond_by_its_stiffness(force: float) -> None:
     run = driven(
         evaluator, start, first=0, second=1, force=force, steps=2000, timestep=0.5, temperature=1.0, stride=5, seed=0
     )
-    lengths = np.linalg.norm(run["positions"][:, 1] - run["positions"][:, 0], axis=1)[200:]
+    lengths = np.linalg.norm(run.positions[:, 1] - run.positions[:, 0], axis=1)[200:]
     expected = brentq(lambda length: slope(length) + force, 0.8, 1.6)
     assert (expected < start.get_distance(0, 1)) == (force > 0)
     assert lengths.mean() == pytest.approx(expected, abs=0.1 * abs(expected - start.get_distance(0, 1)))
-    centre = run["positions"].mean(axis=1)
+    centre = run.positions.mean(axis=1)
     assert np.abs(centre - centre[0]).max() < 1.0  # diffusion; a net force of 1 eV/A would move it by 34 A
 
 

@@ -45,6 +45,12 @@ class Minimum:
     converged: bool
     reason: str  # why it ended without converging; "" for converged or out of steps
 
+    @classmethod
+    def of(cls, relaxed: Relaxed) -> Minimum:
+        """Where a relaxation ended."""
+        atoms, r = relaxed.atoms, relaxed
+        return cls(atoms.numbers, atoms.positions, atoms.cell.array, r.energy, r.fmax, r.steps, r.converged, r.reason)
+
     def atoms(self, pbc: bool | np.ndarray = True) -> Atoms:
         """As structure, of this periodicity."""
         return Atoms(self.numbers, self.positions, cell=self.cell, pbc=pbc)
@@ -188,12 +194,7 @@ def search(
                 best[i] = found
             else:
                 best[i].steps = found.steps
-    return [
-        Minimum(
-            r.atoms.numbers, r.atoms.positions, r.atoms.cell.array, r.energy, r.fmax, r.steps, r.converged, r.reason
-        )
-        for r in best
-    ]
+    return [Minimum.of(found) for found in best]
 
 
 def _enthalpy(found: Relaxed, pressure: float) -> float:

@@ -55,5 +55,5 @@ def explore(context: Context, options: Options) -> Explored:
             elif not found.add(candidate):
                 break
         if why:
-            found.notes.append(f"{name}: {why} after {run['time'][last]:.0f} fs")
+            found.notes.append(f"{name}: {why} after {run.time[last]:.0f} fs")
     return found

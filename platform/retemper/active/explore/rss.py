@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from ase import Atoms
 from pydantic import Field
 
@@ -16,6 +15,7 @@ from retemper.models.evaluators import Evaluator
 from retemper.simulation import relaxation
 from retemper.simulation.engine import Failure, Task
 from retemper.simulation.random_structures import compositions, random_structures
+from retemper.simulation.relaxation import Minimum
 
 
 class Options(Section):
@@ -71,16 +71,11 @@ def explore(context: Context, options: Options) -> Explored:
                 end = relaxed.atoms(start.pbc)
                 found.add(descend(origin, end, "rss", f"{path}-relaxed", stage="relaxed"))
             elif relaxed is not None:
-                found.notes.append(f"{path}: {relaxed['reason']}")
+                found.notes.append(f"{path}: {relaxed.reason}")
     return found
 
 
-def quench(
-    evaluator: Evaluator, starts: Sequence[Atoms], *, pressure: float, steps: int, fmax: float
-) -> list[dict[str, np.ndarray | str]]:
-    """Each of `starts` relaxed: numbers, positions, cell, reason why the model failed."""
+def quench(evaluator: Evaluator, starts: Sequence[Atoms], *, pressure: float, steps: int, fmax: float) -> list[Minimum]:
+    """Each of `starts` relaxed."""
     relaxed = relaxation.relax(evaluator, starts, fmax=fmax, steps=steps, pressure=pressure)
-    return [
-        {"numbers": r.atoms.numbers, "positions": r.atoms.positions, "cell": r.atoms.cell.array, "reason": r.reason}
-        for r in relaxed
-    ]
+    return [Minimum.of(structure) for structure in relaxed]
