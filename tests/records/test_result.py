@@ -25,7 +25,7 @@ RESULT: dict[str, Any] = {  # as version 0.1 wrote it
     "structures": {"train": 8, "valid": 6, "test": 10, "isolated": 4, "unused": 16, "rejected": 0},
     "elements": ["Cl", "H", "Na", "O"],
     "training": {
-        "key": "c2df6bd0b699b98c", "best_epoch": 1, "epochs": 2, "sha256": "874a", "trainable": 92472,
+        "key": "cccccccc66666666", "best_epoch": 1, "epochs": 2, "sha256": "874a", "trainable": 92472,
         "parameters": 92480,
     },
     "cost": {"work": [1.0, 504.0, 0.0, 0.0], "system": "few", "strategy": "naive", "foundation": "mini"},

@@ -19,11 +19,11 @@ CALIBRATION = {
 }  # fmt: skip
 STRUCTURE = {
     "formula": "H18ClNaO9", "group": "nacl-08", "explorer": "rattle", "path": "rattle-0002", "amplitude": 0.1,
-    "expected_error": 2.2, "round": 1, "pick": 1, "uncertainty_rank": 2, "of": 10, "label": "182711942b0cd0a2",
+    "expected_error": 2.2, "round": 1, "pick": 1, "uncertainty_rank": 2, "of": 10, "label": "1111111111111111",
 }  # fmt: skip
 ROUND: dict[str, Any] = {  # as version 0.1 wrote it
     "round": 1, "labels": 3, "seed": 1, "strategy": "naive", "champion": True, "models": {"1": "82cd", "2": "2016"},
-    "lead": 1, "data": {"train": "a419f03d32c48891", "valid": "d2dd9986c1458694"},
+    "lead": 1, "data": {"train": "aaaaaaaaffffffff", "valid": "dddddddd99999999"},
     "oracle_check": {"number": 1, "energy": 1.7e-09, "forces": 2.9e-07},
     "settings": {
         "oracle": {"name": "xtb", "options": {"method": "GFN2-xTB"}},
@@ -38,11 +38,11 @@ ROUND: dict[str, Any] = {  # as version 0.1 wrote it
     "candidates": 12, "unphysical": 0, "turned_away": {"duplicates": 2}, "notes": [],
     "calibration": CALIBRATION, "prospective": {**CALIBRATION, "informative": True},
     "labelled": [STRUCTURE], "failed": [{**STRUCTURE, "reason": "timeout: more than 5 s"}],
-    "identity": "5a1ab1dff7ca7c12", "returned": None,
+    "identity": "55555555bbbbbbbb", "returned": None,
 }  # fmt: skip
 RESULT: dict[str, Any] = {
-    "round": 1, "labelled": 3, "failed": 0, "identity": "5a1ab1dff7ca7c12", "used": 2,
-    "unused": {"dataset.max_force": 1}, "train": 26, "valid": 6, "test": "d47885502e085538", "strategy": "naive",
+    "round": 1, "labelled": 3, "failed": 0, "identity": "55555555bbbbbbbb", "used": 2,
+    "unused": {"dataset.max_force": 1}, "train": 26, "valid": 6, "test": "dddddddd88888888", "strategy": "naive",
     "champion": True, "force_rmse": {"mean": 178.8, "std": 0.5, "low": 139.0, "high": 229.9},
     "gates": {"hold": True, "outcomes": [{"metric": "target.force_rmse", "rule": "lower", "passed": True}]},
     "selector": "combined",
@@ -65,7 +65,7 @@ def test_a_round_of_the_first_versions_is_read(tmp_path: Path) -> None:
     del content["identity"], content["returned"], content["calibration"]["groups"], content["calibration"]["floor"]
     write_json(tmp_path / "round.json", content)
     record = Round.read(tmp_path / "round.json")
-    assert record.identity == digest(["182711942b0cd0a2"]) and record.returned is None
+    assert record.identity == digest(["1111111111111111"]) and record.returned is None
     assert record.calibration.groups is None and record.calibration.floor == 0.0
     assert record.prospective.groups == 3
 
