@@ -187,6 +187,14 @@ def test_generated_structures_are_a_pool(target: list[Atoms], tiny_model: Path, 
     assert not {a.info["group"] for a in train} & {a.info["group"] for a in valid}
 
 
+def test_generated_structures_that_are_held_out_are_not_replayed(pool: list[Atoms]) -> None:
+    """Prototypes are the same whoever makes them: those of the retention set are left out."""
+    held_out = [pool[3].copy(), pool[40].copy()]
+    left = replay.apart(pool[1:48], held_out, 1e-3)
+    assert len(left) == 45
+    replay.audit(left, held_out, groups=False)
+
+
 @pytest.mark.parametrize("moved", [5e-6, 2e-4])
 def test_moved_retention_structures_and_their_groups_are_leaks(pool: list[Atoms], moved: float) -> None:
     """Near copies of twenty replay structures are found by distance; other frames of their groups by name."""

@@ -260,10 +260,11 @@ def run(project: Project) -> ReplayManifest:
             flush=True,
         )
     else:
-        pool = _generated(project) if source == GENERATED else _read(project, source)
-        tolerance, labelled = settings.dataset.near_duplicate, any(map(_has_labels, pool))
+        tolerance, held_out = settings.dataset.near_duplicate, _read(project, retention) if retention else []
+        made = source == GENERATED
+        pool = apart(_generated(project), held_out, tolerance) if made else _read(project, source)
+        labelled = any(map(_has_labels, pool))
         agreement = _compared(project, pool, source) if labelled else None
-        held_out = _read(project, retention) if retention else []
         choice = choose(
             pool,
             settings.replay,
@@ -277,7 +278,7 @@ def run(project: Project) -> ReplayManifest:
         for name, indices in (("train", choice.train), ("valid", choice.valid)):
             frames = [pool[i] for i in indices]
             chosen[name] = frames if labelled else pseudolabel.of_project(project, frames).frames
-            audit(chosen[name], held_out, tolerance=tolerance)
+            audit(chosen[name], held_out, tolerance=tolerance, groups=not made)
     manifest = ReplayManifest(
         source=source,
         sha256=sha256(project.root / source) if source not in (None, GENERATED) else None,
@@ -301,6 +302,13 @@ def run(project: Project) -> ReplayManifest:
     if source is not None:
         _say(manifest, sorted(set(elements(pool)) - set(manifest.train.elements)))
     return manifest
+
+
+def apart(pool: Sequence[Atoms], held_out: Sequence[Atoms], tolerance: float) -> list[Atoms]:
+    """Structures of `pool` that are none of `held_out` (within `tolerance`, A): prototypes are the same everywhere."""
+    first = len(held_out)
+    near = {j - first for i, j in near_pairs([*uncharged(held_out), *uncharged(pool)], tolerance) if i < first <= j}
+    return [atoms for k, atoms in enumerate(pool) if k not in near]
 
 
 def _generated(project: Project) -> list[Atoms]:
