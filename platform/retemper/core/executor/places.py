@@ -196,7 +196,7 @@ def _answer(call: bytes) -> Message:
         assert _send is not None
         _send("begun", pickle.dumps(None))
         return "done", pickle.dumps(function(*arguments))
-    except Exception as error:
+    except Exception as error:  # whatever it is, it is raised where the job was submitted
         where = f"in process {os.getpid()}:\n{traceback.format_exc()}"
         try:
             pickle.loads(pickle.dumps(error))
