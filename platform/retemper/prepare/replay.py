@@ -140,8 +140,7 @@ def _candidates(
     from retemper.models import mace, predictions
 
     known = set(mace.elements(model))
-    own = len(target)
-    taken = {j - own for i, j in near_pairs([*uncharged(target), *uncharged(pool)], tolerance) if i < own <= j}
+    taken = _near(pool, target, tolerance)
     left_out = dict.fromkeys(
         ("isolated atom", "repeated", "element unknown to the foundation", "in the target's data"), 0
     )
@@ -167,6 +166,12 @@ def _candidates(
             candidates.append(i)
         seen.add(identity)
     return np.array(candidates, dtype=int), left_out
+
+
+def _near(pool: Sequence[Atoms], others: Sequence[Atoms], tolerance: float) -> set[int]:
+    """Indices of structures of `pool` that are within `tolerance` (A) of one of `others`, whatever their charge."""
+    n = len(others)
+    return {j - n for i, j in near_pairs([*uncharged(others), *uncharged(pool)], tolerance) if i < n <= j}
 
 
 def _has_labels(atoms: Atoms) -> bool:
@@ -306,8 +311,7 @@ def run(project: Project) -> ReplayManifest:
 
 def apart(pool: Sequence[Atoms], held_out: Sequence[Atoms], tolerance: float) -> list[Atoms]:
     """Structures of `pool` that are none of `held_out` (within `tolerance`, A): prototypes are the same everywhere."""
-    first = len(held_out)
-    near = {j - first for i, j in near_pairs([*uncharged(held_out), *uncharged(pool)], tolerance) if i < first <= j}
+    near = _near(pool, held_out, tolerance)
     return [atoms for k, atoms in enumerate(pool) if k not in near]
 
 
