@@ -175,7 +175,8 @@ def test_structures_without_labels_get_the_foundations(
     frames = read_frames(made.replay / "train.extxyz")
     predicted = predict.predict(tiny_model, frames, backend="torch")
     np.testing.assert_allclose([atoms.info[ENERGY] for atoms in frames], predicted.energy, atol=1e-6)
-    assert pseudolabel.run(made).train.n_frames == 10
+    labelled = pseudolabel.run(made).train
+    assert labelled.n_frames == 10 and labelled.rmse_to_original.force is None
 
 
 def test_generated_structures_are_a_pool(target: list[Atoms], tiny_model: Path, tmp_path: Path) -> None:

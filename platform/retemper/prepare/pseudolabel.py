@@ -187,6 +187,8 @@ def rmse(original: Sequence[Atoms], labelled: Sequence[Atoms]) -> LabelErrors:
     """
     energy, force, stress = [], [], []
     for a, b in zip(original, labelled, strict=True):
+        if SOURCE in a.info:  # labelled by a foundation before: no original labels
+            continue
         if ENERGY in a.info and ENERGY in b.info:
             energy.append((a.info[ENERGY] - b.info[ENERGY]) / len(a))
         if FORCES in a.arrays and FORCES in b.arrays:
