@@ -5,6 +5,8 @@ Classes and functions are named, and looked up in MACE's own tables: a descripti
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,6 +27,11 @@ Size = Annotated[int, Field(ge=1, le=100_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 # Tensors that models of older MACE releases lack: whether MACE left terms of the contraction out (it did not then).
 LATER = ("_zeroed",)
+OF_TENSORS = {  # arguments of MACE's class that lie among the tensors, under these names
+    "atomic_energies": "atomic_energies_fn.atomic_energies",
+    "atomic_inter_scale": "scale_shift.scale",
+    "atomic_inter_shift": "scale_shift.shift",
+}
 
 
 class _Strict(BaseModel):
@@ -165,18 +172,38 @@ def describe(model: torch.nn.Module) -> Description:
 def build(description: Description, tensors: Mapping[str, torch.Tensor], origin: str) -> torch.nn.Module:
     """The model of a description with `tensors` in it; random states and torch's default dtype are left as they are.
 
-    `origin` is for messages: the file, or "the model".
+    `origin` is for messages: the file, or "the model". A process builds a description once (seconds: e3nn generates
+    code and compiles it) and copies it from then on.
 
     Raises
     ------
     RetemperError
         A name that MACE's tables lack, or tensors that are not those of the description's model.
     """
+    try:
+        shapes = tuple(tuple(tensors[name].shape) for name in OF_TENSORS.values())
+        plain = description.model_copy(update={"tensors_sha256": "", "retemper": ""})
+        model = copy.deepcopy(_template(plain.model_dump_json(), shapes))
+        _fill(model, tensors)
+    except (KeyError, ValueError, TypeError, AssertionError, IndexError, AttributeError, RuntimeError) as error:
+        text = str(error).strip().splitlines()
+        raise RetemperError(
+            f"MACE cannot build the model that {origin} describes: {type(error).__name__}: {' '.join(text[:3])[:500]}",
+            expected="the tensors of the model that is described",
+            fix="restore the file, or make it again with the installed version of MACE",
+        ) from error
+    return model.eval()
+
+
+@functools.lru_cache(maxsize=4)
+def _template(text: str, shapes: tuple[tuple[int, ...], ...]) -> torch.nn.Module:
+    """A model of the description `text` (JSON) and the shapes of `OF_TENSORS`, with weights of no meaning."""
     library.import_mace()
     import torch
     from mace.modules import ScaleShiftMACE, gate_dict, interaction_classes, readout_classes
     from e3nn import o3  # isort: skip  (after mace: see its weights_only handling)
 
+    description = Description.model_validate_json(text)
     made: Callable[..., torch.nn.Module] = ScaleShiftMACE  # its arguments are checked by `Arguments`
     given = description.arguments
     content: dict[str, object] = {name: getattr(given, name) for name in Arguments.model_fields}
@@ -192,30 +219,16 @@ def build(description: Description, tensors: Mapping[str, torch.Tensor], origin:
     if given.embedding_specs is not None:
         specs = given.embedding_specs.items()
         content["embedding_specs"] = {name: spec.model_dump(exclude_none=True) for name, spec in specs}
+    for name in ("hidden_irreps", "MLP_irreps", "edge_irreps"):
+        content[name] = None if content[name] is None else o3.Irreps(content[name])
+    content |= {argument: np.zeros(shape) for argument, shape in zip(OF_TENSORS, shapes, strict=True)}
     previous = torch.get_default_dtype()
     try:
-        for name in ("hidden_irreps", "MLP_irreps", "edge_irreps"):
-            content[name] = None if content[name] is None else o3.Irreps(content[name])
-        for argument, name in (
-            ("atomic_energies", "atomic_energies_fn.atomic_energies"),
-            ("atomic_inter_scale", "scale_shift.scale"),
-            ("atomic_inter_shift", "scale_shift.shift"),
-        ):
-            content[argument] = np.zeros(tuple(tensors[name].shape))
         torch.set_default_dtype(getattr(torch, description.dtype))
         with torch.random.fork_rng(devices=[]):
-            model = made(**content)
-        _fill(model, tensors)
-    except (KeyError, ValueError, TypeError, AssertionError, IndexError, AttributeError, RuntimeError) as error:
-        text = str(error).strip().splitlines()
-        raise RetemperError(
-            f"MACE cannot build the model that {origin} describes: {type(error).__name__}: {' '.join(text[:3])[:500]}",
-            expected="the tensors of the model that is described",
-            fix="restore the file, or make it again with the installed version of MACE",
-        ) from error
+            return made(**content)
     finally:
         torch.set_default_dtype(previous)
-    return model.eval()
 
 
 def _fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
