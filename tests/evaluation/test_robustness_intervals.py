@@ -25,18 +25,25 @@ def test_nothing_counted_knows_nothing() -> None:
     assert np.isnan(share) and (low, high) == (0.0, 1.0)
 
 
-def test_survival_is_scipys() -> None:
-    times = [3.0, 5.0, 5.0, 8.0, 10.0, 10.0, 10.0]
-    failed = [True, True, False, True, False, False, False]
-    data = reference.CensoredData(uncensored=[3, 5, 8], right=[5, 10, 10, 10])
-    survival = reference.ecdf(data).sf
-    interval = survival.confidence_interval(method="log-log")
-    rows = statistics.survival(times, failed)
-    assert rows[0][:2] == (0.0, 1.0)
-    for time, share, low, high in rows[1:]:
-        assert share == pytest.approx(float(survival.evaluate(time)))
-        assert low == pytest.approx(float(interval.low.evaluate(time)))
-        assert high == pytest.approx(float(interval.high.evaluate(time)))
+def test_survival_of_the_leukemia_trial() -> None:
+    """Remission of 21 patients with 6-MP (weeks): E. J. Freireich et al., Blood 21, 699 (1963), the textbook example.
+
+    Its Kaplan-Meier estimates: D. G. Kleinbaum and M. Klein, Survival Analysis (2012), table 2.3.
+    """
+    ended = [6, 6, 6, 7, 10, 13, 16, 22, 23]
+    watched = [6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
+    rows = statistics.survival([*ended, *watched], [True] * 9 + [False] * 12)
+    published = {6: 0.8571, 7: 0.8067, 10: 0.7529, 13: 0.6902, 16: 0.6275, 22: 0.5378, 23: 0.4482, 35: 0.4482}
+    assert {time: round(share, 4) for time, share, _, _ in rows[1:]} == published
+    # by hand at 6 weeks: Greenwood's sum 3/(21 * 18) on the log(-log) scale
+    half = 1.959964 * np.sqrt(3 / (21 * 18)) / abs(np.log(18 / 21))
+    assert rows[1][2:] == pytest.approx(((18 / 21) ** np.exp(half), (18 / 21) ** np.exp(-half)), rel=1e-6)
+
+
+def test_survival_when_all_fail() -> None:
+    rows = statistics.survival([1.0, 2.0], [True, True])
+    assert rows[-1][:2] == (2.0, 0.0)
+    assert rows[-1][2:] == pytest.approx(statistics.wilson(0, 2)[1:])
 
 
 def test_survival_without_failure_is_open_below() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
-_Z = 1.959963984540054  # standard normal quantile of CONFIDENCE
 _SHARES = (np.arange(400) + 0.5) / 400  # grids of the beta-binomial likelihood
 _CORRELATIONS = np.linspace(0.01, 0.99, 30)
 
@@ -77,19 +77,18 @@ def bootstrap(
     Parameters
     ----------
     values
-        [n] independent values, or [n, ...] whose first axis is resampled.
+        [n] independent values.
     statistic
         Called with ``axis=0``.
     """
+    from scipy import stats
+
     array = np.asarray(values, dtype=float)
-    rng = np.random.default_rng(seed)
-    drawn = [
-        float(statistic(array[rng.integers(0, len(array), len(array))], axis=0))  # type: ignore[call-arg]
-        for _ in range(RESAMPLES)
-    ]
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.nanpercentile(drawn, [tail, 100 - tail])
-    return float(statistic(array, axis=0)), float(low), float(high)  # type: ignore[call-arg]
+    drawn = stats.bootstrap(
+        (array,), statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
+    )
+    interval = drawn.confidence_interval
+    return float(statistic(array, axis=0)), float(interval.low), float(interval.high)  # type: ignore[call-arg]
 
 
 def blocks(n: int, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -116,25 +115,22 @@ def survival(times: Sequence[float], failed: Sequence[bool]) -> list[tuple[float
     failed
         Whether it failed then.
     """
-    order = np.argsort(times, kind="stable")
-    at, down = np.asarray(times, dtype=float)[order], np.asarray(failed, dtype=bool)[order]
+    from scipy import stats
+
+    at, down = np.asarray(times, dtype=float), np.asarray(failed, dtype=bool)
     n = len(at)
-    share, variance = 1.0, 0.0
+    curve = stats.ecdf(stats.CensoredData.right_censored(at, ~down)).sf
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where all have failed the variance is 0/0
+        interval = curve.confidence_interval(CONFIDENCE, method="log-log")
     rows = [(0.0, 1.0, wilson(n, n)[1], 1.0)]
-    for time in np.unique(at):
-        risk = int((at >= time).sum())
-        hits = int(down[at == time].sum())
-        if hits:
-            share *= 1 - hits / risk
-            if risk > hits:
-                variance += hits / (risk * (risk - hits))
-        if 0 < share < 1:
-            half = _Z * np.sqrt(variance) / abs(np.log(share))
-            low, high = share ** np.exp(half), share ** np.exp(-half)
+    for time in np.unique([*at[down], at.max()]):
+        alive = float(curve.evaluate(time))
+        if 0 < alive < 1:
+            low, high = float(interval.low.evaluate(time)), float(interval.high.evaluate(time))
         else:
-            _, low, high = wilson(round(share * n), n)
-        if hits or time == at[-1]:
-            rows.append((float(time), share, float(low), float(high)))
+            _, low, high = wilson(round(alive * n), n)
+        rows.append((float(time), alive, low, high))
     return rows
 
 
