@@ -16,8 +16,8 @@ from conftest import ROOT
 from retemper.config.project import Project
 from retemper.core.errors import RetemperError
 from retemper.data.frames import ENERGY, is_isolated_atom, read_frames, write_frames
-from retemper.prepare import e0s, mixture, one_level
-from retemper.prepare.mixture import Errors
+from retemper.prepare import e0s, mixture, mixture_fit, one_level
+from retemper.prepare.mixture_fit import Errors
 from retemper.records.e0s import ReferenceEnergies
 
 MINI = ROOT / "foundations/mini.model"
@@ -119,7 +119,7 @@ def test_leave_one_out_is_what_it_says() -> None:
     """The closed formula against leaving every frame out in turn."""
     rng = np.random.default_rng(3)
     columns, y, weights = rng.normal(size=(40, 5)), rng.normal(size=40), rng.uniform(0.2, 1, 40)
-    fast = mixture._left_out(columns, y, weights, 1e-9)
+    fast = mixture_fit._left_out(columns, y, weights, 1e-9)
     for k in (0, 7, 39):
         rest = np.arange(40) != k
         design = np.hstack([columns, np.ones((40, 1))])
@@ -130,7 +130,7 @@ def test_leave_one_out_is_what_it_says() -> None:
 
 def test_six_new_labels_of_another_zero_lie_apart(molecules: Errors) -> None:
     """By 0.5 eV/atom, of one molecule or of six; right ones of a molecule that no other frame has do not."""
-    trained = mixture.unexplained(molecules, structure=False)  # as from a model with E0s of the labels' level
+    trained = mixture_fit.unexplained(molecules, structure=False)  # as from a model with E0s of the labels' level
     errors = replace(molecules, per_atom=trained)
     rows = [row.tobytes() for row in molecules.shares.round(6)]
     for composition in list(dict.fromkeys(rows))[:10]:

@@ -18,7 +18,7 @@ from retemper.core.files import sha256
 from retemper.data import selection
 from retemper.data.frames import ENERGY, FORCES, read_frames, structure_hash, write_frames
 from retemper.models import predict
-from retemper.prepare import pseudolabel, replay
+from retemper.prepare import overlap, pseudolabel, replay, replay_choice
 from retemper.records.replay import ReplayManifest
 
 
@@ -49,8 +49,8 @@ def target() -> list[Atoms]:
 @pytest.mark.parametrize("select", ["farthest-point", "random", "elements"])
 def test_choice(select: str, pool: list[Atoms], target: list[Atoms], tiny_model: Path) -> None:
     settings = Replay.model_validate({"number": 12, "valid": 4, "select": select, "seed": 3})
-    choice = replay.choose(pool, settings, model=tiny_model, target=target, progress=False)
-    again = replay.choose(pool, settings, model=tiny_model, target=target, progress=False)
+    choice = replay_choice.choose(pool, settings, model=tiny_model, target=target, progress=False)
+    again = replay_choice.choose(pool, settings, model=tiny_model, target=target, progress=False)
     np.testing.assert_array_equal(choice.train, again.train)
     np.testing.assert_array_equal(choice.valid, again.valid)
     assert len(set(choice.train.tolist())) == 12 and len(set(choice.valid.tolist())) == 4
@@ -67,9 +67,9 @@ def test_farthest_point_uses_the_foundations_descriptors(pool: list[Atoms], tiny
     from mace.calculators import MACECalculator
 
     settings = Replay(number=10, valid=4, select="farthest-point")
-    choice = replay.choose(pool, settings, model=tiny_model, progress=False)
+    choice = replay_choice.choose(pool, settings, model=tiny_model, progress=False)
     candidates = list(range(1, 49))
-    held = replay._held_out([replay.group_of(pool[i]) for i in candidates], settings)
+    held = replay_choice._held_out([replay_choice.group_of(pool[i]) for i in candidates], settings)
     offered = [i for i, is_held in zip(candidates, held, strict=True) if not is_held]
     assert set(choice.train.tolist()) <= set(offered)
     calculator = MACECalculator(model_paths=str(tiny_model), device="cpu", default_dtype="float64")
@@ -90,7 +90,7 @@ def test_elements_prefers_structures_within_the_targets_elements(
 ) -> None:
     """H, O, Cl: water and HCl (8 frames) are within; N2 and C-only structures share nothing."""
     settings = Replay(number=8, valid=2, select="elements")
-    choice = replay.choose(pool, settings, model=tiny_model, target=target, progress=False)
+    choice = replay_choice.choose(pool, settings, model=tiny_model, target=target, progress=False)
     tiers = selection.element_match([pool[i] for i in choice.train], ["H", "O", "Cl"])
     assert set(tiers.tolist()) <= {1, 2}
     offered = [i for i in range(1, 49) if pool[i].info["group"] in ("H2O", "HCl")]
@@ -102,17 +102,17 @@ def test_elements_prefers_structures_within_the_targets_elements(
 
 def test_too_few(pool: list[Atoms], tiny_model: Path) -> None:
     with pytest.raises(RetemperError, match="too few structures for select: random"):
-        replay.choose(pool, Replay(number=60, valid=4, select="random"), model=tiny_model, progress=False)
+        replay_choice.choose(pool, Replay(number=60, valid=4, select="random"), model=tiny_model, progress=False)
     one_group = [labelled(molecule("H2O"), "all", seed) for seed in range(20)]
     with pytest.raises(RetemperError, match="groups cannot be divided"):
-        replay.choose(one_group, Replay(number=10, valid=4, select="random"), model=tiny_model, progress=False)
+        replay_choice.choose(one_group, Replay(number=10, valid=4, select="random"), model=tiny_model, progress=False)
 
 
 def test_a_pool_without_labels(pool: list[Atoms], tiny_model: Path) -> None:
     bare = [atoms.copy() for atoms in pool]
     del bare[4].arrays[FORCES]
     with pytest.raises(RetemperError, match=r"frame 4 .* has no labels"):
-        replay.choose(bare, Replay(number=10, valid=4, select="random"), model=tiny_model, progress=False)
+        replay_choice.choose(bare, Replay(number=10, valid=4, select="random"), model=tiny_model, progress=False)
 
 
 def project(
@@ -191,9 +191,9 @@ def test_generated_structures_are_a_pool(target: list[Atoms], tiny_model: Path, 
 def test_generated_structures_that_are_held_out_are_not_replayed(pool: list[Atoms]) -> None:
     """Prototypes are the same whoever makes them: those of the retention set are left out."""
     held_out = [pool[3].copy(), pool[40].copy()]
-    left = replay.apart(pool[1:48], held_out, 1e-3)
+    left = overlap.apart(pool[1:48], held_out, 1e-3)
     assert len(left) == 45
-    replay.audit(left, held_out, groups=False)
+    overlap.audit(left, held_out, groups=False)
 
 
 @pytest.mark.parametrize("moved", [5e-6, 2e-4])
@@ -204,25 +204,25 @@ def test_moved_retention_structures_and_their_groups_are_leaks(pool: list[Atoms]
         atoms.rattle(moved, seed=100 + k)
         atoms.info["group"] = "elsewhere"
     with pytest.raises(RetemperError, match="share 20 structure"):
-        replay.audit(chosen, held_out)
-    replay.audit(chosen, pool[33:49])
+        overlap.audit(chosen, held_out)
+    overlap.audit(chosen, pool[33:49])
     with pytest.raises(RetemperError, match="shared group"):
-        replay.audit(pool[1:3], pool[3:5])
-    replay.audit(pool[1:3], pool[3:5], groups=False)
+        overlap.audit(pool[1:3], pool[3:5])
+    overlap.audit(pool[1:3], pool[3:5], groups=False)
 
 
 def test_charge_does_not_hide_a_leak(pool: list[Atoms]) -> None:
     ion = pool[1].copy()
     ion.info |= {"total_charge": 1.0, "total_spin": 2, "group": "ions"}
     with pytest.raises(RetemperError, match="share 1 structure"):
-        replay.audit(pool[1:9], [ion])
+        overlap.audit(pool[1:9], [ion])
 
 
 def test_near_copies_of_the_target_are_not_replayed(pool: list[Atoms], tiny_model: Path) -> None:
     near = [atoms.copy() for atoms in pool[1:5]]
     for k, atoms in enumerate(near):
         atoms.rattle(1e-5, seed=200 + k)
-    choice = replay.choose(
+    choice = replay_choice.choose(
         pool, Replay(number=10, valid=4, select="random"), model=tiny_model, target=near, progress=False
     )
     assert choice.left_out["in the target's data"] == 4

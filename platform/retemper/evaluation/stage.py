@@ -21,7 +21,7 @@ from retemper.evaluation import accuracy
 from retemper.evaluation.accuracy import FrameErrors
 from retemper.models import mace, predict
 from retemper.prepare import reference_set
-from retemper.prepare.replay import audit
+from retemper.prepare.overlap import audit
 from retemper.records.e0s import ReferenceEnergies
 from retemper.records.evaluation import Accuracy, Errors, Evaluation, Summary
 from retemper.records.record import OtherFormError

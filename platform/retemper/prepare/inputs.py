@@ -140,7 +140,7 @@ STAGES: dict[str, Stage] = {
         ("system", "foundation", "evaluate", "dataset.near_duplicate", *LIMITS),
         ("evaluation.stage",),
         (_retention,),
-        apart=REFUSING | {sources.PACKAGE + "prepare.replay"},
+        apart=REFUSING | {sources.PACKAGE + "prepare.overlap"},
         mace=True,
     ),
     "robustness": Stage(

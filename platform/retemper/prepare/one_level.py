@@ -15,8 +15,9 @@ from retemper.core.files import atomic_write
 from retemper.data.charge import charge_of, spin_of
 from retemper.data.energies_by_element import fractions
 from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, stream_frames
-from retemper.prepare import mixture
-from retemper.prepare.mixture import Errors, Finding
+from retemper.prepare import mixture, mixture_fit
+from retemper.prepare.mixture import Finding
+from retemper.prepare.mixture_fit import Errors
 from retemper.records.dataset import DatasetManifest
 from retemper.records.e0s import Levels
 
@@ -78,9 +79,9 @@ def require_one_level(project: Project) -> Levels:
         return Levels(frames=0, scatter=None, findings=[], sentence=text)
     device = project.settings.finetune.device
     errors = errors_of(project.weights, frames, head=project.foundation.head, device=device)
-    rest = mixture.unexplained(errors)
+    rest = mixture_fit.unexplained(errors)
     findings = mixture.examine(errors, rest)
-    width = mixture.scatter(rest)
+    width = mixture_fit.scatter(rest)
     text = f"labels of one level of theory: {len(frames)} frames tested, scatter {1000 * width:.1f} meV/atom"
     print(text, flush=True)
     for finding in findings:
