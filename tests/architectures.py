@@ -1,8 +1,20 @@
-"""Small untrained models of the architectures of released foundations that differ from the plain MACE.
+"""Small untrained models of the architectures of released foundations: twins of them, with random weights.
 
-MH-1: several heads, readouts with biases, non-linear interaction blocks, an element-agnostic product, edge irreps.
-OMOL: besides that the total charge and spin, embedded and with an energy of their own.
-Sizes are tiny; what is built of what follows the released models (mace-mh-1, mace-omol-0).
+Sizes are tiny; what is built of what follows the released models:
+
+========  ===========================================================================================================
+mp0       MACE-MP-0 small: invariant messages
+mp0m      MACE-MP-0 medium: equivariant messages
+off       MACE-OFF23 large: l_max 3, messages up to l = 2, two heads of activation in each readout
+mpa       MACE-MPA-0, MP-0b2 and b3: density normalisation, Agnesi transform of distances, ZBL repulsion
+omat      MACE-OMAT-0 small: the same with invariant messages, and a first block that is residual too
+mh1       MACE-MH-1: heads, readouts with biases, non-linear blocks, an element-agnostic product, edge irreps
+omol      MACE-OMOL-0: besides that the total charge and spin, embedded and with an energy of their own
+shallow   one layer
+deep      three layers
+single    weights in float32, as most released files
+old       a file of 2022: no heads, the class without scale and shift in its name left out
+========  ===========================================================================================================
 """
 
 from __future__ import annotations
@@ -49,3 +61,8 @@ def build_omol(path: Path) -> Path:
 
     charged = {"embedding_specs": EMBEDDING, "use_embedding_readout": True, "use_last_readout_only": True}
     return build_tiny(path, ["omol"], **nonlinear(), **charged, hidden_irreps=o3.Irreps("4x0e + 4x1o"))
+
+
+def build_plain(path: Path, **more: Any) -> Path:
+    """One head, plain blocks; what `more` says is different."""
+    return build_tiny(path, ["Default"], **more)

@@ -38,29 +38,27 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path
     torch.manual_seed(seed)
     energies = np.linspace(-30.0, -1.0, len(TINY_ELEMENTS))
     plain = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
-    model = modules.ScaleShiftMACE(
-        r_max=4.0,
-        num_bessel=6,
-        num_polynomial_cutoff=5,
-        max_ell=2,
-        num_interactions=2,
-        num_elements=len(TINY_ELEMENTS),
-        MLP_irreps=o3.Irreps("8x0e"),
-        atomic_energies=np.stack([energies + 0.5 * k for k in range(len(heads))]),
-        avg_num_neighbors=8.0,
-        atomic_numbers=list(TINY_ELEMENTS),
-        atomic_inter_scale=[0.8] * len(heads),
-        atomic_inter_shift=[0.0] * len(heads),
-        heads=heads,
-        **{
-            "correlation": 2,
-            "gate": torch.nn.functional.silu,
-            "interaction_cls": plain,
-            "interaction_cls_first": plain,
-            "hidden_irreps": o3.Irreps("8x0e + 8x1o"),
-            **more,
-        },
-    )
+    arguments = {
+        "r_max": 4.0,
+        "num_bessel": 6,
+        "num_polynomial_cutoff": 5,
+        "max_ell": 2,
+        "num_interactions": 2,
+        "num_elements": len(TINY_ELEMENTS),
+        "hidden_irreps": o3.Irreps("8x0e + 8x1o"),
+        "MLP_irreps": o3.Irreps("8x0e"),
+        "interaction_cls": plain,
+        "interaction_cls_first": plain,
+        "correlation": 2,
+        "gate": torch.nn.functional.silu,
+        "atomic_energies": np.stack([energies + 0.5 * k for k in range(len(heads))]),
+        "avg_num_neighbors": 8.0,
+        "atomic_numbers": list(TINY_ELEMENTS),
+        "atomic_inter_scale": [0.8] * len(heads),
+        "atomic_inter_shift": [0.0] * len(heads),
+        "heads": heads,
+    }
+    model = modules.ScaleShiftMACE(**arguments | more)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model, path)
     return path

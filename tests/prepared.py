@@ -154,7 +154,9 @@ def pseudolabel(sha256: str = "0" * 64, train: str = "a", valid: str = "b") -> P
         )
         for name, labels in (("train", train), ("valid", valid))
     }
-    return PseudolabelManifest(foundation="tiny", sha256=sha256, dtype="float64", retemper="0.1.0", **parts)
+    return PseudolabelManifest(
+        foundation="tiny", sha256=sha256, head="Default", dtype="float64", retemper="0.1.0", **parts
+    )
 
 
 def project(root: Path, model: Path, **sections: Any) -> Project:

@@ -95,7 +95,7 @@ def touch(root: Path) -> None:
         os.utime(root / name)
 
 
-CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
+CHANGES: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "data outside of the project": (swap("../outside/salt.xyz"), {"dataset"}),
     "a test file": (swap("held.xyz"), {"dataset"}),
     "the pool halved": (lambda root: (root / "../outside/pool.xyz").write_text("half"), {"replay"}),
@@ -106,6 +106,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a file of the oracle": (swap("emt.txt"), {"robustness"}),
     "weights without a sha256": (swap("mini.model"), MACE),
     "another head of the foundation": (lambda root: catalogue(root, head="omat"), EVERY),
+    "a head in the settings": (lambda root: (root / "params.yaml").open("a").write("head: omat\n"), EVERY),
     "a default said": (lambda root: params(root, e0s={"method": "reestimate"}), set()),
     "a key that was left out": (lambda root: params(root, e0s={"method": "average"}), {"e0s"}),
     "another device": (lambda root: params(root, finetune={"device": "cuda", "workers": 2}), set()),

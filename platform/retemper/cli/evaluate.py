@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from retemper.config import foundations
+from retemper.config.foundations import Foundation
 from retemper.config.project import Project
 from retemper.config.settings import load_settings
 from retemper.core.errors import RetemperError
@@ -72,7 +73,7 @@ def _subject(options: argparse.Namespace, project: Project | None) -> Subject:
         if project.summary(model).is_file():
             path = project.model(model, min(TrainingSummary.read(project.summary(model)).seeds))
         elif model in foundations.catalogue(root):
-            entry = foundations.find(model, root)
+            entry = _entry(model, project)
             path, head = foundations.weights(entry, root), head or entry.head
         elif "@" in model or model.startswith("models:/"):
             from retemper.registry.versions import weights
@@ -136,11 +137,18 @@ def _project_context(subject: Subject, project: Project | None) -> Context:
 def _foundation(options: argparse.Namespace, project: Project | None) -> Subject:
     """What ``--foundation`` means: a name of the catalogue, or a file."""
     root = project.root if project else None
-    entry = foundations.catalogue(root).get(options.foundation) if root is not None else None
+    entry = (
+        _entry(options.foundation, project) if project and options.foundation in foundations.catalogue(root) else None
+    )
     if entry is None:
         path = foundations.admitted(options.foundation, None, options.trust_pickle, root)
         return evaluators.describe(str(path), name="foundation")
     return evaluators.describe(str(foundations.weights(entry, root)), name="foundation", head=entry.head)
+
+
+def _entry(name: str, project: Project) -> Foundation:
+    """The catalogue's entry; of the project's own foundation with the head that its settings choose."""
+    return project.foundation if name == project.settings.foundation else foundations.find(name, project.root)
 
 
 def _with_known_elements(context: Context) -> Context:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from retemper.config import released
 from retemper.config.setting_errors import in_file
-from retemper.config.settings import Section, parse_named
+from retemper.config.settings import Section, Settings, parse_named
 from retemper.config.strict_yaml import Location, read_yaml
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError, unknown
@@ -36,6 +36,7 @@ class Foundation(Section):
     loader: Literal["mace_mp", "mace_off", "mace_omol"] | None = None
     model: str | None = None  # name that the loader knows
     head: str | None = None  # head to use of a multihead model
+    heads: dict[str, str] | None = None  # level of theory by head, where it has several and they are known
     pool: str | None = None  # pretraining structures with labels: default replay pool
     retention: str | None = None  # held-out structures of the pretraining distribution
 
@@ -59,6 +60,19 @@ def find(name: str, root: Path | None = None) -> Foundation:
     if name not in entries:
         raise unknown("foundation", name, entries)
     return entries[name]
+
+
+def chosen(settings: Settings, root: Path | None = None) -> Foundation:
+    """The foundation of the settings, with the head that they name."""
+    return with_head(find(settings.foundation, root), settings.head)
+
+
+def with_head(entry: Foundation, head: str | None) -> Foundation:
+    """`entry` with another head and the level of theory of that; `None`: as it is."""
+    if head is None:
+        return entry
+    level = (entry.heads or {}).get(head, entry.level_of_theory)
+    return entry.model_copy(update={"head": head, "level_of_theory": level})
 
 
 def weights(foundation: Foundation, root: Path | None = None) -> Path:

@@ -39,8 +39,8 @@ class Project:
 
     @cached_property
     def foundation(self) -> Foundation:
-        """The catalogue's entry of the foundation."""
-        return foundations.find(self.settings.foundation, self.root)
+        """The catalogue's entry of the foundation, with the head that the settings choose."""
+        return foundations.chosen(self.settings, self.root)
 
     @cached_property
     def weights(self) -> Path:

@@ -19,7 +19,7 @@ from retemper.data.frames import FORCES, is_isolated_atom, labels_hash, read_fra
 from retemper.data.grouping import groups_of
 from retemper.evaluation import accuracy
 from retemper.evaluation.accuracy import FrameErrors
-from retemper.models import mace, predict
+from retemper.models import heads, mace, predict
 from retemper.prepare import reference_set
 from retemper.prepare.overlap import audit
 from retemper.records.e0s import ReferenceEnergies
@@ -68,7 +68,7 @@ def held_out(project: Project) -> HeldOut:
         print("evaluate: no retention set (evaluate.retention): what was forgotten is not measured", flush=True)
     limit = settings.evaluate.max_retention
     retention = retention_set(project.root / source, limit, settings.dataset) if source else []
-    return HeldOut(project, mace.pick_head(project.weights, project.foundation.head), target, retention)
+    return HeldOut(project, heads.of_foundation(project), target, retention)
 
 
 def retention_set(path: Path, maximum: int | None, limits: Dataset) -> list[Atoms]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retemper.config import foundations
 from retemper.config.project import Project
-from retemper.config.settings import Settings
 from retemper.config.strategies import Point, Strategy, load
 from retemper.core import sealed
 from retemper.core.errors import RetemperError
@@ -16,6 +14,7 @@ from retemper.data import rounds
 from retemper.data.frames import labels_hash, read_frames, write_frames
 from retemper.data.splits import leaks
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
+from retemper.models import heads, mace
 from retemper.prepare import inputs, pool_check
 from retemper.records.e0s import ReferenceEnergies
 from retemper.records.pseudolabel import PseudolabelManifest
@@ -32,15 +31,15 @@ def plans(project: Project, name: str, found: Point | None = None) -> list[Plan]
     RetemperError
         Missing upstream files, pseudolabels of another foundation, too few structures.
     """
-    root, settings, entry, weights = project.root, project.settings, project.foundation, project.weights
+    root, settings = project.root, project.settings
     strategy = load(name, root, settings.finetune.overrides, found)
-    sha = sha256(weights)
-    start, start_sha, start_head = _start(settings, strategy, weights, sha, entry.head, root)
+    sha = sha256(project.weights)
+    start, start_sha, start_head = _start(project, strategy, sha)
     e0s = ReferenceEnergies.read(root / "runs/e0s/e0s.json").E0s
     data = root / "runs/dataset"
     weighted = settings.dataset.weights == "use"
     target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s, weighted)
-    replay = _replay(strategy, settings, entry, weights, sha, root) if strategy.replay is not None else None
+    replay = _replay(project, strategy, sha) if strategy.replay is not None else None
     batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:
         log.info(
@@ -71,17 +70,14 @@ def plans(project: Project, name: str, found: Point | None = None) -> list[Plan]
     ]
 
 
-def _start(
-    settings: Settings, strategy: Strategy, weights: Path, sha: str, head: str | None, root: Path
-) -> tuple[Path, str, str | None]:
+def _start(project: Project, strategy: Strategy, sha: str) -> tuple[Path, str, str]:
     """Weights to start from, their hash and head: the foundation's, or those that explored in the last round."""
-    model = rounds.last_model(root / rounds.FOLDER) if settings.finetune.start == "last-round" else None
+    settings, folder = project.settings, project.root / rounds.FOLDER
+    model = rounds.last_model(folder) if settings.finetune.start == "last-round" else None
     if model is None or strategy.start == "random":
-        return weights, sha, head
-    _require_unseen(root, settings.dataset.near_duplicate)
-    from retemper.models.mace import heads, pick_head
-
-    return model, sha256(model), pick_head(model) if len(heads(model)) > 1 else None
+        return project.weights, sha, heads.of_foundation(project)
+    _require_unseen(project.root, settings.dataset.near_duplicate)
+    return model, sha256(model), mace.pick_head(model)
 
 
 def _require_unseen(root: Path, tolerance: float) -> None:
@@ -101,24 +97,21 @@ def _require_unseen(root: Path, tolerance: float) -> None:
             )
 
 
-def _replay(
-    strategy: Strategy, settings: Settings, entry: foundations.Foundation, weights: Path, sha: str, root: Path
-) -> HeadData:
+def _replay(project: Project, strategy: Strategy, sha: str) -> HeadData:
     """The replay head's data: original labels, or pseudolabels that must be of this very foundation."""
-    from retemper.models.mace import atomic_energies
-
     assert strategy.replay is not None
     if strategy.replay.labels == "original":
-        folder, source = root / "runs/replay", "original"
+        folder, source = project.replay, "original"
         _require_original(strategy.name, ReplayManifest.read(folder / "manifest.json"))
     else:
-        folder, source = root / "runs/pseudolabel", f"foundation:{sha}"
+        folder, source = project.pseudolabel, f"foundation:{sha}"
         manifest = PseudolabelManifest.read(folder / "manifest.json")
-        if manifest.sha256 != sha:
+        head = heads.of_foundation(project)
+        if (manifest.sha256, manifest.head) != (sha, head):
             raise RetemperError(
-                "The pseudolabels were made by another foundation.",
-                expected=f"sha256 {sha}",
-                got=f"sha256 {manifest.sha256}",
+                "The pseudolabels were made by another foundation, or another head of it.",
+                expected=f"sha256 {sha}, head {head}",
+                got=f"sha256 {manifest.sha256}, head {manifest.head}",
                 fix="dvc repro pseudolabel",
             )
         for name, part in (("train", manifest.train), ("valid", manifest.valid)):
@@ -131,13 +124,13 @@ def _replay(
     if train.is_file() and train.stat().st_size == 0:
         raise RetemperError(
             f"Strategy {strategy.name} replays pretraining structures, but the replay set is empty.",
-            expected=f"a pool of structures (foundation {entry.name} brings none)",
+            expected=f"a pool of structures (foundation {project.foundation.name} brings none)",
             fix="set replay.pool in params.yaml to a labelled file, or leave this strategy out",
         )
     if strategy.replay.number is not None:
-        train = _first(train, strategy.replay.number, root)
-    e0s, weighted = atomic_energies(weights, entry.head), settings.dataset.weights == "use"
-    return head_data(train, folder / "valid.extxyz", source, e0s, weighted)
+        train = _first(train, strategy.replay.number, project.root)
+    e0s = mace.atomic_energies(project.weights, heads.of_foundation(project))
+    return head_data(train, folder / "valid.extxyz", source, e0s, project.settings.dataset.weights == "use")
 
 
 def _require_original(strategy: str, manifest: ReplayManifest) -> None:

@@ -22,6 +22,7 @@ from retemper.data.charge import charge_of
 from retemper.data.composition import composition_matrix
 from retemper.data.frames import ENERGY, in_blocks, read_frames, stream_frames
 from retemper.data.units import require_units
+from retemper.models import heads
 from retemper.prepare.e0_evidence import evidence, left_out, separability
 from retemper.prepare.e0_methods import METHODS, Problem, group_names, isolated_energies, new_compositions
 from retemper.prepare.one_level import require_one_level
@@ -72,7 +73,7 @@ def run(project: Project) -> ReferenceEnergies:
     for text in judge_units(project):
         print(f"Warning: {text}", flush=True)
     levels = require_one_level(project)
-    own = mace.atomic_energies(project.weights, project.foundation.head)
+    own = mace.atomic_energies(project.weights, heads.of_foundation(project))
     labels = _read(project, sorted(own))
     problem = _problem(project, labels, own)
     candidates = _compare(problem, labels, settings.method)
@@ -121,7 +122,7 @@ def _read(project: Project, known: list[int]) -> _Labels:
     """The labels of training and validation frames, and what the foundation predicts; `known`: its elements."""
     from retemper.models import predict as inference
 
-    model, head, device = project.weights, project.foundation.head, project.settings.finetune.device
+    model, head, device = project.weights, heads.of_foundation(project), project.settings.finetune.device
     rows: list[tuple[np.ndarray, ...]] = []  # of each block: counts, energies, predictions, charges
     groups: list[str] = []
     number = {"train": 0, "valid": 0}
@@ -190,7 +191,7 @@ def judge_units(project: Project) -> list[str]:
     files = [path for path in map(project.structures, ("isolated", "train")) if path.stat().st_size]
     frames = list(islice(chain.from_iterable(map(stream_frames, files)), BLOCK))
     settings = project.settings
-    predict = predictor(project.weights, project.foundation.head, settings.finetune.device)
+    predict = predictor(project.weights, heads.of_foundation(project), settings.finetune.device)
     units = settings.dataset.energy_unit, settings.dataset.length_unit
     return require_units({"training set": frames}, *units, predict).warnings
 

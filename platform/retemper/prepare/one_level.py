@@ -15,6 +15,7 @@ from retemper.core.files import atomic_write
 from retemper.data.charge import charge_of, spin_of
 from retemper.data.energies_by_element import fractions
 from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, stream_frames
+from retemper.models import heads
 from retemper.prepare import mixture, mixture_fit
 from retemper.prepare.mixture import Finding
 from retemper.prepare.mixture_fit import Errors
@@ -78,7 +79,7 @@ def require_one_level(project: Project) -> Levels:
         print(text, flush=True)
         return Levels(frames=0, scatter=None, findings=[], sentence=text)
     device = project.settings.finetune.device
-    errors = errors_of(project.weights, frames, head=project.foundation.head, device=device)
+    errors = errors_of(project.weights, frames, head=heads.of_foundation(project), device=device)
     rest = mixture_fit.unexplained(errors)
     findings = mixture.examine(errors, rest)
     width = mixture_fit.scatter(rest)

@@ -32,7 +32,7 @@ from retemper.data.frames import (
     structure_hash,
     write_frames,
 )
-from retemper.models import mace, predict, predictions
+from retemper.models import heads, mace, predict, predictions
 from retemper.prepare import inputs
 from retemper.records.pseudolabel import LabelErrors, PseudolabelledSet, PseudolabelManifest
 from retemper.records.record import Part
@@ -212,6 +212,7 @@ def run(project: Project) -> PseudolabelManifest:
         manifest = PseudolabelManifest(
             foundation=project.foundation.name,
             sha256=sha256(project.weights),
+            head=heads.of_foundation(project),
             dtype=project.settings.pseudolabel.dtype,
             retemper=__version__,
             train=_label_set(project, "train", folder),
@@ -227,7 +228,7 @@ def of_project(project: Project, frames: Sequence[Atoms]) -> Labelled:
         project.weights,
         frames,
         name=project.foundation.name,
-        head=project.foundation.head,
+        head=heads.of_foundation(project),
         dtype=project.settings.pseudolabel.dtype,
         device=project.settings.finetune.device,
         cache=project.cache("pseudolabels"),

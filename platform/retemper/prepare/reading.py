@@ -20,6 +20,7 @@ from retemper.data.frame_store import Picked, Store
 from retemper.data.frames import stream_frames
 from retemper.data.labels import ignored_warnings, stream_labels
 from retemper.data.units import Judged, require_units
+from retemper.models import heads
 from retemper.prepare.predictor import predictor
 
 ENOUGH = 20  # frames of one file whose units are judged on their own
@@ -103,7 +104,7 @@ def judge_units(parts: Sequence[Part], store: Store, project: Project) -> Judged
         judged["small files"] = small
     predict = None
     if entry.file is not None and (project.root / entry.file).is_file():
-        predict = predictor(project.weights, entry.head, settings.finetune.device)
+        predict = predictor(project.weights, heads.of_foundation(project), settings.finetune.device)
     return require_units(judged, settings.dataset.energy_unit, settings.dataset.length_unit, predict)
 
 

@@ -18,6 +18,7 @@ from retemper.config.project import Project
 from retemper.config.settings import GENERATED
 from retemper.core.files import atomic_folder, sha256
 from retemper.data.frames import elements, is_isolated_atom, labels_hash, read_frames, write_frames
+from retemper.models import heads
 from retemper.prepare import generated_pool, pool_check, pseudolabel, reference_set
 from retemper.prepare.overlap import apart, audit
 from retemper.prepare.predictor import energies_of, predictor
@@ -66,7 +67,7 @@ def run(project: Project) -> ReplayManifest:
             pool,
             settings.replay,
             model=project.weights,
-            head=entry.head,
+            head=heads.of_foundation(project),
             device=settings.finetune.device,
             target=[a for name in ("train", "valid", "test") for a in read_frames(project.structures(name))],
             tolerance=tolerance,
@@ -105,7 +106,7 @@ def _generated(project: Project) -> list[Atoms]:
     """A pool made for the foundation's elements."""
     from retemper.models import mace
 
-    settings, head, device = project.settings.replay, project.foundation.head, project.settings.finetune.device
+    settings, head, device = project.settings.replay, heads.of_foundation(project), project.settings.finetune.device
     number = (settings.number + settings.valid) * (FROM if settings.select == "farthest-point" else 2)
     print(f"replay: making {number} structures of the foundation's elements", flush=True)
     energies = energies_of(project.weights, head, device)
@@ -116,7 +117,7 @@ def _read(project: Project, name: str) -> list[Atoms]:
     """Frames of a pool or a retention set, checked."""
     path, device = project.root / name, project.settings.finetune.device
     frames = reference_set.read(path, project.settings.dataset)
-    predict = predictor(project.weights, project.foundation.head, device)
+    predict = predictor(project.weights, heads.of_foundation(project), device)
     for text in reference_set.judge_units(frames, path.name, predict):
         print(f"replay: warning: {text}", flush=True)
     return frames
@@ -124,7 +125,7 @@ def _read(project: Project, name: str) -> list[Atoms]:
 
 def _compared(project: Project, pool: Sequence[Atoms], source: str) -> Agreement | None:
     """The pool's labels against the foundation's predictions; says what is odd."""
-    ask = predictor(project.weights, project.foundation.head, project.settings.finetune.device)
+    ask = predictor(project.weights, heads.of_foundation(project), project.settings.finetune.device)
     predicted = ask([atoms for atoms in pool if has_labels(atoms) and not is_isolated_atom(atoms)])
     if predicted is None:
         return None

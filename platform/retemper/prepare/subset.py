@@ -19,6 +19,7 @@ from ase import Atoms
 from retemper.config.project import Project
 from retemper.data import selection
 from retemper.data.splits import nested_order
+from retemper.models import heads
 
 Describe = Callable[[Sequence[Atoms]], np.ndarray]
 
@@ -55,6 +56,8 @@ def by_foundation(project: Project) -> Describe:
         from retemper.models.descriptors import mean_descriptors
 
         device = project.settings.finetune.device
-        return mean_descriptors(project.weights, frames, head=project.foundation.head, device=device, progress=True)
+        return mean_descriptors(
+            project.weights, frames, head=heads.of_foundation(project), device=device, progress=True
+        )
 
     return describe

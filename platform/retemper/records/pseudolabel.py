@@ -31,6 +31,7 @@ class PseudolabelManifest(Record):
 
     foundation: str
     sha256: str  # of its weights
+    head: str  # of the foundation, that gave the labels
     dtype: str
     retemper: str
     train: PseudolabelledSet

@@ -61,7 +61,7 @@ class Run:
     @cached_property
     def foundation(self) -> dict[str, str | None]:
         """What identifies the foundation: hash of its weights, head."""
-        entry = foundations.find(self.settings.foundation, self.root)
+        entry = foundations.chosen(self.settings, self.root)
         return {"sha256": file_hash(foundations.weights(entry, self.root)), "head": entry.head}
 
     @property
@@ -93,7 +93,7 @@ class Run:
                 "settings": settings.dataset.model_dump(exclude={"files", "test_files"}),
                 "test_files": settings.dataset.test_files,
                 "files": [file_hash(self.root / name) for name in files],
-                "elements": foundations.find(settings.foundation, self.root).elements,
+                "elements": foundations.chosen(settings, self.root).elements,
                 "versions": versions(),
             }
         )
@@ -101,7 +101,7 @@ class Run:
     @cached_property
     def keys(self) -> dict[str, str]:
         """Key of every stage that the run needs, and of the run itself under ``run``."""
-        settings, entry = self.settings, foundations.find(self.settings.foundation, self.root)
+        settings, entry = self.settings, foundations.chosen(self.settings, self.root)
         retention = self._file(settings.evaluate.retention or entry.retention)
         keys = {"dataset": self._dataset(settings)}
         keys["e0s"] = digest([keys["dataset"], self.foundation, settings.e0s.model_dump()])
@@ -263,7 +263,7 @@ def places(settings: Settings, root: Path) -> list[str]:
     RetemperError
         An unknown foundation; a path for whose first part there can be no link.
     """
-    entry, robustness = foundations.find(settings.foundation, root), settings.robustness
+    entry, robustness = foundations.chosen(settings, root), settings.robustness
     named = [entry.file, settings.evaluate.retention or entry.retention, robustness.reference, robustness.figures]
     found: list[str] = []
     for name in named:

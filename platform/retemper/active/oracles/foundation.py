@@ -18,14 +18,15 @@ READS_INFO = True  # its labels of charged structures were those of neutral ones
 
 class Options(Section):
     name: str  # an entry of foundations/foundations.yaml
+    head: str | None = None  # of one with several; null: the one of its entry
     dtype: Literal["float32", "float64"] = "float64"
 
 
 def level(options: Options) -> str:
-    """That of the catalogue."""
-    from retemper.config.foundations import find
+    """That of the catalogue, for the head."""
+    from retemper.config.foundations import find, with_head
 
-    return find(options.name).level_of_theory
+    return with_head(find(options.name), options.head).level_of_theory
 
 
 def ingredients(options: Options, atoms: Atoms) -> Ingredients:
@@ -54,5 +55,5 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
             got=f"charge {state.charge}, multiplicity {state.multiplicity}",
             fix="use a foundation that was trained on ions (mace-omol), or another oracle",
         )
-    head = pick_head(path, entry.head)
+    head = pick_head(path, options.head or entry.head)
     return of_weights(path, head, options.dtype)

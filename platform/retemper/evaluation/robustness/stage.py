@@ -16,7 +16,7 @@ from retemper.data.frames import ENERGY, is_isolated_atom, read_frames
 from retemper.evaluation.robustness import metrics, suite
 from retemper.evaluation.robustness.context import Context
 from retemper.evaluation.robustness.result import METRICS
-from retemper.models import calculator, evaluators
+from retemper.models import calculator, evaluators, heads
 from retemper.models.calculator import PREFIX
 from retemper.models.evaluators import Subject
 from retemper.records.robustness import Measure, ModelMeasure, ModelRobustness, Robustness
@@ -47,8 +47,8 @@ def molecules(frames: Sequence[Atoms]) -> list[Atoms]:
 
 def foundation_subject(project: Project) -> Subject:
     """The project's foundation, its weights checked."""
-    entry, device = project.foundation, project.settings.finetune.device
-    return evaluators.describe(str(project.weights), name=entry.name, head=entry.head, device=device)
+    name, device = project.foundation.name, project.settings.finetune.device
+    return evaluators.describe(str(project.weights), name=name, head=heads.of_foundation(project), device=device)
 
 
 def oracle_subject(spec: str | None) -> Subject | None:

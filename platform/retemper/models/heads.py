@@ -1,0 +1,40 @@
+"""Which head of the project's foundation is used: where training starts, who labels, what forgetting is measured by."""
+
+from __future__ import annotations
+
+from retemper.config.foundations import Foundation
+from retemper.config.project import Project
+from retemper.core.errors import RetemperError, unknown
+from retemper.models import mace
+
+DEFAULT = "Default"  # the head that MACE calls so is the one to use where none is named
+
+
+def of_foundation(project: Project) -> str:
+    """The head that ``head`` of ``params.yaml`` names, else the catalogue's entry, else the only one or the default.
+
+    Raises
+    ------
+    RetemperError
+        The model has no head of this name, or several of which none is named.
+    """
+    entry, available = project.foundation, mace.heads(project.weights)
+    if entry.head in available:
+        return str(entry.head)
+    if entry.head is not None:
+        raise unknown(f"head of foundation {entry.name}", entry.head, available)
+    if len(available) == 1:
+        return available[0]
+    if DEFAULT in available:
+        return DEFAULT
+    raise RetemperError(
+        f"Foundation {entry.name} has {len(available)} heads, and none is chosen.",
+        expected=f"one of {', '.join(_with_level(entry, head) for head in available)}",
+        fix="set head in params.yaml: it is where training starts, it labels, and forgetting is measured by it",
+    )
+
+
+def _with_level(entry: Foundation, head: str) -> str:
+    """A head with its level of theory, where the catalogue knows it."""
+    level = (entry.heads or {}).get(head)
+    return head if level is None else f"{head} ({level})"
