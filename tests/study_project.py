@@ -91,7 +91,7 @@ def write_result(run: Run, force: float = 50.0, seconds: float = 10.0, **more: A
             "parameters": 10,
         },
         "groups": Groups(model=GroupErrors(), foundation=GroupErrors()),
-        "cost": work.about(run),
+        "cost": work.cost(run),
         "versions": {},
         "code": {},
         "cpu_seconds": seconds,

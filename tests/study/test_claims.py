@@ -173,7 +173,7 @@ def test_claims_without_effects() -> None:
     for seed in range(20):
         made = table(points()[:], np.random.default_rng(100 + seed), between=0.1, noise=0.1)
         made.loc[made["training.lr"] == "x10", "value of training.lr"] = 1e-3
-        shown.update(name for name, found in claims.judged(made).items() if found.verdict == "shown")
+        shown.update(name for name, found in claims.judgements(made).items() if found.verdict == "shown")
     differences = set(claims.names()) - {"naive_in_domain", "pseudolabels"}  # these claim that there is none
     assert all(shown[name] <= 2 for name in differences), shown  # P(3 or more of 20) < 0.2 % at 2.5 %
 

@@ -42,7 +42,7 @@ def test_cells_of_an_evaluation(tmp_path: Path) -> None:
     ]
     with (tmp_path / "frames.csv").open("w", newline="") as file:
         csv.writer(file).writerows([FRAME_COLUMNS, *rows])
-    found = groups.of_run(tmp_path / "frames.csv", 1)
+    found = groups.run_groups(tmp_path / "frames.csv", 1)
     assert found.numbers == {"target": 2, "retention": 1}
     force, energy = (groups.squares(found.cells[f"target_{kind}_rmse"]) for kind in ("force", "energy"))
     assert force == pytest.approx(np.array([[12.0, 6 * 100.0 + 6 * 400.0], [12.0, 12 * 25.0]]), rel=1e-4)

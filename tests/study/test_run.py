@@ -216,7 +216,7 @@ def test_null_is_a_level(root: Path) -> None:
     again = table.read(root / "table.csv")
     assert list(again["training.clip_grad"]) == list(table.finished(again)["training.clip_grad"]) == ["own", "null"]
     assert again["value of training.clip_grad"].isna().tolist() == [False, True]
-    central, _ = report.shown(again, study(root, centre={**CENTRE, "training.clip_grad": None}, designs=designs))
+    central, _ = report.central_rows(again, study(root, centre={**CENTRE, "training.clip_grad": None}, designs=designs))
     assert list(central["training.clip_grad"]) == ["null"]
 
 

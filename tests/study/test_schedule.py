@@ -38,14 +38,14 @@ def test_cost_model_finds_what_was_planted(root: Path) -> None:
         return 3 + 0.01 * epochs * size * 3 + 0.05 * epochs * replayed
 
     nothing = cost.fit(root)
-    assert nothing.runs == 0 and nothing.of(found[0]) < nothing.of(found[-1])
+    assert nothing.runs == 0 and nothing.seconds(found[0]) < nothing.seconds(found[-1])
     for one in found:
         if one.levels["size"] != 100:
             write_result(one, seconds=seconds(one))
     model = cost.fit(root)
     assert model.runs == 12 and model.spread < 1.02
     for one in found:
-        assert model.of(one) == pytest.approx(seconds(one), rel=0.05)
+        assert model.seconds(one) == pytest.approx(seconds(one), rel=0.05)
     left = sum(seconds(one) for one in found if one.levels["size"] == 100)
     assert f"{run.hours(left)} of one core left" in run.dry(root / "studies/some.yaml", root)
 
@@ -71,7 +71,7 @@ def test_budget(root: Path) -> None:
     driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
     last = [job for job in driver.jobs if job.kind == "run"]
     assert [driver.may_start(job) for job in last[:3]] == [True, True, False]
-    driver.ended(last[0], Outcome(20.0, "it broke"))
+    driver.record(last[0], Outcome(20.0, "it broke"))
     driver.model = cost.Model((60.0, 0.0, 0.0, 0.0), {}, 1, 1.0)
     assert driver.may_start(last[3]) and not driver.may_start(last[4])
 
@@ -89,7 +89,7 @@ def test_stages_are_started_for_runs_that_fit(root: Path) -> None:
     for job in stages[:6]:
         write_json(job.output, {})
         sealed.write_json(job.folder / SPENT, job.folder.name, {"cpu_seconds": 20.0})  # twice what was expected
-        driver.ended(job, Outcome(20.0))
+        driver.record(job, Outcome(20.0))
     assert [driver.may_start(job) for job in driver.jobs if job.kind == "run"] == [False, True, False]  # 120 + 60 s
     sealed.write_json(stages[0].folder / SPENT, stages[0].folder.name, {"cpu_seconds": 150.0})
     again = run.Driver(made, found, root)
@@ -104,7 +104,7 @@ def test_seconds_count_once(root: Path) -> None:
     driver = run.Driver(study(root), found, root)
     assert driver.spent == 100.0
     sealed.write_json(job.folder / SPENT, job.folder.name, {"cpu_seconds": 220.0})
-    driver.ended(job, Outcome(220.0))
+    driver.record(job, Outcome(220.0))
     assert driver.spent == run.Driver(study(root), found, root).spent == 220.0
 
 

@@ -34,7 +34,7 @@ class Model:
     runs: int  # that it was fitted on
     spread: float  # relative error of a single run, as a factor; 1 is none
 
-    def of(self, run: Run) -> float:
+    def seconds(self, run: Run) -> float:
         """Expected CPU seconds of a run."""
         value = float(np.dot(self.parts, work(run)))
         for axis in FACTORS:
@@ -46,33 +46,33 @@ def fit(root: Path) -> Model:
     """The model from all results of finished runs below `root`."""
     from scipy.optimize import nnls
 
-    every = [kept.load(path) for path in sorted((root / RESULTS).glob("*.json"))]
-    known = [result for result in every if isinstance(result, Result) and result.cpu_seconds > 0]
-    if not known:
+    results = [kept.load(path) for path in sorted((root / RESULTS).glob("*.json"))]
+    finished = [result for result in results if isinstance(result, Result) and result.cpu_seconds > 0]
+    if not finished:
         return Model((0.0, 1.0, POOL_ATOMS, 0.0), {}, 0, 1.0)
-    seconds = np.array([result.cpu_seconds for result in known])
-    done = np.array([result.cost.work for result in known])
-    rows = done / seconds[:, None]
+    seconds = np.array([result.cpu_seconds for result in finished])
+    amounts = np.array([result.cost.work for result in finished])
+    rows = amounts / seconds[:, None]
     scale = rows.max(axis=0)
     scale[scale == 0] = 1.0
-    parts = nnls(rows / scale, np.ones(len(known)))[0] / scale
-    left = np.log(seconds / np.maximum(done @ parts, 1e-9))
+    parts = nnls(rows / scale, np.ones(len(finished)))[0] / scale
+    residuals = np.log(seconds / np.maximum(amounts @ parts, 1e-9))
     factors: dict[str, float] = {}
     for axis in FACTORS:
-        levels = np.array([getattr(result.cost, axis) for result in known])
+        levels = np.array([getattr(result.cost, axis) for result in finished])
         for level in np.unique(levels):
-            own = left[levels == level]
-            effect = float(own.sum() / (len(own) + FEW))
+            of_level = residuals[levels == level]
+            effect = float(of_level.sum() / (len(of_level) + FEW))
             factors[f"{axis} {level}"] = math.exp(effect)
-            left[levels == level] -= effect
-    spread = math.exp(float(np.sqrt(np.mean(left**2))))
-    return Model(tuple(map(float, parts)), factors, len(known), spread)
+            residuals[levels == level] -= effect
+    spread = math.exp(float(np.sqrt(np.mean(residuals**2))))
+    return Model(tuple(map(float, parts)), factors, len(finished), spread)
 
 
-def of_stages(jobs: Sequence[Job]) -> dict[str, float]:
+def stage_seconds(jobs: Sequence[Job]) -> dict[str, float]:
     """Mean CPU seconds of the stages of each kind that are done."""
-    taken: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for job in jobs:
         if job.kind != "run" and job.done:
-            taken.setdefault(job.kind, []).append(spent_on(job.folder))
-    return {kind: sum(values) / len(values) for kind, values in taken.items()}
+            seconds.setdefault(job.kind, []).append(spent_on(job.folder))
+    return {kind: sum(values) / len(values) for kind, values in seconds.items()}

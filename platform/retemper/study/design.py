@@ -41,19 +41,19 @@ def points(study: Study, lacks: Callable[[str, str], bool]) -> list[Point]:
         Whether a strategy (first) has no setting of a dotted name (second): the axis is then put to `OWN`, so that
         a rank of adapters does not multiply the runs of strategies without adapters.
     """
-    found: dict[tuple[tuple[str, str], ...], tuple[Levels, list[str]]] = {}
+    entries: dict[tuple[tuple[str, str], ...], tuple[Levels, list[str]]] = {}
     for name, design in study.designs.items():
-        for levels in of_design(design, study.middle(), name):
+        for levels in design_points(design, study.middle(), name):
             strategy = str(levels["strategy"])
             levels = {a: OWN if "." in a and lacks(strategy, a) else level for a, level in levels.items()}
             identity = tuple((axis, repr(level)) for axis, level in levels.items())
-            designs = found.setdefault(identity, (levels, []))[1]
+            designs = entries.setdefault(identity, (levels, []))[1]
             if name not in designs:
                 designs.append(name)
-    return [Point(levels, tuple(designs)) for levels, designs in found.values()]
+    return [Point(levels, tuple(designs)) for levels, designs in entries.values()]
 
 
-def of_design(design: Design, centre: Levels, name: str) -> list[Levels]:
+def design_points(design: Design, centre: Levels, name: str) -> list[Levels]:
     """The points of one design.
 
     Raises
@@ -92,22 +92,22 @@ def one_at_a_time(axes: Mapping[str, Sequence[Level]], centre: Levels) -> list[L
 def fractional(axes: Mapping[str, Sequence[Level]], runs: int, seed: int, name: str = "fractional") -> list[Levels]:
     """`runs` different combinations, balanced over the levels of every axis and over pairs of levels."""
     sizes = [len(levels) for levels in axes.values()]
-    most, least = math.prod(sizes), max(sizes)
-    if not least <= runs <= most:
+    largest, smallest = math.prod(sizes), max(sizes)
+    if not smallest <= runs <= largest:
         raise RetemperError(
             f"Design {name} cannot have {runs} runs.",
-            expected=f"{least} (every level once) to {most} (all combinations)",
+            expected=f"{smallest} (every level once) to {largest} (all combinations)",
             fix="change `runs`, or make the design full",
         )
     rng = np.random.default_rng(seed)
     columns = np.stack([rng.permutation(np.resize(rng.permutation(size), runs)) for size in sizes], axis=1)
-    balanced(columns, sizes, rng)
+    balance(columns, sizes, rng)
     order = np.lexsort(columns.T[::-1])
     names, levels = list(axes), list(axes.values())
     return [{names[k]: levels[k][row[k]] for k in range(len(names))} for row in columns[order]]
 
 
-def balanced(columns: np.ndarray, sizes: Sequence[int], rng: np.random.Generator) -> None:
+def balance(columns: np.ndarray, sizes: Sequence[int], rng: np.random.Generator) -> None:
     """Exchange entries within columns [runs, axes] in place: no row twice, then pairs of levels even.
 
     What is made small is the sum over pairs of axes of the squared deviations of the pairs' counts from even ones,
@@ -131,12 +131,12 @@ def balanced(columns: np.ndarray, sizes: Sequence[int], rng: np.random.Generator
         i, j, axis = int(rng.integers(runs)), int(rng.integers(runs)), int(rng.integers(axes))
         if columns[i, axis] == columns[j, axis]:
             continue
-        before, after = _swapped(columns, i, j, axis, tables, rows)
+        before, after = _swap(columns, i, j, axis, tables, rows)
         if after > before:
-            _swapped(columns, i, j, axis, tables, rows)  # back
+            _swap(columns, i, j, axis, tables, rows)  # back
 
 
-def _swapped(
+def _swap(
     columns: np.ndarray,
     i: int,
     j: int,

@@ -23,19 +23,19 @@ def learning_png(rows: pd.DataFrame, strategies: Sequence[str], path: Path, titl
     of the logarithm) over whatever else the rows differ in.
     """
     figure, panels = _panels(rows)
-    for axes, (system, own) in zip(panels, rows.groupby("system"), strict=True):
+    for axes, (system, system_rows) in zip(panels, rows.groupby("system"), strict=True):
         for strategy in strategies:
-            points = own[own["strategy"] == strategy].groupby("train")["target_force_rmse"]
+            points = system_rows[system_rows["strategy"] == strategy].groupby("train")["target_force_rmse"]
             if not points.ngroups:
                 continue
             logs = [np.log(group.to_numpy(float)) for _, group in points]
             n = np.array([float(str(size)) for size in points.groups])
-            mean = np.array([each.mean() for each in logs])
-            spread = np.array([each.std(ddof=1) if len(each) > 1 else 0.0 for each in logs])
+            mean = np.array([values.mean() for values in logs])
+            spread = np.array([values.std(ddof=1) if len(values) > 1 else 0.0 for values in logs])
             colour, marker = style(strategies, strategy)
             axes.plot(n, np.exp(mean), marker=marker, color=colour, label=strategy, linewidth=1.2, markersize=5)
             axes.fill_between(n, np.exp(mean - spread), np.exp(mean + spread), color=colour, alpha=0.12, linewidth=0)
-        axes.axhline(_mean(own["foundation_target_force_rmse"]), color="black", linestyle=":", linewidth=1)
+        axes.axhline(_mean(system_rows["foundation_target_force_rmse"]), color="black", linestyle=":", linewidth=1)
         axes.set(xscale="log", yscale="log", title=system, xlabel="training structures", ylabel="target forces (meV/Å)")
     _save(figure, panels, path, f"{title}; dotted: the foundation")
 
@@ -43,14 +43,14 @@ def learning_png(rows: pd.DataFrame, strategies: Sequence[str], path: Path, titl
 def pareto_png(rows: pd.DataFrame, strategies: Sequence[str], path: Path, title: str) -> None:
     """Force error on the pretraining distribution against that on the target, a point a run."""
     figure, panels = _panels(rows)
-    for axes, (system, own) in zip(panels, rows.groupby("system"), strict=True):
+    for axes, (system, system_rows) in zip(panels, rows.groupby("system"), strict=True):
         for strategy in strategies:
-            points = own[own["strategy"] == strategy]
+            points = system_rows[system_rows["strategy"] == strategy]
             colour, marker = style(strategies, strategy)
             x, y = points["target_force_rmse"], points["retention_force_rmse"]
             axes.plot(x, y, marker, color=colour, label=strategy, markersize=5, alpha=0.75)
-        of_foundation = [_mean(own[f"foundation_{part}_force_rmse"]) for part in ("target", "retention")]
-        axes.plot(*([value] for value in of_foundation), "*", color="black", label="foundation", markersize=9)
+        foundation_errors = [_mean(system_rows[f"foundation_{part}_force_rmse"]) for part in ("target", "retention")]
+        axes.plot(*([value] for value in foundation_errors), "*", color="black", label="foundation", markersize=9)
         axes.set(xscale="log", yscale="log", title=system)
         axes.set(xlabel="target forces (meV/Å)", ylabel="pretraining forces (meV/Å)")
     _save(figure, panels, path, title)
@@ -68,10 +68,10 @@ def _panels(rows: pd.DataFrame) -> tuple[Any, list[Any]]:
     across = min(ACROSS, number)
     down = math.ceil(number / across)
     figure = Figure(figsize=(4.2 * across, 3.6 * down + 0.5), layout="constrained")
-    every = list(figure.subplots(down, across, squeeze=False).ravel())
-    for empty in every[number:]:
+    panels = list(figure.subplots(down, across, squeeze=False).ravel())
+    for empty in panels[number:]:
         empty.set_axis_off()
-    return figure, every[:number]
+    return figure, panels[:number]
 
 
 def _save(figure: Any, panels: Sequence[Any], path: Path, title: str) -> None:

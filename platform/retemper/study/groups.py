@@ -27,16 +27,16 @@ CELLS = {
 }
 
 
-def of_run(frames: Path, seed: int) -> GroupErrors:
+def run_groups(frames: Path, seed: int) -> GroupErrors:
     """Cells and numbers of groups of one seed from the ``frames.csv`` of its evaluation."""
     with frames.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["seed"] == str(seed)]
     cells, numbers = {}, {}
     for column, (part, quantity) in CELLS.items():
-        own = [row for row in rows if row["set"] == part]
-        if own:
-            cells[column] = cell((row["group"], *_square(row, quantity)) for row in own)
-            numbers[part] = len({row["group"] for row in own})
+        set_rows = [row for row in rows if row["set"] == part]
+        if set_rows:
+            cells[column] = cell((row["group"], *_square(row, quantity)) for row in set_rows)
+            numbers[part] = len({row["group"] for row in set_rows})
     return GroupErrors(cells=cells, numbers=numbers)
 
 

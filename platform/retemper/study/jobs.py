@@ -63,15 +63,15 @@ class Job:
         """The file that makes the job's output whole."""
         if self.kind == "run":
             return self.run.root / RESULTS / f"{self.key}.json"
-        here = Project(self.folder, self.run.settings)
+        job_project = Project(self.folder, self.run.settings)
         outputs = {
-            "dataset": here.manifest,
-            "whole": here.manifest,
-            "e0s": here.e0s,
-            "replay": here.replay / "manifest.json",
-            "pseudolabel": here.pseudolabel / "manifest.json",
-            "foundation": here.evaluation(FOUNDATION) / "metrics.json",
-            "foundation-robustness": here.robustness(FOUNDATION) / "metrics.json",
+            "dataset": job_project.manifest,
+            "whole": job_project.manifest,
+            "e0s": job_project.e0s,
+            "replay": job_project.replay / "manifest.json",
+            "pseudolabel": job_project.pseudolabel / "manifest.json",
+            "foundation": job_project.evaluation(FOUNDATION) / "metrics.json",
+            "foundation-robustness": job_project.robustness(FOUNDATION) / "metrics.json",
         }
         return outputs[self.kind]
 
@@ -82,16 +82,16 @@ class Job:
 
 def jobs(runs: Sequence[Run]) -> list[Job]:
     """The jobs of `runs`, each once: stages before what needs them, then the runs in their order."""
-    found: dict[str, Job] = {}
-    last: list[Job] = []
+    stages: dict[str, Job] = {}
+    run_jobs: list[Job] = []
     for run in runs:
-        named = {kind: f"{'dataset' if kind == 'whole' else kind}/{key}" for kind, key in run.folders.items()}
+        names = {kind: f"{'dataset' if kind == 'whole' else kind}/{key}" for kind, key in run.folders.items()}
         for kind, needs in STAGES.items():
             if kind in run.folders:
-                job = Job(kind, run.folders[kind], run, tuple(named[need] for need in needs))
-                found.setdefault(job.name, job)
-        last.append(Job("run", run.key, run, tuple(named.values())))
-    return [*found.values(), *{job.name: job for job in last}.values()]
+                job = Job(kind, run.folders[kind], run, tuple(names[need] for need in needs))
+                stages.setdefault(job.name, job)
+        run_jobs.append(Job("run", run.key, run, tuple(names.values())))
+    return [*stages.values(), *{job.name: job for job in run_jobs}.values()]
 
 
 # ------------------------------------------------------------------ in a worker
@@ -158,40 +158,40 @@ def _clock(job: Job) -> Iterator[Callable[[], float]]:
 def _whole_stage(job: Job) -> None:
     """A stage, and the checksums of what it wrote."""
     _stage(job)
-    every = [Path(folder) / name for folder, _, names in os.walk(job.folder) for name in names]  # not through links
-    own = [path for path in every if path.name not in (SPENT, sealed.FOLDER_SEAL) and not path.is_symlink()]
-    sealed.seal_folder(job.folder, job.key, [str(path.relative_to(job.folder)) for path in own])
+    paths = [Path(folder) / name for folder, _, names in os.walk(job.folder) for name in names]  # not through links
+    outputs = [path for path in paths if path.name not in (SPENT, sealed.FOLDER_SEAL) and not path.is_symlink()]
+    sealed.seal_folder(job.folder, job.key, [str(path.relative_to(job.folder)) for path in outputs])
 
 
 def _stage(job: Job) -> None:
     """One stage in a project folder of its own, by the function that its script in ``pipelines`` calls."""
     settings = job.run.everything if job.kind == "whole" else job.run.settings
     shutil.rmtree(job.folder / "runs", ignore_errors=True)  # of a process that was killed
-    here = Project(project(job.folder, job.run, STAGES[job.kind]), settings)
+    job_project = Project(project(job.folder, job.run, STAGES[job.kind]), settings)
     if job.kind in ("dataset", "whole"):
         from retemper.prepare import dataset
 
-        dataset.run(here)
+        dataset.run(job_project)
     elif job.kind == "e0s":
         from retemper.prepare import e0s
 
-        e0s.run(here)
+        e0s.run(job_project)
     elif job.kind == "replay":
         from retemper.prepare import replay
 
-        replay.run(here)
+        replay.run(job_project)
     elif job.kind == "pseudolabel":
         from retemper.prepare import pseudolabel
 
-        pseudolabel.run(here)
+        pseudolabel.run(job_project)
     elif job.kind == "foundation":
         from retemper.evaluation import stage
 
-        stage.run(here, FOUNDATION)
+        stage.run(job_project, FOUNDATION)
     else:
         from retemper.evaluation.robustness import stage as robustness
 
-        robustness.run(here, FOUNDATION)
+        robustness.run(job_project, FOUNDATION)
 
 
 def project(folder: Path, run: Run, stages: Sequence[str]) -> Path:
@@ -221,8 +221,8 @@ def _run(job: Job, spent: Callable[[], float]) -> None:
     from retemper.study.result import gather
 
     run, settings = job.run, job.run.settings
-    here = project(job.folder, run, [kind for kind in run.folders if kind != "whole"])
-    (plan,) = planning.plans(Project(here, settings), run.name)
+    project_folder = project(job.folder, run, [kind for kind in run.folders if kind != "whole"])
+    (plan,) = planning.plans(Project(project_folder, settings), run.name)
     folder = run.root / ".cache/training" / plan.key
 
     def note(epoch: dict[str, float]) -> None:
@@ -231,16 +231,16 @@ def _run(job: Job, spent: Callable[[], float]) -> None:
     train(plan, folder, note)
     for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
-    collect.collect(Project(here, settings), run.name, [plan], [folder], {})
+    collect.collect(Project(project_folder, settings), run.name, [plan], [folder], {})
     processes.release_memory()
-    stage.run(Project(here, settings), run.name)
+    stage.run(Project(project_folder, settings), run.name)
     processes.release_memory()
     if settings.robustness.metrics:
         from retemper.evaluation.robustness import stage as robustness
 
-        robustness.run(Project(here, settings), run.name)
-    keep(job.output, gather(Project(here, settings), run, spent))
-    shutil.rmtree(here / "runs", ignore_errors=True)
-    for path in here.iterdir():
+        robustness.run(Project(project_folder, settings), run.name)
+    keep(job.output, gather(Project(project_folder, settings), run, spent))
+    shutil.rmtree(project_folder / "runs", ignore_errors=True)
+    for path in project_folder.iterdir():
         if path.is_symlink():
             path.unlink()

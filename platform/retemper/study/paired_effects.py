@@ -48,20 +48,20 @@ class Estimate:
 
     def words(self) -> str:
         """Effect and interval as people read them: a ratio, or points."""
-        shown = [np.exp(v) if self.scale == "log" else v for v in (self.effect, self.low, self.high)]
+        numbers = [np.exp(v) if self.scale == "log" else v for v in (self.effect, self.low, self.high)]
         unit = "times" if self.scale == "log" else "points"
         sign = "" if self.scale == "log" else "+"
-        shown = [round(value, 9) for value in shown]  # sums of shares leave 1e-15 for zero
-        return f"{shown[0]:{sign}.3g} [{shown[1]:{sign}.3g}, {shown[2]:{sign}.3g}] {unit}"
+        numbers = [round(value, 9) for value in numbers]  # sums of shares leave 1e-15 for zero
+        return f"{numbers[0]:{sign}.3g} [{numbers[1]:{sign}.3g}, {numbers[2]:{sign}.3g}] {unit}"
 
 
-def pairs(table: pd.DataFrame, axis: str, one: str, other: str, where: Mapping[str, str] | None = None) -> pd.DataFrame:
+def pairs(table: pd.DataFrame, axis: str, one: str, other: str, fixed: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Pairs of finished runs: `axis` at level `one` in the columns ending in _one, at `other` in those in _other.
 
-    `where` fixes levels of axes. Levels are compared as text.
+    `fixed` fixes levels of axes. Levels are compared as text.
     """
     rows = finished(table)
-    for name, level in (where or {}).items():
+    for name, level in (fixed or {}).items():
         rows = rows[rows[name] == level] if name in rows else rows[:0]
     keys = [name for name in axes_of(table) if name != axis]
     sides = [rows[rows[axis] == level].drop(columns=axis).drop_duplicates(keys) for level in (one, other)]
@@ -72,12 +72,12 @@ def by_value(table: pd.DataFrame, axis: str) -> pd.DataFrame:
     """The table with a dotted axis at what it is in each run, however the level was written; doubles left out."""
     if axis not in table or VALUE + axis not in table:
         return table[:0]
-    found = table.copy()
-    found[axis] = found[VALUE + axis].map(text)
-    return found.drop_duplicates([*axes_of(found), "state"])
+    rows = table.copy()
+    rows[axis] = rows[VALUE + axis].map(text)
+    return rows.drop_duplicates([*axes_of(rows), "state"])
 
 
-def effects(found: pd.DataFrame, metric: str, scale: Scale) -> pd.DataFrame:
+def effects(pair_rows: pd.DataFrame, metric: str, scale: Scale) -> pd.DataFrame:
     """The effect of each pair: log(other / one), or other minus one.
 
     Columns: system, setting, seed, effect, counting, floor.
@@ -88,49 +88,54 @@ def effects(found: pd.DataFrame, metric: str, scale: Scale) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if f"{metric}_one" not in found:
+    if f"{metric}_one" not in pair_rows:
         return pd.DataFrame(columns=["system", "setting", "seed", "effect", "counting", "floor"])
-    one, other = (found[f"{metric}_{side}"].astype(float) for side in ("one", "other"))
+    one, other = (pair_rows[f"{metric}_{side}"].astype(float) for side in ("one", "other"))
     if scale == "log":
         with np.errstate(divide="ignore", invalid="ignore"):
             effect = np.log((other / one).to_numpy())
     else:
         effect = (other - one).to_numpy()
-    counting, floor = np.zeros(len(found)), np.zeros(len(found))
+    counting, floor = np.zeros(len(pair_rows)), np.zeros(len(pair_rows))
     for side, value in (("one", one), ("other", other)):
-        if scale == "points" and f"{metric}_n_{side}" in found:
-            n = found[f"{metric}_n_{side}"].to_numpy(float)
+        if scale == "points" and f"{metric}_n_{side}" in pair_rows:
+            n = pair_rows[f"{metric}_n_{side}"].to_numpy(float)
             share = (value.to_numpy() / 100 * n + 1) / (n + 2)  # never 0 or 1: Agresti, Coull, Am. Stat. 52, 119 (1998)
             counting = counting + 1e4 * share * (1 - share) / n
             fraction = np.abs(effect) / 100
             floor = 1e4 * (fraction * (1 - fraction) / n + 1 / n**2)
-    rest = [name for name in axes_of(found) if name not in ("system", "seed")]
-    setting = [" ".join(map(str, levels)) for levels in found[rest].to_numpy()]
-    columns = {"system": found["system"], "setting": setting, "seed": found["seed"], "effect": effect}
+    axes = [name for name in axes_of(pair_rows) if name not in ("system", "seed")]
+    setting = [" ".join(map(str, levels)) for levels in pair_rows[axes].to_numpy()]
+    columns = {"system": pair_rows["system"], "setting": setting, "seed": pair_rows["seed"], "effect": effect}
     columns |= {"counting": counting, "floor": floor}
     return pd.DataFrame(columns).loc[np.isfinite(effect) & np.isfinite(counting)]
 
 
-def estimate(found: pd.DataFrame, metric: str, scale: Scale = "log", confidence: float = 0.95) -> Estimate | None:
+def estimate(pair_rows: pd.DataFrame, metric: str, scale: Scale = "log", confidence: float = 0.95) -> Estimate | None:
     """Mean effect of `pairs` on a metric; `None` where nothing is repeated."""
-    frame = effects(found, metric, scale)
+    frame = effects(pair_rows, metric, scale)
     if frame.empty:
         return None
     systems = frame.groupby(["system", "setting"])["effect"].mean().groupby("system").mean()
     agree = int((np.sign(systems) == np.sign(systems.mean())).sum())
     one_sided = statistics.two_sided(confidence)
     if len(systems) >= SYSTEMS:
-        own = statistics.mean_difference(list(systems.index), systems.to_numpy())
+        mean = statistics.mean_difference(list(systems.index), systems.to_numpy())
         floor = float(np.sqrt(frame.groupby("system")["floor"].mean().sum())) / len(systems)
-        own = replace(own, error=max(own.error, floor))  # the spread over systems has the counting in it
-        bounds, over, decides = own.interval(one_sided), "systems", True
+        mean = replace(mean, error=max(mean.error, floor))  # the spread over systems has the counting in it
+        bounds, over, decides = mean.interval(one_sided), "systems", True
     else:
         unit = 1.0 if scale == "log" else 100.0
-        seeds = {str(system): (by_seed(own) / unit).tolist() for system, own in frame.groupby("system")}
+        seeds = {
+            str(system): (seed_effects(effect_rows) / unit).tolist() for system, effect_rows in frame.groupby("system")
+        }
         scatter = statistics.Scatter(seeds)
         if not scatter.known:
             return None
-        parts = [of_structures(found.loc[own.index], own, metric, unit) for _, own in frame.groupby("system")]
+        parts = [
+            structure_error(pair_rows.loc[effect_rows.index], effect_rows, metric, unit)
+            for _, effect_rows in frame.groupby("system")
+        ]
         total, over = _sum(parts, float(systems.sum()) / unit)
         decides = total.error > 0 and total.groups >= statistics.FEWEST_GROUPS
         bounds = statistics.with_seeds(total, scatter, list(seeds), one_sided)
@@ -139,35 +144,37 @@ def estimate(found: pd.DataFrame, metric: str, scale: Scale = "log", confidence:
     return Estimate(bounds.value, bounds.low, bounds.high, scale, len(frame), len(systems), over, agree, decides)
 
 
-def by_seed(own: pd.DataFrame) -> np.ndarray:
+def seed_effects(effect_rows: pd.DataFrame) -> np.ndarray:
     """[n_seeds] effect of each seed on one system: mean over those settings that were repeated most."""
-    cells = own.pivot_table(index="setting", columns="seed", values="effect")
+    cells = effect_rows.pivot_table(index="setting", columns="seed", values="effect")
     repeated = cells.count(axis=1)
     seeds = cells[repeated == repeated.max()].dropna(axis=1).mean(axis=0).to_numpy(float)
-    return seeds if len(seeds) else np.array([float(own["effect"].mean())])
+    return seeds if len(seeds) else np.array([float(effect_rows["effect"].mean())])
 
 
-def of_structures(found: pd.DataFrame, own: pd.DataFrame, metric: str, unit: float) -> statistics.Estimate:
+def structure_error(
+    pair_rows: pd.DataFrame, effect_rows: pd.DataFrame, metric: str, unit: float
+) -> statistics.Estimate:
     """How well the effect on one system is known from its structures; without error where the table has no groups.
 
     Parameters
     ----------
-    found, own
+    pair_rows, effect_rows
         Rows of `pairs` and of `effects` of one system.
     unit
-        What 1 of the estimate is on the scale of `own`.
+        What 1 of the estimate is on the scale of `effect_rows`.
     """
-    counting = float(own["counting"].mean())
+    counting = float(effect_rows["counting"].mean())
     if counting > 0:
-        curves = int(found[[f"{metric}_n_one", f"{metric}_n_other"]].to_numpy(float).min())
+        curves = int(pair_rows[[f"{metric}_n_one", f"{metric}_n_other"]].to_numpy(float).min())
         return statistics.Estimate(0.0, float(np.sqrt(counting)) / unit, KNOWN, curves)
     names = [f"{metric}{CELL}_{side}" for side in ("other", "one")]
-    cells = [[squares(text) for text in found[name]] if name in found else [] for name in names]
-    every = [one for side in cells for one in side]
-    if not every or any(len(one) < 2 or not np.array_equal(one[:, 0], every[0][:, 0]) for one in every):
+    cells = [[squares(text) for text in pair_rows[name]] if name in pair_rows else [] for name in names]
+    entries = [entry for side in cells for entry in side]
+    if not entries or any(len(entry) < 2 or not np.array_equal(entry[:, 0], entries[0][:, 0]) for entry in entries):
         return statistics.Estimate(0.0, 0.0, KNOWN, 0)
-    ours, theirs = (np.column_stack([one[:, 1] for one in side]) for side in cells)
-    return statistics.log_ratio(ours, theirs, 0.5)
+    numerator, denominator = (np.column_stack([entry[:, 1] for entry in side]) for side in cells)
+    return statistics.log_ratio(numerator, denominator, 0.5)
 
 
 def _sum(parts: Sequence[statistics.Estimate], value: float) -> tuple[statistics.Estimate, str]:
@@ -175,5 +182,5 @@ def _sum(parts: Sequence[statistics.Estimate], value: float) -> tuple[statistics
     if any(part.error == 0 for part in parts):
         return statistics.Estimate(value, 0.0, KNOWN, 2), "seeds alone"
     total = replace(statistics.weighted_sum([(1.0, part) for part in parts]), value=value)
-    what = "curves" if all(part.freedom == KNOWN for part in parts) else "groups of structures"
-    return total, f"{total.groups} {what} and seeds"
+    kind = "curves" if all(part.freedom == KNOWN for part in parts) else "groups of structures"
+    return total, f"{total.groups} {kind} and seeds"

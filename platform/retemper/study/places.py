@@ -17,5 +17,5 @@ SPENT = "spent.json"  # seconds that a job has taken so far, in its folder
 
 def spent_on(folder: Path) -> float:
     """Seconds of a job so far, those before a kill included."""
-    found = sealed.read_json(folder / SPENT, folder.name, then="counted from zero")
-    return float(found["cpu_seconds"]) if found is not None else 0.0
+    content = sealed.read_json(folder / SPENT, folder.name, then="counted from zero")
+    return float(content["cpu_seconds"]) if content is not None else 0.0

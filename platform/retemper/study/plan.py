@@ -80,8 +80,8 @@ class Run:
 
         Runs of all sizes then replay the same structures, and the set is chosen once.
         """
-        whole = self.settings.dataset.model_copy(update={"max_train": None})
-        return self.settings.model_copy(update={"dataset": whole})
+        dataset = self.settings.dataset.model_copy(update={"max_train": None})
+        return self.settings.model_copy(update={"dataset": dataset})
 
     # ------------------------------------------------------------------ keys
 
@@ -109,18 +109,18 @@ class Run:
             keys["whole"] = self._dataset(self.everything)
             generated = settings.replay.pool == GENERATED
             pool = GENERATED if generated else self._file(settings.replay.pool or entry.pool)
-            chosen = settings.replay.model_dump(exclude={"pool"})
-            keys["replay"] = digest([keys["whole"], self.foundation, chosen, pool, retention])
+            replay = settings.replay.model_dump(exclude={"pool"})
+            keys["replay"] = digest([keys["whole"], self.foundation, replay, pool, retention])
         if self.pseudolabelled:
             keys["pseudolabel"] = digest([keys["replay"], settings.pseudolabel.model_dump()])
-        evaluated = settings.evaluate.model_dump(exclude={"retention"})
-        keys["foundation"] = digest([keys["e0s"], retention, evaluated])
+        accuracy = settings.evaluate.model_dump(exclude={"retention"})
+        keys["foundation"] = digest([keys["e0s"], retention, accuracy])
         robustness = None
         if settings.robustness.metrics:
-            own = settings.robustness.model_dump(exclude={"workers", "ray", "reference", "seeds"})
-            robustness = {**own, "reference": self._file(settings.robustness.reference), "retention": retention}
-            if own["figures"] is not None and FIGURED & set(metrics.chosen(own["metrics"])):
-                robustness["figures"] = self._folder(own["figures"])
+            measured = settings.robustness.model_dump(exclude={"workers", "ray", "reference", "seeds"})
+            robustness = {**measured, "reference": self._file(settings.robustness.reference), "retention": retention}
+            if measured["figures"] is not None and FIGURED & set(metrics.chosen(measured["metrics"])):
+                robustness["figures"] = self._folder(measured["figures"])
             keys["foundation-robustness"] = digest([keys["dataset"], self.foundation, robustness])
         content = self.strategy.model_dump(exclude={"name", "about", "search"})
         finetune = settings.finetune.model_dump(exclude=NO_CONSEQUENCE)
@@ -191,18 +191,18 @@ def runs(study: Study, root: Path) -> list[Run]:
     def lacks(strategy: str, axis: str) -> bool:
         if axis.startswith(PARAMS):
             return False
-        section, _, rest = axis.partition(".")
+        section, _, field = axis.partition(".")
         value = getattr(strategies.load(strategy, root), section, None)
-        return not hasattr(value, rest.partition(".")[0])
+        return not hasattr(value, field.partition(".")[0])
 
-    used = {str(level) for design in study.designs.values() for level in design.axes.get("strategy", [])}
-    used |= {str(study.centre["strategy"])}
+    names = {str(level) for design in study.designs.values() for level in design.axes.get("strategy", [])}
+    names |= {str(study.centre["strategy"])}
     for axis in study.axes:
-        if "." in axis and not axis.startswith(PARAMS) and all(lacks(strategy, axis) for strategy in used):
+        if "." in axis and not axis.startswith(PARAMS) and all(lacks(strategy, axis) for strategy in names):
             raise RetemperError(
                 f"Study {study.name}: no strategy in it has the setting {axis}.",
                 expected="a setting of a strategy such as training.lr or lora.rank",
-                got=f"strategies {', '.join(sorted(used))}",
+                got=f"strategies {', '.join(sorted(names))}",
                 fix=f"correct the axis; a setting of params.yaml is written {PARAMS}finetune.epochs",
             )
     return [Run(p.levels, p.designs, settings_of(study, p, root), root) for p in points(study, lacks)]
@@ -211,23 +211,23 @@ def runs(study: Study, root: Path) -> list[Run]:
 def settings_of(study: Study, point: Point, root: Path) -> Settings:
     """The settings of a point: ``base`` over the defaults, then the point's levels."""
     levels = point.levels
-    where = f"study {study.name}, {levels}"
+    source = f"study {study.name}, {levels}"
     sections: dict[str, dict[str, Any]] = {name: dict(content) for name, content in study.base.items()}
     for axis, level in levels.items():
         if axis.startswith(PARAMS) and level != OWN:
             section, _, field = axis.removeprefix(PARAMS).partition(".")
             if "." in field:
-                raise RetemperError(f"{where}: {axis} is no setting.", expected=f"such as {PARAMS}finetune.epochs")
+                raise RetemperError(f"{source}: {axis} is no setting.", expected=f"such as {PARAMS}finetune.epochs")
             sections.setdefault(section, {})[field] = level
     finetune = sections.setdefault("finetune", {})
     if finetune.get("start", "foundation") != "foundation":
-        raise RetemperError(f"{where}: runs of a study start from the foundation.", fix="drop finetune.start")
-    own = {axis: level for axis, level in levels.items() if "." in axis and not axis.startswith(PARAMS)}
+        raise RetemperError(f"{source}: runs of a study start from the foundation.", fix="drop finetune.start")
+    strategy_levels = {axis: level for axis, level in levels.items() if "." in axis and not axis.startswith(PARAMS)}
     overrides = dict(finetune.get("overrides", {}))
     strategy = strategies.load(str(levels["strategy"]), root)
-    for axis, level in own.items():
+    for axis, level in strategy_levels.items():
         if level != OWN:
-            overrides[axis] = resolved(strategy, axis, level)
+            overrides[axis] = level_value(strategy, axis, level)
     system = systems.find(str(levels["system"]), root)
     size = None if levels["size"] == ALL else levels["size"]
     dataset = {"rounds": [], **sections.get("dataset", {}), "max_train": size}
@@ -245,10 +245,10 @@ def settings_of(study: Study, point: Point, root: Path) -> Settings:
             "finetune": {**finetune, "overrides": overrides},
             "robustness": system.robustness(**robustness, metrics=study.metrics or ["all"]),
         },
-        where,
+        source,
     )
     places(settings, root)
-    strategies.load(strategy.name, root, overrides, source=where)
+    strategies.load(strategy.name, root, overrides, source=source)
     if not study.metrics:
         return settings.model_copy(update={"robustness": settings.robustness.model_copy(update={"metrics": []})})
     metrics.chosen(study.metrics)
@@ -264,9 +264,9 @@ def places(settings: Settings, root: Path) -> list[str]:
         An unknown foundation; a path for whose first part there can be no link.
     """
     entry, robustness = foundations.chosen(settings, root), settings.robustness
-    named = [entry.file, settings.evaluate.retention or entry.retention, robustness.reference, robustness.figures]
-    found: list[str] = []
-    for name in named:
+    paths = [entry.file, settings.evaluate.retention or entry.retention, robustness.reference, robustness.figures]
+    names: list[str] = []
+    for name in paths:
         if name is None or Path(name).is_absolute():
             continue
         first = (*Path(name).parts, ".")[0]
@@ -276,11 +276,11 @@ def places(settings: Settings, root: Path) -> list[str]:
                 expected="a path inside the project and not in runs, or an absolute one",
                 fix="move the file, or give its absolute path",
             )
-        found.append(first)
-    return found
+        names.append(first)
+    return names
 
 
-def resolved(strategy: Strategy, axis: str, level: Level) -> Level:
+def level_value(strategy: Strategy, axis: str, level: Level) -> Level:
     """The value that a level stands for: itself, or with ``x10`` ten times what the strategy has.
 
     A factor is the same perturbation for strategies whose own values differ.
@@ -290,28 +290,28 @@ def resolved(strategy: Strategy, axis: str, level: Level) -> Level:
             factor = float(level[1:])
         except ValueError:
             return level
-        own = strategies.value_at(strategy, axis)
-        if not isinstance(own, int | float) or isinstance(own, bool):
+        value = strategies.value_at(strategy, axis)
+        if not isinstance(value, int | float) or isinstance(value, bool):
             raise RetemperError(
-                f"{axis} {level}: strategy {strategy.name} has {own!r} there, which has no multiples.",
+                f"{axis} {level}: strategy {strategy.name} has {value!r} there, which has no multiples.",
                 fix="give values instead of factors",
             )
-        return type(own)(own * factor)
+        return type(value)(value * factor)
     return level
 
 
 def values(run: Run) -> Mapping[str, Level]:
     """What the dotted axes are in this run, factors and `OWN` resolved."""
-    found: dict[str, Level] = {}
+    levels: dict[str, Level] = {}
     for axis in run.levels:
         if axis in AXES:
             continue
         if axis.startswith(PARAMS):
             section, _, field = axis.removeprefix(PARAMS).partition(".")
-            found[axis] = getattr(getattr(run.settings, section), field)
+            levels[axis] = getattr(getattr(run.settings, section), field)
         else:
-            found[axis] = _value(run.strategy, axis)
-    return found
+            levels[axis] = _value(run.strategy, axis)
+    return levels
 
 
 def _value(strategy: Strategy, axis: str) -> Level:

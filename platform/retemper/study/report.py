@@ -41,24 +41,24 @@ def write(study: Study, runs: Sequence[Run], root: Path) -> str:
         content = table.read(path)
     else:
         table.write(content, path)
-    rows, where = shown(content, study)
+    rows, selection = central_rows(content, study)
     figures = []
     if len(rows):
         from retemper.study import figures as draw
 
         names = sorted(set(rows["strategy"]))
         if rows.groupby("system")["train"].nunique().max() > 1:
-            draw.learning_png(rows, names, folder / "learning.png", f"{study.name}, {where}")
+            draw.learning_png(rows, names, folder / "learning.png", f"{study.name}, {selection}")
             figures.append("learning.png")
         if rows["retention_force_rmse"].notna().all():
-            draw.pareto_png(largest(rows), names, folder / "pareto.png", f"{study.name}, largest size, {where}")
+            draw.pareto_png(largest(rows), names, folder / "pareto.png", f"{study.name}, largest size, {selection}")
             figures.append("pareto.png")
     with atomic_write(folder / "report.md") as temporary:
         temporary.write_text(text(study, content, figures, stale=stale))
     return f"report: {folder.relative_to(root)}/report.md; table: {path.relative_to(root)}"
 
 
-def shown(content: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, str]:
+def central_rows(content: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, str]:
     """The finished rows to show by strategy: those with everything else at the centre, or all where these are few."""
     rows = table.finished(content)
     rows["strategy"] = rows["strategy"].astype(str)
@@ -79,11 +79,12 @@ def largest(rows: pd.DataFrame) -> pd.DataFrame:
 def text(study: Study, content: pd.DataFrame, figures: Sequence[str], *, stale: bool = False) -> str:
     """The report as Markdown; of a `stale` table it says that it is one."""
     states = Counter(content["state"])
-    spent = float(content.get("cpu_seconds", np.zeros(0)).sum())
+    seconds = float(content.get("cpu_seconds", np.zeros(0)).sum())
     lines = [f"# {study.name}", "", *([study.about, ""] if study.about else [])]
     lines += [
         f"{len(content)} runs: {', '.join(f'{n} {state}' for state, n in sorted(states.items()))}. "
-        f"The finished and failed ones took {spent / 3600:.2f} hours of one core, stages that they share not counted.",
+        f"The finished and failed ones took {seconds / 3600:.2f} hours of one core, "
+        "stages that they share not counted.",
         *(["The table is of other settings or versions than the study would run with now."] if stale else []),
         "",
         "## Claims",
@@ -93,15 +94,17 @@ def text(study: Study, content: pd.DataFrame, figures: Sequence[str], *, stale: 
         "| claim | verdict | effect | of what | from |",
         "|---|---|---|---|---|",
     ]
-    judged = claims.judged(content)
-    for name, judgement in judged.items():
+    judgements = claims.judgements(content)
+    for name, judgement in judgements.items():
         lines += _verdict(claims.load(name).CLAIM, judgement)
-    details = [f"- {claims.load(name).CLAIM}: {j.details}" for name, j in judged.items() if j.details]
+    details = [f"- {claims.load(name).CLAIM}: {j.details}" for name, j in judgements.items() if j.details]
     lines += ["", *details, ""] if details else [""]
-    rows, where = shown(content, study)
+    rows, selection = central_rows(content, study)
     if len(rows):
-        about = f"Largest size of each system; {where}. Geometric means over runs; energies meV/atom, forces meV/Å."
-        lines += ["## By strategy", "", about, "", *by_strategy(largest(rows), study), ""]
+        caption = (
+            f"Largest size of each system; {selection}. Geometric means over runs; energies meV/atom, forces meV/Å."
+        )
+        lines += ["## By strategy", "", caption, "", *by_strategy(largest(rows), study), ""]
     lines += [part for name in figures for part in (f"![{name.removesuffix('.png')}]({name})", "")]
     failed = content[content["state"] == table.FAILED]
     if len(failed):
@@ -131,11 +134,11 @@ def by_strategy(rows: pd.DataFrame, study: Study) -> list[str]:
     metrics = [name for name in study.metrics if name in rows and rows[name].notna().any()]
     head = ["system", "strategy", "runs", *columns.values(), *metrics, "CPU-s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for (system, strategy), own in rows.groupby(["system", "strategy"]):
-        cells = [str(system), str(strategy), str(len(own))]
+    for (system, strategy), group in rows.groupby(["system", "strategy"]):
+        cells = [str(system), str(strategy), str(len(group))]
         for name in columns:
-            values = own[name].dropna().to_numpy(float)
+            values = group[name].dropna().to_numpy(float)
             cells.append(f"{np.exp(np.log(values).mean()):.3g}" if len(values) else "")
-        cells += [f"{own[name].mean():.3g}" if own[name].notna().any() else "" for name in metrics]
-        lines.append("| " + " | ".join([*cells, f"{own['cpu_seconds'].mean():.0f}"]) + " |")
+        cells += [f"{group[name].mean():.3g}" if group[name].notna().any() else "" for name in metrics]
+        lines.append("| " + " | ".join([*cells, f"{group['cpu_seconds'].mean():.0f}"]) + " |")
     return lines

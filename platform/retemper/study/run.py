@@ -32,19 +32,19 @@ def run(path: Path, root: Path, *, retry: bool = False, again: bool = False) -> 
         A study that is wrong, or that runs already.
     """
     study = load(path)
-    every = runs(study, root)
+    study_runs = runs(study, root)
     (root / CACHE).mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / CACHE / f"{study.name}.lock", timeout=0):
-            forget(every, retry, again)
-            driver = Driver(study, every, root)
+            forget(study_runs, retry, again)
+            driver = Driver(study, study_runs, root)
             log.info(driver.plan())
-            tracking.sync(root, study, every)
+            tracking.sync(root, study, study_runs)
             try:
                 driver.work_off()
             finally:
-                table.write(table.make(study, every), table.place(study, root))
-            log.info(f"{report.write(study, every, root)}\n{driver.counts()}")
+                table.write(table.make(study, study_runs), table.place(study, root))
+            log.info(f"{report.write(study, study_runs, root)}\n{driver.counts()}")
     except Timeout:
         raise RetemperError(f"Study {study.name} runs already.", fix="wait for it, or end it") from None
 
@@ -55,38 +55,38 @@ def dry(path: Path, root: Path) -> str:
     return Driver(study, runs(study, root), root).plan()
 
 
-def forget(every: Sequence[Run], retry: bool = False, again: bool = False) -> None:
+def forget(study_runs: Sequence[Run], retry: bool = False, again: bool = False) -> None:
     """Delete the results of runs that are to be tried again; what is damaged of results and stages is put aside."""
-    for job in jobs(every):
+    for job in jobs(study_runs):
         if job.kind != "run" and job.done:
             sealed.check_folder(job.folder, job.key)
-    for one in every:
-        path = one.root / RESULTS / f"{one.key}.json"
-        found = kept.load(path)
-        if found is None:
+    for study_run in study_runs:
+        path = study_run.root / RESULTS / f"{study_run.key}.json"
+        result = kept.load(path)
+        if result is None:
             continue
-        failure = found if isinstance(found, Failure) else None
-        if (failure and (failure.died or retry)) or (again and other_code(one, found)):
+        failure = result if isinstance(result, Failure) else None
+        if (failure and (failure.died or retry)) or (again and other_code(study_run, result)):
             path.unlink()
 
 
-def other_code(run_: Run, found: Result | Failure) -> list[str]:
-    """Stages whose code is not what made the result `found` of `run_`; all of them where it does not say."""
-    if isinstance(found, Failure):
+def other_code(study_run: Run, result: Result | Failure) -> list[str]:
+    """Stages whose code is not what made the result `result` of `study_run`; all of them where it does not say."""
+    if isinstance(result, Failure):
         return []
-    return [stage for stage, code in run_.code.items() if found.code.get(stage) != code]
+    return [stage for stage, code in study_run.code.items() if result.code.get(stage) != code]
 
 
 class Driver:
     """Knows what a study still needs, starts it, and records what came of it."""
 
-    def __init__(self, study: Study, every: Sequence[Run], root: Path):
-        self.study, self.every, self.root = study, list(every), root
-        self.by_key = {one.key: one for one in self.every}
-        self.jobs = jobs(self.every)
+    def __init__(self, study: Study, study_runs: Sequence[Run], root: Path):
+        self.study, self.study_runs, self.root = study, list(study_runs), root
+        self.by_key = {study_run.key: study_run for study_run in self.study_runs}
+        self.jobs = jobs(self.study_runs)
         self.model = cost.fit(self.root)
-        self.stages = cost.of_stages(self.jobs)
-        self.device = self.every[0].settings.finetune.device
+        self.stages = cost.stage_seconds(self.jobs)
+        self.device = self.study_runs[0].settings.finetune.device
         if study.budget is not None and (study.budget.gpu_hours is None) != (self.device == "cpu"):
             raise RetemperError(
                 f"The budget of study {study.name} is not in what it uses.",
@@ -108,10 +108,10 @@ class Driver:
         return sum(self.counted.values())
 
     def _result(self, job: Job) -> Result | Failure:
-        found = kept.load(job.output)
-        if found is None:
+        result = kept.load(job.output)
+        if result is None:
             raise RetemperError(f"{job.output} is not there any more, or was damaged.", fix="run the study again")
-        return found
+        return result
 
     @property
     def missing(self) -> list[Job]:
@@ -125,29 +125,29 @@ class Driver:
 
     def expected(self, job: Job) -> float:
         """Seconds of a job; of a run without a fit its work."""
-        return self.model.of(job.run) if job.kind == "run" else self.stages.get(job.kind, 0.0)
+        return self.model.seconds(job.run) if job.kind == "run" else self.stages.get(job.kind, 0.0)
 
-    def left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Expected CPU seconds of what is missing; `None` without finished runs to judge by."""
         return sum(self.expected(job) for job in self.missing) if self.model.runs else None
 
     def plan(self) -> str:
         """What there is to do, in words."""
         missing = [job for job in self.missing if job.kind == "run"]
-        there = len(self.by_key) - len(missing)
-        by_design = Counter(design for one in self.every for design in one.designs)
+        finished = len(self.by_key) - len(missing)
+        by_design = Counter(design for study_run in self.study_runs for design in study_run.designs)
         lines = [
             f"{self.study.name}: {len(self.by_key)} runs ({', '.join(f'{n} of {d}' for d, n in by_design.items())}), "
-            f"{there} are there, {len(missing)} to run"
+            f"{finished} are there, {len(missing)} to run"
         ]
-        other = [other_code(job.run, self._result(job)) for job in self.jobs if job.kind == "run" and job.done]
-        if any(other):
-            stages = ", ".join(dict.fromkeys(stage for one in other for stage in one))
+        stale = [other_code(job.run, self._result(job)) for job in self.jobs if job.kind == "run" and job.done]
+        if any(stale):
+            stages = ", ".join(dict.fromkeys(stage for stages_of_run in stale for stage in stages_of_run))
             lines.append(
-                f"{sum(map(bool, other))} of those that are there were made by other code than today's ({stages}): "
+                f"{sum(map(bool, stale))} of those that are there were made by other code than today's ({stages}): "
                 "--again runs them again"
             )
-        if missing and (left := self.left()) is not None:
+        if missing and (left := self.seconds_left()) is not None:
             lines.append(
                 f"estimate from {self.model.runs} finished runs (a run is off by a factor of {self.model.spread:.2f}): "
                 f"{hours(left)} of one core left, {hours(left / processes.cores())} on {processes.cores()} cores here"
@@ -160,7 +160,7 @@ class Driver:
 
     def counts(self) -> str:
         """How many runs ended how."""
-        states = Counter(table.make(self.study, self.every)["state"])
+        states = Counter(table.make(self.study, self.study_runs)["state"])
         return f"{self.study.name}: " + ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
 
     def work_off(self) -> None:
@@ -171,12 +171,12 @@ class Driver:
         from retemper.study.schedule import work_off
         from retemper.sweep import resources
 
-        gpus = resources.gpus(self.every[0].settings)
+        gpus = resources.gpus(self.study_runs[0].settings)
         cluster = ray_session.address() != ray_session.LOCAL or gpus > 0
         words = self.root / CACHE / f"{self.study.name}.log"
         words.unlink(missing_ok=True)
         with executor.Executor(cluster=cluster, gpus=gpus, device=self.device, log=words) as pool:
-            work_off(missing, {job.name: self.expected(job) for job in missing}, pool, self.may_start, self.ended)
+            work_off(missing, {job.name: self.expected(job) for job in missing}, pool, self.may_start, self.record)
 
     def may_start(self, job: Job) -> bool:
         """Whether the budget allows a run, or for a stage one of the runs that need it, beside those that are promised.
@@ -186,17 +186,21 @@ class Driver:
         """
         if self.study.budget is None:
             return True
-        missing = {one.name: one for one in self.missing}
-        of = [one for name, one in missing.items() if one.kind == "run" and job.name in (name, *one.needs)]
-        of = [one for one in of if one.name not in self.refused]
-        for one in sorted(of, key=lambda one: one.name not in self.promised):
-            promised = {*self.promised, job.name, one.name}
+        missing = {candidate.name: candidate for candidate in self.missing}
+        candidates = [
+            candidate
+            for name, candidate in missing.items()
+            if candidate.kind == "run" and job.name in (name, *candidate.needs)
+        ]
+        candidates = [candidate for candidate in candidates if candidate.name not in self.refused]
+        for candidate in sorted(candidates, key=lambda candidate: candidate.name not in self.promised):
+            promised = {*self.promised, job.name, candidate.name}
             needed = promised.union(*(missing[name].needs for name in promised & missing.keys()))
-            left = sum(self._priced(missing[name]) for name in needed & missing.keys())
-            if self.spent + left <= self.study.budget.seconds:
+            seconds = sum(self._priced(missing[name]) for name in needed & missing.keys())
+            if self.spent + seconds <= self.study.budget.seconds:
                 self.promised = promised
                 return True
-        self.refused.update(one.name for one in of)
+        self.refused.update(candidate.name for candidate in candidates)
         self.promised -= self.refused
         return False
 
@@ -204,35 +208,35 @@ class Driver:
         """Expected CPU seconds of a job as the budget counts them: none where nothing is known."""
         return self.expected(job) if job.kind != "run" or self.model.runs else 0.0
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
+    def record(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended, and say so."""
         self.promised.discard(job.name)
         self.counted[job.name] = outcome.cpu_seconds  # in all, those before a kill included
         if job.kind != "run":
-            self.stages = cost.of_stages(self.jobs)
-            what = f"{outcome.cpu_seconds:.0f} CPU-s" if outcome.failed is None else f"failed: {outcome.failed}"
-            log.info(f"  {job.kind} of {job.run.settings.system}: {what}")
+            self.stages = cost.stage_seconds(self.jobs)
+            ending = f"{outcome.cpu_seconds:.0f} CPU-s" if outcome.failed is None else f"failed: {outcome.failed}"
+            log.info(f"  {job.kind} of {job.run.settings.system}: {ending}")
             return
         if outcome.failed is not None and not job.done:
             failure = Failure(cpu_seconds=outcome.cpu_seconds, failed=outcome.failed, died=outcome.died)
             kept.keep(job.output, failure)
         self.model = cost.fit(self.root)
         tracking.record(self.root, self.study, job.run)
-        left = [one for one in self.missing if one.kind == "run"]
-        total = self.left()
-        when = "" if total is None or not left else f", about {hours(total / processes.cores())}"
-        log.info(f"{time.strftime('%H:%M:%S')} {words(job.run, self._result(job))}; {len(left)} left{when}")
+        runs_left = [missing for missing in self.missing if missing.kind == "run"]
+        total = self.seconds_left()
+        when = "" if total is None or not runs_left else f", about {hours(total / processes.cores())}"
+        log.info(f"{time.strftime('%H:%M:%S')} {words(job.run, self._result(job))}; {len(runs_left)} left{when}")
 
 
-def words(run_: Run, found: Result | Failure) -> str:
+def words(study_run: Run, result: Result | Failure) -> str:
     """One line about a run that ended."""
-    if isinstance(found, Failure):
-        return f"{run_.words()}: failed: {found.failed}"
-    values = found.values
-    text = f"{run_.words()}: forces {values['target.force_rmse']:.1f} meV/A"
+    if isinstance(result, Failure):
+        return f"{study_run.words()}: failed: {result.failed}"
+    values = result.values
+    text = f"{study_run.words()}: forces {values['target.force_rmse']:.1f} meV/A"
     if "forgetting_ratio" in values:
         text += f", forgetting {values['forgetting_ratio']:.3g}"
-    return f"{text}, {found.cpu_seconds:.0f} CPU-s"
+    return f"{text}, {result.cpu_seconds:.0f} CPU-s"
 
 
 def hours(seconds: float) -> str:

@@ -11,18 +11,18 @@ from retemper.study.places import spent_on
 RETRIES = 2  # of a job whose process was killed; it goes on where it was
 DIED = "its process was killed, or ran out of memory"
 
-Ended = Callable[[Job, Outcome], None]
+OnEnd = Callable[[Job, Outcome], None]
 
 
 def priorities(jobs: Sequence[Job], cost: Mapping[str, float]) -> dict[str, float]:
     """By name: a job's cost and that of the longest chain of jobs that wait for it."""
-    after: dict[str, float] = {job.name: 0.0 for job in jobs}
-    found: dict[str, float] = {}
+    following: dict[str, float] = {job.name: 0.0 for job in jobs}
+    by_name: dict[str, float] = {}
     for job in reversed(jobs):  # stages stand before what needs them
-        found[job.name] = cost[job.name] + after[job.name]
+        by_name[job.name] = cost[job.name] + following[job.name]
         for need in job.needs:
-            after[need] = max(after.get(need, 0.0), found[job.name])
-    return found
+            following[need] = max(following.get(need, 0.0), by_name[job.name])
+    return by_name
 
 
 def work_off(
@@ -30,7 +30,7 @@ def work_off(
     cost: Mapping[str, float],
     pool: executor.Executor,
     may_start: Callable[[Job], bool],
-    ended: Ended,
+    on_end: OnEnd,
 ) -> None:
     """Run `jobs` in `pool`.
 
@@ -44,7 +44,7 @@ def work_off(
         Where they run, as many at a time as it has places.
     may_start
         Asked before a job is started; one that may not start is left out, and so is what needs it.
-    ended
+    on_end
         Called with what `jobs.perform` returned. What needs a job that failed is not started: it ends with the
         same reason, and as one whose process died where that was the reason.
     """
@@ -58,10 +58,10 @@ def work_off(
             need = next((need for need in job.needs if need in lost), None)
             if need is not None:
                 del waiting[name]
-                lost[name] = why = lost[need]
-                if why:
-                    reason = f"{need.partition('/')[0]}: {why.failed}"
-                    ended(job, Outcome(spent_on(job.folder), reason, why.died))
+                lost[name] = cause = lost[need]
+                if cause:
+                    reason = f"{need.partition('/')[0]}: {cause.failed}"
+                    on_end(job, Outcome(spent_on(job.folder), reason, cause.died))
             elif pool.free and not {*waiting, *(job.name for job in running.values())} & set(job.needs):
                 del waiting[name]
                 if may_start(job):
@@ -78,5 +78,5 @@ def work_off(
             outcome = Outcome(spent_on(job.folder), reason, died=True)
         if outcome.failed is not None:
             lost[job.name] = outcome
-        ended(job, outcome)
+        on_end(job, outcome)
         start()

@@ -57,7 +57,7 @@ class Budget(Section):
     gpu_hours: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
-    def _one(self) -> Budget:
+    def _one_unit(self) -> Budget:
         if (self.cpu_hours is None) == (self.gpu_hours is None):
             raise ValueError("give cpu_hours or gpu_hours")
         return self
@@ -103,8 +103,8 @@ class Study(Section):
 
     def middle(self) -> dict[str, Level]:
         """The centre with a level of every axis."""
-        usual: dict[str, Level] = {"e0s": "reestimate", "seed": 1}
-        return {axis: {**usual, **self.centre}.get(axis, OWN) for axis in self.axes}
+        defaults: dict[str, Level] = {"e0s": "reestimate", "seed": 1}
+        return {axis: {**defaults, **self.centre}.get(axis, OWN) for axis in self.axes}
 
 
 def check_axis(axis: str) -> None:
@@ -117,20 +117,20 @@ def check_axis(axis: str) -> None:
         raise ValueError(str(unknown("axis", axis, [*AXES, "training.lr", "params.finetune.epochs"])).splitlines()[0])
 
 
-def check_section(section: str, where: str) -> None:
+def check_section(section: str, source: str) -> None:
     """Raise where a section of params.yaml is not one that runs of a study have in common."""
     if section not in SHARED:
-        raise ValueError(f"{where}: {section} is not shared by runs; use one of {', '.join(SHARED)}")
+        raise ValueError(f"{source}: {section} is not shared by runs; use one of {', '.join(SHARED)}")
 
 
-def check_setting(setting: str, where: str) -> None:
+def check_setting(setting: str, source: str) -> None:
     """Raise where params.yaml has no such setting, or a run has it from elsewhere."""
     if setting in ELSEWHERE:
-        raise ValueError(f"{where}: {setting} has no effect: {ELSEWHERE[setting]}")
+        raise ValueError(f"{source}: {setting} has no effect: {ELSEWHERE[setting]}")
     section, _, field = setting.partition(".")
     fields = _section(section).model_fields
     if field not in fields:
-        raise unknown(f"setting of {section} ({where})", field, fields)
+        raise unknown(f"setting of {section} ({source})", field, fields)
 
 
 def _section(name: str) -> type[BaseModel]:
@@ -166,6 +166,6 @@ def _check_values(section: str, content: dict[str, Any], place: Place) -> None:
     try:
         model.model_validate(content)
     except ValidationError as error:
-        wrong = [one for one in error.errors(include_url=False) if one["type"] != "missing"]
-        if wrong:
-            raise explained(wrong, model, within) from None
+        problems = [problem for problem in error.errors(include_url=False) if problem["type"] != "missing"]
+        if problems:
+            raise explained(problems, model, within) from None

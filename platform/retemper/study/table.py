@@ -54,38 +54,38 @@ def result(root: Path, key: str) -> Result | Failure | None:
     return kept.load(root / RESULTS / f"{key}.json")
 
 
-def row(run: Run, found: Result | Failure | None, metrics: Sequence[str]) -> Row:
+def row(run: Run, result: Result | Failure | None, metrics: Sequence[str]) -> Row:
     """One row: axes, state and reason, errors, robustness, cost. Units: meV/atom, meV/A, those of the metrics."""
     levels = {axis: NULL if level is None else level for axis, level in run.levels.items()}
     content: Row = {"run": run.key, **levels}
     content |= {f"{VALUE}{axis}": value for axis, value in values(run).items()}
     content |= {"designs": " ".join(run.designs), "state": WAITING, "reason": ""}
-    if found is None:
+    if result is None:
         return content
-    if isinstance(found, Failure):
-        return content | {"state": FAILED, "reason": found.failed, "cpu_seconds": found.cpu_seconds}
-    measured, own = found.values, found.foundation
+    if isinstance(result, Failure):
+        return content | {"state": FAILED, "reason": result.failed, "cpu_seconds": result.cpu_seconds}
+    numbers, foundation_numbers = result.values, result.foundation
     content["state"] = FINISHED
-    content["reason"] = "; ".join(f"{metric}: {reason}" for metric, reason in found.unmeasured.items())
+    content["reason"] = "; ".join(f"{metric}: {reason}" for metric, reason in result.unmeasured.items())
     for column, key in MEASURED.items():
-        content[column] = measured.get(key)
+        content[column] = numbers.get(key)
         if column in INTERVALS:
-            content |= {f"{column}_{side}": measured.get(f"{key}.{side}") for side in ("low", "high")}
-    content |= {f"foundation_{column}": own.get(MEASURED[column]) for column in OF_FOUNDATION}
-    of_model, of_foundation = found.groups.model, found.groups.foundation
-    content |= {f"{part}_groups": of_model.numbers.get(part) for part in ("target", "retention")}
-    content |= {f"{column}{CELL}": of_model.cells.get(column, "") for column in groups.CELLS}
+            content |= {f"{column}_{side}": numbers.get(f"{key}.{side}") for side in ("low", "high")}
+    content |= {f"foundation_{column}": foundation_numbers.get(MEASURED[column]) for column in OF_FOUNDATION}
+    model_groups, foundation_groups = result.groups.model, result.groups.foundation
+    content |= {f"{part}_groups": model_groups.numbers.get(part) for part in ("target", "retention")}
+    content |= {f"{column}{CELL}": model_groups.cells.get(column, "") for column in groups.CELLS}
     name = "retention_force_rmse"
-    content[f"foundation_{name}{CELL}"] = of_foundation.cells.get(name, "")
+    content[f"foundation_{name}{CELL}"] = foundation_groups.cells.get(name, "")
     for metric in metrics:
         key = f"robustness.{metric}"
-        content |= {metric: measured.get(key), f"{metric}_low": measured.get(f"{key}.low")}
-        content |= {f"{metric}_high": measured.get(f"{key}.high"), f"{metric}_n": found.counts.get(metric)}
-        content[f"foundation_{metric}"] = own.get(key)
-    content |= {"e0_error": found.e0s.error, "e0_rank": found.e0s.rank, "e0_open": " ".join(found.e0s.open)}
-    content |= {"train": found.structures["train"]}
-    content |= {"epochs": found.training.epochs, "best_epoch": found.training.best_epoch}
-    return content | {"cpu_seconds": found.cpu_seconds}
+        content |= {metric: numbers.get(key), f"{metric}_low": numbers.get(f"{key}.low")}
+        content |= {f"{metric}_high": numbers.get(f"{key}.high"), f"{metric}_n": result.counts.get(metric)}
+        content[f"foundation_{metric}"] = foundation_numbers.get(key)
+    content |= {"e0_error": result.e0s.error, "e0_rank": result.e0s.rank, "e0_open": " ".join(result.e0s.open)}
+    content |= {"train": result.structures["train"]}
+    content |= {"epochs": result.training.epochs, "best_epoch": result.training.best_epoch}
+    return content | {"cpu_seconds": result.cpu_seconds}
 
 
 def make(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
@@ -95,15 +95,15 @@ def make(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
     from retemper.evaluation.robustness.metrics import chosen
 
     metrics = chosen(list(study.metrics)) if study.metrics else []
-    kept = measured(place(study, runs[0].root))
+    earlier = earlier_rows(place(study, runs[0].root))
     rows = []
     for run in runs:
-        found = result(run.root, run.key)
-        rows.append(row(run, found, metrics) | (kept.get(run.key, {}) if found is None else {}))
-    return filled(rounded(pd.DataFrame(rows)))
+        run_result = result(run.root, run.key)
+        rows.append(row(run, run_result, metrics) | (earlier.get(run.key, {}) if run_result is None else {}))
+    return fill_text(round_numbers(pd.DataFrame(rows)))
 
 
-def measured(path: Path) -> dict[str, Row]:
+def earlier_rows(path: Path) -> dict[str, Row]:
     """State and numbers of the finished runs in a table, by key; none where there is no table."""
     if not path.is_file():
         return {}
@@ -112,18 +112,18 @@ def measured(path: Path) -> dict[str, Row]:
     return {str(key): dict(zip(columns, values, strict=True)) for key, *values in rows[columns].itertuples(name=None)}
 
 
-def filled(content: pd.DataFrame) -> pd.DataFrame:
+def fill_text(content: pd.DataFrame) -> pd.DataFrame:
     """No text is empty text, not a missing number."""
     return content.fillna({name: "" for name in TEXT if name in content})
 
 
-def rounded(table: pd.DataFrame) -> pd.DataFrame:
+def round_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """`table` with its measured numbers to `DIGITS` significant digits; axes are left alone."""
-    found = table.copy()
-    for column in found.columns.difference([*axes_of(table), "run"]):
-        if found[column].dtype.kind == "f":
-            found[column] = found[column].map(lambda value: float(f"{value:.{DIGITS}g}"))
-    return found
+    rows = table.copy()
+    for column in rows.columns.difference([*axes_of(table), "run"]):
+        if rows[column].dtype.kind == "f":
+            rows[column] = rows[column].map(lambda value: float(f"{value:.{DIGITS}g}"))
+    return rows
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
@@ -148,7 +148,7 @@ def read(path: Path) -> pd.DataFrame:
     missing = [name for name in ("run", *AXES, "state") if name not in table]
     if missing:
         raise RetemperError(f"{path} is no table of a study.", expected=f"columns {', '.join(missing)}")
-    return filled(table)
+    return fill_text(table)
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:

@@ -33,22 +33,22 @@ def parts(rows: pd.DataFrame, axes: Sequence[str], response: np.ndarray) -> dict
     """
     varied = [axis for axis in axes if rows[axis].nunique() > 1]
     blocks = {axis: _dummies(rows[axis]) for axis in varied}
-    one = np.ones((len(rows), 1))
+    constant = np.ones((len(rows), 1))
     total = float(((response - response.mean()) ** 2).sum())
-    whole = np.hstack([one, *blocks.values()])
-    rank = int(np.linalg.matrix_rank(whole))
+    design = np.hstack([constant, *blocks.values()])
+    rank = int(np.linalg.matrix_rank(design))
     freedom = len(rows) - rank
     if freedom < RESIDUAL or total == 0:
         return None
-    left = _residual(whole, response)
-    found = {}
+    residual = _residual(design, response)
+    shares = {}
     for axis in varied:
-        rest = np.hstack([one, *(block for name, block in blocks.items() if name != axis)])
-        lost = rank - int(np.linalg.matrix_rank(rest))
+        reduced = np.hstack([constant, *(block for name, block in blocks.items() if name != axis)])
+        lost = rank - int(np.linalg.matrix_rank(reduced))
         if lost == 0:
             return None  # the axis cannot be told from the others
-        found[axis] = (_residual(rest, response) - left - lost * left / freedom) / total
-    return found
+        shares[axis] = (_residual(reduced, response) - residual - lost * residual / freedom) / total
+    return shares
 
 
 def _dummies(column: pd.Series) -> np.ndarray:
@@ -68,10 +68,10 @@ def over_systems(
     value, systems = statistic(rows), sorted(set(rows["system"]))
     if value is None or len(systems) < SYSTEMS:
         return None
-    without = [statistic(rows[rows["system"] != system]) for system in systems]
-    if any(one is None for one in without):
+    jackknife = [statistic(rows[rows["system"] != system]) for system in systems]
+    if any(replicate is None for replicate in jackknife):
         return None
     n = len(systems)
-    pseudo = n * value - (n - 1) * np.array(without, dtype=float)
+    pseudo = n * value - (n - 1) * np.array(jackknife, dtype=float)
     error = float(pseudo.std(ddof=1) / np.sqrt(n))
     return Estimate(float(pseudo.mean()), error, n - 1, n).interval(two_sided(confidence))

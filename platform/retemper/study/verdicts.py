@@ -33,36 +33,38 @@ class Judgement:
     details: str = ""
 
 
-def more(words: str, found: Estimate | None) -> Part:
+def more(words: str, estimate: Estimate | None) -> Part:
     """Effect > 0 is claimed. Refuted: the interval is below the smallest effect of `WORTH`. Shown: it is above 0.
 
     Where it is both, the effect is real and too small to be what the claim means: refuted.
     """
-    if found is None:
+    if estimate is None:
         return Part(words, "undecided", "", NO_PAIRS)
-    verdict: Verdict = "refuted" if found.high < WORTH[found.scale] else "shown" if found.low > 0 else "undecided"
-    return _part(words, verdict, found)
+    verdict: Verdict = (
+        "refuted" if estimate.high < WORTH[estimate.scale] else "shown" if estimate.low > 0 else "undecided"
+    )
+    return _part(words, verdict, estimate)
 
 
-def not_worse(words: str, found: Estimate | None, margin: float | None = None) -> Part:
+def not_worse(words: str, estimate: Estimate | None, margin: float | None = None) -> Part:
     """An effect of at most `margin` (default: `WORTH`) is claimed. Shown: the interval is below; refuted: above."""
-    if found is None:
+    if estimate is None:
         return Part(words, "undecided", "", NO_PAIRS)
-    limit = WORTH[found.scale] if margin is None else margin
-    verdict: Verdict = "shown" if found.high <= limit else "refuted" if found.low > limit else "undecided"
-    return _part(words, verdict, found)
+    limit = WORTH[estimate.scale] if margin is None else margin
+    verdict: Verdict = "shown" if estimate.high <= limit else "refuted" if estimate.low > limit else "undecided"
+    return _part(words, verdict, estimate)
 
 
-def _part(words: str, verdict: Verdict, found: Estimate) -> Part:
+def _part(words: str, verdict: Verdict, estimate: Estimate) -> Part:
     """Undecided where the interval does not decide."""
-    return Part(words, verdict if found.decides else "undecided", found.words(), basis(found))
+    return Part(words, verdict if estimate.decides else "undecided", estimate.words(), basis(estimate))
 
 
-def basis(found: Estimate) -> str:
+def basis(estimate: Estimate) -> str:
     """How many pairs, and what the interval is over."""
-    same = f", {found.agree} of {found.systems} systems agree" if found.systems > 1 else ""
-    few = "" if found.decides else ", which decides nothing"
-    return f"{found.pairs} pairs, interval over {found.over}{few}{same}"
+    agreement = f", {estimate.agree} of {estimate.systems} systems agree" if estimate.systems > 1 else ""
+    doubt = "" if estimate.decides else ", which decides nothing"
+    return f"{estimate.pairs} pairs, interval over {estimate.over}{doubt}{agreement}"
 
 
 def together(parts: Sequence[Part], details: str = "") -> Judgement:
@@ -72,6 +74,6 @@ def together(parts: Sequence[Part], details: str = "") -> Judgement:
     return Judgement(verdict, tuple(parts), details)
 
 
-def missing(what: str) -> Judgement:
+def missing(reason: str) -> Judgement:
     """Undecided, because the table lacks something."""
-    return Judgement("undecided", (Part("", "undecided", "", what),))
+    return Judgement("undecided", (Part("", "undecided", "", reason),))

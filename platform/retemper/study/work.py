@@ -30,12 +30,12 @@ def work(run: Run) -> tuple[float, ...]:
 def structures(run: Run) -> tuple[int, float]:
     """About how many training structures a system has, and their mean number of atoms."""
     dataset = run.settings.dataset
-    frames, atoms = (sum(part) for part in zip(*(_counted(run.root / f) for f in dataset.files), strict=True))
+    frames, atoms = (sum(part) for part in zip(*(_size(run.root / f) for f in dataset.files), strict=True))
     share = 1 - dataset.valid - (0 if dataset.test_files else dataset.test)
     return max(1, round(frames * share)), atoms / max(1, frames)
 
 
-def _counted(path: Path) -> tuple[int, int]:
+def _size(path: Path) -> tuple[int, int]:
     """Frames and atoms of a file; where it is no extxyz, as if it had a hundred frames of twenty atoms."""
     if ".xyz" not in path.name and ".extxyz" not in path.name:
         return 100, 2000
@@ -48,7 +48,7 @@ def _count(path: Path, mtime: int) -> tuple[int, int]:
     return count(path)
 
 
-def about(run: Run) -> Cost:
+def cost(run: Run) -> Cost:
     """What a result keeps of the run, so that runs of other studies can be estimated from it."""
     system, strategy, foundation = (str(run.levels[axis]) for axis in FACTORS)
     return Cost(work=list(work(run)), system=system, strategy=strategy, foundation=foundation)

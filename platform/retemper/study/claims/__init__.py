@@ -27,6 +27,6 @@ def load(name: str) -> ModuleType:
     return plugins.load("study.claims", name, "claim")
 
 
-def judged(table: pd.DataFrame, confidence: float = 0.95) -> dict[str, Judgement]:
+def judgements(table: pd.DataFrame, confidence: float = 0.95) -> dict[str, Judgement]:
     """Every claim on a table."""
     return {name: load(name).judge(table, confidence) for name in names()}

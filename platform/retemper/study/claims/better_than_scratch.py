@@ -18,10 +18,10 @@ PAPER = "abstract: once the prerequisites are met, most strategies consistently 
 
 def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     """The verdict of a table."""
-    found = pairs(table, "strategy", "naive", "scratch")
+    run_pairs = pairs(table, "strategy", "naive", "scratch")
     return together(
         [
-            more(f"{what} of scratch over those of naive", estimate(found, column, "log", confidence))
-            for what, column in (("forces", "target_force_rmse"), ("energies", "target_energy_rmse"))
+            more(f"{quantity} of scratch over those of naive", estimate(run_pairs, column, "log", confidence))
+            for quantity, column in (("forces", "target_force_rmse"), ("energies", "target_energy_rmse"))
         ]
     )

@@ -18,16 +18,16 @@ PAPER = "abstract: correct E0s are a prerequisite; SPICE: free-atom energies off
 
 def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     """The verdict of a table."""
-    found = pairs(table, "e0s", "reestimate", "average")
+    run_pairs = pairs(table, "e0s", "reestimate", "average")
     return together(
         [
             more(
                 "energies after training, averaged over re-estimated",
-                estimate(found, "target_energy_rmse", "log", confidence),
+                estimate(run_pairs, "target_energy_rmse", "log", confidence),
             ),
             more(
                 "the foundation's energies after the exchange, averaged over re-estimated",
-                estimate(found, "e0_error", "log", confidence),
+                estimate(run_pairs, "e0_error", "log", confidence),
             ),
         ]
     )

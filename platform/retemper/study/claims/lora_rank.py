@@ -26,6 +26,6 @@ def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     if len(ranks) < 2:
         return missing(f"no two values of {AXIS}")
     low, high = f"{ranks[0]:g}", f"{ranks[-1]:g}"
-    found = pairs(rows, AXIS, high, low, {"strategy": "lora"})
+    run_pairs = pairs(rows, AXIS, high, low, {"strategy": "lora"})
     words = f"retention forces, rank {low} over rank {high}"
-    return together([more(words, estimate(found, "retention_force_rmse", "log", confidence))])
+    return together([more(words, estimate(run_pairs, "retention_force_rmse", "log", confidence))])

@@ -21,17 +21,19 @@ OTHERS = 3
 
 def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     """The verdict of a table."""
-    others = sorted(set(finished(table)["strategy"]) - {"naive", "scratch"})
-    compared = {other: pairs(table, "strategy", other, "naive") for other in others}
-    compared = {other: found for other, found in compared.items() if len(found)}
-    if len(compared) < OTHERS:
-        return missing(f"naive is compared with {len(compared)} strategies, {OTHERS} are needed")
-    wide = 1 - (1 - confidence) / len(compared)
+    strategies = sorted(set(finished(table)["strategy"]) - {"naive", "scratch"})
+    pairs_by_strategy = {strategy: pairs(table, "strategy", strategy, "naive") for strategy in strategies}
+    pairs_by_strategy = {strategy: run_pairs for strategy, run_pairs in pairs_by_strategy.items() if len(run_pairs)}
+    if len(pairs_by_strategy) < OTHERS:
+        return missing(f"naive is compared with {len(pairs_by_strategy)} strategies, {OTHERS} are needed")
+    wide = 1 - (1 - confidence) / len(pairs_by_strategy)
     parts = []
-    for other, found in compared.items():
-        words = f"target forces of naive over those of {other}"
-        narrow = not_worse(words, estimate(found, "target_force_rmse", "log", confidence))
+    for strategy, run_pairs in pairs_by_strategy.items():
+        words = f"target forces of naive over those of {strategy}"
+        narrow = not_worse(words, estimate(run_pairs, "target_force_rmse", "log", confidence))
         parts.append(
-            narrow if narrow.verdict == "shown" else not_worse(words, estimate(found, "target_force_rmse", "log", wide))
+            narrow
+            if narrow.verdict == "shown"
+            else not_worse(words, estimate(run_pairs, "target_force_rmse", "log", wide))
         )
     return together(parts)

@@ -30,13 +30,13 @@ def rows_of(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows to decompose, and the prerequisites that vary in them; no rows where no design crosses them."""
     rows = finished(table)
     rows = rows[rows["strategy"] != "scratch"]
-    others = [axis for axis in axes_of(table) if axis not in (*BESIDE, "seed")]
+    prerequisites = [axis for axis in axes_of(table) if axis not in (*BESIDE, "seed")]
     best, varied = rows[:0], list[str]()
     for design in sorted({name for names in rows.get("designs", []) for name in str(names).split()}):
-        own = rows[[design in str(names).split() for names in rows["designs"]]]
-        these = [axis for axis in others if own[axis].nunique() > 1]
-        if these and own["strategy"].nunique() > 1 and len(own) > len(best):
-            best, varied = own, these
+        design_rows = rows[[design in str(names).split() for names in rows["designs"]]]
+        varying = [axis for axis in prerequisites if design_rows[axis].nunique() > 1]
+        if varying and design_rows["strategy"].nunique() > 1 and len(design_rows) > len(best):
+            best, varied = design_rows, varying
     return best, varied
 
 
@@ -46,29 +46,31 @@ def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     if rows.empty:
         return missing("no design crosses strategies with foundations, E0s or settings")
     axes = [*BESIDE, *prerequisites]
-    found, details = [], []
-    for what, column in (("forces", "target_force_rmse"), ("energies", "target_energy_rmse")):
-        own = rows[rows[column].astype(float) > 0]
+    conditions, details = [], []
+    for quantity, column in (("forces", "target_force_rmse"), ("energies", "target_energy_rmse")):
+        positive = rows[rows[column].astype(float) > 0]
 
-        def shares(some: pd.DataFrame, column: str = column) -> dict[str, float] | None:
-            return parts(some, axes, np.log(some[column].to_numpy(float)))
+        def shares(sample: pd.DataFrame, column: str = column) -> dict[str, float] | None:
+            return parts(sample, axes, np.log(sample[column].to_numpy(float)))
 
-        def difference(some: pd.DataFrame) -> float | None:
-            each = shares(some)
-            if each is None or "strategy" not in each:
+        def difference(sample: pd.DataFrame) -> float | None:
+            share_by_axis = shares(sample)
+            if share_by_axis is None or "strategy" not in share_by_axis:
                 return None
-            return sum(each.get(axis, 0.0) for axis in prerequisites) - each["strategy"]
+            return sum(share_by_axis.get(axis, 0.0) for axis in prerequisites) - share_by_axis["strategy"]
 
-        words = f"share of the variance of {what}, prerequisites minus strategy"
-        interval = over_systems(own, difference, confidence)
+        words = f"share of the variance of {quantity}, prerequisites minus strategy"
+        interval = over_systems(positive, difference, confidence)
         if interval is None:
-            few = f"{len(own)} runs on {own['system'].nunique()} systems are too few for {len(axes)} axes"
-            found.append(Part(words, "undecided", "", few))
+            reason = f"{len(positive)} runs on {positive['system'].nunique()} systems are too few for {len(axes)} axes"
+            conditions.append(Part(words, "undecided", "", reason))
             continue
         verdict: Verdict = "shown" if interval.low > 0 else "refuted" if interval.high < 0 else "undecided"
         mean, low, high = (100 * value for value in (interval.value, interval.low, interval.high))
         effect = f"{mean:+.0f} [{low:+.0f}, {high:+.0f}] points"
-        found.append(Part(words, verdict, effect, f"{len(own)} runs, interval over {interval.groups} systems"))
-        every = shares(own) or {}
-        details.append(f"{what}: " + ", ".join(f"{axis} {100 * share:.0f} %" for axis, share in every.items()))
-    return together(found, "; ".join(details))
+        conditions.append(
+            Part(words, verdict, effect, f"{len(positive)} runs, interval over {interval.groups} systems")
+        )
+        by_axis = shares(positive) or {}
+        details.append(f"{quantity}: " + ", ".join(f"{axis} {100 * share:.0f} %" for axis, share in by_axis.items()))
+    return together(conditions, "; ".join(details))

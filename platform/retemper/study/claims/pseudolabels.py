@@ -20,10 +20,10 @@ MARGIN = math.log(1.1)
 
 def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     """The verdict of a table."""
-    found = pairs(table, "strategy", "replay", "pseudolabel-replay")
+    run_pairs = pairs(table, "strategy", "replay", "pseudolabel-replay")
     return together(
         [
-            not_worse(f"{what}, pseudolabels over labels", estimate(found, column, "log", confidence), MARGIN)
-            for what, column in (("retention forces", "retention_force_rmse"), ("target forces", "target_force_rmse"))
+            not_worse(f"{errors}, pseudolabels over labels", estimate(run_pairs, column, "log", confidence), MARGIN)
+            for errors, column in (("retention forces", "retention_force_rmse"), ("target forces", "target_force_rmse"))
         ]
     )

@@ -24,10 +24,10 @@ def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     rows = by_value(table, AXIS)
     if not len(rows):
         return missing(f"{AXIS} is no axis")
-    found = pairs(rows, AXIS, OWN, HIGH, {"strategy": "replay"})
+    run_pairs = pairs(rows, AXIS, OWN, HIGH, {"strategy": "replay"})
     return together(
         [
-            more(f"replay head, {HIGH} over {OWN}", estimate(found, "replay_head_force_rmse", "log", confidence)),
-            not_worse(f"target forces, {HIGH} over {OWN}", estimate(found, "target_force_rmse", "log", confidence)),
+            more(f"replay head, {HIGH} over {OWN}", estimate(run_pairs, "replay_head_force_rmse", "log", confidence)),
+            not_worse(f"target forces, {HIGH} over {OWN}", estimate(run_pairs, "target_force_rmse", "log", confidence)),
         ]
     )

@@ -22,17 +22,20 @@ KEPT = 1.25  # forgetting ratio that still counts as kept
 
 def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     """The verdict of a table."""
-    found = pairs(table, "strategy", "replay", "naive")
-    own = found.copy()  # replay beside its own foundation
+    run_pairs = pairs(table, "strategy", "replay", "naive")
+    foundation_pairs = run_pairs.copy()  # replay beside its own foundation
     for name in (f"{ERROR}_one", f"{ERROR}{CELL}_one"):
-        if f"foundation_{name}" in found:
-            own[name], own[f"{name.removesuffix('_one')}_other"] = found[f"foundation_{name}"], found[name]
+        if f"foundation_{name}" in run_pairs:
+            foundation_pairs[name], foundation_pairs[f"{name.removesuffix('_one')}_other"] = (
+                run_pairs[f"foundation_{name}"],
+                run_pairs[name],
+            )
     return together(
         [
             more(
                 "retention forces of naive over those of replay",
-                estimate(found, ERROR, "log", confidence),
+                estimate(run_pairs, ERROR, "log", confidence),
             ),
-            not_worse("forgetting of replay", estimate(own, ERROR, "log", confidence), math.log(KEPT)),
+            not_worse("forgetting of replay", estimate(foundation_pairs, ERROR, "log", confidence), math.log(KEPT)),
         ]
     )

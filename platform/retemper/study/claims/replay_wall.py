@@ -21,15 +21,22 @@ LOSS = 10.0  # points
 
 def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     """The verdict of a table."""
-    found = pairs(table, "strategy", "naive", "replay")
-    own = found
-    if f"{METRIC}_other" in found:
-        own = found.assign(
-            **{f"{METRIC}_one": found[f"{METRIC}_other"], f"{METRIC}_other": found[f"foundation_{METRIC}_other"]}
+    run_pairs = pairs(table, "strategy", "naive", "replay")
+    foundation_pairs = run_pairs
+    if f"{METRIC}_other" in run_pairs:
+        foundation_pairs = run_pairs.assign(
+            **{
+                f"{METRIC}_one": run_pairs[f"{METRIC}_other"],
+                f"{METRIC}_other": run_pairs[f"foundation_{METRIC}_other"],
+            }
         )
     return together(
         [
-            more("curves with a wall, replay minus naive", estimate(found, METRIC, "points", confidence)),
-            not_worse("curves with a wall, foundation minus replay", estimate(own, METRIC, "points", confidence), LOSS),
+            more("curves with a wall, replay minus naive", estimate(run_pairs, METRIC, "points", confidence)),
+            not_worse(
+                "curves with a wall, foundation minus replay",
+                estimate(foundation_pairs, METRIC, "points", confidence),
+                LOSS,
+            ),
         ]
     )
