@@ -112,7 +112,7 @@ def test_nothing_passes_by_default() -> None:
     for chosen in ([], [BETTER]):
         found = verdict.decide({"naive": candidate}, none, {"naive": candidate}, Promotion(gates=chosen), {})
         assert found.champion is None and found.challenger is None
-        assert "nothing passes by default" in found.judged["naive"].failures()[-1]
+        assert "nothing passes by default" in found.assessments["naive"].failures()[-1]
     assert verdict.decide(
         {"naive": candidate}, none, {"naive": candidate}, Promotion(gates=[ROOM, BETTER]), {}
     ).champion
@@ -242,8 +242,8 @@ def test_the_seed_that_stands_for_a_strategy_and_the_ranks() -> None:
         "best": model([50.0], strategy="best", numbers={"robustness.md": tested.numbers["robustness.md"]}),
     }
     candidates["worse"].numbers["target.force_rmse"] = Number(60.0, 55.0, 65.0)
-    judged_all = verdict.decide(candidates, References(None, None), candidates, options, {}).judged
-    assert verdict.ranked(judged_all, "target.force_rmse") == ["best", "worse", "untested"]
+    judged_all = verdict.decide(candidates, References(None, None), candidates, options, {}).assessments
+    assert verdict.ranking(judged_all, "target.force_rmse") == ["best", "worse", "untested"]
 
 
 def test_margin_and_direction_of_metrics_without_frames() -> None:
@@ -317,4 +317,4 @@ def test_barred_models_wait_for_a_person() -> None:
     known = TrainedModel(candidate.sha256, "naive", 1)
     found = verdict.decide(recipes, References(None, champion), recipes, options, {known: "rolled back"})
     assert found.champion is None and found.challenger == "naive"
-    assert found.judged["naive"].failures() == ["rolled back"]
+    assert found.assessments["naive"].failures() == ["rolled back"]

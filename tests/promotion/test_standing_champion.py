@@ -152,7 +152,7 @@ def test_the_best_in_an_objective_that_is_better_when_higher() -> None:
     options = Promotion(objective="robustness.md", gates=[Gate(metric="robustness.md", min=90.0)])
     found = verdict.decide(candidates, References(None, None), {}, options, {})
     assert (found.champion, found.challenger) == ("b", "c")
-    assert verdict.ranked(found.judged, "robustness.md") == ["b", "c", "a"]
+    assert verdict.ranking(found.assessments, "robustness.md") == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize("metric", ["robustness.md", "retention.force_rmse", "target.stress_rmse"])

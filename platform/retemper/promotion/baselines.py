@@ -17,7 +17,7 @@ from retemper.registry.client import Registry, Version
 from retemper.registry.measurements import Errors, Measured
 
 
-def compared_with(
+def reference_measures(
     registry: Registry, results: Results, candidates: dict[str, Measured], champion: Standing | None
 ) -> References:
     """Measures of both, as far as there are any; a champion that was measured on other frames is measured on these."""
@@ -32,16 +32,16 @@ def compared_with(
             foundation, None, f"the champion ({champion.model.sha256[:12]}) is not registered in this store"
         )
     version = next(v for v in registry.versions(results.settings.system) if v.number == champion.version)
-    measured = attachments.fetch(registry, version)
-    if measured is None:
+    measures = attachments.fetch(registry, version)
+    if measures is None:
         return References(foundation, None, f"no measures are kept with the champion, version {champion.version}")
     first = next(iter(candidates.values()))
-    if any(measured.identity.get(key) != first.identity.get(key) for key in ("target", "retention")):
-        measured = remeasure(registry, results, version, measured)
-    return References(foundation, measured)
+    if any(measures.identity.get(key) != first.identity.get(key) for key in ("target", "retention")):
+        measures = remeasure(registry, results, version, measures)
+    return References(foundation, measures)
 
 
-def remeasure(registry: Registry, results: Results, version: Version, before: Measured) -> Measured:
+def remeasure(registry: Registry, results: Results, version: Version, earlier: Measured) -> Measured:
     """Evaluate an earlier version on the frames of this run; its other seeds are not there any more.
 
     What cannot be measured again here (robustness) keeps its numbers. The result is cached by
@@ -49,7 +49,7 @@ def remeasure(registry: Registry, results: Results, version: Version, before: Me
     """
     sets = stage.held_out(results.project)
     identity = stage.identity(sets)
-    key = digest([before.sha256, identity, "groups"])
+    key = digest([earlier.sha256, identity, "groups"])
     path = results.project.cache("promotion") / f"{key}.json"
     content = sealed.read_json(path, key)
     if content is None:
@@ -58,24 +58,24 @@ def remeasure(registry: Registry, results: Results, version: Version, before: Me
             parts = stage.fine_tuned(sets, attachments.weights(registry, version, Path(folder)))
         content = {
             part: {
-                "report": measured.report.model_dump(mode="json"),
-                "energy": measured.errors.energy.tolist(),
-                "force_sq": measured.errors.force_sq.tolist(),
-                "n_atoms": measured.errors.n_atoms.tolist(),
-                "group": measured.errors.group,
+                "report": evaluation.report.model_dump(mode="json"),
+                "energy": evaluation.errors.energy.tolist(),
+                "force_sq": evaluation.errors.force_sq.tolist(),
+                "n_atoms": evaluation.errors.n_atoms.tolist(),
+                "group": evaluation.errors.group,
             }
-            for part, measured in parts.items()
+            for part, evaluation in parts.items()
         }
         sealed.write_json(path, key, content)
-    numbers = {name: number for name, number in before.numbers.items() if name.startswith("robustness.")}
+    numbers = {name: number for name, number in earlier.numbers.items() if name.startswith("robustness.")}
     level = results.settings.evaluate.confidence
     accuracy = Accuracy.model_validate({part: entry["report"] for part, entry in content.items()})
     numbers |= measurements.from_accuracy(accuracy, level)
     frames = {
-        before.seed: {
+        earlier.seed: {
             part: Errors.of(*(entry[key] for key in ("energy", "force_sq", "n_atoms", "group")))
             for part, entry in content.items()
         }
     }
-    identity |= {name: value for name, value in before.identity.items() if name.startswith("robustness.")}
-    return Measured(before.strategy, before.seed, before.sha256, identity, numbers, frames, before.units)
+    identity |= {name: value for name, value in earlier.identity.items() if name.startswith("robustness.")}
+    return Measured(earlier.strategy, earlier.seed, earlier.sha256, identity, numbers, frames, earlier.units)

@@ -28,24 +28,24 @@ def parts(errors: Errors, quantity: str) -> np.ndarray:
     return np.abs(errors.energy) if quantity == "energy_mae" else errors.energy**2
 
 
-def _estimate(ours: Sequence[Errors], theirs: Sequence[Errors], quantity: str) -> statistics.Estimate:
-    """log(E_ours / E_theirs), geometric means over the models of each side, on the same frames in the same order."""
-    columns = np.stack([parts(errors, quantity) for errors in (*ours, *theirs)], axis=1)
-    sums = statistics.group_sums(ours[0].group, columns)
-    return statistics.log_ratio(sums[:, : len(ours)], sums[:, len(ours) :], power(quantity))
+def _estimate(errors: Sequence[Errors], reference: Sequence[Errors], quantity: str) -> statistics.Estimate:
+    """log(E / E_reference), geometric means over the models of each side, on the same frames in the same order."""
+    columns = np.stack([parts(entry, quantity) for entry in (*errors, *reference)], axis=1)
+    sums = statistics.group_sums(errors[0].group, columns)
+    return statistics.log_ratio(sums[:, : len(errors)], sums[:, len(errors) :], power(quantity))
 
 
-def over_groups(ours: Errors, theirs: Errors, quantity: str, confidence: float) -> Interval:
-    """E_ours / E_theirs of two models, and how far it would move with other groups of frames.
+def over_groups(errors: Errors, reference: Errors, quantity: str, confidence: float) -> Interval:
+    """E / E_reference of two models, and how far it would move with other groups of frames.
 
     Parameters
     ----------
-    ours, theirs
-        On the same frames in the same order; the groups of `ours` count.
+    errors, reference
+        On the same frames in the same order; the groups of `errors` count.
     confidence
         Of each bound.
     """
-    return _estimate([ours], [theirs], quantity).interval(confidence, statistics.exp)
+    return _estimate([errors], [reference], quantity).interval(confidence, statistics.exp)
 
 
 def of_recipe(
@@ -72,26 +72,26 @@ def of_recipe(
 
 
 def over_seeds(
-    ours: Sequence[Errors],
-    theirs: Sequence[Errors],
+    errors: Sequence[Errors],
+    reference: Sequence[Errors],
     quantity: str,
     confidence: float,
     scatter: Scatter,
     names: Sequence[str],
 ) -> Interval:
-    """E_ours / E_theirs of two recipes, and how far it would move with other groups of frames and other seeds.
+    """E / E_reference of two recipes, and how far it would move with other groups of frames and other seeds.
 
     Parameters
     ----------
-    ours, theirs
+    errors, reference
         One entry a seed.
     scatter
         Of the logarithms of the recipes' errors over seeds.
     names
-        The recipes of both sides in `scatter`, or of `ours` alone where `theirs` is one given model that no other seed
-        could have made (the foundation).
+        The recipes of both sides in `scatter`, or of `errors` alone where `reference` is one given model that no other
+        seed could have made (the foundation).
     """
-    return _on_scale(statistics.with_seeds(_estimate(ours, theirs, quantity), scatter, names, confidence))
+    return _on_scale(statistics.with_seeds(_estimate(errors, reference, quantity), scatter, names, confidence))
 
 
 def _on_scale(logs: Interval) -> Interval:
@@ -111,13 +111,13 @@ def scatter(recipes: Mapping[str, Sequence[Errors]], quantity: str) -> Scatter:
 
 
 def difference(
-    ours: tuple[float, float, float],
-    theirs: tuple[float, float, float],
+    estimate: tuple[float, float, float],
+    reference: tuple[float, float, float],
     confidence: float,
     levels: tuple[float, float] = (0.95, 0.95),
     groups: int = 0,
 ) -> Interval:
-    """ours - theirs of two independent estimates (value, low, high with two-sided intervals of these levels).
+    """estimate - reference of two independent estimates (value, low, high with two-sided intervals of these levels).
 
     Bounds by the method of variance estimates recovery, which for shares with Wilson intervals
     is Newcombe's method 10 (Zou and Donner, Statistics in Medicine 27, 1693, 2008; Newcombe,
@@ -126,11 +126,11 @@ def difference(
     """
     from scipy import stats
 
-    wide, other = (float(stats.norm.ppf(confidence) / stats.norm.ppf(0.5 + level / 2)) for level in levels)
-    (a, a_low, a_high), (b, b_low, b_high) = ours, theirs
+    factor, reference_factor = (float(stats.norm.ppf(confidence) / stats.norm.ppf(0.5 + level / 2)) for level in levels)
+    (a, a_low, a_high), (b, b_low, b_high) = estimate, reference
     return Interval(
         a - b,
-        a - b - math.hypot(wide * (a - a_low), other * (b_high - b)),
-        a - b + math.hypot(wide * (a_high - a), other * (b - b_low)),
+        a - b - math.hypot(factor * (a - a_low), reference_factor * (b_high - b)),
+        a - b + math.hypot(factor * (a_high - a), reference_factor * (b - b_low)),
         groups,
     )

@@ -78,8 +78,8 @@ def share(candidates: int, look: int) -> float:
 
 def passed(outcomes: Sequence[GateOutcome], *, absolute_only: bool = False) -> bool:
     """Whether all (absolute) gates hold. Without a single absolute gate the answer is no."""
-    asked = [outcome for outcome in outcomes if outcome.absolute or not absolute_only]
-    return any(outcome.absolute for outcome in asked) and all(outcome.passed for outcome in asked)
+    relevant = [outcome for outcome in outcomes if outcome.absolute or not absolute_only]
+    return any(outcome.absolute for outcome in relevant) and all(outcome.passed for outcome in relevant)
 
 
 def _absolute(candidate: Measured, gate: Gate) -> GateOutcome:
@@ -103,13 +103,13 @@ def _within(gate: Gate, number: Number, limit: float, word: str) -> tuple[bool, 
     beyond = bound is None or (bound > limit if upper else bound < limit)
     if not beyond:
         return True, "holds"
-    of = "" if number.groups is None else f" of {number.groups} group(s)"
-    how = f"the {100 * number.level:g} % interval{of} " + (
+    groups = "" if number.groups is None else f" of {number.groups} group(s)"
+    interval = f"the {100 * number.level:g} % interval{groups} " + (
         "is not known" if bound is None else f"reaches to {bound:.4g}"
     )
     if gate.by == "value":
-        return True, f"holds by value; {how}"
-    return False, f"not shown: {number.value:.4g} would do, but {how}"
+        return True, f"holds by value; {interval}"
+    return False, f"not shown: {number.value:.4g} would do, but {interval}"
 
 
 def outcome_for(
@@ -176,13 +176,15 @@ def _relative(
     kind = FRAMES_OF[part]
     if candidate.identity.get(kind) != reference.identity.get(kind):
         return outcome(False, f"{reference.name} was measured on other {kind} frames")
-    ours, theirs = candidate.own(part), reference.own(part)
-    if ours is None or theirs is None:
-        lacking = candidate if ours is None else reference
-        return outcome(False, f"missing: no errors by frame of {lacking.name} on the {part} set")
-    if len(ours.energy) != len(theirs.energy):
-        return outcome(False, f"{reference.name} was measured on {len(theirs.energy)} frames, not {len(ours.energy)}")
-    groups = len(set(ours.group))
+    errors, reference_errors = candidate.own(part), reference.own(part)
+    if errors is None or reference_errors is None:
+        unmeasured = candidate if errors is None else reference
+        return outcome(False, f"missing: no errors by frame of {unmeasured.name} on the {part} set")
+    if len(errors.energy) != len(reference_errors.energy):
+        return outcome(
+            False, f"{reference.name} was measured on {len(reference_errors.energy)} frames, not {len(errors.energy)}"
+        )
+    groups = len(set(errors.group))
     if groups < FEWEST_GROUPS:
         return outcome(
             False,
@@ -190,10 +192,10 @@ def _relative(
         )
     ratios: dict[str, Interval] = {}
     if "frames" in gate.over:
-        ratios["frames"] = compare.over_groups(ours, theirs, quantity, confidence)
+        ratios["frames"] = compare.over_groups(errors, reference_errors, quantity, confidence)
     if "seeds" in gate.over:
-        errors = _recipes(recipes, candidate, reference, gate, part)
-        scatter = compare.scatter(errors, quantity)
+        by_recipe = _recipes(recipes, candidate, reference, gate, part)
+        scatter = compare.scatter(by_recipe, quantity)
         if not scatter.known:
             return outcome(
                 False, "missing: one seed each, so the spread over seeds is unknown (seeds: [1, 2], or over: [frames])"
@@ -222,7 +224,7 @@ def _recipes(
     recipes: Mapping[str, Measured], candidate: Measured, reference: Measured, gate: Gate, part: str
 ) -> dict[str, list[Errors]]:
     """Errors on a set by recipe, one entry a seed: those of this run, the candidate's and the champion's among them."""
-    errors = {name: other.recipe(part) for name, other in recipes.items() if other.model != reference.model}
+    errors = {name: measured.recipe(part) for name, measured in recipes.items() if measured.model != reference.model}
     errors[candidate.strategy] = candidate.recipe(part)
     if gate.relative_to == "champion":
         errors[CHAMPION] = reference.recipe(part)
@@ -233,29 +235,33 @@ def _by_intervals(
     candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Made
 ) -> GateOutcome:
     """A metric without errors by frame: difference of two independent intervals."""
-    ours, theirs = candidate.number(gate.metric), reference.number(gate.metric)
+    candidate_number, reference_number = candidate.number(gate.metric), reference.number(gate.metric)
     kind = FRAMES_OF.get(gate.metric.partition(".")[0])
     if kind is not None and candidate.identity.get(kind) != reference.identity.get(kind):
         return outcome(False, f"{reference.name} was measured on other {kind} frames", None)
-    differs = robust.otherwise(candidate, reference, gate.metric)
-    if None not in (ours.value, theirs.value) and differs:
-        return outcome(False, f"{reference.name} was measured otherwise: {differs}", None)
-    for measured, number in ((candidate, ours), (reference, theirs)):
+    difference = robust.setup_difference(candidate, reference, gate.metric)
+    if None not in (candidate_number.value, reference_number.value) and difference:
+        return outcome(False, f"{reference.name} was measured otherwise: {difference}", None)
+    for measured, number in ((candidate, candidate_number), (reference, reference_number)):
         if number.value is None or number.low is None or number.high is None:
-            why = number.reason if number.value is None else "no interval"
-            return outcome(False, f"missing: {gate.metric} of {measured.name}: {why}", None)
+            obstacle = number.reason if number.value is None else "no interval"
+            return outcome(False, f"missing: {gate.metric} of {measured.name}: {obstacle}", None)
     sign = 1.0 if metric_names.better(gate.metric) == "lower" else -1.0
-    a, b = ((n.value or 0.0, n.low or 0.0, n.high or 0.0) for n in (ours, theirs))
+    a, b = ((n.value or 0.0, n.low or 0.0, n.high or 0.0) for n in (candidate_number, reference_number))
     paired = robust.paired(candidate, reference, gate.metric, confidence)
     if paired is not None and paired.groups < FEWEST_GROUPS:
         return outcome(False, f"only {paired.groups} groups of structures: too few to compare", None)
-    few = min((n.groups for n in (ours, theirs) if n.groups is not None), default=FEWEST_GROUPS)
-    if paired is None and few < FEWEST_GROUPS:
+    fewest = min(
+        (n.groups for n in (candidate_number, reference_number) if n.groups is not None), default=FEWEST_GROUPS
+    )
+    if paired is None and fewest < FEWEST_GROUPS:
         return outcome(
-            False, f"not shown: over {few} independent group(s), {FEWEST_GROUPS} are needed to compare", None
+            False, f"not shown: over {fewest} independent group(s), {FEWEST_GROUPS} are needed to compare", None
         )
-    interval = paired or compare.difference(a, b, confidence, (ours.level, theirs.level), ours.groups or 0)
+    interval = paired or compare.difference(
+        a, b, confidence, (candidate_number.level, reference_number.level), candidate_number.groups or 0
+    )
     worst = interval.high if sign > 0 else -interval.low
     good = worst <= gate.margin
-    text = f"{interval.value:+.3g} [{interval.low:+.3g}, {interval.high:+.3g}] {ours.unit}".rstrip()
+    text = f"{interval.value:+.3g} [{interval.low:+.3g}, {interval.high:+.3g}] {candidate_number.unit}".rstrip()
     return outcome(good, text if good else f"{text}: not shown to be within {gate.margin:g}", interval)

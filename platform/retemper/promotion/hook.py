@@ -18,7 +18,7 @@ def tell(command: str | None, root: Path, move: Move) -> None:
     if not command:
         return
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             shlex.split(command),
             cwd=root,
             input=history.dumps(move) + "\n",
@@ -27,7 +27,7 @@ def tell(command: str | None, root: Path, move: Move) -> None:
             capture_output=True,
             check=False,
         )
-        problem = None if done.returncode == 0 else f"status {done.returncode}: {done.stderr.strip()[-300:]}"
+        problem = None if process.returncode == 0 else f"status {process.returncode}: {process.stderr.strip()[-300:]}"
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         problem = str(error)
     if problem:

@@ -19,21 +19,25 @@ def tags(look: int, frames: str) -> dict[str, str]:
     return {LOOK: str(look), FRAMES: frames}
 
 
-def number(versions: Iterable[Version], judged: Sequence[Version], frames: str) -> int:
-    """The number of a look at `judged`, from 1: a new one, unless these very models have been looked at before.
+def number(versions: Iterable[Version], candidates: Sequence[Version], frames: str) -> int:
+    """The number of a look at `candidates`, from 1: a new one, unless these very models have been looked at before.
 
     Parameters
     ----------
     versions
         All of the registered model.
-    judged
+    candidates
         Those that are judged now.
     frames
         Hash of the test set.
     """
-    before = [_look(version, frames) for version in versions]
-    own = [_look(version, frames) for version in judged]
-    return max(own, default=1) if all(own) and own else 1 + max(before, default=0)
+    earlier_looks = [_look(version, frames) for version in versions]
+    candidate_looks = [_look(version, frames) for version in candidates]
+    return (
+        max(candidate_looks, default=1)
+        if all(candidate_looks) and candidate_looks
+        else 1 + max(earlier_looks, default=0)
+    )
 
 
 def _look(version: Version, frames: str) -> int:

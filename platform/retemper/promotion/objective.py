@@ -32,15 +32,15 @@ def against_champion(candidate: Measured, options: Promotion, references: Refere
         `None` where there is nothing to add: no champion, a gate that asks for more, an objective not measured.
     """
     objective = options.objective
-    ours = candidate.number(objective)
+    candidate_number = candidate.number(objective)
     stricter = any(g.metric == objective and g.relative_to == "champion" and g.margin <= 0 for g in options.gates)
     champion = references.champion
-    if stricter or ours.value is None or (champion is None and references.obstacle is None):
+    if stricter or candidate_number.value is None or (champion is None and references.obstacle is None):
         return None
     rule = f"{metric_names.better(objective)} than the champion's, by value"
 
     def outcome(good: bool, reason: str, limit: float | None = None) -> GateOutcome:
-        return gates.outcome_for(objective, rule, ours, limit, good, reason)
+        return gates.outcome_for(objective, rule, candidate_number, limit, good, reason)
 
     if champion is None:
         return outcome(False, str(references.obstacle))
@@ -48,20 +48,24 @@ def against_champion(candidate: Measured, options: Promotion, references: Refere
     fails = [o for o in gates.judge(champion, absolute, references, {}) if not o.passed]
     if fails and not references.by_person:
         return outcome(True, f"the champion does not pass {fails[0].metric} {fails[0].rule}: {fails[0].reason}")
-    theirs = champion.number(objective)
-    differs = _otherwise(candidate, champion, objective)
-    if theirs.value is None or differs:
-        why = differs or f"missing: {objective} of {champion.name}: {theirs.reason}"
-        return outcome(False, f"{why}; a person may promote with a reason")
-    good = order(objective, ours.value) < order(objective, theirs.value)
-    return outcome(good, f"{ours.value:.4g} against {theirs.value:.4g} {ours.unit}".rstrip(), theirs.value)
+    champion_number = champion.number(objective)
+    difference = _setup_difference(candidate, champion, objective)
+    if champion_number.value is None or difference:
+        obstacle = difference or f"missing: {objective} of {champion.name}: {champion_number.reason}"
+        return outcome(False, f"{obstacle}; a person may promote with a reason")
+    good = order(objective, candidate_number.value) < order(objective, champion_number.value)
+    return outcome(
+        good,
+        f"{candidate_number.value:.4g} against {champion_number.value:.4g} {candidate_number.unit}".rstrip(),
+        champion_number.value,
+    )
 
 
-def _otherwise(candidate: Measured, champion: Measured, objective: str) -> str:
+def _setup_difference(candidate: Measured, champion: Measured, objective: str) -> str:
     """What of the objective was measured otherwise for the champion, in words; "" where nothing was."""
     name = gates.SAME_AS.get(objective, objective)
     kind = FRAMES_OF.get(name.partition(".")[0])
     if kind is not None and candidate.identity.get(kind) != champion.identity.get(kind):
         return f"{champion.name} was measured on other {kind} frames"
-    differs = robust.otherwise(candidate, champion, objective)
-    return f"{champion.name} was measured otherwise: {differs}" if differs else ""
+    difference = robust.setup_difference(candidate, champion, objective)
+    return f"{champion.name} was measured otherwise: {difference}" if difference else ""

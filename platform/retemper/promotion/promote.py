@@ -15,7 +15,7 @@ from retemper.core import experiment
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, digest
 from retemper.promotion import hook, looks, text, verdict
-from retemper.promotion.baselines import compared_with
+from retemper.promotion.baselines import reference_measures
 from retemper.records.runs import Results, read_results
 from retemper.records.trained_model import TrainedModel
 from retemper.records.verdict import Verdict
@@ -54,27 +54,27 @@ def run(project: Project) -> Verdict | None:
         moves = aliases.settled(registry, root, system)
         versions = _versions(registry, results)
         candidates: dict[str, Measured] = {}
-        chosen: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         for strategy, by_seed in versions.items():
-            measured = {seed: measurements.collect(results, strategy, seed) for seed in by_seed}
+            measures = {seed: measurements.collect(results, strategy, seed) for seed in by_seed}
             for seed, version in by_seed.items():
-                attachments.keep(registry, version, results, measured[seed])
+                attachments.keep(registry, version, results, measures[seed])
             losses = {seed: results.trainings[strategy][seed].finished.valid_loss for seed in by_seed}
-            seed, chosen[strategy] = verdict.pick_seed(measured, losses, settings.promotion)
-            candidates[strategy] = measured[seed]
+            seed, reasons[strategy] = verdict.pick_seed(measures, losses, settings.promotion)
+            candidates[strategy] = measures[seed]
         champion = aliases.standing(registry, moves, system, CHAMPION)
         references = replace(
-            compared_with(registry, results, candidates, champion), by_person=history.by_person(moves, CHAMPION)
+            reference_measures(registry, results, candidates, champion), by_person=history.by_person(moves, CHAMPION)
         )
-        others = {
+        contenders = {
             name: candidate
             for name, candidate in candidates.items()
             if champion is None or candidate.model != champion.model
         }
-        judged = [versions[name][candidate.seed] for name, candidate in others.items()]
-        tested = next(iter(candidates.values())).identity["target"]
-        look = 0 if champion is None else looks.number(registry.versions(system), judged, tested)
-        decision = verdict.decide(others, references, candidates, settings.promotion, barred(moves, CHAMPION), look)
+        judged_versions = [versions[name][candidate.seed] for name, candidate in contenders.items()]
+        test_frames = next(iter(candidates.values())).identity["target"]
+        look = 0 if champion is None else looks.number(registry.versions(system), judged_versions, test_frames)
+        decision = verdict.decide(contenders, references, candidates, settings.promotion, barred(moves, CHAMPION), look)
         numbers = {name: versions[name][candidate.seed].number for name, candidate in candidates.items()}
         objective, gates = settings.promotion.objective, settings.promotion.gates
         record = Verdict(
@@ -88,15 +88,15 @@ def run(project: Project) -> Verdict | None:
             foundation=settings.foundation,
             level=settings.dataset.level_of_theory,
             look=look,
-            test_frames=tested,
+            test_frames=test_frames,
             foundation_level=project.foundation.level_of_theory,
             challenger=decision.challenger,
             champion=decision.champion,
-            candidates=verdict.candidates(decision.judged, objective, numbers, chosen),
+            candidates=verdict.candidates(decision.assessments, objective, numbers, reasons),
         )
         with atomic_folder(project.promotion) as folder:
             _write(folder, record)
-        for name in decision.judged:
+        for name in decision.assessments:
             _keep(registry, versions[name], record, name)
     _move(project, record)
     return record
@@ -117,13 +117,13 @@ def sync(project: Project) -> None:
     if verdict is None or verdict.model != settings.system or not results.registered:
         return
     with opened(root) as registry:
-        known = _known(registry, settings.system)
+        versions = _known(registry, settings.system)
         for name, candidate in verdict.candidates.items():
             trainings = results.trainings.get(name, {}).items()
             models = [TrainedModel(training.finished.sha256, name, seed) for seed, training in trainings]
-            seeds = {model.seed: known[model] for model in models if model in known}
-            judged = TrainedModel(candidate.sha256, name, candidate.seed)
-            if judged in models and judged.seed in seeds and "verdict" not in seeds[judged.seed].tags:
+            seeds = {model.seed: versions[model] for model in models if model in versions}
+            judged_model = TrainedModel(candidate.sha256, name, candidate.seed)
+            if judged_model in models and judged_model.seed in seeds and "verdict" not in seeds[judged_model.seed].tags:
                 _keep(registry, seeds, verdict, name)
 
 
@@ -135,23 +135,23 @@ def _words(system: str, champion: Standing | None) -> str | None:
     """The champion before this verdict."""
     if champion is None:
         return None
-    of = champion.model
-    where = f"`{system}/{champion.version}` " if champion.version else "a model that is not registered here, "
-    return f"{where}({of.strategy}, seed {of.seed}, {of.sha256[:12]})"
+    model = champion.model
+    version = f"`{system}/{champion.version}` " if champion.version else "a model that is not registered here, "
+    return f"{version}({model.strategy}, seed {model.seed}, {model.sha256[:12]})"
 
 
 def _versions(registry: Registry, results: Results) -> dict[str, dict[int, Version]]:
     """Versions of this run in this store, by strategy and seed; a run that is not registered here is an error."""
-    known = _known(registry, results.settings.system)
+    registered = _known(registry, results.settings.system)
     versions: dict[str, dict[int, Version]] = {}
     for strategy in results.registered:
         for seed, training in results.trainings[strategy].items():
             model = TrainedModel(training.finished.sha256, strategy, seed)
-            if model not in known:
+            if model not in registered:
                 raise RetemperError(
                     f"{strategy}, seed {seed} is not registered in this store.", fix=f"dvc repro -f register@{strategy}"
                 )
-            versions.setdefault(strategy, {})[seed] = known[model]
+            versions.setdefault(strategy, {})[seed] = registered[model]
     return versions
 
 
@@ -170,9 +170,9 @@ def _digest(verdict: Verdict) -> str:
 def _keep(registry: Registry, seeds: dict[int, Version], verdict: Verdict, name: str) -> None:
     """Tags of the version judged (one a gate, and the sum) and of the other seeds; the verdict beside the weights."""
     candidate = verdict.candidates[name]
-    for seed, other in seeds.items():
+    for seed, other_version in seeds.items():
         if seed != candidate.seed:
-            _tag(registry, other, {"verdict": f"seed {candidate.seed} was judged"})
+            _tag(registry, other_version, {"verdict": f"seed {candidate.seed} was judged"})
     version = seeds[candidate.seed]
     tags = {
         "verdict.rank": f"{candidate.rank} of {len(verdict.candidates)}",
@@ -205,19 +205,21 @@ def _tag(registry: Registry, version: Version, tags: dict[str, str]) -> None:
 def _move(project: Project, verdict: Verdict) -> None:
     """Give the aliases to whom the verdict says. The challenger is taken away from one that passes no more."""
     root, system, options = project.root, verdict.model, project.settings.promotion
-    of, done = _digest(verdict), []
+    verdict_digest, moves = _digest(verdict), []
     if verdict.champion:
         version, expected = verdict.candidates[verdict.champion].version, verdict.champion_before
         reason = f"best {verdict.objective} of the candidates that pass all {len(options.gates)} gates"
-        done.append(aliases.move(root, system, CHAMPION, version, "gates", reason, expected=expected, verdict=of))
+        moves.append(
+            aliases.move(root, system, CHAMPION, version, "gates", reason, expected=expected, verdict=verdict_digest)
+        )
     challenger, reason = None, "no other candidate passes the absolute gates"
     if verdict.challenger:
         challenger = verdict.candidates[verdict.challenger].version
         reason = f"best {verdict.objective} of the others that pass the absolute gates"
-    done.append(aliases.move(root, system, CHALLENGER, challenger, "gates", reason, verdict=of))
-    for moved in done:
-        if moved is not None:
-            hook.tell(options.hook, root, moved)
+    moves.append(aliases.move(root, system, CHALLENGER, challenger, "gates", reason, verdict=verdict_digest))
+    for move in moves:
+        if move is not None:
+            hook.tell(options.hook, root, move)
 
 
 def override(project: Project, system: str, version: str, alias: str, reason: str | None) -> Move | None:
@@ -229,7 +231,7 @@ def override(project: Project, system: str, version: str, alias: str, reason: st
         Without a reason: no verdict on this version, or one that it does not pass.
     """
     root = project.root
-    of: str | None = None
+    verdict_digest: str | None = None
     expected: TrainedModel | str | None = aliases.ANYONE
     if not reason:
         model = aliases.model(root, system, version)
@@ -245,18 +247,20 @@ def override(project: Project, system: str, version: str, alias: str, reason: st
                 f"{system}/{version} does not pass the gates:\n  " + "\n  ".join(candidate.failures),
                 fix="another version, or give a --reason, which is recorded",
             )
-        of = _digest(verdict)
+        verdict_digest = _digest(verdict)
         if alias == CHAMPION:
             expected = verdict.champion_before
     how: How = "override" if reason else "gates"
-    moved = aliases.move(root, system, alias, version, how, reason or "passes the gates", expected=expected, verdict=of)
-    if moved is not None:
-        hook.tell(project.settings.promotion.hook, root, moved)
-    return moved
+    move = aliases.move(
+        root, system, alias, version, how, reason or "passes the gates", expected=expected, verdict=verdict_digest
+    )
+    if move is not None:
+        hook.tell(project.settings.promotion.hook, root, move)
+    return move
 
 
 def rollback(project: Project, system: str, reason: str) -> Move:
     """`retemper rollback`: the champion before the present one; gates alone do not promote the present one again."""
-    moved = aliases.rollback(project.root, system, reason)
-    hook.tell(project.settings.promotion.hook, project.root, moved)
-    return moved
+    move = aliases.rollback(project.root, system, reason)
+    hook.tell(project.settings.promotion.hook, project.root, move)
+    return move

@@ -9,29 +9,29 @@ from retemper.registry.measurements import Measured
 PREFIX = "robustness."
 
 
-def otherwise(ours: Measured, theirs: Measured, metric: str) -> str:
-    """What of `metric` was measured otherwise for `theirs`, in words; "" where nothing was."""
+def setup_difference(model: Measured, reference: Measured, metric: str) -> str:
+    """What of `metric` was measured otherwise for `reference`, in words; "" where nothing was."""
     start = f"{metric}."
-    own, other = (
-        {key.removeprefix(start): value for key, value in model.identity.items() if key.startswith(start)}
-        for model in (ours, theirs)
+    settings, reference_settings = (
+        {key.removeprefix(start): value for key, value in side.identity.items() if key.startswith(start)}
+        for side in (model, reference)
     )
-    return identity.difference(own, other)
+    return identity.difference(settings, reference_settings)
 
 
-def paired(ours: Measured, theirs: Measured, metric: str, confidence: float) -> Interval | None:
-    """ours - theirs over groups of the same structures, bounds with `confidence`; `None` where they are not kept."""
-    own, other = (model.units.get(metric.removeprefix(PREFIX), []) for model in (ours, theirs))
-    return units.paired(own, other, confidence) if own and other else None
+def paired(model: Measured, reference: Measured, metric: str, confidence: float) -> Interval | None:
+    """model - reference over groups of the same structures, bounds with `confidence`; `None` where none are kept."""
+    model_units, reference_units = (side.units.get(metric.removeprefix(PREFIX), []) for side in (model, reference))
+    return units.paired(model_units, reference_units, confidence) if model_units and reference_units else None
 
 
 def cells(first: Measured, second: Measured, metric: str) -> list[str]:
     """Difference second - first, its 95 % interval and a verdict; empty cells where structures are not kept."""
     if first.number(metric).value is None or second.number(metric).value is None:
         return ["", "", ""]
-    differs = otherwise(second, first, metric)
-    if differs:
-        return ["", "", f"measured otherwise: {differs}"]
+    difference = setup_difference(second, first, metric)
+    if difference:
+        return ["", "", f"measured otherwise: {difference}"]
     interval = paired(second, first, metric, two_sided(0.95))
     if interval is None:
         return ["", "", ""]

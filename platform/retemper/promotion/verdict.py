@@ -44,7 +44,7 @@ class Assessment:
 class Decision:
     """Candidates by strategy; the names of those that become challenger and champion, or `None`."""
 
-    judged: dict[str, Assessment]
+    assessments: dict[str, Assessment]
     challenger: str | None
     champion: str | None
 
@@ -55,30 +55,31 @@ def pick_seed(seeds: Mapping[int, Measured], losses: Mapping[int, float], option
     Of seeds for which something that the gates ask for was not measured (robustness is often
     measured on one seed), none is chosen while there is another.
     """
-    asked = {gate.metric for gate in options.gates}
-    lacking = {
-        seed: {metric for metric in asked if measured.number(metric).value is None} for seed, measured in seeds.items()
+    metrics = {gate.metric for gate in options.gates}
+    missing = {
+        seed: {metric for metric in metrics if measured.number(metric).value is None}
+        for seed, measured in seeds.items()
     }
-    least = min(map(len, lacking.values()))
-    complete = [seed for seed in seeds if len(lacking[seed]) == least]
-    chosen = min(complete, key=lambda seed: losses[seed])
+    fewest = min(map(len, missing.values()))
+    complete = [seed for seed in seeds if len(missing[seed]) == fewest]
+    best = min(complete, key=lambda seed: losses[seed])
     if len(complete) == len(seeds):
-        return chosen, "the only seed" if len(seeds) == 1 else f"lowest validation loss of {len(seeds)} seeds"
+        return best, "the only seed" if len(seeds) == 1 else f"lowest validation loss of {len(seeds)} seeds"
     which = ", ".join(str(seed) for seed in complete)
     unmeasured = ", ".join(
-        sorted(set().union(*(lacking[seed] for seed in seeds if seed not in complete)) - lacking[chosen])
+        sorted(set().union(*(missing[seed] for seed in seeds if seed not in complete)) - missing[best])
     )
-    return chosen, f"lowest validation loss of the seeds with {unmeasured} ({which} of {len(seeds)} seeds)"
+    return best, f"lowest validation loss of the seeds with {unmeasured} ({which} of {len(seeds)} seeds)"
 
 
-def ranked(judged: Mapping[str, Assessment], metric: str) -> list[str]:
+def ranking(assessments: Mapping[str, Assessment], metric: str) -> list[str]:
     """Names of the candidates: those that pass every gate, then the absolute ones, then the rest; each by `metric`."""
 
     def key(name: str) -> tuple[bool, bool, float]:
-        assessment = judged[name]
+        assessment = assessments[name]
         return not assessment.passed, not assessment.absolute, objective.order(metric, assessment.objective)
 
-    return sorted(judged, key=key)
+    return sorted(assessments, key=key)
 
 
 def decide(
@@ -104,7 +105,7 @@ def decide(
     look
         For the how manieth time models are judged on these test frames (`gates.share`).
     """
-    judged: dict[str, Assessment] = {}
+    assessments: dict[str, Assessment] = {}
     for strategy, candidate in candidates.items():
         number = candidate.number(options.objective)
         outcomes = gates.judge(
@@ -115,22 +116,22 @@ def decide(
             candidates=len(candidates),
             look=look,
         )
-        standing = objective.against_champion(candidate, options, references)
-        outcomes += [] if standing is None else [standing]
-        judged[strategy] = Assessment(candidate, outcomes, number.value, barred.get(candidate.model))
-    passing = [name for name, assessment in judged.items() if assessment.passed]
-    champion = _best(judged, passing, options.objective)
-    others = [name for name, assessment in judged.items() if assessment.absolute and name != champion]
-    challenger = _best(judged, others, options.objective)
-    return Decision(judged, challenger, champion)
+        comparison = objective.against_champion(candidate, options, references)
+        outcomes += [] if comparison is None else [comparison]
+        assessments[strategy] = Assessment(candidate, outcomes, number.value, barred.get(candidate.model))
+    passing = [name for name, assessment in assessments.items() if assessment.passed]
+    champion = _best(assessments, passing, options.objective)
+    runners_up = [name for name, assessment in assessments.items() if assessment.absolute and name != champion]
+    challenger = _best(assessments, runners_up, options.objective)
+    return Decision(assessments, challenger, champion)
 
 
-def _best(judged: Mapping[str, Assessment], names: Iterable[str], metric: str) -> str | None:
-    return min(names, key=lambda name: objective.order(metric, judged[name].objective), default=None)
+def _best(assessments: Mapping[str, Assessment], names: Iterable[str], metric: str) -> str | None:
+    return min(names, key=lambda name: objective.order(metric, assessments[name].objective), default=None)
 
 
 def candidates(
-    judged: Mapping[str, Assessment], metric: str, versions: Mapping[str, str], chosen: Mapping[str, str]
+    assessments: Mapping[str, Assessment], metric: str, versions: Mapping[str, str], reasons: Mapping[str, str]
 ) -> dict[str, Candidate]:
     """For the record of the verdict, the first in rank first.
 
@@ -138,22 +139,22 @@ def candidates(
     ----------
     metric
         The objective.
-    versions, chosen
+    versions, reasons
         By strategy: the version that was judged, and why this seed stands for it.
     """
     return {
         name: Candidate(
             rank=rank,
             version=versions[name],
-            seed=judged[name].candidate.seed,
-            chosen=chosen[name],
-            sha256=judged[name].candidate.sha256,
-            objective=judged[name].objective,
-            absolute=judged[name].absolute,
-            passed=judged[name].passed,
-            barred=judged[name].barred,
-            gates=judged[name].outcomes,
-            failures=judged[name].failures(),
+            seed=assessments[name].candidate.seed,
+            chosen=reasons[name],
+            sha256=assessments[name].candidate.sha256,
+            objective=assessments[name].objective,
+            absolute=assessments[name].absolute,
+            passed=assessments[name].passed,
+            barred=assessments[name].barred,
+            gates=assessments[name].outcomes,
+            failures=assessments[name].failures(),
         )
-        for rank, name in enumerate(ranked(judged, metric), 1)
+        for rank, name in enumerate(ranking(assessments, metric), 1)
     }

@@ -72,9 +72,9 @@ def show(root: Path, name: str) -> str:
         version = resolve(registry, name)
         moves = aliases.settled(registry, root, version.system)
         measured = attachments.fetch(registry, version)
-        pointed = registry.entry(version.system).aliases
+        aliases_by_name = registry.entry(version.system).aliases
     tags = version.tags
-    names = " ".join(f"@{alias}" for alias, number in pointed.items() if number == version.number)
+    names = " ".join(f"@{alias}" for alias, number in aliases_by_name.items() if number == version.number)
     lines = [f"{version.name}  {names}".rstrip(), ""]
     lines.append(version.description.split(HEADING)[0].strip())
     hashes = data_revisions.data_hashes(tags)
@@ -114,24 +114,24 @@ def compare_versions(root: Path, first: str, second: str) -> str:
         pair = [resolve(registry, name) for name in (first, second)]
         measured = [attachments.fetch(registry, version) for version in pair]
     titles = [version.name for version in pair]
-    for title, one in zip(titles, measured, strict=True):
-        if one is None:
+    for title, entry in zip(titles, measured, strict=True):
+        if entry is None:
             raise RetemperError(f"No measures are kept with {title}.", fix="dvc repro register")
-    a, b = (one for one in measured if one is not None)
+    a, b = (entry for entry in measured if entry is not None)
     rows = [["metric", *titles, "second / first", "95 % interval", ""]]
     notes = []
     for metric in dict.fromkeys([*a.numbers, *b.numbers]):
-        numbers = [one.number(metric) for one in (a, b)]
+        numbers = [entry.number(metric) for entry in (a, b)]
         texts = ["–" if number.value is None else f"{number.value:.4g} {number.unit}".rstrip() for number in numbers]
         rows.append([metric, *texts, *_ratio(a, b, metric)])
         notes += [f"{metric} of {t}: {n.reason}" for t, n in zip(titles, numbers, strict=True) if n.value is None]
-    about = [f"{title}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}, sha256 {one.sha256[:12]}"
-             for title, version, one in zip(titles, pair, (a, b), strict=True)]  # fmt: skip
-    how = (
+    headings = [f"{title}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}, sha256 {entry.sha256[:12]}"
+             for title, version, entry in zip(titles, pair, (a, b), strict=True)]  # fmt: skip
+    explanation = (
         "ratios: of these two models, paired over groups of the frames both were measured on; other seeds of their "
         "strategies may differ otherwise (runs/report); empty where there are no errors by frame"
     )
-    return "\n".join([*about, "", table(rows), *notes, how])
+    return "\n".join([*headings, "", table(rows), *notes, explanation])
 
 
 def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
@@ -140,37 +140,37 @@ def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
         return robust.cells(a, b, metric)
     part, _, quantity = metric.partition(".")
     kind = FRAMES_OF.get(part)
-    ours, theirs = a.own(part), b.own(part)
-    if quantity not in compare.QUANTITIES or kind is None or ours is None or theirs is None:
+    first, second = a.own(part), b.own(part)
+    if quantity not in compare.QUANTITIES or kind is None or first is None or second is None:
         return ["", "", ""]
-    if a.identity.get(kind) != b.identity.get(kind) or len(ours.energy) != len(theirs.energy):
+    if a.identity.get(kind) != b.identity.get(kind) or len(first.energy) != len(second.energy):
         return ["", "", "other frames"]
-    if not any(theirs.group):  # kept by an earlier version, which did not name the groups of these frames
-        theirs = replace(theirs, group=ours.group)
-    ratio = compare.over_groups(theirs, ours, quantity, two_sided(0.95))
+    if not any(second.group):  # kept by an earlier version, which did not name the groups of these frames
+        second = replace(second, group=first.group)
+    ratio = compare.over_groups(second, first, quantity, two_sided(0.95))
     word = "second is better" if ratio.high < 1.0 else "first is better" if ratio.low > 1.0 else "not distinguished"
     if ratio.groups < FEWEST_GROUPS:
         return [f"{ratio.value:.3f}", "", f"{ratio.groups} group(s): too few to tell"]
     return [f"{ratio.value:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f} ({ratio.groups} groups)", word]
 
 
-def lineage(root: Path, wanted: str) -> str:
+def lineage(root: Path, hash_prefix: str) -> str:
     """Every version that came of a hash: data set or file, foundation, weights, configuration, or git commit."""
-    wanted = wanted.lower()
-    if len(wanted) < SHORTEST_HASH:
-        raise RetemperError(f"{wanted!r} is too short for a hash.", expected=f"at least {SHORTEST_HASH} digits")
+    hash_prefix = hash_prefix.lower()
+    if len(hash_prefix) < SHORTEST_HASH:
+        raise RetemperError(f"{hash_prefix!r} is too short for a hash.", expected=f"at least {SHORTEST_HASH} digits")
     with opened(root, existing=True) as registry:
         versions = registry.versions()
     rows = [["version", "strategy", "seed", "as", "hash", "git commit"]]
     for version in sorted(versions, key=lambda v: (v.system, int(v.number))):
         for tag, value in sorted(_origins(version).items()):
-            if value.lower().startswith(wanted):
+            if value.lower().startswith(hash_prefix):
                 tags = version.tags
                 row = [version.name, tags.get("strategy", "–"), tags.get("seed", "–"), tag]
                 rows.append([*row, value[:16], tags.get("git_commit", "–")[:10]])
     if len(rows) == 1:
         raise RetemperError(
-            f"No registered version came of {wanted}.",
+            f"No registered version came of {hash_prefix}.",
             expected="md5 of a data file or DVC folder, sha256 of weights, a foundation's hash, or a git commit",
             fix="retemper show NAME/VERSION prints those of a version",
         )
