@@ -42,7 +42,7 @@ def main() -> None:
     retention = objectives.retention_file(Project(root, settings))
     for rate, plan, folder in zip(options.rates, plans, folders, strict=True):
         last = read_history(folder / "history.csv")[-1]
-        best = objectives.measured(plan, folder, str(retention) if retention else None)
+        best = objectives.measure(plan, folder, str(retention) if retention else None)
         print(
             f"| {rate:g} | {last['valid.force_rmse']:.1f} | {last['valid_replay.force_rmse']:.1f} "
             f"| {best['target']:.1f} | "

@@ -78,9 +78,9 @@ def test_a_planted_copy_of_a_file_is_fetched_again(
     source = tmp_path / "train.extxyz"
     source.write_text("frames")
     home = type("Far", (), {"read": Near("read"), "sha256": Near("sha256")})()
-    local = Path(file_transfer.fetched(str(source), home))
+    local = Path(file_transfer.fetch(str(source), home))
     local.unlink()
     (tmp_path / "other").write_text("other frames")
     local.write_text("other frames") if case == "changed" else local.symlink_to(tmp_path / "other")
-    assert file_transfer.fetched(str(source), home) == str(local) and sha256(local) == sha256(source)
+    assert file_transfer.fetch(str(source), home) == str(local) and sha256(local) == sha256(source)
     assert "put aside" in capsys.readouterr().out and (tmp_path / "other").read_text() == "other frames"

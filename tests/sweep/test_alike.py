@@ -46,7 +46,7 @@ def sweep(root: Path, rng: np.random.Generator, worse: float, number: int = 8) -
 
 def compared(root: Path, trials: list[Trial], scope: str) -> alike.Alike:
     objectives = ["target", "retention"]
-    found = output.not_told_apart(choose(trials, objectives, scope), trials, objectives, scope, project(root))
+    found = output.comparable_trials(choose(trials, objectives, scope), trials, objectives, scope, project(root))
     assert found is not None
     return found
 
@@ -70,7 +70,7 @@ def test_one_trajectory_that_decides_is_no_six(tmp_path: Path) -> None:
     log = np.array([0.0, -3.0, -3.0, -3.0, -3.0, -3.0])
     values = [training(tmp_path, f"t{k}", {"target": log + k * np.eye(6)[0] * np.log(2)}) for k in range(2)]
     trials = [Trial(k, "complete", {}, v, training=f"t{k}") for k, v in enumerate(values)]
-    found = output.not_told_apart(trials[0], trials, ["target"], "single-system", project(tmp_path))
+    found = output.comparable_trials(trials[0], trials, ["target"], "single-system", project(tmp_path))
     assert found is not None and found.trials == (1,)
 
 
@@ -98,8 +98,8 @@ def test_what_was_measured_on_other_structures_is_left_out(tmp_path: Path) -> No
             numbers["trajectory 9"] = numbers.pop("trajectory 5")
     alike.write(folder, errors)
     winner = trials[0]
-    found = output.not_told_apart(winner, trials, ["target"], "single-system", project(tmp_path))
+    found = output.comparable_trials(winner, trials, ["target"], "single-system", project(tmp_path))
     assert found is not None and found.compared == 1
-    assert output.not_told_apart(winner, trials, ["target-loss"], "single-system", project(tmp_path)) is None
+    assert output.comparable_trials(winner, trials, ["target-loss"], "single-system", project(tmp_path)) is None
     few = alike.Alike((), 1, 4)
     assert "too few" in few.sentence()

@@ -128,7 +128,7 @@ def test_a_broken_study_is_taken_up(tmp_path: Path) -> None:
     space()(second)
     study.tell(first, [1.0, 2.0])
     study = studies.open_study(tmp_path, "s", BOTH)
-    assert studies.recover(study) == 1 and studies.ended(study) == 1
+    assert studies.recover(study) == 1 and studies.number_ended(study) == 1
     again = study.ask()
     space()(again)
     assert again.params == second.params and again.number == 2

@@ -33,8 +33,8 @@ class Alike:
         """For people."""
         if self.groups < statistics.FEWEST_GROUPS:
             return f"{self.groups} group(s) of validation structures are too few to tell settings apart"
-        same = f"{len(self.trials)} of {self.compared} other settings cannot be told apart from it"
-        return f"{same} ({self.groups} groups of validation structures, one seed each)"
+        text = f"{len(self.trials)} of {self.compared} other settings cannot be told apart from it"
+        return f"{text} ({self.groups} groups of validation structures, one seed each)"
 
 
 def write(folder: Path, errors: BySet) -> None:
@@ -48,38 +48,42 @@ def read(folder: Path) -> BySet | None:
     return None if content is None else {name: GroupErrors(**part) for name, part in content.items()}
 
 
-def of(used: Path, others: dict[int, tuple[Path, float]], weights: dict[str, float]) -> Alike | None:
+def of(used: Path, trials: dict[int, tuple[Path, float]], weights: dict[str, float]) -> Alike | None:
     """What is alike; `None` where no errors by group are there.
 
     Parameters
     ----------
     used
         Folder of the training of the trial that is used.
-    others
+    trials
         By number: folder of a trial's training, and how much worse its score is.
     weights
         By set, what the logarithm of the force error counts in the score.
     """
-    ours = read(used)
-    if ours is None:
+    used_errors = read(used)
+    if used_errors is None:
         return None
     alike, compared = [], 0
-    for number, (folder, behind) in sorted(others.items()):
-        theirs = read(folder) or {}
-        if any(name not in theirs or ours[name].counts != theirs[name].counts for name in weights):
+    for number, (folder, behind) in sorted(trials.items()):
+        trial_errors = read(folder) or {}
+        if any(name not in trial_errors or used_errors[name].counts != trial_errors[name].counts for name in weights):
             continue  # measured on other structures
         compared += 1
-        if difference(ours, theirs, weights, behind).interval(statistics.two_sided(CONFIDENCE)).low <= 0:
+        if difference(used_errors, trial_errors, weights, behind).interval(statistics.two_sided(CONFIDENCE)).low <= 0:
             alike.append(number)
-    return Alike(tuple(alike), compared, min(len(ours[name].counts) for name in weights)) if compared else None
+    return Alike(tuple(alike), compared, min(len(used_errors[name].counts) for name in weights)) if compared else None
 
 
-def difference(ours: BySet, theirs: BySet, weights: dict[str, float], behind: float) -> statistics.Estimate:
-    """Their score minus ours, with its error over groups of structures."""
+def difference(
+    used_errors: BySet, trial_errors: BySet, weights: dict[str, float], behind: float
+) -> statistics.Estimate:
+    """A trial's score minus the used one's, with its error over groups of structures."""
     parts = []
     for name, weight in weights.items():
-        groups = sorted(ours[name].counts)
-        here, there = (np.array([[errors[name].squares[group]] for group in groups]) for errors in (ours, theirs))
-        parts.append((weight, statistics.log_ratio(there, here, 0.5)))
+        groups = sorted(used_errors[name].counts)
+        used_squares, trial_squares = (
+            np.array([[errors[name].squares[group]] for group in groups]) for errors in (used_errors, trial_errors)
+        )
+        parts.append((weight, statistics.log_ratio(trial_squares, used_squares, 0.5)))
     total = statistics.weighted_sum(parts)
     return replace(total, value=behind)

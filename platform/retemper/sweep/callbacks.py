@@ -58,19 +58,21 @@ class Watch(Callback):
     def _ended(self, trial: Any) -> None:
         number = trial.config["task"].number
         self.epochs.pop(number, None)
-        found = {one.number: one for one in studies.trials(self.study)}
-        one = found[number]
-        if one.state == "running":  # stopped from outside: the sweep is taken up again later
+        records = {record.number: record for record in studies.trials(self.study)}
+        record = records[number]
+        if record.state == "running":  # stopped from outside: the sweep is taken up again later
             return
-        history = self.sweep.project.training(one.training) / "history.csv"
-        tracking.finish_trial(self.runs.get(number), self.sweep.project, history, one.state, one.values, one.reason)
-        self._print(line(one, self.objectives, self.sweep.space, self._best_mark(one, list(found.values()))))
+        history = self.sweep.project.training(record.training) / "history.csv"
+        tracking.finish_trial(
+            self.runs.get(number), self.sweep.project, history, record.state, record.values, record.reason
+        )
+        self._print(line(record, self.objectives, self.sweep.space, self._best_mark(record, list(records.values()))))
         self._status()
 
-    def _best_mark(self, one: Trial, everyone: list[Trial]) -> str:
+    def _best_mark(self, record: Trial, records: list[Trial]) -> str:
         scope = self.options.scope
-        scores = [score(t.values, self.objectives, scope) for t in everyone if t.state == "complete"]
-        if one.state == "complete" and score(one.values, self.objectives, scope) <= min(scores):
+        scores = [score(t.values, self.objectives, scope) for t in records if t.state == "complete"]
+        if record.state == "complete" and score(record.values, self.objectives, scope) <= min(scores):
             return f"  <- best so far ({scope})"
         return ""
 
@@ -81,6 +83,6 @@ class Watch(Callback):
         """The trials that run, on the last line of a terminal."""
         if self.live:
             budget = self.sweep.about.epochs
-            running = "  ".join(f"{number} ({done}/{budget})" for number, done in sorted(self.epochs.items()))
-            over = studies.ended(self.study)
-            print(f"\r\033[K{over}/{self.options.trials} trials ended; running: {running}", end="", flush=True)
+            running = "  ".join(f"{number} ({epoch}/{budget})" for number, epoch in sorted(self.epochs.items()))
+            ended = studies.number_ended(self.study)
+            print(f"\r\033[K{ended}/{self.options.trials} trials ended; running: {running}", end="", flush=True)

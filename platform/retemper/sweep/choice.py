@@ -33,7 +33,7 @@ class Trial:
     number: int
     state: str  # complete, pruned, failed, running, waiting
     params: Point
-    values: dict[str, float] = field(default_factory=dict)  # see `objectives.measured`; complete trials only
+    values: dict[str, float] = field(default_factory=dict)  # see `objectives.measure`; complete trials only
     epochs: int = 0
     seconds: float = 0.0
     training: str = ""  # key of the run in .cache/training

@@ -48,8 +48,8 @@ def serve() -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Home).options(name=NAME, num_cpus=0, scheduling_strategy=here).remote()
+    placement = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Home).options(name=NAME, num_cpus=0, scheduling_strategy=placement).remote()
 
 
 def home() -> Any:
@@ -65,11 +65,11 @@ def sees(token: str, content: str) -> bool:
     return not os.environ.get("RETEMPER_SCRATCH") and file.is_file() and file.read_text() == content
 
 
-def fetched(path: str, far: Any) -> str:
+def fetch(path: str, driver: Any) -> str:
     """A copy of a file of the project on this node, made once, named by its content and checked by it."""
     import ray
 
-    sha = ray.get(far.sha256.remote(path))
+    sha = ray.get(driver.sha256.remote(path))
     local = scratch.folder() / "files" / f"{sha}{Path(path).suffix}"
     sealed.own_folder(local.parent)
     with FileLock(f"{local}.lock"):
@@ -78,21 +78,21 @@ def fetched(path: str, far: Any) -> str:
             sealed.put_aside(local, "it is not the project's file", "fetched again")
         if not local.is_file():
             with atomic_write(local) as temporary:
-                temporary.write_bytes(ray.get(far.read.remote(path)))
+                temporary.write_bytes(ray.get(driver.read.remote(path)))
     return str(local)
 
 
-def relocated(plan: Plan, far: Any) -> Plan:
+def relocate(plan: Plan, driver: Any) -> Plan:
     """The plan with the copies of this node in place of the project's files."""
     heads = {
-        name: dataclasses.replace(head, train=fetched(head.train, far), valid=fetched(head.valid, far))
+        name: dataclasses.replace(head, train=fetch(head.train, driver), valid=fetch(head.valid, driver))
         for name, head in (("target", plan.target), ("replay", plan.replay))
         if head is not None
     }
-    return dataclasses.replace(plan, foundation=fetched(plan.foundation, far), **heads)  # type: ignore[arg-type]
+    return dataclasses.replace(plan, foundation=fetch(plan.foundation, driver), **heads)  # type: ignore[arg-type]
 
 
-def bring(folder: str, far: Any) -> Path:
+def bring(folder: str, driver: Any) -> Path:
     """A folder of this node with what the run's folder at home holds: a state to go on from, or a finished run."""
     import ray
 
@@ -100,16 +100,16 @@ def bring(folder: str, far: Any) -> Path:
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir(parents=True)
     for name in (*STATE, *RESULT):
-        content = ray.get(far.read.remote(f"{folder}/{name}"))
+        content = ray.get(driver.read.remote(f"{folder}/{name}"))
         if content is not None:
             (local / name).write_bytes(content)
     return local
 
 
-def send(local: Path, folder: str, names: tuple[str, ...], far: Any) -> None:
+def send(local: Path, folder: str, names: tuple[str, ...], driver: Any) -> None:
     """Write files of the node's folder into the run's folder at home."""
     import ray
 
     for name in names:
         if (local / name).is_file():
-            ray.get(far.write.remote(f"{folder}/{name}", (local / name).read_bytes()))
+            ray.get(driver.write.remote(f"{folder}/{name}", (local / name).read_bytes()))

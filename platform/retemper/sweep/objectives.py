@@ -87,13 +87,13 @@ def holes(plan: Plan, model: Path) -> float:
     subject = evaluators.describe(str(model), head=TARGET, device=plan.device)
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     context = Context(subject, tuple(elements), frames=frames)
-    found = short_range.measure(context, {key: compute(task) for key, task in short_range.plan(context).items()})
-    if found.value is None:
-        raise RetemperError(f"Holes cannot be measured: {found.reason}")
-    return 100.0 - found.value
+    walls = short_range.measure(context, {key: compute(task) for key, task in short_range.plan(context).items()})
+    if walls.value is None:
+        raise RetemperError(f"Holes cannot be measured: {walls.reason}")
+    return 100.0 - walls.value
 
 
-def measured(plan: Plan, folder: Path, retention: str | None, objectives: Sequence[str] = ()) -> dict[str, float]:
+def measure(plan: Plan, folder: Path, retention: str | None, objectives: Sequence[str] = ()) -> dict[str, float]:
     """What the model of a finished run is worth, from its best epoch and, away from it, from the model itself.
 
     Its errors by group are left in the folder (`alike.FILE`).

@@ -69,18 +69,18 @@ def read(folder: Path) -> list[Trial]:
 
 def trials(study: optuna.Study) -> list[Trial]:
     """All trials of a study by number, without those that an interruption broke off."""
-    found = []
-    for one in study.get_trials(deepcopy=False):
-        attributes = one.user_attrs
+    records = []
+    for trial in study.get_trials(deepcopy=False):
+        attributes = trial.user_attrs
         if attributes.get("interrupted"):
             continue
-        fixed = one.system_attrs.get("fixed_params", {})
-        seconds = one.duration.total_seconds() if one.duration and not attributes.get("earlier") else 0.0
-        found.append(
+        fixed = trial.system_attrs.get("fixed_params", {})
+        seconds = trial.duration.total_seconds() if trial.duration and not attributes.get("earlier") else 0.0
+        records.append(
             Trial(
-                number=one.number,
-                state=STATES[one.state],
-                params=one.params or fixed,
+                number=trial.number,
+                state=STATES[trial.state],
+                params=trial.params or fixed,
                 values=attributes.get("values", {}),
                 epochs=attributes.get("epochs", 0),
                 seconds=attributes.get("seconds", seconds),
@@ -89,12 +89,12 @@ def trials(study: optuna.Study) -> list[Trial]:
                 earlier=attributes.get("earlier", ""),
             )
         )
-    return found
+    return records
 
 
-def ended(study: optuna.Study) -> int:
+def number_ended(study: optuna.Study) -> int:
     """Trials of this very sweep that are over: complete, pruned or failed."""
-    return sum(one.state in ("complete", "pruned", "failed") and not one.earlier for one in trials(study))
+    return sum(trial.state in ("complete", "pruned", "failed") and not trial.earlier for trial in trials(study))
 
 
 def begin(study: optuna.Study, space: Space) -> None:
@@ -108,11 +108,11 @@ def recover(study: optuna.Study) -> int:
 
     Their training goes on from the last epoch, since its folder is named by its content.
     """
-    broken = [one for one in study.get_trials(deepcopy=False) if one.state == TrialState.RUNNING]
-    for one in broken:
-        study.enqueue_trial(one.params)
-        study._storage.set_trial_user_attr(one._trial_id, "interrupted", True)
-        study.tell(one.number, state=TrialState.FAIL)
+    broken = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
+    for trial in broken:
+        study.enqueue_trial(trial.params)
+        study._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
+        study.tell(trial.number, state=TrialState.FAIL)
     return len(broken)
 
 
@@ -131,28 +131,28 @@ def warm_start(
         Trials added, trials queued.
     """
     added = queued = 0
-    known = {one.training for one in trials(study)}
+    trainings = {trial.training for trial in trials(study)}
     default = plan_of(space.default()).key
     for earlier, folder in known_studies(cache):
         if earlier.study == about.study or earlier.family != about.family:
             continue
-        finished = [one for one in read(folder) if one.state == "complete" and not one.earlier]
-        missing = [one for one in finished if not set(about.objectives) <= set(one.values)]
-        usable = [(one, space.complete(one.params)) for one in finished if one not in missing]
-        same = 0
-        for one, point in usable:
-            if point is None or plan_of(point).key != one.training or earlier.retention != about.retention:
+        finished = [trial for trial in read(folder) if trial.state == "complete" and not trial.earlier]
+        missing = [trial for trial in finished if not set(about.objectives) <= set(trial.values)]
+        usable = [(trial, space.complete(trial.params)) for trial in finished if trial not in missing]
+        transferable = 0
+        for trial, point in usable:
+            if point is None or plan_of(point).key != trial.training or earlier.retention != about.retention:
                 continue
-            same += 1
-            if one.training in known or one.training == default:
+            transferable += 1
+            if trial.training in trainings or trial.training == default:
                 continue
-            known.add(one.training)
-            study.add_trial(_taken_over(one, point, space, about.objectives, earlier.study))
+            trainings.add(trial.training)
+            study.add_trial(_frozen_trial(trial, point, space, about.objectives, earlier.study))
             added += 1
-        if same == 0:
-            best = front([one for one, point in usable if point is not None], about.objectives)[:ENQUEUED]
-            for one in best:
-                point = space.complete(one.params)
+        if transferable == 0:
+            best = front([trial for trial, point in usable if point is not None], about.objectives)[:ENQUEUED]
+            for trial in best:
+                point = space.complete(trial.params)
                 if point is not None and point != space.default():
                     study.enqueue_trial(point, skip_if_exists=True)
                     queued += 1
@@ -161,30 +161,30 @@ def warm_start(
 
 def known_studies(folder: Path) -> list[tuple[SweepStudy, Path]]:
     """Studies in the folders of a folder, with these; not those that another version of the program began."""
-    found = []
+    entries = []
     for path in sorted(folder.glob(f"*/{ABOUT}")):
         with contextlib.suppress(OtherFormError):
-            found.append((SweepStudy.read(path), path.parent))
-    return found
+            entries.append((SweepStudy.read(path), path.parent))
+    return entries
 
 
-def _taken_over(one: Trial, point: Point, space: Space, objectives: Sequence[str], earlier: str) -> FrozenTrial:
-    attributes = {"values": one.values, "epochs": one.epochs, "training": one.training, "earlier": earlier}
+def _frozen_trial(trial: Trial, point: Point, space: Space, objectives: Sequence[str], earlier: str) -> FrozenTrial:
+    attributes = {"values": trial.values, "epochs": trial.epochs, "training": trial.training, "earlier": earlier}
     return optuna.trial.create_trial(
         params=point,
         distributions={path: distribution(space.active(path, point)) for path in point},
-        values=[one.values[name] for name in objectives],
+        values=[trial.values[name] for name in objectives],
         user_attrs=attributes,
     )
 
 
-def distribution(one: SearchRange | None) -> optuna.distributions.BaseDistribution:
+def distribution(search_range: SearchRange | None) -> optuna.distributions.BaseDistribution:
     """A search range as Optuna's distribution."""
-    assert one is not None
-    if one.choices is not None:
-        return optuna.distributions.CategoricalDistribution(one.choices)
-    assert one.low is not None and one.high is not None
-    return optuna.distributions.FloatDistribution(one.low, one.high, log=one.log)
+    assert search_range is not None
+    if search_range.choices is not None:
+        return optuna.distributions.CategoricalDistribution(search_range.choices)
+    assert search_range.low is not None and search_range.high is not None
+    return optuna.distributions.FloatDistribution(search_range.low, search_range.high, log=search_range.log)
 
 
 def least_trials(parameters: int) -> int:
@@ -198,22 +198,22 @@ def importance(study_trials: Sequence[Trial], space: Space, objectives: Sequence
     Hutter, Hoos and Leyton-Brown, ICML 2014. Parameters that are not in every complete trial are left
     out; with fewer complete trials than `least_trials` nothing can be said and the result is empty.
     """
-    complete = [one for one in study_trials if one.state == "complete"]
-    shared = [path for path in space.ranges if all(path in one.params for one in complete)]
+    complete = [trial for trial in study_trials if trial.state == "complete"]
+    shared = [path for path in space.ranges if all(path in trial.params for trial in complete)]
     if len(complete) < least_trials(len(shared)):
         return {}
     result: dict[str, dict[str, float]] = {}
     for name in objectives:
         study = optuna.create_study()
-        for one in complete:
+        for trial in complete:
             study.add_trial(
                 optuna.trial.create_trial(
-                    params={path: one.params[path] for path in shared},
+                    params={path: trial.params[path] for path in shared},
                     distributions={path: distribution(space.union(path)) for path in shared},
-                    value=one.values[name] if name == HOLES else math.log(max(one.values[name], 1e-12)),
+                    value=trial.values[name] if name == HOLES else math.log(max(trial.values[name], 1e-12)),
                 )
             )
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        result[name] = {path: float(share) for path, share in found.items()}
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        result[name] = {path: float(share) for path, share in shares.items()}
     return result

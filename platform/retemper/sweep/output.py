@@ -39,11 +39,11 @@ def write(sweep: Sweep, study: optuna.Study) -> BestSetting:
     from retemper.sweep import optuna_study as studies
 
     project, space, strategy, options = sweep.project, sweep.space, sweep.strategy, sweep.project.settings.sweep
-    trials = [one for one in studies.trials(study) if one.state in ("complete", "pruned", "failed")]
+    trials = [trial for trial in studies.trials(study) if trial.state in ("complete", "pruned", "failed")]
     winner = choose(trials, options.objectives, options.scope)
     best = front(trials, options.objectives)
-    same = not_told_apart(winner, trials, options.objectives, options.scope, project)
-    setting = _best(sweep, winner, trials, same)
+    comparable = comparable_trials(winner, trials, options.objectives, options.scope, project)
+    setting = _best(sweep, winner, trials, comparable)
     with atomic_folder(project.sweep(strategy)) as out:
         with (
             contextlib.closing(sqlite3.connect(sweep.folder / studies.DATABASE)) as source,
@@ -55,60 +55,60 @@ def write(sweep: Sweep, study: optuna.Study) -> BestSetting:
         _table(out / "trials.csv", trials, list(space.ranges))
         _table(out / "front.csv", best, list(space.ranges))
         (out / "trials").mkdir()
-        for one in trials:
-            history = project.training(one.training) / "history.csv"
-            if one.training and history.is_file():
-                (out / f"trials/{one.number}.csv").write_text(history.read_text())
+        for trial in trials:
+            history = project.training(trial.training) / "history.csv"
+            if trial.training and history.is_file():
+                (out / f"trials/{trial.number}.csv").write_text(history.read_text())
         setting.write(out / BEST)
     log.info(
         f"\n{strategy}: {len(best)} of {len(trials)} trials are on the Pareto front of {', '.join(options.objectives)}"
     )
     log.info(f"{strategy}: trial {winner.number} is used (scope {options.scope}): {_words(winner, space)}")
-    if same is not None:
-        log.info(f"{strategy}: {same.sentence()}")
+    if comparable is not None:
+        log.info(f"{strategy}: {comparable.sentence()}")
     return setting
 
 
-def not_told_apart(
+def comparable_trials(
     winner: Trial, trials: Sequence[Trial], objectives: Sequence[str], scope: str, project: Project
 ) -> alike.Alike | None:
     """The trials that may be as good as the winner; `None` where another target than forces is an objective."""
     if target(objectives) != "target":
         return None
     weights = {"target": 1.0} | ({RETENTION: WEIGHT[scope]} if WEIGHT[scope] else {})
-    worth = {one.number: score(one.values, objectives, scope) for one in trials if one.state == "complete"}
-    folders = {one.number: project.training(one.training) for one in trials if one.training}
-    others = {
-        number: (folders[number], value - worth[winner.number])
-        for number, value in worth.items()
+    scores = {trial.number: score(trial.values, objectives, scope) for trial in trials if trial.state == "complete"}
+    folders = {trial.number: project.training(trial.training) for trial in trials if trial.training}
+    other_trials = {
+        number: (folders[number], value - scores[winner.number])
+        for number, value in scores.items()
         if number != winner.number and number in folders
     }
-    return alike.of(project.training(winner.training), others, weights)
+    return alike.of(project.training(winner.training), other_trials, weights)
 
 
-def _best(sweep: Sweep, winner: Trial, trials: Sequence[Trial], same: alike.Alike | None) -> BestSetting:
+def _best(sweep: Sweep, winner: Trial, trials: Sequence[Trial], comparable: alike.Alike | None) -> BestSetting:
     about, scope = sweep.about, sweep.project.settings.sweep.scope
-    first = next((one for one in trials if one.training == about.default), None)
-    kept = collect.kept(sweep.project.training(winner.training), winner.training)
+    default = next((trial for trial in trials if trial.training == about.default), None)
+    model = collect.kept(sweep.project.training(winner.training), winner.training)
     holes = " + holes / 100" if HOLES in about.objectives else ""
     return BestSetting(
         strategy=about.strategy,
         settings=winner.params,
         objectives=_rounded(winner.values),
-        default=_rounded(first.values) if first else {},
+        default=_rounded(default.values) if default else {},
         chosen=Choice(
             scope=scope,
             rule=f"smallest log(target) + {WEIGHT[scope]:g} * log(retention){holes}",
             trial=winner.number,
             of=len(trials),
-            alike=list(same.trials) if same else None,
-            compared=same.compared if same else None,
-            groups=same.groups if same else None,
+            alike=list(comparable.trials) if comparable else None,
+            compared=comparable.compared if comparable else None,
+            groups=comparable.groups if comparable else None,
         ),
         provenance=Provenance(
             study=about.study,
             training=winner.training,
-            model_sha256=kept.sha256 if kept else None,
+            model_sha256=model.sha256 if model else None,
             seed=about.seed,
             epochs=about.epochs,
             data=about.data,
@@ -132,13 +132,13 @@ def _table(path: Path, trials: Sequence[Trial], params: Sequence[str]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "state", "epochs", "seconds", *MEASURED, *params, "training", "earlier", "reason"])
-        for one in trials:
+        for trial in trials:
             writer.writerow(
-                [one.number, one.state, one.epochs, f"{one.seconds:.1f}"]
-                + [f"{one.values[name]:.8g}" if name in one.values else "" for name in MEASURED]
+                [trial.number, trial.state, trial.epochs, f"{trial.seconds:.1f}"]
+                + [f"{trial.values[name]:.8g}" if name in trial.values else "" for name in MEASURED]
                 + [
-                    ("none" if one.params[path] is None else one.params[path]) if path in one.params else ""
+                    ("none" if trial.params[path] is None else trial.params[path]) if path in trial.params else ""
                     for path in params
                 ]
-                + [one.training, one.earlier, one.reason.replace("\n", " ")]
+                + [trial.training, trial.earlier, trial.reason.replace("\n", " ")]
             )

@@ -125,11 +125,11 @@ def halving(study: optuna.Study, epochs: int, objectives: Sequence[str], trainin
         time_attr="epoch", metric="signal", mode="min", max_t=epochs, grace_period=grace, reduction_factor=REDUCTION
     )
     (bracket,) = scheduler._brackets
-    for one in studies.trials(study):
-        path = training / one.training / "history.csv"
-        if one.state in ("complete", "pruned") and one.training and path.is_file():
-            for row in read_history(path)[: one.epochs]:
+    for trial in studies.trials(study):
+        path = training / trial.training / "history.csv"
+        if trial.state in ("complete", "pruned") and trial.training and path.is_file():
+            for row in read_history(path)[: trial.epochs]:
                 if "valid_retention.force_rmse" in row or "retention" not in objectives:
-                    earlier: Any = SimpleNamespace(trial_id=f"earlier-{one.number}")
+                    earlier: Any = SimpleNamespace(trial_id=f"earlier-{trial.number}")
                     bracket.on_result(earlier, int(row["epoch"]) + 1, -signal(row, objectives))
     return scheduler

@@ -21,34 +21,36 @@ class Space:
         """Ask an Optuna trial for every value that counts (define-by-run)."""
         values: Point = {}
         for path in self.ranges:
-            one = self.active(path, values)
-            if one is None:
+            search_range = self.active(path, values)
+            if search_range is None:
                 continue
-            if one.choices is not None:
-                values[path] = trial.suggest_categorical(path, one.choices)
+            if search_range.choices is not None:
+                values[path] = trial.suggest_categorical(path, search_range.choices)
             else:
-                values[path] = trial.suggest_float(path, one.low, one.high, log=one.log)
+                values[path] = trial.suggest_float(path, search_range.low, search_range.high, log=search_range.log)
 
     def active(self, path: str, values: Point) -> SearchRange | None:
         """The range of `path` that counts beside `values` (of the paths before it); `None`: the default stays."""
-        for one in self.ranges[path]:
-            if all(values.get(other, self.defaults[other]) in allowed for other, allowed in one.when.items()):
-                return one
+        for search_range in self.ranges[path]:
+            if all(
+                values.get(setting, self.defaults[setting]) in allowed for setting, allowed in search_range.when.items()
+            ):
+                return search_range
         return None
 
     def complete(self, values: Point) -> Point | None:
         """`values` with defaults for what is missing, as a point of the space; `None` when it lies outside."""
         point: Point = {}
         for path in self.ranges:
-            one = self.active(path, point)
-            if one is None:
+            search_range = self.active(path, point)
+            if search_range is None:
                 continue
             value = values.get(path, self.defaults[path])
-            if not contains(one, value):
+            if not contains(search_range, value):
                 return None
             point[path] = value
-        others = {path: value for path, value in values.items() if path not in point}
-        return None if any(value != self.defaults.get(path, ...) for path, value in others.items()) else point
+        outside = {path: value for path, value in values.items() if path not in point}
+        return None if any(value != self.defaults.get(path, ...) for path, value in outside.items()) else point
 
     def default(self) -> Point:
         """The strategy's own settings as a point of the space."""
@@ -61,16 +63,19 @@ class Space:
         first = self.ranges[path][0]
         if first.choices is not None:
             return first
-        lows, highs = [one.low for one in self.ranges[path]], [one.high for one in self.ranges[path]]
+        lows, highs = (
+            [alternative.low for alternative in self.ranges[path]],
+            [alternative.high for alternative in self.ranges[path]],
+        )
         return SearchRange(low=min(filter(None, lows), default=0.0), high=max(filter(None, highs)), log=first.log)
 
 
-def contains(one: SearchRange, value: Value) -> bool:
+def contains(search_range: SearchRange, value: Value) -> bool:
     """Whether a range holds a value."""
-    if one.choices is not None:
-        return value in one.choices
-    assert one.low is not None and one.high is not None
-    return isinstance(value, (int, float)) and one.low <= value <= one.high
+    if search_range.choices is not None:
+        return value in search_range.choices
+    assert search_range.low is not None and search_range.high is not None
+    return isinstance(value, (int, float)) and search_range.low <= value <= search_range.high
 
 
 def of(strategy: Strategy, settings: Settings, n_train: int, n_replay: int) -> Space:
@@ -84,30 +89,37 @@ def of(strategy: Strategy, settings: Settings, n_train: int, n_replay: int) -> S
     for path, alternatives in strategy.search.items():
         if path == "training.batch_size":
             alternatives = [
-                _only(one, lambda n: n is None or (n <= n_train and n != settings.finetune.batch_size))
-                for one in alternatives
+                _only(search_range, lambda n: n is None or (n <= n_train and n != settings.finetune.batch_size))
+                for search_range in alternatives
             ]
         if path == "replay.number":
-            alternatives = [_only(one, lambda n: n is None or n < n_replay) for one in alternatives]
+            alternatives = [_only(search_range, lambda n: n is None or n < n_replay) for search_range in alternatives]
         ranges[path] = alternatives
     space = Space(ranges, defaults)
     point: Point = {}
     for path in ranges:
-        one = space.active(path, point)
-        if one is not None:
-            ranges[path] = [_widened(other, defaults[path]) if other is one else other for other in ranges[path]]
+        search_range = space.active(path, point)
+        if search_range is not None:
+            ranges[path] = [
+                _widen(alternative, defaults[path]) if alternative is search_range else alternative
+                for alternative in ranges[path]
+            ]
             point[path] = defaults[path]
     return space
 
 
-def _only(one: SearchRange, keep: Callable[[Any], bool]) -> SearchRange:
-    return one if one.choices is None else one.model_copy(update={"choices": [c for c in one.choices if keep(c)]})
+def _only(search_range: SearchRange, keep: Callable[[Any], bool]) -> SearchRange:
+    return (
+        search_range
+        if search_range.choices is None
+        else search_range.model_copy(update={"choices": [c for c in search_range.choices if keep(c)]})
+    )
 
 
-def _widened(one: SearchRange, value: Value) -> SearchRange:
-    if contains(one, value):
-        return one
-    if one.choices is not None:
-        return one.model_copy(update={"choices": [value, *one.choices]})
-    assert one.low is not None and one.high is not None and isinstance(value, (int, float))
-    return one.model_copy(update={"low": min(one.low, value), "high": max(one.high, value)})
+def _widen(search_range: SearchRange, value: Value) -> SearchRange:
+    if contains(search_range, value):
+        return search_range
+    if search_range.choices is not None:
+        return search_range.model_copy(update={"choices": [value, *search_range.choices]})
+    assert search_range.low is not None and search_range.high is not None and isinstance(value, (int, float))
+    return search_range.model_copy(update={"low": min(search_range.low, value), "high": max(search_range.high, value)})

@@ -17,13 +17,13 @@ from retemper.sweep.table import header, line
 
 def _studies(project: Project, strategy: str | None) -> list[tuple[SweepStudy, Path]]:
     """Studies in the cache, where they grow, and those that came with ``runs/sweep`` alone."""
-    found: dict[str, tuple[SweepStudy, Path]] = {}
+    by_study: dict[str, tuple[SweepStudy, Path]] = {}
     for about, folder in studies.known_studies(project.cache("sweep")) + studies.known_studies(project.runs / "sweep"):
-        found.setdefault(about.study, (about, folder))
-    names = sorted({about.strategy for about, _ in found.values()})
+        by_study.setdefault(about.study, (about, folder))
+    names = sorted({about.strategy for about, _ in by_study.values()})
     if strategy is not None and strategy not in names:
         raise unknown("sweep", strategy, names)
-    return [(about, folder) for about, folder in found.values() if strategy in (None, about.strategy)]
+    return [(about, folder) for about, folder in by_study.values() if strategy in (None, about.strategy)]
 
 
 def status(project: Project, strategy: str | None) -> str:
@@ -32,16 +32,16 @@ def status(project: Project, strategy: str | None) -> str:
     blocks = []
     for about, folder in _studies(project, strategy):
         trials = studies.read(folder)
-        count = {state: sum(one.state == state for one in trials) for state in ("complete", "pruned", "failed")}
+        count = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "failed")}
         lines = [
             f"{about.strategy}  study {about.study}  {about.epochs} epochs  "
             + "  ".join(f"{number} {state}" for state, number in count.items())
         ]
-        for one in trials:
-            history = project.training(one.training) / "history.csv"
-            if one.state == "running" and one.training:
-                done = len(read_history(history)) if history.is_file() else 0
-                lines.append(f"  running: trial {one.number}, epoch {done}/{about.epochs}")
+        for trial in trials:
+            history = project.training(trial.training) / "history.csv"
+            if trial.state == "running" and trial.training:
+                epoch = len(read_history(history)) if history.is_file() else 0
+                lines.append(f"  running: trial {trial.number}, epoch {epoch}/{about.epochs}")
         if count["complete"]:
             lines += ["  " + header(about.objectives, _space(about))]
             lines += ["  " + line(_choice(trials, about, scope), about.objectives, _space(about), f"  <- {scope}")]
@@ -56,11 +56,11 @@ def show(project: Project, strategy: str | None) -> str:
     for about, folder in _studies(project, strategy):
         trials, space, objectives = studies.read(folder), _space(about), about.objectives
         best = front(trials, objectives)
-        chosen = _choice(trials, about, scope) if best else None
+        winner = _choice(trials, about, scope) if best else None
         lines = [f"{about.strategy}  study {about.study}", header(objectives, space)]
-        for one in trials:
-            mark = "  *" if one in best else ""
-            lines.append(line(one, objectives, space, mark + (f"  <- {scope}" if one is chosen else "")))
+        for trial in trials:
+            mark = "  *" if trial in best else ""
+            lines.append(line(trial, objectives, space, mark + (f"  <- {scope}" if trial is winner else "")))
         lines.append(f"* on the Pareto front of {', '.join(objectives)}")
         lines += _importance(trials, space, objectives)
         if (folder / studies.DATABASE).is_file():
@@ -75,13 +75,13 @@ def _choice(trials: Sequence[Trial], about: SweepStudy, scope: str) -> Trial:
 
 def _importance(trials: Sequence[Trial], space: Space, objectives: Sequence[str]) -> list[str]:
     shares = studies.importance(trials, space, objectives)
-    complete = sum(one.state == "complete" for one in trials)
+    complete = sum(trial.state == "complete" for trial in trials)
     if not shares:
         return [f"importance: {complete} complete trials are too few to say"]
     return [
         f"importance for {name}, from {complete} trials: "
-        + ", ".join(f"{path} {100 * share:.0f} %" for path, share in found.items())
-        for name, found in shares.items()
+        + ", ".join(f"{path} {100 * share:.0f} %" for path, share in by_path.items())
+        for name, by_path in shares.items()
     ]
 
 

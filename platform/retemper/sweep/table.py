@@ -13,8 +13,8 @@ from retemper.sweep.space import Space
 def header(objectives: Sequence[str], space: Space) -> str:
     """Titles of the columns of `line`."""
     names = "".join(f"{path.removeprefix('training.'):>{width(path)}s}" for path in space.ranges)
-    measured = "".join(f"{name:>12s}" for name in columns(objectives))
-    return f"{'trial':>6s} {'ended':9s}{'epochs':>7s}{'time':>8s}{measured}{names}"
+    titles = "".join(f"{name:>12s}" for name in columns(objectives))
+    return f"{'trial':>6s} {'ended':9s}{'epochs':>7s}{'time':>8s}{titles}{names}"
 
 
 def line(trial: Trial, objectives: Sequence[str], space: Space, mark: str = "") -> str:
@@ -26,8 +26,8 @@ def line(trial: Trial, objectives: Sequence[str], space: Space, mark: str = "") 
     settings = "".join(
         f"{in_words(trial.params[path]) if path in trial.params else '-':>{width(path)}s}" for path in space.ranges
     )
-    measured = "".join(f"{number(name):>12s}" for name in columns(objectives))
-    row = f"{trial.number:6d} {trial.state:9s}{trial.epochs:7d}{trial.seconds:7.0f}s{measured}{settings}{mark}"
+    values = "".join(f"{number(name):>12s}" for name in columns(objectives))
+    row = f"{trial.number:6d} {trial.state:9s}{trial.epochs:7d}{trial.seconds:7.0f}s{values}{settings}{mark}"
     return row + (f"\n       {trial.reason.splitlines()[0]}" if trial.reason else "")
 
 

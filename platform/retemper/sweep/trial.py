@@ -46,18 +46,18 @@ def run(config: dict[str, Task]) -> None:
     """
     from ray import tune
 
-    ended = {"epoch": 0}
+    progress = {"epoch": 0}
     try:
-        tune.report(_train(config["task"], ended))
+        tune.report(_train(config["task"], progress))
     except Exception as error:  # whatever it is, it would come again: recorded, not retried
         reason = str(error) if isinstance(error, RetemperError) else f"{type(error).__name__}: {error}"
-        tune.report({"failed": reason, **ended})
+        tune.report({"failed": reason, **progress})
     finally:
         processes.release_memory()  # the worker takes the next trial
 
 
-def _train(task: Task, ended: dict[str, int]) -> Report:
-    """The trial's last report; `ended` is kept up to date with the epoch."""
+def _train(task: Task, position: dict[str, int]) -> Report:
+    """The trial's last report; `position` is kept up to date with the epoch."""
     from ray import tune
 
     library.import_mace()
@@ -67,24 +67,24 @@ def _train(task: Task, ended: dict[str, int]) -> Report:
 
     plan, retention, prune = task.plan, task.retention, task.prune
     folder = Path(task.folder)
-    far = None if file_transfer.sees(task.token, task.study) else file_transfer.home()
-    if far is not None:
-        plan, folder = file_transfer.relocated(plan, far), file_transfer.bring(task.folder, far)
-        retention = file_transfer.fetched(retention, far) if retention else None
+    driver = None if file_transfer.sees(task.token, task.study) else file_transfer.home()
+    if driver is not None:
+        plan, folder = file_transfer.relocate(plan, driver), file_transfer.bring(task.folder, driver)
+        retention = file_transfer.fetch(retention, driver) if retention else None
 
     def progress(row: dict[str, float]) -> None:
-        ended["epoch"] = int(row["epoch"]) + 1
-        if far is not None:
-            file_transfer.send(folder, task.folder, file_transfer.STATE, far)
-        if ended["epoch"] < plan.epochs:
-            report: Report = {"row": row, **ended}
+        position["epoch"] = int(row["epoch"]) + 1
+        if driver is not None:
+            file_transfer.send(folder, task.folder, file_transfer.STATE, driver)
+        if position["epoch"] < plan.epochs:
+            report: Report = {"row": row, **position}
             if prune:
                 report["signal"] = objectives.signal(row, task.objectives)
             tune.report(report)
 
     probe = objectives.probe(retention, plan.device, plan.dtype) if prune and retention else None
     outcome = train(plan, folder, progress, probe)
-    values = objectives.measured(plan, folder, retention, task.objectives)
-    if far is not None:
-        file_transfer.send(folder, task.folder, file_transfer.RESULT, far)
+    values = objectives.measure(plan, folder, retention, task.objectives)
+    if driver is not None:
+        file_transfer.send(folder, task.folder, file_transfer.RESULT, driver)
     return {"finished": values, "epoch": outcome.epochs, "seconds": outcome.seconds}

@@ -49,9 +49,9 @@ def _search(sweep: Sweep, study: optuna.Study) -> None:
     """Work off what is missing of the study."""
     settings, strategy = sweep.project.settings, sweep.strategy
     trials = settings.sweep.trials
-    left = trials - studies.ended(study)
-    if left <= 0:
-        log.info(f"{strategy}: {studies.ended(study)} trials are there, nothing to search")
+    remaining = trials - studies.number_ended(study)
+    if remaining <= 0:
+        log.info(f"{strategy}: {studies.number_ended(study)} trials are there, nothing to search")
         return
     broken = studies.recover(study)
     if not study.get_trials(deepcopy=False):
@@ -59,19 +59,19 @@ def _search(sweep: Sweep, study: optuna.Study) -> None:
         added, queued = studies.warm_start(study, sweep.space, sweep.folder.parent, sweep.about, sweep.plan)
         if added or queued:
             log.info(f"{strategy}: earlier sweeps give {added} finished trial(s) and {queued} setting(s) to try")
-    elif broken or studies.ended(study):
-        log.info(f"{strategy}: going on after {studies.ended(study)} trials, {broken} of them broken off")
+    elif broken or studies.number_ended(study):
+        log.info(f"{strategy}: going on after {studies.number_ended(study)} trials, {broken} of them broken off")
     with resources.connected(settings):
-        _tune(sweep, study, left)
-    if studies.ended(study) < trials:
+        _tune(sweep, study, remaining)
+    if studies.number_ended(study) < trials:
         raise RetemperError(
-            f"The sweep of {strategy} was interrupted after {studies.ended(study)} of {trials} trials.",
+            f"The sweep of {strategy} was interrupted after {studies.number_ended(study)} of {trials} trials.",
             fix="run it again: it goes on where it was",
         )
 
 
-def _tune(sweep: Sweep, study: optuna.Study, left: int) -> None:
-    """Let Ray Tune run `left` trials."""
+def _tune(sweep: Sweep, study: optuna.Study, remaining: int) -> None:
+    """Let Ray Tune run `remaining` trials."""
     from ray import tune
 
     from retemper.sweep import callbacks
@@ -79,11 +79,12 @@ def _tune(sweep: Sweep, study: optuna.Study, left: int) -> None:
 
     project, about, settings = sweep.project, sweep.about, sweep.project.settings
     options = settings.sweep
-    at_once = min(left, resources.places(settings))
+    concurrent = min(remaining, resources.places(settings))
     prune = options.prune if options.prune is not None else options.trials >= PRUNE_FROM
     log.info(
-        f"{sweep.strategy}: {left} of {options.trials} trials to run, {at_once} at a time, {about.epochs} epochs, "
-        f"early stopping {'on' if prune else 'off'}; optuna-dashboard {studies.address(sweep.folder)}"
+        f"{sweep.strategy}: {remaining} of {options.trials} trials to run, {concurrent} at a time, "
+        f"{about.epochs} epochs, early stopping {'on' if prune else 'off'}; "
+        f"optuna-dashboard {studies.address(sweep.folder)}"
     )
     sweep_run = tracking.start_sweep(project, about)
     log.info(table.header(about.objectives, sweep.space))
@@ -96,8 +97,8 @@ def _tune(sweep: Sweep, study: optuna.Study, left: int) -> None:
         tune_config=tune.TuneConfig(
             search_alg=searches.StudySearch(study, sweep, sampler, prune),
             scheduler=halving,
-            num_samples=left,
-            max_concurrent_trials=at_once,
+            num_samples=remaining,
+            max_concurrent_trials=concurrent,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
