@@ -149,7 +149,7 @@ def grow(folder: Path, train: list[Atoms], data: dict[str, list[Atoms]], setting
     here = Source("naive", False, {seed: folder / weight_files.NAME}, seed, train, data["valid"], "cpu")
     estimate = choose.estimator(here, settings.acquire)
     held_out = calibration_of(here, estimate, data["valid"], None)
-    candidates = choose.trusted(read_frames(folder / "candidates.extxyz"), estimate, held_out, settings.acquire)
+    candidates = choose.trusted_frames(read_frames(folder / "candidates.extxyz"), estimate, held_out, settings.acquire)
     chosen = choose.select(candidates, here, settings.acquire, settings.acquire.labels, seed * 100 + len(train))
     labelled, failed = label.label_all(chosen, settings.acquire, project_root())
     print(f"    {len(labelled)} labels, {len(failed)} failed; {held_out.sentence()}", flush=True)

@@ -25,7 +25,7 @@ def row(sets: stage.HeldOut, folder: Path) -> str:
     best, default = read_yaml(folder / "best.yaml"), read_json(folder / "about.json")["default"]
     chosen = best["provenance"]["training"]
     before, after = (
-        stage.fine_tuned(sets, sets.project.training(key) / weight_files.NAME) for key in (default, chosen)
+        stage.measure_fine_tuned(sets, sets.project.training(key) / weight_files.NAME) for key in (default, chosen)
     )
     cells = [folder.name]
     for name in TEST:
@@ -44,7 +44,7 @@ def row(sets: stage.HeldOut, folder: Path) -> str:
 
 def main() -> None:
     project = Project.here()
-    sets = stage.held_out(project)
+    sets = stage.read_sets(project)
     folders = sorted(path.parent for path in project.root.glob("runs/sweep/*/about.json"))
     if not folders:
         raise RetemperError("No sweep is done here.", fix="set sweep.trials in params.yaml, then `dvc repro`")

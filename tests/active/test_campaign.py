@@ -181,13 +181,13 @@ def test_a_correction_replaces_labels_that_a_round_was_made_with(tmp_path: Path,
     train = tmp_path / "runs/dataset/train.extxyz"
     write_frames(train, [*read_frames(train), *poisoned])
     answer(tmp_path, given)
-    assert manual.corrected(project, 1) and campaign.unfinished(project) == 1
+    assert manual.labels_changed(project, 1) and campaign.unfinished(project) == 1
     acquire.make(project, 1)
     now, after = rounds.frames(tmp_path / rounds.FOLDER, 1), rounds.read(project.rounds, 1)
     off = [(b.info[ENERGY] - a.info[ENERGY]) / len(a) for a, b in zip(now, poisoned, strict=True)]
     assert off == pytest.approx([0.5] * len(given), abs=1e-6)
-    assert after.identity != before.identity and not manual.corrected(project, 1)
-    assert not campaign._noted(project, 1)  # its results are those of the labels before
+    assert after.identity != before.identity and not manual.labels_changed(project, 1)
+    assert not campaign._is_recorded(project, 1)  # its results are those of the labels before
 
 
 def test_new_labels_that_lie_apart_are_refused_though_the_known_ones_are_right(

@@ -84,7 +84,7 @@ def test_metrics_keep_charge_and_spin(ionic: Path) -> None:
         given = [a for task in module.plan(context).values() for a in _atoms(task.arguments)]
         same = [a for a in given if len(a) == 3 and sorted(a.symbols) == ["H", "H", "O"]]
         assert same and all(charge.special(a) == {CHARGE: 1, SPIN: 2} for a in same), name
-    assert charge.special(short_range.compressed(ion)[3]) == {CHARGE: 1, SPIN: 2}
+    assert charge.special(short_range.compress(ion)[3]) == {CHARGE: 1, SPIN: 2}
     assert charge.special(retention._bare(ion)) == {CHARGE: 1, SPIN: 2}
     pair = ion + molecule("H2O", positions=None)
     assert observables._cohesion(Context(subject, (1, 8), frames=[pair], oracle=subject)) == []

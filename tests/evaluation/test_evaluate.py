@@ -228,10 +228,10 @@ def test_tables(project: Made) -> None:
 def test_the_foundation_is_measured_when_its_results_are_of_other_frames(
     project: Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sets = stage.held_out(Project(project.root, project.settings))
+    sets = stage.read_sets(Project(project.root, project.settings))
     stored = stage.foundation_retention(sets)
     assert "measuring" not in capsys.readouterr().out
-    smaller = stage.held_out(Project(project.root, project.settings_with({"max_retention": 5})))
+    smaller = stage.read_sets(Project(project.root, project.settings_with({"max_retention": 5})))
     computed = stage.foundation_retention(smaller)
     assert "measuring the foundation again" in capsys.readouterr().out
     assert len(smaller.retention) == 5

@@ -112,7 +112,7 @@ def test_paired_units_cancel_what_makes_a_composition_hard() -> None:
     better = [[0.0 if k == 0 else value for k, value in enumerate(group)] for group in hard]
     found = units.paired(of(better), of(hard))
     assert found.value == pytest.approx(-100 * 5 / 48) and found.groups == 6
-    lone = [units.counted(of(side)) for side in (better, hard)]
+    lone = [units.share_over_groups(of(side)) for side in (better, hard)]
     assert found.high - found.low < lone[1][2] - lone[0][1]
 
 

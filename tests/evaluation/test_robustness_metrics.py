@@ -452,7 +452,7 @@ def test_suite_writes_numbers_tables_plots_and_failures(here: Context, tmp_path:
     assert measured.can_show < 100
     assert set(measured.identity) == {"level", "elements", "seed", "structures", "protocol", "code"}
     kept = units.read(tmp_path / "out/units.csv")["short_range"]
-    assert units.counted(kept)[:3] == pytest.approx((measured.value, measured.low, measured.high))
+    assert units.share_over_groups(kept)[:3] == pytest.approx((measured.value, measured.low, measured.high))
 
 
 # ------------------------------------------------------------------ what decides a metric

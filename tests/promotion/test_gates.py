@@ -14,7 +14,7 @@ from scipy import stats
 from benchmarks.gates import looks, trial
 from retemper.config.settings import Gate, Promotion, parse
 from retemper.core.errors import RetemperError
-from retemper.evaluation.robustness.units import Unit, counted
+from retemper.evaluation.robustness.units import Unit, share_over_groups
 from retemper.promotion import compare, gates, verdict
 from retemper.promotion.gates import References
 from retemper.records.measures import Number
@@ -215,7 +215,7 @@ def test_robustness_is_compared_by_the_same_structures() -> None:
         units = [
             Unit(str(g % groups), f"{g} {k}", 100.0 * hole) for g, own in enumerate(met) for k, hole in enumerate(own)
         ]
-        numbers = {"robustness.rss": Number(*counted(units)[:3], "%")}
+        numbers = {"robustness.rss": Number(*share_over_groups(units)[:3], "%")}
         return dataclasses.replace(model([50.0], strategy=name, numbers=numbers), units={"rss": units})
 
     gate = Gate(metric="robustness.rss", relative_to="champion")

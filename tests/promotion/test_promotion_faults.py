@@ -66,7 +66,7 @@ def test_killed_in_the_middle_of_a_move(project: Path, die: str) -> None:
     aliases.move(project, "salt", "champion", "1", "override", "first")
     assert _processes(project, ("3", "anyone", die)) == [9]
     assert len(history.read(project)) == 1  # the file does not know yet
-    moves, held = aliases.present(project, "salt")
+    moves, held = aliases.current(project, "salt")
     assert held["champion"] is not None and held["champion"].version == "3" and standing(project)["champion"] == "3"
     assert [move.reason for move in history.read(project)] == ["first", "to 3"] == [move.reason for move in moves]
 
@@ -74,7 +74,7 @@ def test_killed_in_the_middle_of_a_move(project: Path, die: str) -> None:
 def test_killed_before_a_move_happened(project: Path) -> None:
     aliases.move(project, "salt", "champion", "1", "override", "first")
     assert _processes(project, ("3", "anyone", "set_registered_model_tag")) == [9]
-    assert aliases.present(project, "salt")[1]["champion"] == aliases.Standing(history.read(project)[0].to, "1")  # type: ignore[arg-type]
+    assert aliases.current(project, "salt")[1]["champion"] == aliases.Standing(history.read(project)[0].to, "1")  # type: ignore[arg-type]
     assert len(history.read(project)) == 1
 
 
@@ -94,7 +94,7 @@ def test_killed_between_registration_and_alias(project: Path) -> None:
 def test_moved_by_hand_in_mlflow(project: Path) -> None:
     aliases.move(project, "salt", "champion", "1", "override", "first")
     connect(project).set_registered_model_alias("salt", "champion", "4")
-    moves, held = aliases.present(project, "salt")
+    moves, held = aliases.current(project, "salt")
     assert held["champion"] is not None and held["champion"].version == "4"
     assert [(move.how, move.version) for move in moves] == [("override", "1"), ("outside", "4")]
     assert aliases.rollback(project, "salt", "not that one").version == "1"
@@ -212,7 +212,7 @@ def test_full_disk(project: Path, tmp_path: Path) -> None:
                 aliases.move(disk, "salt", "champion", "3", "override", "full " * 100)
         assert [move.reason for move in history.read(disk)] == ["first"]
         (disk / "filler").unlink()
-        moves, held = aliases.present(disk, "salt")
+        moves, held = aliases.current(disk, "salt")
         assert held["champion"] is not None and moves[0].reason == "first"
         assert len(moves) == (2 if held["champion"].version == "3" else 1)  # it happened, or it did not
         assert standing(disk)["champion"] == held["champion"].version

@@ -29,14 +29,14 @@ def test_the_commit_after_the_run_holds_its_data(tmp_path: Path) -> None:
     )
     lock.write_text("empty")
     commit(tmp_path, "before the run")
-    assert data_revisions.holding(root, wanted.values()) == {}
+    assert data_revisions.newest_commits(root, wanted.values()) == {}
     lock.write_text(f"md5: {A}.dir")
     first = commit(tmp_path, "after the first run")
     lock.write_text(f"md5: {A}.dir\nmd5: {B}")
     second = commit(tmp_path, "after the second")
     lock.write_text("other")
     commit(tmp_path, "later")
-    assert data_revisions.holding(root, wanted.values()) == {wanted["salt/1"]: second, wanted["salt/2"]: second}
+    assert data_revisions.newest_commits(root, wanted.values()) == {wanted["salt/1"]: second, wanted["salt/2"]: second}
     subprocess.run(["git", "-C", str(root), "checkout", "-q", "--detach", first], check=True)  # other branches count
     text = "\n".join(data_revisions.spare(root, wanted))
     assert f"git tag -f retemper/{second[:10]} {second[:10]} && dvc gc --workspace --all-tags" in text
@@ -44,6 +44,6 @@ def test_the_commit_after_the_run_holds_its_data(tmp_path: Path) -> None:
 
 
 def test_outside_git_no_commit_holds_anything(tmp_path: Path) -> None:
-    assert data_revisions.holding(tmp_path, [frozenset({A})]) == {}
+    assert data_revisions.newest_commits(tmp_path, [frozenset({A})]) == {}
     assert data_revisions.data_hashes({"dvc.runs/dataset": A, "sha256": B}) == {A}
     assert data_revisions.spare(tmp_path, {"salt/1": frozenset()}) == []

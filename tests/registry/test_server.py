@@ -114,9 +114,9 @@ def test_two_checkouts_promote_at_once(project: Path, tmp_path_factory: pytest.T
     for worker in workers:
         worker.join()
     assert sorted(worker.exitcode or 0 for worker in workers) == [0, 3]
-    moves, held = aliases.present(project, "salt")
+    moves, held = aliases.current(project, "salt")
     assert len(moves) == 1 and held["champion"] is not None and held["champion"].version == moves[0].version
-    assert history.read(project) == moves == aliases.present(other, "salt")[0] == history.read(other)
+    assert history.read(project) == moves == aliases.current(other, "salt")[0] == history.read(other)
     names = [model.name for model in connect(project).search_registered_models()]
     assert names == ["salt"]  # the lock is gone
 
@@ -156,7 +156,7 @@ def test_who_may_only_read_cannot_promote(
     assert "salt/1" in views.models(project) and "## Measures" in views.show(project, "salt@champion")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", server["MLFLOW_TRACKING_USERNAME"])
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server["MLFLOW_TRACKING_PASSWORD"])
-    held = aliases.present(project, "salt")[1]["champion"]
+    held = aliases.current(project, "salt")[1]["champion"]
     assert held is not None and held.version == "1"
 
 

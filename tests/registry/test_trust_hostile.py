@@ -462,8 +462,11 @@ def test_a_changed_artifact_is_not_served(
     mlflow.pyfunc.load_model("models:/salt/2")  # as it was
     change(opened, project)
     (tmp_path / "copy").mkdir()
-    with client.opened(project) as registry, pytest.raises(Exception, match="was not opened|outside the artifact"):
-        attachments.whole(registry, resolve(registry, "salt/2"), tmp_path / "copy")
+    with (
+        client.open_registry(project) as registry,
+        pytest.raises(Exception, match="was not opened|outside the artifact"),
+    ):
+        attachments.download(registry, resolve(registry, "salt/2"), tmp_path / "copy")
     if noticed:
         with pytest.raises(Exception, match="was not opened|outside the artifact"):
             mlflow.pyfunc.load_model("models:/salt/2")

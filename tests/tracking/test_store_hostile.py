@@ -27,7 +27,7 @@ from retemper.core.errors import RetemperError
 from retemper.tracking import embedded_store, runs, store_errors
 from retemper.tracking.store import connect, default_store, experiment_id, metric_key
 from retemper.tracking.store import store_errors as failures
-from retemper.tracking.store_errors import StoreError, explained
+from retemper.tracking.store_errors import StoreError, explain
 
 QUICK = 15.0  # s until there is a word
 
@@ -551,7 +551,7 @@ SAID = [
 @pytest.mark.hostile("messages")
 @pytest.mark.parametrize(("text", "uri", "advice"), SAID)
 def test_advice(text: str, uri: str, advice: str) -> None:
-    said = str(explained(Exception(text), uri))
+    said = str(explain(Exception(text), uri))
     assert advice in said
     assert ("start the server" in said) == (advice == "start the server")
 

@@ -344,9 +344,9 @@ def test_two_projects_of_one_name_on_one_server(
     ):
         with pytest.raises(RetemperError, match="belongs to another project"):
             command_of_second()
-    assert len(aliases.present(second, "salt")[0]) == 1  # it may look
+    assert len(aliases.current(second, "salt")[0]) == 1  # it may look
     assert not (second / moves_of.FILE).exists()
-    held = aliases.present(root, "salt")[1]["champion"]
+    held = aliases.current(root, "salt")[1]["champion"]
     assert held is not None and held.version == "1"
     git(tmp_path, "clone", "-q", str(root), "clone")
     assert lineage.project_identity(tmp_path / "clone") == lineage.project_identity(root)

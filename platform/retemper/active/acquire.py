@@ -58,7 +58,7 @@ def make(project: Project, number: int, *, labels: int | None = None, partial: b
     """
     out, work = project.rounds / rounds.name(number), _work(project, number)
     if (out / rounds.RECORD).is_file():
-        if not manual.corrected(project, number):
+        if not manual.labels_changed(project, number):
             return rounds.read(project.rounds, number)
         if not (work / CHOSEN).is_dir():
             raise RetemperError(
@@ -97,7 +97,7 @@ def _work(project: Project, number: int) -> Path:
     return project.cache("rounds") / rounds.name(number)
 
 
-def begun(project: Project) -> list[int]:
+def open_rounds(project: Project) -> list[int]:
     """Rounds that are being made, or whose labels may still be corrected."""
     return sorted(int(path.parent.name) for path in project.cache("rounds").glob(f"[0-9]*/{PLAN}"))
 
@@ -114,23 +114,23 @@ def _label(
     options = project.settings.acquire
     if not label.is_manual(options.oracle):
         return label.label_all(chosen, options, project.root)
-    here = source.of_plan(project, plan, work)
-    known = label.to_verify(here.train, plan.settings.verify)
-    labelled, failed = manual.collect(chosen, project, plan.round, partial, known)
+    ensemble = source.of_plan(project, plan, work)
+    controls = label.to_verify(ensemble.train, plan.settings.verify)
+    labelled, failed = manual.collect(chosen, project, plan.round, partial, controls)
     if options.verify:
-        require_alike(here, labelled)
+        require_consistent(ensemble, labelled)
     return labelled, failed
 
 
-def require_alike(here: Source, labelled: Sequence[Atoms]) -> None:
+def require_consistent(ensemble: Source, labelled: Sequence[Atoms]) -> None:
     """Raise where new labels lie apart from the model as those it was trained on do not."""
-    known = [*here.train, *here.valid]
-    errors = errors_of(here.lead, [*known, *labelled], head=here.head, device=here.device)
-    apart = mixture.common_offset(errors, np.arange(len(known), len(errors)))
-    if apart is not None:
+    frames = [*ensemble.train, *ensemble.valid]
+    errors = errors_of(ensemble.lead, [*frames, *labelled], head=ensemble.head, device=ensemble.device)
+    offset = mixture.common_offset(errors, np.arange(len(frames), len(errors)))
+    if offset is not None:
         raise RetemperError(
-            f"The {len(labelled)} new labels lie {apart[0]:+.3g} eV/atom from what model and data expect.",
-            expected=f"as near as the new labels lie to each other (scatter {apart[1]:.2g} eV/atom)",
+            f"The {len(labelled)} new labels lie {offset[0]:+.3g} eV/atom from what model and data expect.",
+            expected=f"as near as the new labels lie to each other (scatter {offset[1]:.2g} eV/atom)",
             fix="label with the method, zero of energy and units of the data, put the files in place of these, then "
             "`retemper round --resume`; acquire.verify: 0 takes labels untested",
         )
@@ -143,27 +143,27 @@ def _decisive(settings: Acquire) -> dict[str, JsonValue]:
 
 def _begin(project: Project, number: int, work: Path, labels: int) -> None:
     """Fix what the round is made with: copies of the weights, the seed, the number of labels."""
-    here = source.of_project(project)
+    ensemble = source.of_project(project)
     options = project.settings.acquire
-    for before in work.parent.glob("[0-9]*"):
-        if before.name < work.name:
-            shutil.rmtree(before)
+    for earlier in work.parent.glob("[0-9]*"):
+        if earlier.name < work.name:
+            shutil.rmtree(earlier)
     check = None
     if options.verify and not label.is_manual(options.oracle):
-        check = label.verify(here.train, options, project.root)
+        check = label.verify(ensemble.train, options, project.root)
         print(f"the oracle reproduces {check.number} labels of the data", flush=True)
     with atomic_folder(work) as folder:
-        for seed, path in here.models.items():
+        for seed, path in ensemble.models.items():
             shutil.copy2(path, folder / f"seed-{seed}{weight_files.SUFFIX}")
         Plan(
             round=number,
             labels=labels,
             seed=options.seed * 1000 + number,
-            strategy=here.strategy,
-            champion=here.champion,
-            models={seed: sha256(path) for seed, path in here.models.items()},
-            lead=here.lead_seed,
-            data=here.data,
+            strategy=ensemble.strategy,
+            champion=ensemble.champion,
+            models={seed: sha256(path) for seed, path in ensemble.models.items()},
+            lead=ensemble.lead_seed,
+            data=ensemble.data,
             oracle_check=check,
             settings=options,
             level_of_theory=label.require_level(options.oracle, project.settings.dataset.level_of_theory),
@@ -175,23 +175,23 @@ def _begin(project: Project, number: int, work: Path, labels: int) -> None:
 def _choose(project: Project, plan: Plan, work: Path) -> None:
     """Explore, score and choose into ``chosen``; tasks that were computed before a kill are not computed again."""
     options = project.settings.acquire
-    here = source.of_plan(project, plan, work)
-    explored = choose.explore(here, options, plan.seed, project.cache("active"))
+    ensemble = source.of_plan(project, plan, work)
+    explored = choose.explore(ensemble, options, plan.seed, project.cache("active"))
     print(f"round {plan.round}: {len(explored.frames)} candidates, {len(explored.unphysical)} unphysical", flush=True)
-    known = choose.known_frames(project)
+    excluded = choose.known_frames(project)
     with atomic_folder(work / CHOSEN) as folder:
-        estimate = choose.estimator(here, options)
-        held_out = calibration_of(here, estimate, here.valid, folder / "calibration")
+        estimate = choose.estimator(ensemble, options)
+        held_out = calibration_of(ensemble, estimate, ensemble.valid, folder / "calibration")
         print(f"{options.uncertainty.name}: {held_out.sentence()}", flush=True)
-        candidates, turned_away = choose.admissible(explored, estimate, held_out, here, project.settings, known)
+        candidates, turned_away = choose.admissible(explored, estimate, held_out, ensemble, project.settings, excluded)
         if not candidates:
-            turned = ", ".join(f"{number} {why}" for why, number in turned_away.items())
+            reasons = ", ".join(f"{number} {reason}" for reason, number in turned_away.items())
             raise RetemperError(
                 "Exploration found no structure that may be labelled.",
-                got=turned or "; ".join(explored.notes[:3]),
+                got=reasons or "; ".join(explored.notes[:3]),
                 fix="raise acquire.candidates, add explorers, or lower acquire.apart",
             )
-        chosen = choose.select(candidates, here, options, plan.labels, plan.seed)
+        chosen = choose.select(candidates, ensemble, options, plan.labels, plan.seed)
         for atoms in chosen:
             atoms.info["round"] = plan.round
         write_frames(folder / "chosen.extxyz", chosen)
@@ -206,14 +206,14 @@ def _choose(project: Project, plan: Plan, work: Path) -> None:
 
 
 def calibration_of(
-    here: Source, estimate: Estimator, frames: Sequence[Atoms], plot: Path | None, scale: Scale | None = None
+    ensemble: Source, estimate: Estimator, frames: Sequence[Atoms], plot: Path | None, scale: Scale | None = None
 ) -> Calibration:
     """The uncertainty against the leading model's errors on labelled `frames`; with a plot (path without suffix).
 
     With `scale` that is judged, else one is fitted.
     """
     uncertainty = estimate(frames)
-    forces = source.forces(here, frames)
+    forces = source.forces(ensemble, frames)
     error = [f - atoms.arrays[FORCES] for f, atoms in zip(forces, frames, strict=True)]
     calibration = calibrate.calibrate(uncertainty, error, groups_of(frames), scale)
     if plot is not None:
@@ -224,29 +224,29 @@ def calibration_of(
 def _finish(project: Project, plan: Plan, work: Path, out: Path, labelled: list[Atoms], failed: list[Atoms]) -> Round:
     """The round's folder, whole or not at all; what the model expected is compared with what the oracle found."""
     options = project.settings.acquire
-    here = source.of_plan(project, plan, work)
+    ensemble = source.of_plan(project, plan, work)
     by_hand = label.is_manual(options.oracle)
-    estimate = choose.estimator(here, options)
+    estimate = choose.estimator(ensemble, options)
     exploration = Exploration.read(work / CHOSEN / EXPLORATION)
     with atomic_folder(out) as folder:
         scale = Scale.of(exploration.calibration)
-        ahead = calibration_of(here, estimate, labelled, folder / "prospective", scale)
-        print(f"{options.uncertainty.name} on what was labelled: {ahead.sentence()}", flush=True)
+        prospective = calibration_of(ensemble, estimate, labelled, folder / "prospective", scale)
+        print(f"{options.uncertainty.name} on what was labelled: {prospective.sentence()}", flush=True)
         write_frames(folder / "labelled.extxyz", labelled)
         write_frames(folder / "failed.extxyz", failed)
         for name in ("unphysical.extxyz", "calibration.png"):
             shutil.copy2(work / CHOSEN / name, folder / name)
         if project.settings.finetune.start == "last-round":
-            shutil.copy2(here.lead, folder / rounds.MODEL)
-            frames = uncharged([*rounds.seen(project.rounds), *here.train])
+            shutil.copy2(ensemble.lead, folder / rounds.MODEL)
+            frames = uncharged([*rounds.seen(project.rounds), *ensemble.train])
             write_frames(folder / rounds.SEEN, {structure_hash(atoms): atoms for atoms in frames}.values())
         record = Round(
             **{**dict(plan), **dict(exploration)},
-            prospective=ahead,
+            prospective=prospective,
             labelled=[Chosen.model_validate(_entry(atoms)) for atoms in labelled],
             failed=[Failed.model_validate(_entry(atoms)) for atoms in failed],
             identity=digest([atoms.info["label"] for atoms in labelled]),
-            returned=manual.returned(project, plan.round) if by_hand else None,
+            returned=manual.labels_digest(project, plan.round) if by_hand else None,
         )
         record.write(folder / rounds.RECORD)
     if not by_hand:  # labels by hand may be corrected later

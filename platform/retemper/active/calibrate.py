@@ -70,8 +70,8 @@ def calibrate(
     e = np.concatenate(list(error))
     size = np.linalg.norm(e, axis=1)
     if scale is None:
-        known = u[u < LARGEST]
-        floor = FLOOR * float(np.median(known)) if known.size else 0.0
+        finite = u[u < LARGEST]
+        floor = FLOOR * float(np.median(finite)) if finite.size else 0.0
         scale = Scale(float(np.sqrt(np.mean((size / np.maximum(u, floor)) ** 2) / 3)), floor)
     low, high = _interval(u, size, np.repeat(np.asarray(groups, dtype=str), [len(part) for part in uncertainty]))
     return Calibration(
@@ -92,8 +92,8 @@ def calibrate(
 
 def positive(uncertainty: np.ndarray) -> np.ndarray:
     """[n] without zeros and infinities, which no factor could scale."""
-    known = np.where(np.isfinite(uncertainty), uncertainty, LARGEST)
-    return np.asarray(np.clip(known, 1e-12, LARGEST))
+    finite = np.where(np.isfinite(uncertainty), uncertainty, LARGEST)
+    return np.asarray(np.clip(finite, 1e-12, LARGEST))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -111,7 +111,7 @@ def auroc(uncertainty: np.ndarray, error: np.ndarray, top: float = TOP) -> float
     return 0.5 if worst.all() else float(roc_auc_score(worst, uncertainty))
 
 
-def observed(z: np.ndarray) -> np.ndarray:
+def coverage(z: np.ndarray) -> np.ndarray:
     """Share of the standardised errors `z` within the central interval of each of `LEVELS` of a normal distribution."""
     from scipy.stats import norm
 
@@ -121,7 +121,7 @@ def observed(z: np.ndarray) -> np.ndarray:
 
 def miscalibration(z: np.ndarray) -> float:
     """Mean distance of observed from expected confidence."""
-    return float(np.abs(observed(z) - LEVELS).mean())
+    return float(np.abs(coverage(z) - LEVELS).mean())
 
 
 def _interval(uncertainty: np.ndarray, error: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
@@ -133,16 +133,16 @@ def _interval(uncertainty: np.ndarray, error: np.ndarray, groups: np.ndarray) ->
     if len(names) < FEWEST:
         return -1.0, 1.0
 
-    def transformed(some: np.ndarray) -> float:
-        return float(np.arctanh(np.clip(spearman(uncertainty[some], error[some]), -0.999999, 0.999999)))
+    def correlation(subset: np.ndarray) -> float:
+        return float(np.arctanh(np.clip(spearman(uncertainty[subset], error[subset]), -0.999999, 0.999999)))
 
-    value = transformed(np.ones(len(groups), dtype=bool))
-    without = np.array([transformed(groups != name) for name in names])
+    value = correlation(np.ones(len(groups), dtype=bool))
+    jackknife = np.array([correlation(groups != name) for name in names])
     n = len(names)
-    deviation = float(np.sqrt((n - 1) / n * ((without - value) ** 2).sum()))
+    deviation = float(np.sqrt((n - 1) / n * ((jackknife - value) ** 2).sum()))
     freedom = max(1.0, float(atoms.sum() ** 2 / (atoms**2).sum()) - 1)  # groups counted by their atoms
-    found = Estimate(value, deviation, freedom, n).interval(two_sided(CONFIDENCE), np.tanh)
-    return float(found.low), float(found.high)
+    interval = Estimate(value, deviation, freedom, n).interval(two_sided(CONFIDENCE), np.tanh)
+    return float(interval.low), float(interval.high)
 
 
 def plot(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], calibration: Calibration, path: Path) -> None:
@@ -152,5 +152,5 @@ def plot(uncertainty: Sequence[np.ndarray], error: Sequence[np.ndarray], calibra
     u = Scale.of(calibration).expected(np.concatenate(list(uncertainty)))
     e = np.concatenate(list(error))
     figures.calibration_png(
-        u, np.linalg.norm(e, axis=1) / np.sqrt(3), LEVELS, observed(e / u[:, None]), calibration.sentence(), path
+        u, np.linalg.norm(e, axis=1) / np.sqrt(3), LEVELS, coverage(e / u[:, None]), calibration.sentence(), path
     )

@@ -33,15 +33,15 @@ def round_once(project: Project, *, resume: bool = False, partial: bool = False)
     """
     with alone(project.root):
         vcs.require_clean(project.root)
-        begun = unfinished(project)
-        if begun is not None and not resume:
+        open_round = unfinished(project)
+        if open_round is not None and not resume:
             raise RetemperError(
-                f"Round {begun} has begun.",
-                fix=f"`retemper round --resume` finishes it; or delete .cache/rounds/{rounds.name(begun)}",
+                f"Round {open_round} has begun.",
+                fix=f"`retemper round --resume` finishes it; or delete .cache/rounds/{rounds.name(open_round)}",
             )
-        if begun is None and resume:
+        if open_round is None and resume:
             raise RetemperError("No round has begun.", fix="retemper round")
-        number = begun if begun is not None else _begin(project)
+        number = open_round if open_round is not None else _begin(project)
         _round(project, number, project.settings.acquire.labels, partial)
         return number
 
@@ -59,23 +59,23 @@ def campaign(project: Project, *, most: int, budget: int | None) -> str:
         vcs.require_clean(root)
         if not read_history(project).rounds and not rounds.numbers(project.rounds):
             vcs.dvc(root, "repro")
-            _note(project, 0)
-        begun = unfinished(project)
+            _record(project, 0)
+        open_round = unfinished(project)
         while True:
-            if begun is None:
-                why = _reason(project, most, budget)
-                if why:
+            if open_round is None:
+                reason = _reason(project, most, budget)
+                if reason:
                     break
-            number = begun if begun is not None else _begin(project)
-            left = labels if budget is None else min(labels, budget - spent(project))
-            _round(project, number, max(1, left), False)
-            begun = None
+            number = open_round if open_round is not None else _begin(project)
+            number_left = labels if budget is None else min(labels, budget - spent(project))
+            _round(project, number, max(1, number_left), False)
+            open_round = None
         history = read_history(project)
-        if history.stopped != why:
-            history.stopped = why
+        if history.stopped != reason:
+            history.stopped = reason
             history.write(project.campaign)
-            vcs.commit(root, f"Campaign {project.settings.system}: stopped, {why}")
-        return why
+            vcs.commit(root, f"Campaign {project.settings.system}: stopped, {reason}")
+        return reason
 
 
 def _begin(project: Project) -> int:
@@ -87,22 +87,22 @@ def _begin(project: Project) -> int:
 
 def unfinished(project: Project) -> int | None:
     """Number of the round that has begun and is not committed."""
-    made = rounds.numbers(project.rounds)
-    begun = [number for number in acquire.begun(project) if number not in made]
-    if begun:
-        return min(begun)
-    if made:
-        tracked = [f"{rounds.FOLDER}/{rounds.name(made[-1])}.dvc", str(project.campaign.relative_to(project.root))]
-        noted = _noted(project, made[-1]) and not manual.corrected(project, made[-1])
-        if not noted or vcs.git(project.root, "status", "--porcelain", "--", *tracked):
-            return made[-1]
+    finished = rounds.numbers(project.rounds)
+    open_rounds = [number for number in acquire.open_rounds(project) if number not in finished]
+    if open_rounds:
+        return min(open_rounds)
+    if finished:
+        tracked = [f"{rounds.FOLDER}/{rounds.name(finished[-1])}.dvc", str(project.campaign.relative_to(project.root))]
+        recorded = _is_recorded(project, finished[-1]) and not manual.labels_changed(project, finished[-1])
+        if not recorded or vcs.git(project.root, "status", "--porcelain", "--", *tracked):
+            return finished[-1]
     return None
 
 
 def spent(project: Project) -> int:
     """Structures that were sent to the oracle: labelled or failed."""
-    made = [rounds.read(project.rounds, number) for number in rounds.numbers(project.rounds)]
-    return sum(len(record.labelled) + len(record.failed) for record in made)
+    records = [rounds.read(project.rounds, number) for number in rounds.numbers(project.rounds)]
+    return sum(len(record.labelled) + len(record.failed) for record in records)
 
 
 def _reason(project: Project, most: int, budget: int | None) -> str | None:
@@ -119,27 +119,27 @@ def _round(project: Project, number: int, labels: int, partial: bool) -> None:
     root = project.root
     acquire.make(project, number, labels=labels, partial=partial)
     folder = project.rounds / rounds.name(number)
-    noted = _noted(project, number)
-    if not noted or not folder.with_name(f"{folder.name}.dvc").is_file():
+    recorded = _is_recorded(project, number)
+    if not recorded or not folder.with_name(f"{folder.name}.dvc").is_file():
         vcs.dvc(root, "add", "--quiet", str(folder.relative_to(root)))
-    if not noted:
+    if not recorded:
         vcs.dvc(root, "repro")
-        _note(project, number)
+        _record(project, number)
     result = next(result for result in read_history(project).rounds if result.round == number)
     vcs.commit(root, f"Round {number} of {project.settings.system}: {result.sentence()}")
     print(result.sentence(), flush=True)
 
 
-def _noted(project: Project, number: int) -> bool:
+def _is_recorded(project: Project, number: int) -> bool:
     """Whether the results of a round are in the history, with the labels that it has now."""
     identity = rounds.read(project.rounds, number).identity
     results = [result for result in read_history(project).rounds if result.round == number]
     return any(result.identity in (None, identity) for result in results)
 
 
-def _note(project: Project, number: int) -> None:
-    before = [r for r in read_history(project).rounds if r.round != number]  # with labels since corrected
-    Campaign(rounds=[*before, result_of(project, number)]).write(project.campaign)
+def _record(project: Project, number: int) -> None:
+    earlier = [r for r in read_history(project).rounds if r.round != number]  # with labels since corrected
+    Campaign(rounds=[*earlier, result_of(project, number)]).write(project.campaign)
 
 
 def result_of(project: Project, number: int) -> RoundResult:
@@ -150,8 +150,8 @@ def result_of(project: Project, number: int) -> RoundResult:
     verdict = results.verdict
     record = rounds.read(project.rounds, number) if number else None
     counts = results.counts()
-    rounds_joined = results.dataset.rounds if results.dataset else []
-    joined = next((entry for entry in rounds_joined if entry.round == number), None)
+    usages = results.dataset.rounds if results.dataset else []
+    usage = next((entry for entry in usages if entry.round == number), None)
     candidate = verdict.candidates.get(strategy) if verdict is not None else None
     gates = candidate.gates if candidate is not None else []
     outcomes = [GateResult(metric=gate.metric, rule=gate.rule, passed=gate.passed) for gate in gates]
@@ -167,8 +167,8 @@ def result_of(project: Project, number: int) -> RoundResult:
         labelled=0 if record is None else len(record.labelled),
         failed=0 if record is None else len(record.failed),
         identity=None if record is None else record.identity,
-        used=0 if joined is None else joined.train + joined.valid,
-        unused={} if joined is None else joined.reasons,
+        used=0 if usage is None else usage.train + usage.valid,
+        unused={} if usage is None else usage.reasons,
         train=counts.get("train", 0),
         valid=counts.get("valid", 0),
         test=results.dataset.sets["test"].hash if results.dataset else None,

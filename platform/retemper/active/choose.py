@@ -32,89 +32,91 @@ REFEREES = 4  # structures on which the fast back end must agree with MACE itsel
 REPEATED = 1_000_000  # between the seeds of explorers of one name: farther than those of a campaign's rounds
 
 
-def explore(here: Source, options: Acquire, seed: int, cache: Path) -> Explored:
+def explore(ensemble: Source, options: Acquire, seed: int, cache: Path) -> Explored:
     """What all explorers find with the leading model, each its share of ``acquire.candidates``.
 
     One that is listed again explores with other random numbers, and its paths have other names.
     """
-    starts = [*here.train, *here.valid]
-    subject, how = evaluators.fastest(_subject(here), starts[:REFEREES], here.elements, cache)
-    print(f"exploring with {here.strategy} through {how}", flush=True)
+    starts = [*ensemble.train, *ensemble.valid]
+    subject, backend = evaluators.fastest(_subject(ensemble), starts[:REFEREES], ensemble.elements, cache)
+    print(f"exploring with {ensemble.strategy} through {backend}", flush=True)
 
     def run(tasks: Sequence[engine.Task]) -> list[Any]:
         return engine.run(tasks, workers=options.workers, cache=cache, ray=options.ray)
 
     share = -(-options.candidates // len(options.explorers))
-    found, times = Explored(), Counter[str]()
+    explored, times = Explored(), Counter[str]()
     for plugin in options.explorers:
-        module, own = plugins.load("explore", plugin)
-        before = times[plugin.name]
-        part = module.explore(Context(subject, starts, here.elements, share, seed + REPEATED * before, run), own)
-        if before:
+        module, plugin_options = plugins.load("explore", plugin)
+        repeats = times[plugin.name]
+        part = module.explore(
+            Context(subject, starts, ensemble.elements, share, seed + REPEATED * repeats, run), plugin_options
+        )
+        if repeats:
             for atoms in [*part.frames, *part.unphysical]:
-                atoms.info["path"] = f"{before + 1}:{atoms.info['path']}"
+                atoms.info["path"] = f"{repeats + 1}:{atoms.info['path']}"
         times[plugin.name] += 1
-        found.merge(part)
-    return found
+        explored.merge(part)
+    return explored
 
 
 def admissible(
     explored: Explored,
     estimate: Estimator,
     calibration: Calibration,
-    here: Source,
+    ensemble: Source,
     settings: Settings,
-    known: Sequence[Atoms],
+    excluded: Sequence[Atoms],
 ) -> tuple[list[Atoms], dict[str, int]]:
-    """Candidates within the limits that none of `known` resembles; and why others are not.
+    """Candidates within the limits that none of `excluded` resembles; and why others are not.
 
     Paths are left first: the frame that ends one may be turned away itself.
     """
     options = settings.acquire
-    allowed = set(here.elements)
+    elements = set(ensemble.elements)
     if options.elements is not None:
         for symbol in options.elements:
             if symbol not in atomic_numbers:
                 raise unknown("element (acquire.elements)", symbol, list(atomic_numbers))
-        allowed = {atomic_numbers[symbol] for symbol in options.elements}
-    why: Counter[str] = Counter()
-    found = explored.frames
+        elements = {atomic_numbers[symbol] for symbol in options.elements}
+    reasons: Counter[str] = Counter()
+    frames = explored.frames
     if options.unphysical:
         computable = [atoms for atoms in explored.unphysical if not evaluators.unusable(atoms)]
-        why["not computable"] = len(explored.unphysical) - len(computable)
-        found = [*found, *computable]
-    near = trusted(found, estimate, calibration, options)
-    why["beyond acquire.trust"] = len(found) - len(near)
-    left = []
-    for atoms in near:
-        if not allowed.issuperset(atoms.numbers.tolist()):
-            why["with other elements"] += 1
+        reasons["not computable"] = len(explored.unphysical) - len(computable)
+        frames = [*frames, *computable]
+    believed = trusted_frames(frames, estimate, calibration, options)
+    reasons["beyond acquire.trust"] = len(frames) - len(believed)
+    suitable = []
+    for atoms in believed:
+        if not elements.issuperset(atoms.numbers.tolist()):
+            reasons["with other elements"] += 1
         elif len(atoms) > options.max_atoms:
-            why["too large"] += 1
+            reasons["too large"] += 1
         else:
-            left.append(atoms)
-    pairs = near_pairs([*known, *left], options.apart)
-    taken = set(range(len(known)))
+            suitable.append(atoms)
+    pairs = near_pairs([*excluded, *suitable], options.apart)
+    occupied = set(range(len(excluded)))
     twins: dict[int, list[int]] = {}
     for i, j in pairs:
         twins.setdefault(j, []).append(i)
-    kept = []
-    for k in range(len(known), len(known) + len(left)):
-        if any(i in taken for i in twins.get(k, [])):
-            why["duplicates"] += 1
+    unique = []
+    for k in range(len(excluded), len(excluded) + len(suitable)):
+        if any(i in occupied for i in twins.get(k, [])):
+            reasons["duplicates"] += 1
         else:
-            taken.add(k)
-            kept.append(left[k - len(known)])
-    predicted = evaluators.TorchEvaluator(_subject(here))(kept)
+            occupied.add(k)
+            unique.append(suitable[k - len(excluded)])
+    predicted = evaluators.TorchEvaluator(_subject(ensemble))(unique)
     mild = [float(np.linalg.norm(forces, axis=1).max()) <= settings.dataset.max_force for forces in predicted.forces]
-    why["with predicted forces above dataset.max_force"] = mild.count(False)
-    kept = [atoms for atoms, fine in zip(kept, mild, strict=True) if fine]
-    return kept, {reason: number for reason, number in why.items() if number}
+    reasons["with predicted forces above dataset.max_force"] = mild.count(False)
+    unique = [atoms for atoms, is_mild in zip(unique, mild, strict=True) if is_mild]
+    return unique, {reason: number for reason, number in reasons.items() if number}
 
 
-def _subject(here: Source) -> evaluators.Subject:
+def _subject(ensemble: Source) -> evaluators.Subject:
     """The leading model."""
-    return evaluators.describe(str(here.lead), name=here.strategy, head=here.head, device=here.device)
+    return evaluators.describe(str(ensemble.lead), name=ensemble.strategy, head=ensemble.head, device=ensemble.device)
 
 
 def known_frames(project: Project) -> list[Atoms]:
@@ -129,39 +131,45 @@ def known_frames(project: Project) -> list[Atoms]:
     return [atoms for atoms in frames if not is_isolated_atom(atoms) and np.isfinite(atoms.positions).all()]
 
 
-def estimator(here: Source, options: Acquire) -> Estimator:
+def estimator(ensemble: Source, options: Acquire) -> Estimator:
     """The uncertainty, fitted to the training set."""
-    module, own = plugins.load("uncertainty", options.uncertainty)
-    order = [here.lead_seed, *(seed for seed in here.models if seed != here.lead_seed)]
-    models = [here.models[seed] for seed in order]
-    found: Estimator = module.fit(estimate.Context(models, here.head, here.device, here.train), own)
-    return found
+    module, plugin_options = plugins.load("uncertainty", options.uncertainty)
+    order = [ensemble.lead_seed, *(seed for seed in ensemble.models if seed != ensemble.lead_seed)]
+    models = [ensemble.models[seed] for seed in order]
+    fitted: Estimator = module.fit(
+        estimate.Context(models, ensemble.head, ensemble.device, ensemble.train), plugin_options
+    )
+    return fitted
 
 
-def trusted(frames: Sequence[Atoms], estimate: Estimator, calibration: Calibration, options: Acquire) -> list[Atoms]:
+def trusted_frames(
+    frames: Sequence[Atoms], estimate: Estimator, calibration: Calibration, options: Acquire
+) -> list[Atoms]:
     """`frames` up to where the model may be believed, with ``info["expected_error"]`` (eV/A)."""
     if not frames:
         return []
     scale = Scale.of(calibration)
     expected = np.array([scale.expected(part).max() for part in estimate(frames)])
-    kept = []
+    selected = []
     for k in within_trust(frames, expected, options.trust if calibration.informative else None):
         frames[k].info["expected_error"] = float(expected[k])
-        kept.append(frames[k])
-    return kept
+        selected.append(frames[k])
+    return selected
 
 
-def select(candidates: list[Atoms], here: Source, options: Acquire, number: int, seed: int) -> list[Atoms]:
+def select(candidates: list[Atoms], ensemble: Source, options: Acquire, number: int, seed: int) -> list[Atoms]:
     """`number` structures to label of those that `admissible` left, with ``info`` that says why."""
     expected = np.array([atoms.info["expected_error"] for atoms in candidates])
-    described = mean_descriptors(here.lead, candidates, head=here.head, device=here.device)
-    labelled = mean_descriptors(here.lead, [*here.train, *here.valid], head=here.head, device=here.device)
-    scale = np.maximum(labelled.std(axis=0), 1e-2 * labelled.std(axis=0).max() + 1e-9)
-    module, own = plugins.load("select", options.selector)
-    pool = Pool(expected, described / scale, labelled / scale)
-    picks: list[int] = module.choose(pool, number, own, seed)
+    descriptors = mean_descriptors(ensemble.lead, candidates, head=ensemble.head, device=ensemble.device)
+    labelled_descriptors = mean_descriptors(
+        ensemble.lead, [*ensemble.train, *ensemble.valid], head=ensemble.head, device=ensemble.device
+    )
+    scale = np.maximum(labelled_descriptors.std(axis=0), 1e-2 * labelled_descriptors.std(axis=0).max() + 1e-9)
+    module, plugin_options = plugins.load("select", options.selector)
+    pool = Pool(expected, descriptors / scale, labelled_descriptors / scale)
+    picks: list[int] = module.choose(pool, number, plugin_options, seed)
     rank = np.argsort(np.argsort(-expected))
-    chosen = []
+    structures = []
     for place, k in enumerate(picks):
         atoms = candidates[k].copy()
         atoms.info |= {
@@ -171,8 +179,8 @@ def select(candidates: list[Atoms], here: Source, options: Acquire, number: int,
             "of": len(candidates),
             "selector": options.selector.name,
         }
-        chosen.append(atoms)
-    return chosen
+        structures.append(atoms)
+    return structures
 
 
 def within_trust(candidates: Sequence[Atoms], expected: np.ndarray, trust: float | None) -> np.ndarray:
@@ -182,12 +190,12 @@ def within_trust(candidates: Sequence[Atoms], expected: np.ndarray, trust: float
     """
     if trust is None:
         return np.arange(len(candidates))
-    lost: set[str] = set()
-    kept = []
+    abandoned: set[str] = set()
+    indices = []
     for k, atoms in enumerate(candidates):
         path = str(atoms.info["path"])
-        if path not in lost:
-            kept.append(k)
+        if path not in abandoned:
+            indices.append(k)
             if expected[k] > trust:
-                lost.add(path)
-    return np.array(kept, dtype=int)
+                abandoned.add(path)
+    return np.array(indices, dtype=int)

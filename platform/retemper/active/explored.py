@@ -41,12 +41,12 @@ class Explored:
 
     def add(self, atoms: Atoms) -> bool:
         """Sort a candidate in by what `fault` says; whether it is sound."""
-        why = fault(atoms)
-        if why:
-            self.unphysical.append(reject(atoms, why))
+        reason = fault(atoms)
+        if reason:
+            self.unphysical.append(reject(atoms, reason))
         else:
             self.frames.append(atoms)
-        return not why
+        return not reason
 
     def merge(self, other: Explored) -> None:
         self.frames += other.frames
@@ -56,20 +56,20 @@ class Explored:
 
 def fault(atoms: Atoms) -> str:
     """Why no oracle should see a structure, or ""."""
-    why = unusable(atoms)
-    if why:
-        return why
+    reason = unusable(atoms)
+    if reason:
+        return reason
     ratio = nearest_ratio(atoms)
     return f"atoms at {ratio:.2f} times the sum of their covalent radii" if ratio < CLOSE else ""
 
 
 def descend(start: Atoms, atoms: Atoms, explorer: str, path: str, **info: Any) -> Atoms:
     """`atoms` as a candidate: positions and cell as files keep them, lineage, charge and spin of its `start`."""
-    made = Atoms(atoms.numbers, atoms.positions.round(8), cell=atoms.cell.array.round(8), pbc=atoms.pbc)
-    made.info = charge.info_of(start) | {key: start.info[key] for key in ("group",) if key in start.info}
-    made.info |= {"explorer": explorer, "path": path, "start": str(start.info.get("source", "")), **info}
-    made.info["config_type"] = explorer
-    return made
+    candidate = Atoms(atoms.numbers, atoms.positions.round(8), cell=atoms.cell.array.round(8), pbc=atoms.pbc)
+    candidate.info = charge.info_of(start) | {key: start.info[key] for key in ("group",) if key in start.info}
+    candidate.info |= {"explorer": explorer, "path": path, "start": str(start.info.get("source", "")), **info}
+    candidate.info["config_type"] = explorer
+    return candidate
 
 
 def spread(starts: Sequence[Atoms], number: int, seed: int) -> Iterator[tuple[int, Atoms]]:

@@ -13,7 +13,7 @@ BINS = 12
 
 
 def calibration_png(
-    expected: np.ndarray, error: np.ndarray, levels: np.ndarray, observed: np.ndarray, title: str, path: Path
+    expected: np.ndarray, error: np.ndarray, levels: np.ndarray, coverage: np.ndarray, title: str, path: Path
 ) -> None:
     """Left: `error` [n] of force components against `expected` error [n], eV/A. Right: confidence.
 
@@ -21,8 +21,8 @@ def calibration_png(
     """
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(9, 4), layout="constrained")
-    left, right = made.subplots(1, 2)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     order = np.argsort(expected)
     parts = np.array_split(order, min(BINS, len(order)))
     left.plot(expected, np.maximum(error, 1e-6), ".", color=GREY, alpha=0.35, markersize=3)
@@ -32,11 +32,11 @@ def calibration_png(
     left.plot(ends, ends, "--", color="black", linewidth=1, label="as expected")
     left.set(xscale="log", yscale="log", xlabel="expected error of a force component (eV/Å)", ylabel="error (eV/Å)")
     left.legend()
-    right.plot(levels, observed, color=COLOURS[0])
+    right.plot(levels, coverage, color=COLOURS[0])
     right.plot([0, 1], [0, 1], "--", color="black", linewidth=1)
     right.set(xlabel="confidence", ylabel="share of errors within", xlim=(0, 1), ylim=(0, 1))
-    made.suptitle(title, fontsize=9)
-    made.savefig(path, dpi=110)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=110)
 
 
 def learning_png(
@@ -46,8 +46,8 @@ def learning_png(
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
 
-    made = Figure(figsize=(5.6, 4.2), layout="constrained")
-    axes = made.subplots()
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axes = figure.subplots()
     for k, (name, points) in enumerate(curves.items()):
         n, mean, low, high = (np.array(column) for column in zip(*points, strict=True))
         colour = COLOURS[k % len(COLOURS)]
@@ -61,4 +61,4 @@ def learning_png(
     axes.grid(True, which="both", alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    made.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110)

@@ -42,24 +42,24 @@ def key_of(atoms: Atoms, oracle: Plugin) -> str:
     """Hash of structure, charge, spin, and the oracle with all its options and what they name (`ingredients`)."""
     module, options = plugins.load("oracles", oracle)
     state = state_of(atoms)
-    what = [geometry_hash(atoms), state.charge, state.multiplicity, oracle.name, options.model_dump()]
+    identity = [geometry_hash(atoms), state.charge, state.multiplicity, oracle.name, options.model_dump()]
     if state.special and getattr(module, "READS_INFO", False):
-        what.append("info")
-    return digest([*what, module.level(options), module.ingredients(options, atoms)])
+        identity.append("info")
+    return digest([*identity, module.level(options), module.ingredients(options, atoms)])
 
 
 def require_level(oracle: Plugin, declared: str) -> str:
     """The oracle's level of theory; one other than the data's is refused."""
     module, options = plugins.load("oracles", oracle)
-    own: str = module.level(options)
-    if "".join(own.split()).casefold() != "".join(declared.split()).casefold():
+    level: str = module.level(options)
+    if "".join(level.split()).casefold() != "".join(declared.split()).casefold():
         raise RetemperError(
             f"The oracle {oracle.name} labels at another level of theory than the data have.",
             expected=f"{declared} (dataset.level_of_theory)",
-            got=own,
+            got=level,
             fix="change acquire.oracle, or its level_of_theory if it is the same thing by another name",
         )
-    return own
+    return level
 
 
 def is_manual(oracle: Plugin) -> bool:
@@ -87,9 +87,9 @@ def label_all(
 
 def _label(frames: dict[str, Atoms], records: dict[str, Label], total: int, options: Acquire, folder: Path) -> None:
     """Have `frames` labelled, until the records of all are closed."""
-    before, done, start = total - len(frames), 0, time.monotonic()
-    if before:
-        log.info(f"  {before} of {total} labels are there from before")
+    cached, finished, start = total - len(frames), 0, time.monotonic()
+    if cached:
+        log.info(f"  {cached} of {total} labels are there from before")
 
     with executor.Executor(options.workers, cluster=options.ray) as pool, progress(total) as say:
 
@@ -109,8 +109,8 @@ def _label(frames: dict[str, Atoms], records: dict[str, Label], total: int, opti
             if records[key].state == "open":
                 running[submit(key)] = key
             else:
-                done += 1
-            say(before + done, f"  labels: {before + done} of {total}, {time.monotonic() - start:.0f} s")
+                finished += 1
+            say(cached + finished, f"  labels: {cached + finished} of {total}, {time.monotonic() - start:.0f} s")
 
 
 def _folder(cache: Path, key: str) -> str:
@@ -132,7 +132,7 @@ def _note(record: Label, answer: Answer, retries: int) -> None:
 
 def _read(folder: Path, key: str, options: Acquire) -> Label:
     """What is known of a structure; settings that allow more than its failures had open it again."""
-    record = _kept(folder / f"{key}.json", key)
+    record = _stored(folder / f"{key}.json", key)
     if record is None:
         return Label(key=key, oracle=options.oracle, state="open", attempts=[])
     ended = record.ended
@@ -146,7 +146,7 @@ def _read(folder: Path, key: str, options: Acquire) -> Label:
     return record
 
 
-def _kept(path: Path, key: str) -> Label | None:
+def _stored(path: Path, key: str) -> Label | None:
     """What lies there; of an earlier version, without a checksum, it may be of another structure or broken."""
     content = sealed.read_json(path, key, unsealed=True)
     if content is None:
@@ -169,14 +169,14 @@ def _write(folder: Path, record: Label) -> None:
 def _sort(frames: Sequence[Atoms], records: Sequence[Label]) -> tuple[list[Atoms], list[Atoms]]:
     labelled, failed = [], []
     for atoms, record in zip(frames, records, strict=True):
-        made = atoms.copy()
-        made.info["label"] = record.key
+        copy = atoms.copy()
+        copy.info["label"] = record.key
         if record.state == "done":
             assert record.energy is not None and record.forces is not None
-            labelled.append(put(made, record.energy, record.forces, record.stress))
+            labelled.append(put(copy, record.energy, record.forces, record.stress))
         else:
             reasons = [f"{attempt.kind}: {attempt.reason}" for attempt in record.attempts]
-            failed.append(reject(made, " | ".join(reasons)[:500]))
+            failed.append(reject(copy, " | ".join(reasons)[:500]))
     return labelled, failed
 
 
@@ -216,8 +216,8 @@ def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> OracleCheck:
     RetemperError
         The oracle fails on a structure of the data, or gives it another label.
     """
-    chosen = to_verify(train, options.verify)
-    labelled, failed = label_all([bare(atoms) for atoms in chosen], options, root, CHECKED)
+    structures = to_verify(train, options.verify)
+    labelled, failed = label_all([bare(atoms) for atoms in structures], options, root, CHECKED)
     shutil.rmtree(root / CHECKED)
     if failed:
         raise RetemperError(
@@ -225,16 +225,16 @@ def verify(train: Sequence[Atoms], options: Acquire, root: Path) -> OracleCheck:
             got=failed[0].info["reason"],
             fix="mend acquire.oracle (program, pseudopotentials, charge and spin in the frames' info), then run again",
         )
-    off = [abs(a.info[ENERGY] - b.info[ENERGY]) / len(a) for a, b in zip(chosen, labelled, strict=True)]
-    force = [
+    energy_errors = [abs(a.info[ENERGY] - b.info[ENERGY]) / len(a) for a, b in zip(structures, labelled, strict=True)]
+    force_errors = [
         float(np.sqrt(((a.arrays[FORCES] - b.arrays[FORCES]) ** 2).mean()))
-        for a, b in zip(chosen, labelled, strict=True)
+        for a, b in zip(structures, labelled, strict=True)
     ]
-    check = OracleCheck(number=len(chosen), energy=float(max(off)), forces=max(force))
+    check = OracleCheck(number=len(structures), energy=float(max(energy_errors)), forces=max(force_errors))
     if check.energy > ENERGY_OFF or check.forces > FORCE_OFF:
         raise RetemperError(
             f"The oracle {options.oracle.name} does not reproduce the labels of the data.",
-            expected=f"within {ENERGY_OFF:g} eV/atom and {FORCE_OFF:g} eV/A on {len(chosen)} training structures",
+            expected=f"within {ENERGY_OFF:g} eV/atom and {FORCE_OFF:g} eV/A on {len(structures)} training structures",
             got=f"{check.energy:.2g} eV/atom, {check.forces:.2g} eV/A",
             fix="use the settings, charge and spin that made the data; acquire.verify: 0 skips this check",
         )

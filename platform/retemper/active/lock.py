@@ -37,9 +37,9 @@ def alone(root: Path) -> Iterator[None]:
             finally:
                 holder.unlink(missing_ok=True)
     except Timeout:
-        who = holder.read_text().strip() if holder.is_file() else "another process"
+        owner = holder.read_text().strip() if holder.is_file() else "another process"
         raise RetemperError(
             "A round or campaign is already running in this checkout.",
-            got=who,
+            got=owner,
             fix="wait for it or end it; a second campaign needs a clone of its own",
         ) from None

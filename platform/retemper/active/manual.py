@@ -28,7 +28,7 @@ GIVEN, BACK = "structures.extxyz", "labelled"  # labelled.extxyz, or labelled.* 
 
 
 def collect(
-    chosen: Sequence[Atoms], project: Project, number: int, partial: bool, known: Sequence[Atoms] = ()
+    chosen: Sequence[Atoms], project: Project, number: int, partial: bool, controls: Sequence[Atoms] = ()
 ) -> tuple[list[Atoms], list[Atoms]]:
     """Labels that came back for `chosen`; the first call writes the structures and ends with a message.
 
@@ -36,23 +36,23 @@ def collect(
 
     Parameters
     ----------
-    known
+    controls
         Labelled structures that are given out among the others.
 
     Raises
     ------
     RetemperError
-        Labels are still to come, belong to other structures, contradict each other, or are not those of `known`.
+        Labels are still to come, belong to other structures, contradict each other, or are not those of `controls`.
     """
     settings, folder = project.settings, project.to_label / rounds.name(number)
-    given = _mingled(chosen, known)
-    _give(folder, given)
+    structures = _mix(chosen, controls)
+    _give(folder, structures)
     files = _labels(folder)
     keys = settings.dataset.keys
     if not files:
         place = folder.relative_to(project.root)
         raise WaitingError(
-            f"{len(given)} structures of round {number} wait for your labels in {place / GIVEN}.",
+            f"{len(structures)} structures of round {number} wait for your labels in {place / GIVEN}.",
             expected=f"{place / BACK}.extxyz (or .xml, .out, ...: what ASE reads), with energies "
             f"under {keys.energy!r} and forces under {keys.forces!r}, in {settings.dataset.energy_unit}",
             fix="label them in any order; then `retemper round --resume`",
@@ -64,41 +64,41 @@ def collect(
             raise RetemperError(
                 f"{path} has a structure without a usable label.", got=mapped.rejected[0].info["reason"]
             )
-        _match(given, mapped.frames, labels, path)
+        _match(structures, mapped.frames, labels, path)
     if settings.acquire.verify:
-        _require_reproduced(given, known, labels)
-    missing = [k for k in range(len(given)) if k not in labels]
+        _require_reproduced(structures, controls, labels)
+    missing = [k for k in range(len(structures)) if k not in labels]
     if missing and not partial:
         raise WaitingError(
-            f"{len(missing)} of {len(given)} structures have no label yet.",
+            f"{len(missing)} of {len(structures)} structures have no label yet.",
             got=f"labels of {len(labels)}; the first without is number {missing[0]} of {GIVEN}",
             fix="add the others; or `retemper round --resume --partial`, which records them as failed",
         )
     labelled, failed = [], []
-    back = {id(given[k]): label for k, label in labels.items()}
+    label_of = {id(structures[k]): label for k, label in labels.items()}
     for atoms in chosen:
-        made = atoms.copy()
-        label = back.get(id(atoms))
-        made.info["label"] = digest(
+        copy = atoms.copy()
+        label = label_of.get(id(atoms))
+        copy.info["label"] = digest(
             [structure_hash(atoms), "manual", settings.dataset.level_of_theory, _content(label)]
         )
         if label is not None:
-            labelled.append(put(made, label.info[ENERGY], label.arrays[FORCES], label.info.get(STRESS)))
+            labelled.append(put(copy, label.info[ENERGY], label.arrays[FORCES], label.info.get(STRESS)))
         else:
-            failed.append(reject(made, "no label came back"))
+            failed.append(reject(copy, "no label came back"))
     return labelled, failed
 
 
-def returned(project: Project, number: int) -> str | None:
+def labels_digest(project: Project, number: int) -> str | None:
     """Hash of the files that hold labels of a round; `None` without any."""
     files = _labels(project.to_label / rounds.name(number))
     return digest([[path.name, sha256(path)] for path in files]) if files else None
 
 
-def corrected(project: Project, number: int) -> bool:
+def labels_changed(project: Project, number: int) -> bool:
     """Whether the labels that a round was made with were changed since."""
-    now, before = returned(project, number), rounds.read(project.rounds, number).returned
-    return now is not None and before is not None and now != before
+    current, recorded = labels_digest(project, number), rounds.read(project.rounds, number).returned
+    return current is not None and recorded is not None and current != recorded
 
 
 def _labels(folder: Path) -> list[Path]:
@@ -106,18 +106,18 @@ def _labels(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{BACK}*") if path.is_file())
 
 
-def _mingled(chosen: Sequence[Atoms], known: Sequence[Atoms]) -> list[Atoms]:
+def _mix(chosen: Sequence[Atoms], controls: Sequence[Atoms]) -> list[Atoms]:
     """Both in an order that tells nothing, the same for the same structures."""
-    return sorted([*chosen, *known], key=structure_hash) if known else list(chosen)
+    return sorted([*chosen, *controls], key=structure_hash) if controls else list(chosen)
 
 
 def _content(label: Atoms | None) -> str | None:
     return None if label is None else labels_hash([label])
 
 
-def _require_reproduced(given: Sequence[Atoms], known: Sequence[Atoms], labels: Mapping[int, Atoms]) -> None:
+def _require_reproduced(structures: Sequence[Atoms], controls: Sequence[Atoms], labels: Mapping[int, Atoms]) -> None:
     """Raise where a label of a known structure did not come back, or came back otherwise."""
-    places = [next(k for k, atoms in enumerate(given) if atoms is one) for one in known]
+    places = [next(k for k, atoms in enumerate(structures) if atoms is control) for control in controls]
     missing = [k for k in places if k not in labels]
     if missing:
         raise WaitingError(
@@ -125,20 +125,24 @@ def _require_reproduced(given: Sequence[Atoms], known: Sequence[Atoms], labels: 
             expected=f"labels of structures {', '.join(map(str, places))} among the others",
             fix="label it as the others are; acquire.verify: 0 takes labels unverified",
         )
-    off = [(labels[k].info[ENERGY] - given[k].info[ENERGY]) / len(given[k]) for k in places]
-    force = [float(np.sqrt(((labels[k].arrays[FORCES] - given[k].arrays[FORCES]) ** 2).mean())) for k in places]
-    bad = [i for i, k in enumerate(places) if abs(off[i]) > ENERGY_OFF or force[i] > FORCE_OFF]
-    if bad:
-        listed = "; ".join(
-            f"structure {places[i]} of {GIVEN} ({given[places[i]].symbols}): energy {off[i]:+.4g} eV/atom, "
-            f"forces {force[i]:.3g} eV/A RMS"
-            for i in bad
+    energy_errors = [(labels[k].info[ENERGY] - structures[k].info[ENERGY]) / len(structures[k]) for k in places]
+    force_errors = [
+        float(np.sqrt(((labels[k].arrays[FORCES] - structures[k].arrays[FORCES]) ** 2).mean())) for k in places
+    ]
+    failures = [i for i, k in enumerate(places) if abs(energy_errors[i]) > ENERGY_OFF or force_errors[i] > FORCE_OFF]
+    if failures:
+        details = "; ".join(
+            f"structure {places[i]} of {GIVEN} ({structures[places[i]].symbols}): energy {energy_errors[i]:+.4g} "
+            "eV/atom, "
+            f"forces {force_errors[i]:.3g} eV/A RMS"
+            for i in failures
         )
         raise RetemperError(
-            f"{len(bad)} of {len(places)} structures whose labels are known came back with others: no label of the "
+            f"{len(failures)} of {len(places)} structures whose labels are known came back with others: no label of "
+            "the "
             "round is taken.",
             expected=f"within {ENERGY_OFF:g} eV/atom and {FORCE_OFF:g} eV/A of the data's labels",
-            got=listed,
+            got=details,
             fix="label all with the method, basis, zero of energy and units of the data, put the files in place of "
             "these, then `retemper round --resume`; acquire.verify: 0 takes labels unverified",
         )
@@ -163,7 +167,7 @@ def _match(chosen: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, A
     A label that does not say its charge and spin is of the structure with these atoms, whatever those of that are.
     """
     for position, frame in enumerate(frames):
-        owners = [k for k, atoms in enumerate(chosen) if _same(atoms, frame)]
+        owners = [k for k, atoms in enumerate(chosen) if _is_same(atoms, frame)]
         if len({repr(charge.special(chosen[k])) for k in owners}) > 1:
             raise RetemperError(
                 f"{path}: structure {position} could be several of those that were given out.",
@@ -173,10 +177,10 @@ def _match(chosen: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, A
             )
         owner = owners[0] if owners else None
         if owner is None:
-            near = [i for i, j in near_pairs([*chosen, frame], 100 * SAME) if j == len(chosen)]
+            near_copies = [i for i, j in near_pairs([*chosen, frame], 100 * SAME) if j == len(chosen)]
             raise RetemperError(
                 f"{path}: structure {position} is none of those that were given out.",
-                got="a moved, turned or reordered copy" if near else frame.get_chemical_formula(),
+                got="a moved, turned or reordered copy" if near_copies else frame.get_chemical_formula(),
                 fix="label the structures as they are: same atoms, order, positions and cell",
             )
         if owner in labels and _differ(labels[owner], frame):
@@ -189,32 +193,32 @@ def _match(chosen: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, A
         labels.setdefault(owner, frame)
 
 
-def _differ(one: Atoms, other: Atoms) -> bool:
+def _differ(first: Atoms, second: Atoms) -> bool:
     """Whether two labels of one structure are not the same number written twice."""
-    energy = abs(one.info[ENERGY] - other.info[ENERGY]) / len(one)
-    force = np.abs(one.arrays[FORCES] - other.arrays[FORCES]).max()
+    energy = abs(first.info[ENERGY] - second.info[ENERGY]) / len(first)
+    force = np.abs(first.arrays[FORCES] - second.arrays[FORCES]).max()
     return bool(energy > ENERGY_SAME or force > FORCE_SAME)
 
 
-def _same(atoms: Atoms, frame: Atoms) -> bool:
+def _is_same(atoms: Atoms, frame: Atoms) -> bool:
     if len(atoms) != len(frame) or (atoms.numbers != frame.numbers).any() or (atoms.pbc != frame.pbc).any():
         return False
     if _other_state(atoms, frame):
         return False
     if atoms.pbc.any() and np.abs(atoms.cell.array - frame.cell.array).max() > SAME:
         return False
-    moved = frame.positions - atoms.positions
+    displacement = frame.positions - atoms.positions
     if atoms.pbc.any():
         from ase.geometry import find_mic
 
-        moved = find_mic(moved, atoms.cell, atoms.pbc)[0]
-    return float(np.abs(moved).max()) < SAME
+        displacement = find_mic(displacement, atoms.cell, atoms.pbc)[0]
+    return float(np.abs(displacement).max()) < SAME
 
 
 def _other_state(atoms: Atoms, frame: Atoms) -> bool:
     """Whether `frame` says that it has another charge, or another spin where `atoms` names one."""
-    own, said = charge.info_of(atoms), charge.info_of(frame)
-    multiplicity = own.get(charge.SPIN, said.get(charge.SPIN))
-    return said.get(charge.CHARGE, charge.charge_of(atoms)) != charge.charge_of(atoms) or (
-        said.get(charge.SPIN, multiplicity) != multiplicity
+    state, stated = charge.info_of(atoms), charge.info_of(frame)
+    multiplicity = state.get(charge.SPIN, stated.get(charge.SPIN))
+    return stated.get(charge.CHARGE, charge.charge_of(atoms)) != charge.charge_of(atoms) or (
+        stated.get(charge.SPIN, multiplicity) != multiplicity
     )

@@ -16,13 +16,13 @@ class Pool:
     labelled: np.ndarray  # [m, d]: of what is labelled
 
 
-def nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """[n] distance of each point to the nearest of `others`; infinite without any."""
-    if not len(others):
+def nearest(points: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """[n] distance of each point to the nearest of `references`; infinite without any."""
+    if not len(references):
         return np.full(len(points), np.inf)
     from scipy.spatial.distance import cdist
 
-    return np.asarray(cdist(points, others).min(axis=1))
+    return np.asarray(cdist(points, references).min(axis=1))
 
 
 def greedy(pool: Pool, number: int, weight: np.ndarray) -> list[int]:
@@ -31,10 +31,10 @@ def greedy(pool: Pool, number: int, weight: np.ndarray) -> list[int]:
     if not np.isfinite(distance).all():
         distance = np.linalg.norm(pool.descriptors - pool.descriptors.mean(axis=0), axis=1)
     free = np.ones(len(weight), dtype=bool)
-    chosen = []
+    picks = []
     for _ in range(min(number, len(weight))):
         k = int(np.where(free, weight * distance, -np.inf).argmax())
-        chosen.append(k)
+        picks.append(k)
         free[k] = False
         distance = np.minimum(distance, np.linalg.norm(pool.descriptors - pool.descriptors[k], axis=1))
-    return chosen
+    return picks

@@ -75,8 +75,8 @@ def of_plan(project: Project, plan: Plan, work: Path) -> Source:
     """The same for a round that has begun: its own copies of the weights."""
     models = {seed: work / f"seed-{seed}{weight_files.SUFFIX}" for seed in plan.models}
     source = _source(project, plan.strategy, plan.champion, models, plan.lead)
-    own = f"{rounds.FOLDER}/{rounds.name(plan.round)}:"  # where the round is made anew, its labels are there already
-    source = replace(source, train=_without(own, source.train), valid=_without(own, source.valid))
+    origin = f"{rounds.FOLDER}/{rounds.name(plan.round)}:"  # where the round is made anew, its labels are there already
+    source = replace(source, train=_without(origin, source.train), valid=_without(origin, source.valid))
     if source.data != plan.data:
         raise RetemperError(
             f"runs/dataset changed since round {plan.round} began.",
@@ -102,25 +102,25 @@ def _strategy(project: Project) -> tuple[str, bool, int | None]:
     settings = project.settings
     verdict = Verdict.read(project.verdict) if project.verdict.is_file() else None
     candidates = {} if verdict is None else {s: c for s, c in verdict.candidates.items() if s in settings.strategies}
-    before = None if verdict is None else verdict.champion_before
+    previous = None if verdict is None else verdict.champion_before
     champion = verdict.champion if verdict is not None else None
-    if champion is None and before is not None:
-        champion = before.strategy
-    asked = settings.acquire.strategy
-    if asked is not None:
-        if asked not in settings.strategies:
-            raise unknown("strategy (acquire.strategy)", asked, settings.strategies)
-        return asked, champion == asked, candidates[asked].seed if asked in candidates else None
+    if champion is None and previous is not None:
+        champion = previous.strategy
+    name = settings.acquire.strategy
+    if name is not None:
+        if name not in settings.strategies:
+            raise unknown("strategy (acquire.strategy)", name, settings.strategies)
+        return name, champion == name, candidates[name].seed if name in candidates else None
     if champion in settings.strategies and project.summary(champion).is_file():
-        stands = candidates.get(champion, before)
-        return champion, True, None if stands is None else stands.seed
-    measured = {strategy: c.objective for strategy, c in candidates.items() if c.objective is not None}
-    if measured:
-        best = min(measured, key=lambda strategy: measured[strategy])
+        holder = candidates.get(champion, previous)
+        return champion, True, None if holder is None else holder.seed
+    objectives = {strategy: c.objective for strategy, c in candidates.items() if c.objective is not None}
+    if objectives:
+        best = min(objectives, key=lambda strategy: objectives[strategy])
         return best, False, candidates[best].seed
     return settings.strategies[0], False, None
 
 
-def forces(here: Source, frames: Sequence[Atoms]) -> list[np.ndarray]:
+def forces(ensemble: Source, frames: Sequence[Atoms]) -> list[np.ndarray]:
     """Forces of the leading model, n times [n_atoms, 3], eV/A."""
-    return predict.predict(here.lead, frames, head=here.head, device=here.device).forces
+    return predict.predict(ensemble.lead, frames, head=ensemble.head, device=ensemble.device).forces

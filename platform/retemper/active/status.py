@@ -14,19 +14,19 @@ PLOT = "campaign.png"  # in runs
 def show(project: Project, against: Project | None = None) -> str:
     """All of it as text; the learning curve, with another campaign's beside it, as a plot in ``runs/``."""
     history = campaign.read_history(project)
-    made = [rounds.read(project.rounds, number) for number in rounds.numbers(project.rounds)]
+    records = [rounds.read(project.rounds, number) for number in rounds.numbers(project.rounds)]
     system = project.settings.system
-    lines = [f"campaign {system}: {len(made)} rounds, {campaign.spent(project)} structures labelled or failed"]
-    begun = campaign.unfinished(project)
-    if begun is not None:
-        lines.append(f"round {begun} has begun and is not finished: retemper round --resume")
+    lines = [f"campaign {system}: {len(records)} rounds, {campaign.spent(project)} structures labelled or failed"]
+    open_round = campaign.unfinished(project)
+    if open_round is not None:
+        lines.append(f"round {open_round} has begun and is not finished: retemper round --resume")
     lines.append(
         f"{'round':>5s} {'labels':>6s} {'used':>6s} {'failed':>6s} {'train':>6s}  "
         f"{'force RMSE, meV/A':22s} {'gates':>6s}  strategy"
     )
     lines += [row(result) for result in history.rounds]
     lines += [f"round {result.round}: {result.labels()}" for result in history.rounds if result.used < result.labelled]
-    lines += [line for record in made for line in _about(record)]
+    lines += [line for entry in records for line in _about(entry)]
     if len(history.rounds) >= stopping.POINTS:
         labels = project.settings.acquire.labels
         gain = stopping.predicted_gain(history.rounds, labels)
@@ -36,9 +36,9 @@ def show(project: Project, against: Project | None = None) -> str:
         lines.append(f"stopped: {history.stopped}")
     curves = {history.selector: points(history)}
     if against is not None:
-        other = campaign.read_history(against)
-        lines += ["", compared(history, other)]
-        curves[f"{other.selector} ({against.root.name})"] = points(other)
+        other_campaign = campaign.read_history(against)
+        lines += ["", comparison(history, other_campaign)]
+        curves[f"{other_campaign.selector} ({against.root.name})"] = points(other_campaign)
     if any(len(curve) > 1 for curve in curves.values()):
         from retemper.active import figures
 
@@ -92,16 +92,16 @@ def points(history: Campaign) -> list[tuple[float, float, float, float]]:
     return curve
 
 
-def compared(own: Campaign, other: Campaign) -> str:
+def comparison(first: Campaign, second: Campaign) -> str:
     """How many structures another campaign needed for the error that this one has reached."""
-    mine, theirs = points(own), points(other)
-    if len(mine) < 2 or len(theirs) < 2:
+    curve, other_curve = points(first), points(second)
+    if len(curve) < 2 or len(other_curve) < 2:
         return "the other campaign and this one need two rounds each to be compared"
-    if {result.test for result in own.rounds} != {result.test for result in other.rounds}:
+    if {result.test for result in first.rounds} != {result.test for result in second.rounds}:
         return "the other campaign was tested on other structures: it cannot be compared"
-    n, error = mine[-1][:2]
-    reached = next((k for k, point in enumerate(theirs) if point[1] <= error), None)
-    far = "has not come there with" if reached is None else "needed"
-    needed = f"{far} {theirs[-1 if reached is None else reached][0]:.0f}"
-    words = f"for {error:.1f} meV/A {own.selector} needed {n:.0f} structures, {other.selector} {needed}"
+    n, error = curve[-1][:2]
+    reached = next((k for k, point in enumerate(other_curve) if point[1] <= error), None)
+    outcome = "has not come there with" if reached is None else "needed"
+    needed = f"{outcome} {other_curve[-1 if reached is None else reached][0]:.0f}"
+    words = f"for {error:.1f} meV/A {first.selector} needed {n:.0f} structures, {second.selector} {needed}"
     return f"{words}; one campaign each: repeats of one differ, compare several seeds"

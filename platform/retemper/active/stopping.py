@@ -23,8 +23,8 @@ def reason(history: Sequence[RoundResult], stop: Stop, labels: int) -> str | Non
         Structures that the next round would label.
     """
     if stop.gates is not None and len(history) >= stop.gates:
-        held = all(result.gates.hold for result in history[-stop.gates :])
-        if held:
+        holds = all(result.gates.hold for result in history[-stop.gates :])
+        if holds:
             return f"all gates hold for {stop.gates} round(s)"
     if stop.gain is not None:
         gain = predicted_gain(history, labels)

@@ -33,63 +33,68 @@ def undo(project: Project) -> int:
         vcs.require_clean(root)
         number = _last(project)
         tracked = f"{rounds.FOLDER}/{rounds.name(number)}.dvc"
-        made = git(root, "log", "-1", "--diff-filter=A", "--format=%H", "--", tracked)
-        before = git(root, "rev-parse", f"{made}^")
-        _require_undisturbed(root, number, made, before)
+        commit = git(root, "log", "-1", "--diff-filter=A", "--format=%H", "--", tracked)
+        parent = git(root, "rev-parse", f"{commit}^")
+        _require_undisturbed(root, number, commit, parent)
         folder = project.rounds / rounds.name(number)
         if folder.is_dir():
             _require_kept(root, number, tracked)
-        moves = _moves(root, before)
+        moves = _moves(root, parent)
         shutil.rmtree(folder, ignore_errors=True)
         acquire.remove_work(project, number)
-        known = [path for path in STATE if any(git(root, "ls-tree", of, "--", path) for of in ("HEAD", before))]
-        git(root, "restore", f"--source={before}", "--staged", "--worktree", "--", *known)
+        paths = [
+            path for path in STATE if any(git(root, "ls-tree", revision, "--", path) for revision in ("HEAD", parent))
+        ]
+        git(root, "restore", f"--source={parent}", "--staged", "--worktree", "--", *paths)
         vcs.dvc(root, "checkout", "--quiet")
         _give_back(project, number, moves)
         if (root / MOVES).is_file():
             git(root, "add", "--", MOVES)
-            known.append(MOVES)
-        git(root, "commit", "-q", "-m", f"Undo round {number} of {project.settings.system}", "--", *known)
+            paths.append(MOVES)
+        git(root, "commit", "-q", "-m", f"Undo round {number} of {project.settings.system}", "--", *paths)
         return number
 
 
 def _last(project: Project) -> int:
     """The last round that is committed."""
-    listed = git(project.root, "ls-tree", "--name-only", "HEAD", f"{rounds.FOLDER}/").splitlines()
-    there = [int(Path(name).stem) for name in listed if name.endswith(".dvc") and Path(name).stem.isdigit()]
-    left = [number for number in acquire.begun(project) if number > max(there, default=0)]
-    if left:
+    names = git(project.root, "ls-tree", "--name-only", "HEAD", f"{rounds.FOLDER}/").splitlines()
+    committed = [int(Path(name).stem) for name in names if name.endswith(".dvc") and Path(name).stem.isdigit()]
+    open_rounds = [number for number in acquire.open_rounds(project) if number > max(committed, default=0)]
+    if open_rounds:
         raise RetemperError(
-            f"Round {max(left)} has begun and is not committed.",
-            fix=f"`retemper round --resume` finishes it; or delete .cache/rounds/{rounds.name(max(left))}",
+            f"Round {max(open_rounds)} has begun and is not committed.",
+            fix=f"`retemper round --resume` finishes it; or delete .cache/rounds/{rounds.name(max(open_rounds))}",
         )
-    if not there:
+    if not committed:
         raise RetemperError("There is no round to undo.", expected=f"a committed round in {rounds.FOLDER}")
-    return max(there)
+    return max(committed)
 
 
-def _require_undisturbed(root: Path, number: int, made: str, before: str) -> None:
+def _require_undisturbed(root: Path, number: int, commit: str, parent: str) -> None:
     """Raise where files or commits since the round are not its own."""
-    now, then = (
-        set(git(root, "diff", "--name-only", "--relative", of, "--", *STATE).splitlines()) for of in ("HEAD", before)
+    against_head, against_parent = (
+        set(git(root, "diff", "--name-only", "--relative", revision, "--", *STATE).splitlines())
+        for revision in ("HEAD", parent)
     )
-    if now & then:  # what an undoing that was killed has put back is as it was before the round
+    if against_head & against_parent:  # what an undoing that was killed has put back is as it was before the round
         raise RetemperError(
             f"Files of round {number} differ from the last commit.",
             expected="a clean checkout",
-            got=", ".join(sorted(now & then)),
+            got=", ".join(sorted(against_head & against_parent)),
             fix="commit or restore them (`git checkout -- <file>`)",
         )
-    for commit in git(root, "log", "--format=%H", f"{made}..HEAD", "--", *STATE).splitlines():
-        files = git(root, "diff-tree", "--no-commit-id", "--name-only", "-r", "--relative", commit).splitlines()
-        own = all(any(name == path or name.startswith(f"{path}/") for path in OWN) for name in files)
-        if not own or "data/campaign.json" not in files:  # a correction of the round's labels, the end of a campaign
+    for later in git(root, "log", "--format=%H", f"{commit}..HEAD", "--", *STATE).splitlines():
+        files = git(root, "diff-tree", "--no-commit-id", "--name-only", "-r", "--relative", later).splitlines()
+        of_round = all(any(name == path or name.startswith(f"{path}/") for path in OWN) for name in files)
+        if (
+            not of_round or "data/campaign.json" not in files
+        ):  # a correction of the round's labels, the end of a campaign
             raise RetemperError(
                 f"A later commit builds upon round {number}.",
                 expected="nothing after it that changes dvc.lock, data/rounds or data/campaign.json",
-                got=git(root, "log", "-1", "--format=%h %s", commit),
-                fix=f"`git revert {commit[:10]}`, then undo the round; or go back on a branch: git checkout -b "
-                f"other {before[:10]} && dvc checkout",
+                got=git(root, "log", "-1", "--format=%h %s", later),
+                fix=f"`git revert {later[:10]}`, then undo the round; or go back on a branch: git checkout -b "
+                f"other {parent[:10]} && dvc checkout",
             )
 
 
@@ -104,20 +109,20 @@ def _require_kept(root: Path, number: int, tracked: str) -> None:
         vcs.dvc(root, "commit", "--quiet", "--force", tracked)
 
 
-def _moves(root: Path, before: str) -> list[Move]:
+def _moves(root: Path, parent: str) -> list[Move]:
     """Moves of the history before the round."""
-    if not git(root, "ls-tree", "--name-only", before, "--", MOVES):
+    if not git(root, "ls-tree", "--name-only", parent, "--", MOVES):
         return []
-    lines = git(root, "show", f"{before}:./{MOVES}").splitlines()
+    lines = git(root, "show", f"{parent}:./{MOVES}").splitlines()
     return history.join(history.loads(line, MOVES) for line in lines if line.strip())
 
 
 def _give_back(project: Project, number: int, moves: list[Move]) -> None:
     """Aliases that stand where the round put them go back to where `moves`, those before it, left them."""
     root, settings = project.root, project.settings
-    now = [move for move in history.read(root, settings.system) if move not in moves]
-    for alias in dict.fromkeys(move.alias for move in now):
-        last = history.last(now, alias)
+    moves_since = [move for move in history.read(root, settings.system) if move not in moves]
+    for alias in dict.fromkeys(move.alias for move in moves_since):
+        last = history.last(moves_since, alias)
         if last is None or last.how != "gates":
             continue
         from retemper.registry import aliases

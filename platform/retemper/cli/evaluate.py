@@ -42,7 +42,7 @@ def listing() -> str:
 
 def run(options: argparse.Namespace) -> ModelRobustness:
     """Measure what the command line names; prints the metrics and where the rest lies."""
-    names = metrics.chosen(options.metrics)
+    names = metrics.resolve(options.metrics)
     project = _project()
     context = _context(options, project)
     folder = Path(options.out or Path("runs/robustness") / re.sub(r"[^A-Za-z0-9_.-]+", "-", options.model).strip("-."))

@@ -81,12 +81,12 @@ def frame_errors(
         force_abs[i], force_sq[i] = np.abs(difference).sum(), (difference**2).sum()
         symbols = np.asarray(list(atoms.symbols))
         for symbol in np.unique(symbols):
-            own = difference[symbols == symbol]
+            components = difference[symbols == symbol]
             entry = per_element.setdefault(str(symbol), np.zeros(3))
-            entry += (len(own), np.abs(own).sum(), (own**2).sum())
+            entry += (len(components), np.abs(components).sum(), (components**2).sum())
         if STRESS in atoms.info and has_stress(atoms):
-            off = 1e3 * (predicted.stress[i] - stress_matrix(atoms.info[STRESS]))
-            stress_abs[i], stress_sq[i], n_stress[i] = np.abs(off).sum(), (off**2).sum(), 9
+            stress_difference = 1e3 * (predicted.stress[i] - stress_matrix(atoms.info[STRESS]))
+            stress_abs[i], stress_sq[i], n_stress[i] = np.abs(stress_difference).sum(), (stress_difference**2).sum(), 9
     return FrameErrors(
         n_atoms=np.array([len(atoms) for atoms in frames]),
         config_type=[str(atoms.info.get("config_type", "Default")) for atoms in frames],
@@ -169,10 +169,10 @@ def summarise(errors: FrameErrors, confidence: float) -> Errors:
     types = np.array(errors.config_type)
     by_config_type = {}
     for config_type in sorted(set(errors.config_type)):
-        chosen = types == config_type
-        part = _from_sums(_columns(errors)[chosen].sum(axis=0))
+        mask = types == config_type
+        part = _from_sums(_columns(errors)[mask].sum(axis=0))
         by_config_type[config_type] = TypeErrors(
-            n_frames=int(chosen.sum()), energy_rmse=part["energy_rmse"], force_rmse=part["force_rmse"]
+            n_frames=int(mask.sum()), energy_rmse=part["energy_rmse"], force_rmse=part["force_rmse"]
         )
     by_element = {
         symbol: ElementErrors(n_atoms=n, force_mae=absolute / (3 * n), force_rmse=math.sqrt(square / (3 * n)))
@@ -198,22 +198,22 @@ def over_seeds(seeds: Sequence[FrameErrors], metric: str, confidence: float) -> 
     The interval says how far the mean would move with other groups of test frames; the standard deviation
     (n - 1; None for one seed) how far a model would move with another training seed.
     """
-    each = [values(errors)[metric] for errors in seeds]
-    if np.isnan(each).any():
+    per_seed = [values(errors)[metric] for errors in seeds]
+    if np.isnan(per_seed).any():
         return None
     count = sums(seeds[0], metric)[0]
     totals = np.stack([sums(errors, metric)[1] for errors in seeds], axis=1)
-    return _mean(each, statistics.log_error(count, totals, power(metric)), confidence)
+    return _mean(per_seed, statistics.log_error(count, totals, power(metric)), confidence)
 
 
 def ratio(seeds: Sequence[FrameErrors], base: FrameErrors, metric: str, confidence: float) -> Estimate:
     """Mean over seeds of the ratio of their error to that of `base` on the same frames, as `over_seeds`."""
-    each = [values(errors)[metric] / values(base)[metric] for errors in seeds]
+    per_seed = [values(errors)[metric] / values(base)[metric] for errors in seeds]
     totals = np.stack([sums(errors, metric)[1] for errors in seeds], axis=1)
-    return _mean(each, statistics.log_ratio(totals, sums(base, metric)[1][:, None], power(metric)), confidence)
+    return _mean(per_seed, statistics.log_ratio(totals, sums(base, metric)[1][:, None], power(metric)), confidence)
 
 
-def _mean(each: Sequence[float], estimate: statistics.Estimate, confidence: float) -> Estimate:
-    value = float(np.mean(each))
+def _mean(per_seed: Sequence[float], estimate: statistics.Estimate, confidence: float) -> Estimate:
+    value = float(np.mean(per_seed))
     low, high = bounds(estimate, value, confidence)
-    return Estimate(value=value, low=low, high=high, std=float(np.std(each, ddof=1)) if len(each) > 1 else None)
+    return Estimate(value=value, low=low, high=high, std=float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else None)

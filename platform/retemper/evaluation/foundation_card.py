@@ -33,16 +33,16 @@ def errors(model: Path, frames: list[Atoms]) -> dict[str, dict[str, float]]:
     kinds = [str(frame.info.get("config_type", "all")) for frame in frames]
     table = {}
     for kind in [*sorted(set(kinds) - {"all"}), "all"]:
-        chosen = [i for i, own in enumerate(kinds) if kind in (own, "all")]
+        indices = [i for i, frame_kind in enumerate(kinds) if kind in (frame_kind, "all")]
         part = Predictions(
-            energy=predicted.energy[chosen],
-            forces=[predicted.forces[i] for i in chosen],
-            stress=predicted.stress[chosen],
+            energy=predicted.energy[indices],
+            forces=[predicted.forces[i] for i in indices],
+            stress=predicted.stress[indices],
             backend=predicted.backend,
         )
         table[kind] = {
-            "frames": len(chosen),
-            **accuracy.values(accuracy.frame_errors([frames[i] for i in chosen], part, [kind] * len(chosen))),
+            "frames": len(indices),
+            **accuracy.values(accuracy.frame_errors([frames[i] for i in indices], part, [kind] * len(indices))),
         }
     return table
 
@@ -98,8 +98,8 @@ meV/atom, meV/A, meV/A^3.
 {_rows(errors(model, held_out))}"""
     real = Path(os.environ.get(REAL_DATA, "")) / "real/mptrj_pbe_22el.extxyz"
     if os.environ.get(REAL_DATA) and real.is_file():
-        known = set(elements(pool))
-        frames = [frame for frame in read_frames(real) if set(frame.symbols) <= known]
+        symbols = set(elements(pool))
+        frames = [frame for frame in read_frames(real) if set(frame.symbols) <= symbols]
         for frame in frames:
             frame.info["config_type"] = "MPtrj"
         text += f"""

@@ -55,7 +55,7 @@ class HeldOut:
 # ------------------------------------------------------------------ sets
 
 
-def held_out(project: Project) -> HeldOut:
+def read_sets(project: Project) -> HeldOut:
     """Read the sets; the foundation's weights are checked on the way."""
     settings = project.settings
     target = [atoms for atoms in read_frames(project.structures("test")) if not is_isolated_atom(atoms)]
@@ -75,8 +75,8 @@ def retention_set(path: Path, maximum: int | None, limits: Dataset) -> list[Atom
     """Held-out pretraining structures, checked, without isolated atoms; a fixed random subset of at most `maximum`."""
     frames = [atoms for atoms in reference_set.read(path, limits) if not is_isolated_atom(atoms)]
     if maximum is not None and len(frames) > maximum:
-        chosen = np.sort(np.random.default_rng(SUBSET_SEED).permutation(len(frames))[:maximum])
-        frames = [frames[i] for i in chosen]
+        indices = np.sort(np.random.default_rng(SUBSET_SEED).permutation(len(frames))[:maximum])
+        frames = [frames[i] for i in indices]
     return frames
 
 
@@ -118,32 +118,32 @@ def measure(
         report.energy_rmse_unshifted = accuracy.values(unshifted)["energy_rmse"]
     reference = np.concatenate([atoms.arrays[FORCES].ravel() for atoms in frames])
     values = np.concatenate([forces.ravel() for forces in predicted.forces])
-    chosen = np.random.default_rng(SUBSET_SEED).permutation(len(reference))[:PARITY]
-    parity = [(float(reference[i]), float(values[i])) for i in np.sort(chosen)]
+    indices = np.random.default_rng(SUBSET_SEED).permutation(len(reference))[:PARITY]
+    parity = [(float(reference[i]), float(values[i])) for i in np.sort(indices)]
     return Measured(head, errors, report, parity)
 
 
-def foundation_itself(sets: HeldOut) -> dict[str, Measured]:
+def measure_foundation(sets: HeldOut) -> dict[str, Measured]:
     """The foundation on both sets; on the target with the atomic reference energies of ``runs/e0s``."""
     model = sets.project.weights
     fitted = ReferenceEnergies.read(sets.project.e0s).E0s
-    measured = {TARGET: measure(sets, model, sets.head, sets.target, (mace.atomic_energies(model, sets.head), fitted))}
+    by_set = {TARGET: measure(sets, model, sets.head, sets.target, (mace.atomic_energies(model, sets.head), fitted))}
     if sets.retention:
-        measured[RETENTION] = measure(sets, model, sets.head, sets.retention)
-    return measured
+        by_set[RETENTION] = measure(sets, model, sets.head, sets.retention)
+    return by_set
 
 
-def fine_tuned(sets: HeldOut, model: Path) -> dict[str, Measured]:
+def measure_fine_tuned(sets: HeldOut, model: Path) -> dict[str, Measured]:
     """A fine-tuned model on both sets, its target head and, when it has one, its replay head."""
     head = mace.pick_head(model)
-    measured = {TARGET: measure(sets, model, head, sets.target)}
+    by_set = {TARGET: measure(sets, model, head, sets.target)}
     if sets.retention:
         exchange = mace.atomic_energies(model, head), mace.atomic_energies(sets.project.weights, sets.head)
-        measured[RETENTION] = measure(sets, model, head, sets.retention, exchange)
-        others = [other for other in mace.heads(model) if other != head]
-        if others:
-            measured[REPLAY_HEAD] = measure(sets, model, others[0], sets.retention)
-    return measured
+        by_set[RETENTION] = measure(sets, model, head, sets.retention, exchange)
+        other_heads = [name for name in mace.heads(model) if name != head]
+        if other_heads:
+            by_set[REPLAY_HEAD] = measure(sets, model, other_heads[0], sets.retention)
+    return by_set
 
 
 # ------------------------------------------------------------------ the foundation as the measure of forgetting
@@ -169,7 +169,7 @@ def foundation_retention(sets: HeldOut) -> FrameErrors:
     folder = sets.project.evaluation(FOUNDATION)
     if not (folder / METRICS).is_file():
         print("evaluate: runs/evaluate/foundation is not there: measuring the foundation", flush=True)
-    elif _measured_alike(folder / METRICS, sets):
+    elif _is_comparable(folder / METRICS, sets):
         return _forces_of(folder / FRAMES, groups_of(sets.retention))
     else:
         print(
@@ -179,7 +179,7 @@ def foundation_retention(sets: HeldOut) -> FrameErrors:
     return measure(sets, sets.project.weights, sets.head, sets.retention).errors
 
 
-def _measured_alike(path: Path, sets: HeldOut) -> bool:
+def _is_comparable(path: Path, sets: HeldOut) -> bool:
     """Whether an evaluation is of the same weights and retention set."""
     try:
         recorded = Evaluation.read(path).identity
@@ -193,17 +193,17 @@ def _forces_of(path: Path, groups: list[str]) -> FrameErrors:
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["set"] == RETENTION]
     n_atoms = np.array([int(row["n_atoms"]) for row in rows])
-    nothing = np.zeros(len(rows))
+    zeros = np.zeros(len(rows))
     return FrameErrors(
         n_atoms=n_atoms,
         config_type=[row["config_type"] for row in rows],
         group=groups,
-        energy=nothing,
-        force_abs=nothing,
+        energy=zeros,
+        force_abs=zeros,
         force_sq=np.array([float(row["force_rmse"]) for row in rows]) ** 2 * 3 * n_atoms,
-        stress_abs=nothing,
-        stress_sq=nothing,
-        n_stress=nothing.astype(int),
+        stress_abs=zeros,
+        stress_sq=zeros,
+        n_stress=zeros.astype(int),
     )
 
 
@@ -220,15 +220,15 @@ def run(project: Project, name: str) -> Evaluation:
         replayed ones also one of their groups); a model or label that is missing; an output that is not finite.
     """
     project.check_name(name)
-    sets = held_out(project)
+    sets = read_sets(project)
     seeds: dict[int, dict[str, Measured]] = {}
     if name == FOUNDATION:
-        seeds[0] = foundation_itself(sets)
+        seeds[0] = measure_foundation(sets)
         _say(name, 0, seeds[0])
     else:
         _check_retention(sets)
         for seed in sorted(TrainingSummary.read(project.summary(name)).seeds):
-            seeds[seed] = fine_tuned(sets, project.model(name, seed))
+            seeds[seed] = measure_fine_tuned(sets, project.model(name, seed))
             _say(name, seed, seeds[seed])
     summary = _summary(sets, name, list(seeds.values()))
     evaluation = Evaluation(
@@ -236,7 +236,7 @@ def run(project: Project, name: str) -> Evaluation:
         system=project.settings.system,
         foundation=project.settings.foundation,
         identity=identity(sets),
-        seeds={seed: accuracy_of(measured) for seed, measured in seeds.items()},
+        seeds={seed: accuracy_of(by_set) for seed, by_set in seeds.items()},
         summary=summary,
     )
     with atomic_folder(project.evaluation(name)) as out:
@@ -246,19 +246,19 @@ def run(project: Project, name: str) -> Evaluation:
     return evaluation
 
 
-def accuracy_of(measured: Mapping[str, Measured]) -> Accuracy:
+def accuracy_of(by_set: Mapping[str, Measured]) -> Accuracy:
     """The errors of one model by set, as they are written."""
-    return Accuracy(**{name: on_set.report for name, on_set in measured.items()})
+    return Accuracy(**{name: on_set.report for name, on_set in by_set.items()})
 
 
 def _check_retention(sets: HeldOut) -> None:
     """Raise where a structure of the retention set was trained on."""
-    near = sets.project.settings.dataset.near_duplicate
+    tolerance = sets.project.settings.dataset.near_duplicate
     for folder in (sets.project.replay, sets.project.dataset):
         for path in (folder / "train.extxyz", folder / "valid.extxyz"):
             if sets.retention and path.is_file() and path.stat().st_size:
                 label, same_origin = str(path.relative_to(sets.project.root)), folder == sets.project.replay
-                audit(read_frames(path), sets.retention, label, tolerance=near, groups=same_origin)
+                audit(read_frames(path), sets.retention, label, tolerance=tolerance, groups=same_origin)
 
 
 def _summary(sets: HeldOut, name: str, seeds: Sequence[Mapping[str, Measured]]) -> Summary:
@@ -268,20 +268,22 @@ def _summary(sets: HeldOut, name: str, seeds: Sequence[Mapping[str, Measured]]) 
     holds the change of the level as well as what was forgotten.
     """
     confidence = sets.project.settings.evaluate.confidence
-    every = {part: [measured[part].errors for measured in seeds] for part in seeds[0]}
+    errors_by_set = {part: [by_set[part].errors for by_set in seeds] for part in seeds[0]}
     ratios = {}
-    if RETENTION in every:
-        base = every[RETENTION][0] if name == FOUNDATION else foundation_retention(sets)
-        for part in (part for part in FORGETTING if part in every):
-            ratios[FORGETTING[part]] = accuracy.ratio(every[part], base, "force_rmse", confidence)
-            for measured in seeds:
-                errors = measured[part].errors
-                measured[part].report.forgetting_ratio = accuracy.ratio([errors], base, "force_rmse", confidence)
-    return Summary.model_validate({part: accuracy.means(errors, confidence) for part, errors in every.items()} | ratios)
+    if RETENTION in errors_by_set:
+        base = errors_by_set[RETENTION][0] if name == FOUNDATION else foundation_retention(sets)
+        for part in (part for part in FORGETTING if part in errors_by_set):
+            ratios[FORGETTING[part]] = accuracy.ratio(errors_by_set[part], base, "force_rmse", confidence)
+            for by_set in seeds:
+                errors = by_set[part].errors
+                by_set[part].report.forgetting_ratio = accuracy.ratio([errors], base, "force_rmse", confidence)
+    return Summary.model_validate(
+        {part: accuracy.means(errors, confidence) for part, errors in errors_by_set.items()} | ratios
+    )
 
 
-def _say(name: str, seed: int, measured: Mapping[str, Measured]) -> None:
-    for part, on_set in measured.items():
+def _say(name: str, seed: int, by_set: Mapping[str, Measured]) -> None:
+    for part, on_set in by_set.items():
         report, force = on_set.report, on_set.report.force_rmse
         assert force is not None and report.energy_rmse is not None
         interval = "" if force.low is None else f" [{force.low:.1f}, {force.high:.1f}]"
@@ -297,17 +299,17 @@ FRAME_COLUMNS = ("seed", "set", "head", "frame", "n_atoms", "config_type", "grou
 
 
 def _frame_rows(seeds: Mapping[int, Mapping[str, Measured]]) -> Iterable[tuple[object, ...]]:
-    for seed, measured in seeds.items():
-        for part, on_set in measured.items():
+    for seed, by_set in seeds.items():
+        for part, on_set in by_set.items():
             e, rmse = on_set.errors, on_set.errors.force_rmse
             for i in range(len(e.energy)):
-                about = (seed, part, on_set.head, i, e.n_atoms[i], e.config_type[i], e.group[i])
-                yield (*about, f"{e.energy[i]:.6g}", f"{rmse[i]:.9g}")
+                row = (seed, part, on_set.head, i, e.n_atoms[i], e.config_type[i], e.group[i])
+                yield (*row, f"{e.energy[i]:.6g}", f"{rmse[i]:.9g}")
 
 
 def _parity_rows(seeds: Mapping[int, Mapping[str, Measured]]) -> Iterable[tuple[object, ...]]:
-    for seed, measured in seeds.items():
-        for part, on_set in measured.items():
+    for seed, by_set in seeds.items():
+        for part, on_set in by_set.items():
             for reference, predicted in on_set.parity:
                 yield seed, part, f"{reference:.5f}", f"{predicted:.5f}"
 

@@ -118,8 +118,8 @@ def jackknife(sums: Array, statistic: Callable[[Array], Array], weights: Array |
         value = float(statistic(total[None])[0])
         if n < 2:
             return Estimate(value, math.inf, 1.0, n)
-        without = np.asarray(statistic(total[None] - sums), dtype=float)
-        error = math.sqrt((n - 1) / n * float(((without - value) ** 2).sum()))
+        replicates = np.asarray(statistic(total[None] - sums), dtype=float)
+        error = math.sqrt((n - 1) / n * float(((replicates - value) ** 2).sum()))
     share = np.full(n, 1.0 / n) if weights is None or not weights.sum() else weights / weights.sum()
     freedom = max(float(min(n - 1, LEAST_FREEDOM)), 1.0 / float((share**2).sum()) - 1)
     return Estimate(value, error if math.isfinite(error) else math.inf, freedom, n)
@@ -144,27 +144,27 @@ def log_error(counts: Array, parts: Array, power: float) -> Estimate:
     return jackknife(np.column_stack([counts, parts]), statistic, parts.mean(axis=1))
 
 
-def log_ratio(ours: Array, theirs: Array, power: float) -> Estimate:
+def log_ratio(errors: Array, reference: Array, power: float) -> Estimate:
     """Logarithm of the ratio of two errors on the same frames, geometric means over the models of each side.
 
     Parameters
     ----------
-    ours, theirs
+    errors, reference
         [n_groups, n_models] sums of squares (`power` 1/2) or of absolute values (`power` 1).
     """
-    k = ours.shape[1]
+    k = errors.shape[1]
 
     def statistic(sums: Array) -> Array:
         logs = power * np.log(sums)
         return np.asarray(logs[:, :k].mean(axis=1) - logs[:, k:].mean(axis=1))
 
-    both = np.column_stack([ours, theirs])
+    both = np.column_stack([errors, reference])
     shares = both / np.maximum(both.sum(axis=0), np.finfo(float).tiny)
     return jackknife(both, statistic, (shares[:, :k].mean(axis=1) + shares[:, k:].mean(axis=1)) / 2)
 
 
 def mean_difference(groups: Sequence[str], differences: Array) -> Estimate:
-    """Mean of paired differences [n] (ours minus theirs of the same structure), over groups of structures."""
+    """Mean of paired differences [n] (one model minus the other on the same structure), over groups of structures."""
     sums = group_sums(groups, np.column_stack([np.ones(len(differences)), differences]))
     return jackknife(sums, lambda total: np.asarray(total[:, 1] / total[:, 0]), sums[:, 0])
 
@@ -197,8 +197,8 @@ def _prior() -> tuple[Array, Array]:
     """Probability of LOGS for each centre and spread [24, 15, 64], and of the spreads [15]."""
     from scipy import stats
 
-    over = stats.cauchy.pdf((LOGS - CENTRES[:, None, None]) / SPREADS[None, :, None])
-    return over / over.sum(axis=-1, keepdims=True), np.exp(-0.5 * SPREADS**2)
+    density = stats.cauchy.pdf((LOGS - CENTRES[:, None, None]) / SPREADS[None, :, None])
+    return density / density.sum(axis=-1, keepdims=True), np.exp(-0.5 * SPREADS**2)
 
 
 class Scatter:
@@ -222,8 +222,8 @@ class Scatter:
         self.seeds = {name: len(values) for name, values in logs.items()}
         self.freedom = sum(n - 1 for n in self.seeds.values())  # degrees of freedom of all recipes together
         likelihood = {name: _likelihood(np.asarray(values, dtype=float)) for name, values in logs.items()}
-        over, spreads = _prior()
-        self._logs = {name: over * like for name, like in likelihood.items()}
+        density, spreads = _prior()
+        self._logs = {name: density * like for name, like in likelihood.items()}
         evidence = np.sum([np.log(np.maximum(p.sum(axis=-1), 1e-300)) for p in self._logs.values()], axis=0)
         weight = np.exp(evidence - evidence.max()) * spreads
         self._weight = weight / weight.sum()
@@ -283,13 +283,13 @@ def with_seeds(estimate: Estimate, scatter: Scatter, names: Sequence[str], confi
 
     if estimate.groups < 2 or not math.isfinite(estimate.error):
         return estimate.interval(confidence)
-    seeds, chances = _binned(*scatter.variances(*names), BINS // 4)
+    seeds, chances = _bin(*scatter.variances(*names), BINS // 4)
     low, high = (float(np.log(stats.chi2.ppf(p, estimate.freedom))) for p in (1e-10, 1 - 1e-10))
     logs = np.linspace(low, high, 64)
     density = stats.chi2.pdf(np.exp(logs), estimate.freedom) * np.exp(logs)
     groups = max(estimate.error, 1e-12) ** 2 * estimate.freedom / np.exp(logs)
     total = (groups[:, None] + seeds[None, :]).ravel()
-    variance, weight = _binned(total, (density[:, None] / density.sum() * chances[None, :]).ravel(), BINS)
+    variance, weight = _bin(total, (density[:, None] / density.sum() * chances[None, :]).ravel(), BINS)
     deviation = np.sqrt(variance)
 
     def beyond(log_reach: float) -> float:
@@ -301,8 +301,8 @@ def with_seeds(estimate: Estimate, scatter: Scatter, names: Sequence[str], confi
     return Interval(estimate.value, estimate.value - reach, estimate.value + reach, estimate.groups)
 
 
-def _binned(variances: Array, chances: Array, bins: int) -> tuple[Array, Array]:
+def _bin(variances: Array, chances: Array, bins: int) -> tuple[Array, Array]:
     """A distribution of variances in at most `bins` bins of equal width of their logarithm: centres, probabilities."""
     weight, edges = np.histogram(np.log(variances), bins, weights=chances)
-    some = weight > 0
-    return np.exp((edges[1:] + edges[:-1])[some] / 2), weight[some] / weight.sum()
+    occupied = weight > 0
+    return np.exp((edges[1:] + edges[:-1])[occupied] / 2), weight[occupied] / weight.sum()

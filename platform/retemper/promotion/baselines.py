@@ -47,7 +47,7 @@ def remeasure(registry: Registry, results: Results, version: Version, earlier: M
     What cannot be measured again here (robustness) keeps its numbers. The result is cached by
     the weights and the frames.
     """
-    sets = stage.held_out(results.project)
+    sets = stage.read_sets(results.project)
     identity = stage.identity(sets)
     key = digest([earlier.sha256, identity, "groups"])
     path = results.project.cache("promotion") / f"{key}.json"
@@ -55,7 +55,7 @@ def remeasure(registry: Registry, results: Results, version: Version, earlier: M
     if content is None:
         print(f"promote: {version.name} was measured on other frames: measuring it again", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            parts = stage.fine_tuned(sets, attachments.weights(registry, version, Path(folder)))
+            parts = stage.measure_fine_tuned(sets, attachments.weights(registry, version, Path(folder)))
         content = {
             part: {
                 "report": evaluation.report.model_dump(mode="json"),

@@ -176,7 +176,7 @@ def _relative(
     kind = FRAMES_OF[part]
     if candidate.identity.get(kind) != reference.identity.get(kind):
         return outcome(False, f"{reference.name} was measured on other {kind} frames")
-    errors, reference_errors = candidate.own(part), reference.own(part)
+    errors, reference_errors = candidate.errors(part), reference.errors(part)
     if errors is None or reference_errors is None:
         unmeasured = candidate if errors is None else reference
         return outcome(False, f"missing: no errors by frame of {unmeasured.name} on the {part} set")

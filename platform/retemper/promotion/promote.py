@@ -21,7 +21,7 @@ from retemper.records.trained_model import TrainedModel
 from retemper.records.verdict import Verdict
 from retemper.registry import aliases, attachments, history, measurements
 from retemper.registry.aliases import CHALLENGER, CHAMPION, Standing
-from retemper.registry.client import Registry, Version, opened
+from retemper.registry.client import Registry, Version, open_registry
 from retemper.registry.history import How, Move, barred
 from retemper.registry.measurements import Measured
 
@@ -50,8 +50,8 @@ def run(project: Project) -> Verdict | None:
     if not results.registered:
         raise RetemperError("No models are registered.", fix="dvc repro register")
     system = settings.system
-    with opened(root) as registry:
-        moves = aliases.settled(registry, root, system)
+    with open_registry(root) as registry:
+        moves = aliases.settle_locked(registry, root, system)
         versions = _versions(registry, results)
         candidates: dict[str, Measured] = {}
         reasons: dict[str, str] = {}
@@ -116,7 +116,7 @@ def sync(project: Project) -> None:
     verdict = results.verdict
     if verdict is None or verdict.model != settings.system or not results.registered:
         return
-    with opened(root) as registry:
+    with open_registry(root) as registry:
         versions = _known(registry, settings.system)
         for name, candidate in verdict.candidates.items():
             trainings = results.trainings.get(name, {}).items()

@@ -15,7 +15,7 @@ from retemper.promotion.text import HEADING
 from retemper.records.measures import Number
 from retemper.registry import aliases, attachments, data_revisions, history
 from retemper.registry.aliases import CHAMPION
-from retemper.registry.client import Registry, Version, opened
+from retemper.registry.client import Registry, Version, open_registry
 from retemper.registry.measurements import Measured
 from retemper.registry.versions import resolve
 
@@ -31,9 +31,9 @@ LINEAGE = ("sha256", "key", "git_commit")  # tags that name what a version came 
 
 def models(root: Path, system: str | None = None) -> str:
     """Versions of every registered model (or of one) with aliases, verdict and headline metrics."""
-    with opened(root, existing=True) as registry:
+    with open_registry(root, existing=True) as registry:
         names = [name for name in registry.systems() if system in (None, name)]
-        blocks = [_versions(registry, name, aliases.settled(registry, root, name)) for name in names]
+        blocks = [_versions(registry, name, aliases.settle_locked(registry, root, name)) for name in names]
     if not blocks:
         raise RetemperError(f"No model {system or ''} is registered.".replace("  ", " "), fix="dvc repro register")
     return "\n\n".join(blocks)
@@ -68,9 +68,9 @@ def _figure(text: str | None) -> str:
 
 def show(root: Path, name: str) -> str:
     """The card of one version: lineage, metrics with intervals, gate by gate, and the history of its aliases."""
-    with opened(root, existing=True) as registry:
+    with open_registry(root, existing=True) as registry:
         version = resolve(registry, name)
-        moves = aliases.settled(registry, root, version.system)
+        moves = aliases.settle_locked(registry, root, version.system)
         measured = attachments.fetch(registry, version)
         aliases_by_name = registry.entry(version.system).aliases
     tags = version.tags
@@ -79,7 +79,7 @@ def show(root: Path, name: str) -> str:
     lines.append(version.description.split(HEADING)[0].strip())
     hashes = data_revisions.data_hashes(tags)
     if hashes:
-        commit = data_revisions.holding(root, [hashes]).get(hashes)
+        commit = data_revisions.newest_commits(root, [hashes]).get(hashes)
         lines.append(
             f"- data kept by: {f'dvc.lock of commit {commit}' if commit else 'no commit yet (git add dvc.lock)'}"
         )
@@ -110,7 +110,7 @@ def _number(number: Number) -> list[str]:
 
 def compare_versions(root: Path, first: str, second: str) -> str:
     """Two versions side by side, with the ratio of their errors on the same frames and whether it is significant."""
-    with opened(root, existing=True) as registry:
+    with open_registry(root, existing=True) as registry:
         pair = [resolve(registry, name) for name in (first, second)]
         measured = [attachments.fetch(registry, version) for version in pair]
     titles = [version.name for version in pair]
@@ -140,7 +140,7 @@ def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
         return robust.cells(a, b, metric)
     part, _, quantity = metric.partition(".")
     kind = FRAMES_OF.get(part)
-    first, second = a.own(part), b.own(part)
+    first, second = a.errors(part), b.errors(part)
     if quantity not in compare.QUANTITIES or kind is None or first is None or second is None:
         return ["", "", ""]
     if a.identity.get(kind) != b.identity.get(kind) or len(first.energy) != len(second.energy):
@@ -159,7 +159,7 @@ def lineage(root: Path, hash_prefix: str) -> str:
     hash_prefix = hash_prefix.lower()
     if len(hash_prefix) < SHORTEST_HASH:
         raise RetemperError(f"{hash_prefix!r} is too short for a hash.", expected=f"at least {SHORTEST_HASH} digits")
-    with opened(root, existing=True) as registry:
+    with open_registry(root, existing=True) as registry:
         versions = registry.versions()
     rows = [["version", "strategy", "seed", "as", "hash", "git commit"]]
     for version in sorted(versions, key=lambda v: (v.system, int(v.number))):

@@ -18,7 +18,7 @@ from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import require_space
 from retemper.records.trained_model import TrainedModel
 from retemper.registry import history
-from retemper.registry.client import Registry, Version, opened
+from retemper.registry.client import Registry, Version, open_registry
 from retemper.registry.history import How, Move
 from retemper.tracking import lineage
 from retemper.tracking.store import PROJECT, is_embedded, tracking_uri
@@ -40,7 +40,7 @@ class Standing:
 # ------------------------------------------------------------------ what is so
 
 
-def require_own(registry: Registry, root: Path, system: str) -> None:
+def require_ownership(registry: Registry, root: Path, system: str) -> None:
     """Take the name of a registered model for this project where nobody has it.
 
     Raises
@@ -48,25 +48,25 @@ def require_own(registry: Registry, root: Path, system: str) -> None:
     RetemperError
         It is another project's.
     """
-    own, tags = lineage.project_identity(root), registry.entry(system).tags
-    if not _anothers(tags, root):
-        if own is not None and PROJECT not in tags and not is_embedded(root):
-            registry.set_tag(system, PROJECT, own)
+    identity, tags = lineage.project_identity(root), registry.entry(system).tags
+    if not _is_foreign(tags, root):
+        if identity is not None and PROJECT not in tags and not is_embedded(root):
+            registry.set_tag(system, PROJECT, identity)
         return
-    whose = tags[PROJECT]
+    owner = tags[PROJECT]
     raise RetemperError(
         f"The registered model {system} at {tracking_uri(root)} belongs to another project.",
-        expected=f"project {own}",
-        got=f"project {whose}",
+        expected=f"project {identity}",
+        got=f"project {owner}",
         fix="give this project another name (system in params.yaml); "
-        f"if it is the same project, set tracking.project: {whose} in params.yaml",
+        f"if it is the same project, set tracking.project: {owner} in params.yaml",
     )
 
 
-def _anothers(tags: Mapping[str, str], root: Path) -> bool:
+def _is_foreign(tags: Mapping[str, str], root: Path) -> bool:
     """Whether the tags of a registered model say that it is another project's."""
-    own, whose = lineage.project_identity(root), tags.get(PROJECT)
-    return None not in (own, whose) and own != whose and not is_embedded(root)
+    identity, owner = lineage.project_identity(root), tags.get(PROJECT)
+    return None not in (identity, owner) and identity != owner and not is_embedded(root)
 
 
 def settle(registry: Registry, root: Path, system: str) -> list[Move]:
@@ -82,7 +82,7 @@ def settle(registry: Registry, root: Path, system: str) -> list[Move]:
     entry = registry.entry(system)
     tags = entry.tags
     stored = [history.loads(text, f"tag {tag} of {system}") for tag, text in tags.items() if tag.startswith(MOVE)]
-    if _anothers(tags, root):
+    if _is_foreign(tags, root):
         return history.join(stored)
     moves = history.join(stored, history.read(root, system))
     versions = registry.versions(system)
@@ -99,22 +99,22 @@ def settle(registry: Registry, root: Path, system: str) -> list[Move]:
         assert last is not None
         _show(registry, last, versions, number)
     for move in moves:
-        if move.id not in {known.id for known in stored}:
+        if move.id not in {stored_move.id for stored_move in stored}:
             _store(registry, move)
     history.append(root, moves)
     return moves
 
 
-def _show(registry: Registry, move: Move, versions: Sequence[Version], present: str | None) -> None:
+def _show(registry: Registry, move: Move, versions: Sequence[Version], current: str | None) -> None:
     """Make the alias what `move` says, and note that it is; a model that this store lacks leaves no alias."""
     numbers = [version.number for version in versions if version.model == move.to]
-    wanted = move.version if move.version in numbers else next(iter(numbers), None)
-    if present not in (wanted, *numbers):
-        registry.point(move.system, move.alias, wanted)
-    shown = next((version for version in versions if version.number == wanted), None)
-    if shown is not None:
-        registry.tag(shown, {f"promotion.{move.alias}": f"{move.time[:10]} by {move.how}: {move.reason}"})
-    if move.to is None or shown is not None:
+    number = move.version if move.version in numbers else next(iter(numbers), None)
+    if current not in (number, *numbers):
+        registry.point(move.system, move.alias, number)
+    target = next((version for version in versions if version.number == number), None)
+    if target is not None:
+        registry.tag(target, {f"promotion.{move.alias}": f"{move.time[:10]} by {move.how}: {move.reason}"})
+    if move.to is None or target is not None:
         registry.set_tag(move.system, f"{SHOWN}{move.alias}", move.id)
 
 
@@ -131,16 +131,16 @@ def standing(registry: Registry, moves: Sequence[Move], system: str, alias: str)
     return Standing(last.to, numbers[0] if numbers else None)
 
 
-def settled(registry: Registry, root: Path, system: str) -> list[Move]:
+def settle_locked(registry: Registry, root: Path, system: str) -> list[Move]:
     """`settle` under the lock."""
     with registry.locked(system):
         return settle(registry, root, system)
 
 
-def present(root: Path, system: str) -> tuple[list[Move], dict[str, Standing | None]]:
+def current(root: Path, system: str) -> tuple[list[Move], dict[str, Standing | None]]:
     """The settled history, and who has which alias."""
-    with opened(root) as registry:
-        moves = settled(registry, root, system)
+    with open_registry(root) as registry:
+        moves = settle_locked(registry, root, system)
         return moves, {alias: standing(registry, moves, system, alias) for alias in (CHAMPION, CHALLENGER)}
 
 
@@ -151,9 +151,9 @@ def present(root: Path, system: str) -> tuple[list[Move], dict[str, Standing | N
 def _moving(root: Path, system: str) -> Iterator[tuple[Registry, list[Move]]]:
     """The registry and the settled history of a model of this project, locked."""
     require_space(root, NEED)
-    with opened(root) as registry, registry.locked(system):
+    with open_registry(root) as registry, registry.locked(system):
         moves = settle(registry, root, system)
-        require_own(registry, root, system)
+        require_ownership(registry, root, system)
         yield registry, moves
 
 
@@ -205,10 +205,10 @@ def move(
                 fix="judge again: dvc repro -f promote",
             )
         commit = lineage.git_commit(root).commit
-        made = history.new(moves, system, alias, to, version, how, reason, verdict=verdict, commit=commit)
-        _store(registry, made)  # it has happened
+        record = history.new(moves, system, alias, to, version, how, reason, verdict=verdict, commit=commit)
+        _store(registry, record)  # it has happened
         settle(registry, root, system)
-        return made
+        return record
 
 
 def rollback(root: Path, system: str, reason: str, alias: str = CHAMPION) -> Move:
@@ -220,8 +220,8 @@ def rollback(root: Path, system: str, reason: str, alias: str = CHAMPION) -> Mov
         Nobody had it before, or the model that had it is not registered in this store.
     """
     with _moving(root, system) as (registry, moves):
-        held = history.stack(moves, alias)
-        to = held[-2] if len(held) > 1 else None
+        holders = history.stack(moves, alias)
+        to = holders[-2] if len(holders) > 1 else None
         if to is None:
             raise RetemperError(f"{system} has no earlier {alias} to go back to.", fix="retemper models")
         numbers = [version.number for version in registry.versions(system) if version.model == to]
@@ -232,10 +232,10 @@ def rollback(root: Path, system: str, reason: str, alias: str = CHAMPION) -> Mov
                 "then dvc pull and retemper sync",
             )
         commit = lineage.git_commit(root).commit
-        made = history.new(moves, system, alias, to, numbers[0], "rollback", reason, commit=commit)
-        _store(registry, made)
+        record = history.new(moves, system, alias, to, numbers[0], "rollback", reason, commit=commit)
+        _store(registry, record)
         settle(registry, root, system)
-        return made
+        return record
 
 
 def _model(registry: Registry, system: str, number: str) -> TrainedModel:
@@ -250,5 +250,5 @@ def _model(registry: Registry, system: str, number: str) -> TrainedModel:
 
 def model(root: Path, system: str, version: str) -> TrainedModel:
     """Which trained model a version is; one that retemper did not register is an error."""
-    with opened(root) as registry:
+    with open_registry(root) as registry:
         return _model(registry, system, version)

@@ -26,7 +26,7 @@ PACKAGES = ("mlflow", "mace-torch", "torch", "ase", "numpy", "pandas", "scipy", 
 
 def digest(folder: Path) -> str:
     """sha256 of the names and contents of all files, links refused."""
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
         name = path.relative_to(folder)
         if name.parts[0] == LATER or str(name) == NOTE:
@@ -34,8 +34,8 @@ def digest(folder: Path) -> str:
         if path.is_symlink():
             raise RetemperError(f"{folder} has a link, {name}: it was not opened.", expected="files alone")
         if path.is_file():
-            found.update(f"{sha256(path)} {name.as_posix()!r}\n".encode())
-    return found.hexdigest()
+            total.update(f"{sha256(path)} {name.as_posix()!r}\n".encode())
+    return total.hexdigest()
 
 
 def require(folder: Path, registered: str | None, version: str) -> None:
@@ -73,14 +73,14 @@ def check(folder: Path) -> bool:
         return False
     client = MlflowClient()
     note = folder / NOTE
-    about = yaml.safe_load(note.read_text()) if note.is_file() else {}
+    metadata = yaml.safe_load(note.read_text()) if note.is_file() else {}
     try:
-        if about.get("model_name"):
-            name, number = str(about["model_name"]), str(about["model_version"])
-            tags, called = client.get_model_version(name, number).tags, f"{name}/{number}"
+        if metadata.get("model_name"):
+            name, number = str(metadata["model_name"]), str(metadata["model_version"])
+            tags, label = client.get_model_version(name, number).tags, f"{name}/{number}"
         else:
             model_id = str(yaml.safe_load((folder / "MLmodel").read_text()).get("model_id"))
-            tags, called = client.get_logged_model(model_id).tags, f"models:/{model_id}"
+            tags, label = client.get_logged_model(model_id).tags, f"models:/{model_id}"
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
@@ -88,7 +88,7 @@ def check(folder: Path) -> bool:
             f"The registry cannot say whether {folder} is what was registered: {str(error).splitlines()[0][:300]}",
             fix="start the server that MLFLOW_TRACKING_URI names, or unset it to load without comparing",
         ) from error
-    require(folder, tags.get(TAG), called)
+    require(folder, tags.get(TAG), label)
     return True
 
 
@@ -100,13 +100,13 @@ def add_package(folder: Path) -> None:
     import yaml
 
     name = f"retemper-{__version__}"
-    about = {
+    metadata = {
         f"{name}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: retemper\nVersion: {__version__}\n",
         f"{name}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     source = Path(__file__).parents[1]
     files = {f"retemper/{path.relative_to(source).as_posix()}": path.read_text() for path in source.rglob("*.py")}
-    files = dict(sorted(files.items())) | about
+    files = dict(sorted(files.items())) | metadata
     record = "".join(f"{path},{_record_hash(text)},{len(text.encode())}\n" for path, text in files.items())
     wheel = folder / f"wheels/{name}-py3-none-any.whl"
     wheel.parent.mkdir()

@@ -68,7 +68,7 @@ def weights(registry: Registry, version: Version, folder: Path) -> Path:
     return path
 
 
-def whole(registry: Registry, version: Version, folder: Path) -> Path:
+def download(registry: Registry, version: Version, folder: Path) -> Path:
     """Download a version's artifact into `folder`; refused unless all its files are the registered ones."""
     version.sha256  # noqa: B018 (raises)
     path = registry.download(version, "", folder)

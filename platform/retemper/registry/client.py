@@ -38,8 +38,8 @@ class Version:
     def of(cls, version: ModelVersion) -> Version:
         """From MLflow's."""
         tags = {str(tag): str(text) for tag, text in version.tags.items()}
-        about = str(version.description or ""), str(version.source), str(version.run_id)
-        return cls(str(version.name), str(version.version), tags, *about)
+        details = str(version.description or ""), str(version.source), str(version.run_id)
+        return cls(str(version.name), str(version.version), tags, *details)
 
     @property
     def name(self) -> str:
@@ -159,7 +159,7 @@ class Registry:
 
 
 @contextlib.contextmanager
-def opened(root: Path | None, *, existing: bool = False) -> Iterator[Registry]:
+def open_registry(root: Path | None, *, existing: bool = False) -> Iterator[Registry]:
     """The registry of a project (`None`: the one around the working directory); its failures are `StoreError`.
 
     Parameters

@@ -18,18 +18,18 @@ def data_hashes(tags: Mapping[str, str]) -> Hashes:
     return frozenset(str(value) for name, value in tags.items() if name.startswith("dvc."))
 
 
-def holding(root: Path, wanted: Iterable[Hashes]) -> dict[Hashes, str]:
+def newest_commits(root: Path, hash_sets: Iterable[Hashes]) -> dict[Hashes, str]:
     """The newest commit, of any branch or tag, whose ``dvc.lock`` has all hashes of a set; absent: there is none."""
-    left = {hashes for hashes in wanted if hashes}
-    found: dict[Hashes, str] = {}
+    remaining = {hashes for hashes in hash_sets if hashes}
+    commits: dict[Hashes, str] = {}
     for commit in (lineage.git(root, "rev-list", "--all", "--date-order", "--", "dvc.lock") or "").split():
-        if not left:
+        if not remaining:
             break
         lock = lineage.git(root, "show", f"{commit}:./dvc.lock") or ""
-        for hashes in [hashes for hashes in left if all(value in lock for value in hashes)]:
-            found[hashes] = commit
-            left.discard(hashes)
-    return found
+        for hashes in [hashes for hashes in remaining if all(value in lock for value in hashes)]:
+            commits[hashes] = commit
+            remaining.discard(hashes)
+    return commits
 
 
 def spare(root: Path, versions: Mapping[str, Hashes]) -> list[str]:
@@ -40,14 +40,14 @@ def spare(root: Path, versions: Mapping[str, Hashes]) -> list[str]:
     versions
         Hashes of the data by the name of the version.
     """
-    held = holding(root, versions.values())
-    commits = sorted({held[hashes] for hashes in versions.values() if hashes in held})
+    commit_of = newest_commits(root, versions.values())
+    commits = sorted({commit_of[hashes] for hashes in versions.values() if hashes in commit_of})
     lines = []
     if commits:
         tags = " && ".join(f"git tag -f retemper/{commit[:10]} {commit[:10]}" for commit in commits)
         lines += ["before `dvc gc`, keep the data of the registered versions:"]
         lines += [f"  {tags} && dvc gc --workspace --all-tags"]
-    bare = [name for name, hashes in versions.items() if hashes and hashes not in held]
+    bare = [name for name, hashes in versions.items() if hashes and hashes not in commit_of]
     if bare:
         lines += [f"no commit here has the data of {', '.join(bare)} in its dvc.lock: `dvc gc` would remove what the"]
         lines += ["working tree does not use either; git add dvc.lock && git commit, or fetch the branch that has it"]

@@ -32,7 +32,7 @@ from retemper.data import charge
 from retemper.models import lammps, library, mace, model_writing
 from retemper.models.convert import require_state, single_head, torch_sim_model
 from retemper.registry import attachments
-from retemper.registry.client import Version, opened
+from retemper.registry.client import Version, open_registry
 from retemper.registry.formats import FORMATS
 from retemper.registry.versions import resolve
 
@@ -132,36 +132,42 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
         raise unknown("export format", to, FORMATS)
     if dtype not in mace.DTYPES:
         raise unknown("dtype", dtype, mace.DTYPES)
-    with opened(root, existing=True) as registry, tempfile.TemporaryDirectory() as temporary:
+    with open_registry(root, existing=True) as registry, tempfile.TemporaryDirectory() as temporary:
         version = resolve(registry, name)
         weights = attachments.weights(registry, version, Path(temporary))
         read = require_state(weights, to)
         head, stem = mace.pick_head(weights, version.tags.get("head")), _stem(version)
-        one = single_head(weights, head, Path(temporary) / "single.model")
+        model_path = single_head(weights, head, Path(temporary) / "single.model")
         folder.mkdir(parents=True, exist_ok=True)
         about = f"{version.name}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}"
-        given = {"about": about, "model": f"{stem}.model", "head": head, "dtype": dtype, "sha256": sha256(one)}
-        words = {name: repr(value) for name, value in given.items()}  # literals, whatever the registry says
-        made = _write(one, head, to, folder, stem, dtype, words)
-        _check(weights, head, made[0], to, dtype)
-        elements = [chemical_symbols[z] for z in mace.elements(one)]
+        constants = {
+            "about": about,
+            "model": f"{stem}.model",
+            "head": head,
+            "dtype": dtype,
+            "sha256": sha256(model_path),
+        }
+        words = {name: repr(value) for name, value in constants.items()}  # literals, whatever the registry says
+        paths = _write(model_path, head, to, folder, stem, dtype, words)
+        _check(weights, head, paths[0], to, dtype)
+        elements = [chemical_symbols[z] for z in mace.elements(model_path)]
         facts: dict[str, object] = {
             "model": version.name,
             "format": to,
             "registered_sha256": version.sha256,
-            "files": {path.name: sha256(path) for path in made},
+            "files": {path.name: sha256(path) for path in paths},
             "head": head,
             "elements": elements,
-            "cutoff": float(mace.load(one).r_max),
+            "cutoff": float(mace.load(model_path).r_max),
             "units": {"energy": "eV", "forces": "eV/A", "length": "A"},
             "reads": {name: f"atoms.info[{charge.SPELLINGS[name][1]!r}]" for name in read},
         }
         if to in LAMMPS:
-            words = {"file": made[0].name, "elements": " ".join(elements)}
+            words = {"file": paths[0].name, "elements": " ".join(elements)}
             facts["lammps"] = [line.format(**words) for line in LAMMPS[to]]
             facts["checked"] = "loaded by MACE's own code and evaluated for two structures; not run in LAMMPS itself"
         write_json(folder / f"{stem}-{to}.json", facts)
-    return [*made, folder / f"{stem}-{to}.json"]
+    return [*paths, folder / f"{stem}-{to}.json"]
 
 
 def _stem(version: Version) -> str:
@@ -176,17 +182,19 @@ def _stem(version: Version) -> str:
     return stem
 
 
-def _write(one: Path, head: str, to: str, folder: Path, stem: str, dtype: str, words: dict[str, str]) -> list[Path]:
+def _write(
+    model_path: Path, head: str, to: str, folder: Path, stem: str, dtype: str, words: dict[str, str]
+) -> list[Path]:
     """Write the files of a format; the first is the one to check."""
     if to in ("lammps", "lammps-mliap"):
         path = folder / (f"{stem}-lammps.pt" if to == "lammps" else f"{stem}-mliap_lammps.pt")
         with atomic_write(path) as temporary:
             write = lammps.write_libtorch if to == "lammps" else lammps.write_mliap
-            write(one, head, dtype, temporary)
+            write(model_path, head, dtype, temporary)
         return [path]
     path = folder / f"{stem}.model"
     with atomic_write(path) as temporary:
-        temporary.write_bytes(one.read_bytes())
+        temporary.write_bytes(model_path.read_bytes())
     if to == "model":
         return [path]
     script = folder / f"{stem}-{to}.py"
@@ -206,17 +214,17 @@ def _check(weights: Path, head: str, written: Path, to: str, dtype: str) -> None
     with mace.default_dtype(dtype):
         reference = of_weights(weights, head, dtype)
         evaluate = _evaluator(written, to, dtype)
-        most_energy, most_forces = TOLERANCE[dtype]
+        energy_tolerance, force_tolerance = TOLERANCE[dtype]
         for atoms in model_writing.probes(mace.elements(weights)):
             energy, forces = evaluate(atoms)
-            off = abs(energy - float(reference.get_potential_energy(atoms)))
-            off_forces = float(np.abs(forces - reference.get_forces(atoms)).max())
-            if not (off <= most_energy and off_forces <= most_forces):
+            energy_difference = abs(energy - float(reference.get_potential_energy(atoms)))
+            force_difference = float(np.abs(forces - reference.get_forces(atoms)).max())
+            if not (energy_difference <= energy_tolerance and force_difference <= force_tolerance):
                 written.unlink()
                 raise RetemperError(
                     f"The exported file does not give MACE's own energies and forces for {atoms.symbols}.",
-                    expected=f"differences below {most_energy:g} eV and {most_forces:g} eV/A",
-                    got=f"{off:.3g} eV and {off_forces:.3g} eV/A",
+                    expected=f"differences below {energy_tolerance:g} eV and {force_tolerance:g} eV/A",
+                    got=f"{energy_difference:.3g} eV and {force_difference:.3g} eV/A",
                     fix="export another format, and report this",
                 )
 
@@ -245,7 +253,7 @@ def _torch_sim_evaluator(written: Path, dtype: str) -> Callable[[Atoms], tuple[f
         if not boxed.pbc.any():  # torch-sim wants a cell
             boxed.center(vacuum=10.0)
         state = torch_sim.io.atoms_to_state([boxed], torch.device("cpu"), getattr(torch, dtype))
-        found = model(state)
-        return float(found["energy"][0]), found["forces"].detach().numpy()
+        output = model(state)
+        return float(output["energy"][0]), output["forces"].detach().numpy()
 
     return evaluate

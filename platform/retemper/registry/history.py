@@ -44,7 +44,7 @@ class Move:
 
 
 def new(
-    before: Sequence[Move],
+    earlier: Sequence[Move],
     system: str,
     alias: str,
     to: TrainedModel | None,
@@ -55,10 +55,10 @@ def new(
     verdict: str | None = None,
     commit: str | None = None,
 ) -> Move:
-    """A move that comes after all of `before`, whatever this machine's clock says."""
+    """A move that comes after all of `earlier`, whatever this machine's clock says."""
     now = datetime.now(UTC)
-    if before:
-        now = max(now, _time(before[-1]) + timedelta(microseconds=1))
+    if earlier:
+        now = max(now, _time(earlier[-1]) + timedelta(microseconds=1))
     stamp = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
     by = processes.user()
     return Move(
@@ -131,15 +131,15 @@ def last(moves: Sequence[Move], alias: str) -> Move | None:
 
 def stack(moves: Sequence[Move], alias: str) -> list[TrainedModel | None]:
     """Who had the alias, oldest first, the present one last: a promotion adds one, a rollback takes one away."""
-    held: list[TrainedModel | None] = []
+    holders: list[TrainedModel | None] = []
     for move in moves:
         if move.alias != alias:
             continue
-        if move.how == "rollback" and len(held) > 1:
-            held.pop()
-        if not held or held[-1] != move.to:
-            held.append(move.to)
-    return held
+        if move.how == "rollback" and len(holders) > 1:
+            holders.pop()
+        if not holders or holders[-1] != move.to:
+            holders.append(move.to)
+    return holders
 
 
 def by_person(moves: Sequence[Move], alias: str) -> bool:
@@ -150,15 +150,15 @@ def by_person(moves: Sequence[Move], alias: str) -> bool:
 
 def barred(moves: Sequence[Move], alias: str) -> dict[TrainedModel, str]:
     """Models from which a person took the alias and to which none has given it since, with the reason."""
-    found: dict[TrainedModel, str] = {}
+    reasons: dict[TrainedModel, str] = {}
     holder: TrainedModel | None = None
     for move in moves:
         if move.alias != alias:
             continue
         if move.how in PERSONS and holder is not None:
             verb = "rolled back" if move.how == "rollback" else "replaced by a person"
-            found[holder] = f"{verb} on {move.time[:10]} ({move.reason}): only a person promotes it again"
+            reasons[holder] = f"{verb} on {move.time[:10]} ({move.reason}): only a person promotes it again"
         if move.how in PERSONS and move.to is not None:
-            found.pop(move.to, None)
+            reasons.pop(move.to, None)
         holder = move.to
-    return found
+    return reasons

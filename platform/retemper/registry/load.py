@@ -9,7 +9,7 @@ from typing import Any
 from retemper.core.errors import RetemperError, unknown
 from retemper.models import library
 from retemper.registry import attachments
-from retemper.registry.client import opened
+from retemper.registry.client import open_registry
 from retemper.registry.versions import resolve
 
 TARGETS = ("ase", "torch-sim")
@@ -49,7 +49,7 @@ def load(
     if to not in TARGETS:
         raise unknown("kind of model", to, TARGETS)
     project = None if root is None else Path(root).resolve()
-    with opened(project, existing=True) as registry:
+    with open_registry(project, existing=True) as registry:
         version = resolve(registry, name_or_uri)
         with tempfile.TemporaryDirectory() as folder:
             path = attachments.weights(registry, version, Path(folder))
@@ -57,8 +57,8 @@ def load(
             if to == "torch-sim":
                 from retemper.models.convert import single_head, torch_sim_model
 
-                one = single_head(path, str(version.tags.get("head")), Path(folder) / "single.model")
-                return torch_sim_model(one, place, dtype)
+                model_path = single_head(path, str(version.tags.get("head")), Path(folder) / "single.model")
+                return torch_sim_model(model_path, place, dtype)
             library.import_mace()
             from retemper.registry.served_model import calculator
 
@@ -70,16 +70,16 @@ def load(
                 ) from error
 
 
-def best_device(asked: str | None) -> str:
-    """`asked`, or the fastest device that computes in double precision."""
+def best_device(device: str | None) -> str:
+    """`device`, or the fastest device that computes in double precision."""
     import torch
 
-    if asked is None:
+    if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=asked)
+        torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RetemperError(
-            f"Device {asked!r} is not there: {str(error).splitlines()[0]}", fix="device='cpu', or leave it out"
+            f"Device {device!r} is not there: {str(error).splitlines()[0]}", fix="device='cpu', or leave it out"
         ) from error
-    return asked
+    return device

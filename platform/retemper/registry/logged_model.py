@@ -31,7 +31,7 @@ def log(
     # Nothing is required and cells are of any type: MLflow answers what it misses with status 500, the model with 400.
     any_type: Any = AnyType
     matrix, either = Array(Array(DataType.double)), any_type()
-    given: list[tuple[Any, str]] = [
+    columns: list[tuple[Any, str]] = [
         (Array(DataType.long), "numbers"),
         (matrix, "positions"),
         (either, "cell"),
@@ -39,7 +39,7 @@ def log(
         *((either, name) for name in ("charge", "spin", "total_charge", "total_spin")),
     ]
     signature = ModelSignature(
-        inputs=Schema([ColSpec(kind, name, required=False) for kind, name in given]),
+        inputs=Schema([ColSpec(kind, name, required=False) for kind, name in columns]),
         outputs=Schema([ColSpec(DataType.double, "energy"), ColSpec(matrix, "forces"), ColSpec(either, "stress")]),
     )
     run = client.get_run(run_id)
@@ -58,18 +58,18 @@ def log(
             pip_requirements=artifact.requirements(),
         )
         artifact.add_package(path)
-        of_artifact = artifact.digest(path)
+        artifact_digest = artifact.digest(path)
         attachments.add_origin(results.root, path / attachments.FOLDER)
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id), of_artifact
+    return str(logged.model_id), artifact_digest
 
 
 def log_metrics(client: MlflowClient, model_id: str, metrics: list[Metric]) -> None:
     """Log a run's metrics with its logged model; those whose latest value is already there are not logged twice."""
-    there = sorted(client.get_logged_model(model_id).metrics or [], key=lambda metric: metric.timestamp)
-    latest = {metric.key: metric.value for metric in there}
+    logged = sorted(client.get_logged_model(model_id).metrics or [], key=lambda metric: metric.timestamp)
+    latest = {metric.key: metric.value for metric in logged}
     new = [metric for metric in metrics if latest.get(metric.key) != metric.value]
     if new:
         client.log_batch(str(new[0].run_id), metrics=new)
@@ -78,7 +78,7 @@ def log_metrics(client: MlflowClient, model_id: str, metrics: list[Metric]) -> N
 def drop_unregistered(client: MlflowClient, run: Run, versions: list[Version]) -> None:
     """Delete the logged models of a run that no version stands for: what a registration left that was killed."""
     registered = {version.source.removeprefix("models:/") for version in versions}
-    of_run = f"source_run_id = '{run.info.run_id}'"
-    for logged in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
+    condition = f"source_run_id = '{run.info.run_id}'"
+    for logged in client.search_logged_models([run.info.experiment_id], filter_string=condition):
         if logged.model_id not in registered:
             client.delete_logged_model(logged.model_id)

@@ -66,7 +66,7 @@ class Measured:
         setting = " (robustness.metrics)" if metric.startswith("robustness.") else ""
         return self.numbers.get(metric, Number(None, reason=f"not measured{setting}"))
 
-    def own(self, part: str) -> Errors | None:
+    def errors(self, part: str) -> Errors | None:
         """This model's errors on a set."""
         return self.frames.get(self.seed, {}).get(part)
 
@@ -158,8 +158,8 @@ def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:
             fix="delete its folder and `dvc repro`",
         ) from error
     frames: dict[int, dict[str, Errors]] = defaultdict(dict)
-    for (seed, part), found in rows.items():
-        _, *columns = zip(*sorted(found), strict=True)
+    for (seed, part), entries in rows.items():
+        _, *columns = zip(*sorted(entries), strict=True)
         frames[seed][part] = Errors.of(*(list(column) for column in columns))
     return dict(frames)
 
@@ -185,5 +185,5 @@ def save(measured: Measured, frames_csv: Path | None, folder: Path) -> None:
 def read(folder: Path) -> Measured:
     """What `save` wrote, in this version of the program or an earlier one."""
     measures, frames = Measures.kept(folder / MEASURES), read_frames_csv(folder / FRAMES)
-    about = measures.strategy, measures.seed, measures.sha256, measures.identity
-    return Measured(*about, measures.numbers, frames, units.read(folder / units.UNITS))
+    identity = measures.strategy, measures.seed, measures.sha256, measures.identity
+    return Measured(*identity, measures.numbers, frames, units.read(folder / units.UNITS))

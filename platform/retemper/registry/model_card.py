@@ -59,8 +59,8 @@ def write(results: Results, strategy: str, seed: int, tags: dict[str, str]) -> s
 
 
 def _interval(estimate: Estimate) -> str:
-    known = estimate.low is not None and estimate.high is not None
-    return f"{estimate.low:.4g} to {estimate.high:.4g}" if known else "one group: not known"
+    bounded = estimate.low is not None and estimate.high is not None
+    return f"{estimate.low:.4g} to {estimate.high:.4g}" if bounded else "one group: not known"
 
 
 def _errors(results: Results, strategy: str, seed: int) -> list[str]:

@@ -25,7 +25,7 @@ from retemper.records.registration import BestSeed, Registration
 from retemper.records.runs import FOUNDATION, Results, read_results
 from retemper.records.trained_model import TrainedModel
 from retemper.registry import aliases, artifact, attachments, logged_model, measurements, model_card
-from retemper.registry.client import Registry, Version, opened
+from retemper.registry.client import Registry, Version, open_registry
 from retemper.registry.versions import CANDIDATE
 from retemper.tracking import embedded_store, lineage
 from retemper.tracking import runs as tracking
@@ -104,16 +104,16 @@ def index(project: Project, strategies: list[str]) -> dict[str, Registration]:
             if name not in results.evaluations:
                 raise RetemperError(f"{name} has not been evaluated.", fix=f"dvc repro -f {stage}")
     system = settings.system
-    with opened(root) as registry:
+    with open_registry(root) as registry:
         runs = tracking.runs(registry.client, results)
-        _registered_model(registry.client, settings)
-        aliases.require_own(registry, root, system)
-        known = registry.versions(system)
+        _ensure_registered_model(registry.client, settings)
+        aliases.require_ownership(registry, root, system)
+        registered = registry.versions(system)
         records = {}
         with default_store(root):
             for strategy in strategies:
                 versions = {
-                    seed: _register_seed(registry, results, strategy, seed, run, known)
+                    seed: _register_seed(registry, results, strategy, seed, run, registered)
                     for seed, run in runs[strategy].items()
                 }
                 records[strategy] = _record(project, results, strategy, versions)
@@ -127,11 +127,11 @@ def index(project: Project, strategies: list[str]) -> dict[str, Registration]:
 def _record(project: Project, results: Results, strategy: str, versions: dict[int, str]) -> Registration:
     best = min(versions, key=lambda seed: _force_rmse(results, strategy, seed))
     weights = results.trainings[strategy][best].finished.sha256
-    of_seed = {"seed": best, "version": versions[best], "sha256": weights, **numbers(results, strategy, best)}
+    best_seed = {"seed": best, "version": versions[best], "sha256": weights, **numbers(results, strategy, best)}
     return Registration(
         model=results.settings.system,
         versions=versions,
-        best=BestSeed.model_validate(of_seed),
+        best=BestSeed.model_validate(best_seed),
         force_rmse=results.numbers(strategy)["target.force_rmse"].value,
         test_md5=lineage.file_md5(project.structures("test")),
     )
@@ -139,40 +139,40 @@ def _record(project: Project, results: Results, strategy: str, versions: dict[in
 
 def numbers(results: Results, strategy: str, seed: int) -> dict[str, float]:
     """What a version is judged by: RMSE in meV/atom and meV/A, forgetting ratios, robustness, as far as measured."""
-    measured = results.numbers(strategy, seed)
-    return {name: measured[name].value for name in measured if name in TAGGED or name.startswith(ROBUSTNESS)}
+    estimates = results.numbers(strategy, seed)
+    return {name: estimates[name].value for name in estimates if name in TAGGED or name.startswith(ROBUSTNESS)}
 
 
 def _force_rmse(results: Results, strategy: str, seed: int) -> float:
-    measured = results.numbers(strategy, seed).get("target.force_rmse")
-    if measured is None:
+    estimate = results.numbers(strategy, seed).get("target.force_rmse")
+    if estimate is None:
         raise RetemperError(
             f"Seed {seed} of {strategy} has no target force RMSE.", fix=f"dvc repro evaluate@{strategy}"
         )
-    return measured.value
+    return estimate.value
 
 
-def _registered_model(client: MlflowClient, settings: Settings) -> None:
+def _ensure_registered_model(client: MlflowClient, settings: Settings) -> None:
     """Make the registered model where there is none."""
     from mlflow.exceptions import MlflowException
 
-    about = (
+    description = (
         f"Fine-tuned MACE models for {settings.system} ({settings.dataset.level_of_theory}), one version a strategy "
         f"and seed. The alias `{CANDIDATE}` marks the lowest force RMSE on the target test set, `champion` the version "
         "in use (by the gates, or promoted by a person with a reason), `challenger` the best of the others. The tags "
         "`retemper.move.*` are the history of these aliases."
     )
     try:
-        client.create_registered_model(settings.system, description=about)
+        client.create_registered_model(settings.system, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
 
 
 def _register_seed(
-    registry: Registry, results: Results, strategy: str, seed: int, run: Run, known: list[Version]
+    registry: Registry, results: Results, strategy: str, seed: int, run: Run, registered: list[Version]
 ) -> str:
-    """The version of a seed: the one that is among `known`, its numbers brought up to date, or a new one."""
+    """The version of a seed: the one that is among `registered`, its numbers brought up to date, or a new one."""
     training, system = results.trainings[strategy][seed], results.settings.system
     weights = training.finished.sha256
     if not training.model.is_file():
@@ -200,13 +200,13 @@ def _register_seed(
     }
     tags |= {name: run.data.tags[source] for name, source in FROM_RUN.items() if source in run.data.tags}
     card = model_card.write(results, strategy, seed, tags)
-    model, measured = TrainedModel(weights, strategy, seed), measurements.collect(results, strategy, seed)
+    model, measures = TrainedModel(weights, strategy, seed), measurements.collect(results, strategy, seed)
     # Of two that trained the same weights the first says on which machine.
     lasting = {name: value for name, value in tags.items() if name not in FROM_RUN}
     identity = digest([lasting, results.flat(strategy, seed)])
-    version = next((version for version in known if version.model == model), None)
+    version = next((version for version in registered if version.model == model), None)
     if version is not None and version.tags.get(RECORDED) == identity:
-        attachments.keep(registry, version, results, measured)
+        attachments.keep(registry, version, results, measures)
         return version.number
     client = registry.client
     with registry.locked(system):
@@ -223,7 +223,7 @@ def _register_seed(
                 system, source, run_id, tags=tags, description=card, model_id=model_id
             )
             version = Version.of(created)
-        attachments.keep(registry, version, results, measured)
+        attachments.keep(registry, version, results, measures)
         client.set_logged_model_tags(version.model_id, tags)
         logged_model.log_metrics(
             client, version.model_id, metric_entities(results, strategy, seed, version.model_id, run_id)
@@ -257,20 +257,20 @@ def _say_registered(registry: Registry, root: Path, system: str, experiments: se
                     expected=f"{ARTIFACTS}/ beside {DATABASE}",
                     fix=f"bring {ARTIFACTS}/ from where {DATABASE} came from, or {ASIDE}",
                 )
-            of = json.dumps([{"name": system, "version": int(version.number)}])
-            if logged.tags.get("mlflow.modelVersions") != of:
-                registry.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": of})
+            mark = json.dumps([{"name": system, "version": int(version.number)}])
+            if logged.tags.get("mlflow.modelVersions") != mark:
+                registry.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": mark})
 
 
 def _set_candidate(registry: Registry, project: Project, latest: dict[str, Registration]) -> None:
     """Give the alias to the best version of the best strategy registered on the same test set."""
     system, records = project.settings.system, list(latest.values())
-    others = [project.registered(name) for name in project.settings.strategies if name not in latest]
-    records += registration.comparable(others, system, str(records[0].test_md5))
+    paths = [project.registered(name) for name in project.settings.strategies if name not in latest]
+    records += registration.comparable(paths, system, str(records[0].test_md5))
     best = min(records, key=lambda record: math.inf if record.force_rmse is None else record.force_rmse).best
     assert best is not None
-    known = {(version.model.sha256, version.model.seed): version.number for version in registry.versions(system)}
-    number = known.get((best.sha256, best.seed))
+    registered = {(version.model.sha256, version.model.seed): version.number for version in registry.versions(system)}
+    number = registered.get((best.sha256, best.seed))
     if number is None:  # registered in another store, and not in this one yet
         return
     if registry.entry(system).aliases.get(CANDIDATE) != number:

@@ -30,11 +30,11 @@ def application(root: Path, name: str, folder: Path) -> Any:
     import os
 
     from retemper.registry import attachments
-    from retemper.registry.client import opened
+    from retemper.registry.client import open_registry
     from retemper.registry.versions import resolve
 
-    with opened(root, existing=True) as registry:
-        place = attachments.whole(registry, resolve(registry, name), folder)
+    with open_registry(root, existing=True) as registry:
+        place = attachments.download(registry, resolve(registry, name), folder)
         os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(SECONDS)
         with default_store(root):
             import mlflow.pyfunc
@@ -67,7 +67,7 @@ class Bounded:
         received, depth, begun = 0, 0, False
         refusal: tuple[int, str] | None = None
 
-        async def counted() -> Any:
+        async def receive_bounded() -> Any:
             nonlocal received, depth, refusal
             message = await receive()
             body = message.get("body", b"")
@@ -83,18 +83,18 @@ class Bounded:
                 raise _Refused
             return message
 
-        async def noted(message: Any) -> None:
+        async def send_noted(message: Any) -> None:
             nonlocal begun
             if refusal is None:
                 begun = True
                 await send(message)
 
-        said = headers.get(b"content-length", b"0")
-        if said.isdigit() and int(said) > self.largest:
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.largest:
             refusal = self.too_large
         else:
             try:
-                await self.inner(scope, counted, noted)
+                await self.inner(scope, receive_bounded, send_noted)
             except Exception:  # what the application makes of a refusal is its own
                 if refusal is None:
                     raise

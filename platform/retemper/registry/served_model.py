@@ -102,9 +102,9 @@ class Served:
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Evaluate all rows, in batches. MLflow turns a list of rows into a table before it gets here."""
-        known = {int(z) for z in self.calculator.z_table.zs}
+        elements = {int(z) for z in self.calculator.z_table.zs}
         try:
-            frames = [structure(row, known) for row in numbered(model_input)]
+            frames = [structure(row, elements) for row in number_rows(model_input)]
             require_bearable(frames, float(self.calculator.r_max))
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
@@ -137,25 +137,27 @@ def require_bearable(frames: Sequence[Atoms], cutoff: float) -> None:
         )
     total = 0
     for k, frame in enumerate(frames):
-        if wrong := crowding.collapsed(frame):
-            raise ValueError(f"structure {k} has collapsed: {wrong}")
+        if problem := crowding.collapsed(frame):
+            raise ValueError(f"structure {k} has collapsed: {problem}")
         if crowding.images(frame, cutoff) > crowding.MOST_IMAGES:
             raise ValueError(f"structure {k}: its cell is too narrow for so many atoms ({len(frame)})")
-        found = crowding.count(frame, cutoff)
-        if found.ratio < crowding.NEAREST:
+        contacts = crowding.count(frame, cutoff)
+        if contacts.ratio < crowding.NEAREST:
             raise ValueError(
-                f"structure {k} has collapsed: two atoms are {found.distance:.3g} A apart, {found.ratio:.2g} times the "
+                f"structure {k} has collapsed: two atoms are {contacts.distance:.3g} A apart, {contacts.ratio:.2g} "
+                "times the "
                 f"sum of their covalent radii, expected at least {crowding.NEAREST:g} times"
             )
-        total += found.pairs
-        if found.pairs > MOST_PAIRS or total > MOST_PAIRS_TOGETHER:
+        total += contacts.pairs
+        if contacts.pairs > MOST_PAIRS or total > MOST_PAIRS_TOGETHER:
             raise ValueError(
-                f"structure {k}: {found.pairs} pairs of atoms within {cutoff:g} A, {total} up to here in this request; "
+                f"structure {k}: {contacts.pairs} pairs of atoms within {cutoff:g} A, {total} up to here in this "
+                "request; "
                 f"at most {MOST_PAIRS} and {MOST_PAIRS_TOGETHER}: send less, or use retemper.load"
             )
 
 
-def numbered(table: pd.DataFrame) -> list[dict[str, Any]]:
+def number_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as dictionaries without what is missing, with their number for messages."""
     rows = table.to_dict("records")
     return [
@@ -164,45 +166,45 @@ def numbered(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def structure(row: Mapping[str, Any], known: set[int]) -> Atoms:
+def structure(row: Mapping[str, Any], elements: set[int]) -> Atoms:
     """A row of the input as ASE structure; `ValueError` says what is wrong with it.
 
     Parameters
     ----------
-    known : set of int
+    elements : set of int
         Atomic numbers that the model knows.
     """
-    where = f"structure {row['row']}"
+    label = f"structure {row['row']}"
     positions, numbers = _array(row, "positions", (-1, 3)), _array(row, "numbers", (-1,))
     if len(numbers) != len(positions) or not len(numbers):
         raise ValueError(
-            f"{where}: {len(numbers)} numbers and {len(positions)} positions; expected equally many, not 0"
+            f"{label}: {len(numbers)} numbers and {len(positions)} positions; expected equally many, not 0"
         )
-    lacking = sorted({int(z) for z in numbers} - known)
-    if lacking or (numbers != numbers.astype(int)).any():
-        raise ValueError(f"{where}: the model does not know atomic numbers {lacking or numbers.tolist()}")
+    unknown = sorted({int(z) for z in numbers} - elements)
+    if unknown or (numbers != numbers.astype(int)).any():
+        raise ValueError(f"{label}: the model does not know atomic numbers {unknown or numbers.tolist()}")
     cell = _array(row, "cell", (3, 3)) if "cell" in row else np.zeros((3, 3))
     pbc = _array(row, "pbc", (3,)).astype(bool) if "pbc" in row else np.full(3, "cell" in row)
     if np.linalg.matrix_rank(cell[pbc]) < pbc.sum():
-        raise ValueError(f"{where}: periodic along {int(pbc.sum())} directions that its cell does not span")
+        raise ValueError(f"{label}: periodic along {int(pbc.sum())} directions that its cell does not span")
     try:
         info = state(row)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{label}: {error}") from None
     return Atoms(numbers=numbers.astype(int), positions=positions, cell=cell, pbc=pbc, info=info)
 
 
 def _array(row: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
     """An entry as finite numbers of a shape; -1 is any length."""
-    wanted = "[" + ", ".join("n_atoms" if n < 0 else str(n) for n in shape) + "]"
+    expected = "[" + ", ".join("n_atoms" if n < 0 else str(n) for n in shape) + "]"
     if name not in row:
-        raise ValueError(f"structure {row['row']}: {name!r} is missing; expected numbers of shape {wanted}")
+        raise ValueError(f"structure {row['row']}: {name!r} is missing; expected numbers of shape {expected}")
     try:
         array = np.array([list(part) if np.ndim(part) else part for part in row[name]], dtype=float)
     except (TypeError, ValueError):
-        raise ValueError(f"structure {row['row']}: {name!r} is not an array of numbers of shape {wanted}") from None
+        raise ValueError(f"structure {row['row']}: {name!r} is not an array of numbers of shape {expected}") from None
     if array.ndim != len(shape) or any(n not in (-1, m) for n, m in zip(shape, array.shape, strict=True)):
-        raise ValueError(f"structure {row['row']}: {name!r} has shape {list(array.shape)}, expected {wanted}")
+        raise ValueError(f"structure {row['row']}: {name!r} has shape {list(array.shape)}, expected {expected}")
     if not np.isfinite(array).all():
         raise ValueError(f"structure {row['row']}: {name!r} is not finite")
     return array

@@ -11,20 +11,20 @@ from retemper.core.errors import unknown
 from retemper.core.files import atomic_write
 from retemper.registry import artifact, attachments
 from retemper.registry.aliases import CHAMPION
-from retemper.registry.client import Registry, Version, opened
+from retemper.registry.client import Registry, Version, open_registry
 
 CANDIDATE = "candidate"  # alias of the version to look at first
 
 
 def find(name_or_uri: str, root: Path) -> Version:
     """The version that a name means, in the registry of the project at `root`."""
-    with opened(root, existing=True) as registry:
+    with open_registry(root, existing=True) as registry:
         return resolve(registry, name_or_uri)
 
 
 def weights(name_or_uri: str, folder: Path, root: Path) -> Path:
     """Model file of a registered model, named as for `load`, below `folder` under its sha256, which is checked."""
-    with opened(root, existing=True) as registry:
+    with open_registry(root, existing=True) as registry:
         version = resolve(registry, name_or_uri)
         suffix = weight_files.SUFFIX if artifact.TAG in version.tags else ".model"
         place = folder / f"{version.sha256[:16]}{suffix}"
@@ -50,5 +50,5 @@ def resolve(registry: Registry, name_or_uri: str) -> Version:
     aliases = registry.entry(system).aliases
     if alias and alias not in aliases:
         raise unknown(f"alias of {system}", alias, aliases)
-    pointed = aliases.get(alias) if alias else aliases.get(CHAMPION, aliases.get(CANDIDATE))
-    return versions[pointed] if pointed in versions else next(iter(versions.values()))
+    target = aliases.get(alias) if alias else aliases.get(CHAMPION, aliases.get(CANDIDATE))
+    return versions[target] if target in versions else next(iter(versions.values()))

@@ -119,7 +119,7 @@ class Run:
         if settings.robustness.metrics:
             measured = settings.robustness.model_dump(exclude={"workers", "ray", "reference", "seeds"})
             robustness = {**measured, "reference": self._file(settings.robustness.reference), "retention": retention}
-            if measured["figures"] is not None and FIGURED & set(metrics.chosen(measured["metrics"])):
+            if measured["figures"] is not None and FIGURED & set(metrics.resolve(measured["metrics"])):
                 robustness["figures"] = self._folder(measured["figures"])
             keys["foundation-robustness"] = digest([keys["dataset"], self.foundation, robustness])
         content = self.strategy.model_dump(exclude={"name", "about", "search"})
@@ -251,7 +251,7 @@ def settings_of(study: Study, point: Point, root: Path) -> Settings:
     strategies.load(strategy.name, root, overrides, source=source)
     if not study.metrics:
         return settings.model_copy(update={"robustness": settings.robustness.model_copy(update={"metrics": []})})
-    metrics.chosen(study.metrics)
+    metrics.resolve(study.metrics)
     return settings
 
 

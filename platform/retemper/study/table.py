@@ -92,9 +92,9 @@ def make(study: Study, runs: Sequence[Run]) -> pd.DataFrame:
     """The table of a study, runs in their order; numbers to `DIGITS` digits, so that text and frame agree."""
     import pandas as pd
 
-    from retemper.evaluation.robustness.metrics import chosen
+    from retemper.evaluation.robustness.metrics import resolve
 
-    metrics = chosen(list(study.metrics)) if study.metrics else []
+    metrics = resolve(list(study.metrics)) if study.metrics else []
     earlier = earlier_rows(place(study, runs[0].root))
     rows = []
     for run in runs:

@@ -50,20 +50,20 @@ def files_identity(training: Training) -> str:
     return digest([(path.name, lineage.file_md5(path)) for path in files])
 
 
-def curve(rows: list[dict[str, float]], have: dict[int, Metric], started: int) -> list[list[Metric]]:
-    """Batches of the metrics of epochs that are not in `have`; an epoch is in one batch. `started` is in ms.
+def curve(rows: list[dict[str, float]], stored: dict[int, Metric], start_time: int) -> list[list[Metric]]:
+    """Batches of the metrics of epochs that are not in `stored`; an epoch is in one batch. `start_time` is in ms.
 
     An epoch's time is not before that of the epochs before it, which may be there with their own.
     """
     from mlflow.entities import Metric
 
     batches: list[list[Metric]] = [[]]
-    clock = started
+    clock = start_time
     for row in rows:
         clock += int(1000 * row.get("seconds", 0.0))
         epoch = int(row["epoch"])
-        if epoch in have:
-            clock = max(clock, have[epoch].timestamp)
+        if epoch in stored:
+            clock = max(clock, stored[epoch].timestamp)
             continue
         metrics = [Metric(name, value, clock, epoch) for name, value in row.items() if name != "epoch"]
         if len(batches[-1]) + len(metrics) > BATCH:
@@ -72,7 +72,7 @@ def curve(rows: list[dict[str, float]], have: dict[int, Metric], started: int) -
     return [batch for batch in batches if batch]
 
 
-def epochs_there(client: MlflowClient, run: Run) -> dict[int, Metric]:
+def stored_epochs(client: MlflowClient, run: Run) -> dict[int, Metric]:
     """Training loss by epoch, of the epochs that a run has."""
     if "train_loss" not in run.data.metrics:
         return {}
@@ -80,13 +80,13 @@ def epochs_there(client: MlflowClient, run: Run) -> dict[int, Metric]:
 
 
 def index_training(
-    client: MlflowClient, run_id: str, training: Training, status: str, ended: int | None = None
+    client: MlflowClient, run_id: str, training: Training, status: str, end_time: int | None = None
 ) -> None:
-    """Epochs, outcome, files and status of a seed's folder into its run; `ended` (ms) where it is not now."""
+    """Epochs, outcome, files and status of a seed's folder into its run; `end_time` (ms) where it is not now."""
     from mlflow.entities import Metric, RunTag
 
     run = client.get_run(run_id)
-    for batch in curve(training.history, epochs_there(client, run), run.info.start_time):
+    for batch in curve(training.history, stored_epochs(client, run), run.info.start_time):
         client.log_batch(run_id, metrics=batch)
     clock = run.info.start_time + int(1000 * sum(row.get("seconds", 0.0) for row in training.history))
     final = _outcome(training.outcome) if training.outcome else {}
@@ -103,7 +103,7 @@ def index_training(
         tags[MODEL] = training.outcome.sha256 if training.outcome else sha256(training.model)
     client.log_batch(run_id, tags=[RunTag(n, v) for n, v in tags.items() if run.data.tags.get(n) != v])
     if run.info.status != status:
-        client.set_terminated(run_id, status, ended)
+        client.set_terminated(run_id, status, end_time)
 
 
 def _outcome(outcome: Outcome) -> dict[str, float]:
@@ -132,9 +132,9 @@ def _log_files(client: MlflowClient, run_id: str, training: Training) -> None:
 
 def same_history(client: MlflowClient, run: Run, training: Training) -> bool:
     """Whether every epoch that the store has is the one of ``history.csv``."""
-    own = {int(row["epoch"]): row["train_loss"] for row in training.history}
-    stored = {step: metric.value for step, metric in epochs_there(client, run).items()}
-    return all(step in own and abs(own[step] - value) <= 1e-9 * abs(value) for step, value in stored.items())
+    losses = {int(row["epoch"]): row["train_loss"] for row in training.history}
+    stored = {step: metric.value for step, metric in stored_epochs(client, run).items()}
+    return all(step in losses and abs(losses[step] - value) <= 1e-9 * abs(value) for step, value in stored.items())
 
 
 def log_evaluation(client: MlflowClient, run_id: str, results: Results, name: str, seed: int) -> None:
@@ -169,7 +169,7 @@ def describe(client: MlflowClient, run: Run, root: Path, settings: Mapping[str, 
     labels = next((text for name, text in flat.items() if f".{name}".endswith(".replay.labels")), None)
     files = lineage.training_data(root, load_settings(root / "params.yaml"), labels)
     log_datasets(client, run.info.run_id, dataset_inputs(files))
-    held = {f"dvc.{file.dvc_path}": file.dvc_md5 for file in files if file.dvc_path and file.dvc_md5}
+    data_tags = {f"dvc.{file.dvc_path}": file.dvc_md5 for file in files if file.dvc_path and file.dvc_md5}
     manifest = root / "runs/dataset/manifest.json"
-    used = {"dataset.labels": DatasetManifest.read(manifest).labels_used()[:5000]} if manifest.is_file() else {}
-    client.log_batch(run.info.run_id, tags=[RunTag(name, value) for name, value in (held | used).items()])
+    label_tags = {"dataset.labels": DatasetManifest.read(manifest).labels_used()[:5000]} if manifest.is_file() else {}
+    client.log_batch(run.info.run_id, tags=[RunTag(name, value) for name, value in (data_tags | label_tags).items()])

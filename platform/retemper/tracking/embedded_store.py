@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from retemper.core.files import atomic_write, require_space
-from retemper.tracking.store_errors import ARTIFACTS, ASIDE, DATABASE, StoreError, explained
+from retemper.tracking.store_errors import ARTIFACTS, ASIDE, DATABASE, StoreError, explain
 
 LOCK = ".mlflow.lock"
 PATIENCE = 10.0  # s to wait for a database that another process writes
@@ -66,7 +66,7 @@ def ready(root: Path) -> None:
         check(database)
         _bring_home(root)
     except (OSError, sqlite3.Error) as error:
-        raise explained(error, uri(database)) from error
+        raise explain(error, uri(database)) from error
 
 
 def _create(root: Path) -> None:
@@ -93,7 +93,7 @@ def _create(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
+def _open_database(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """A connection; `mode` is ``ro`` or ``rw``."""
     address = f"file:{quote(str(database))}?mode={mode}"
     with contextlib.closing(sqlite3.connect(address, timeout=PATIENCE, uri=True, isolation_level=None)) as connection:
@@ -112,7 +112,7 @@ def check(database: Path) -> None:
         raise StoreError(f"{database} is not a database.", expected="MLflow's SQLite database", got=got, fix=ASIDE)
     status = database.stat()
     _check_pages(database, status.st_dev, status.st_ino)
-    with _opened(database, "ro") as connection:
+    with _open_database(database, "ro") as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"alembic_version", *(table for table, _ in PLACES[:2])} <= tables:
             raise StoreError(
@@ -129,10 +129,10 @@ def check(database: Path) -> None:
 @lru_cache(maxsize=8)
 def _check_pages(database: Path, device: int, inode: int) -> None:
     """Every page, once a process and file; `device` and `inode` tell files apart."""
-    with _opened(database, "ro") as connection:
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise StoreError(f"{database} is broken: {found.splitlines()[-1]}.", expected="a sound database", fix=ASIDE)
+    with _open_database(database, "ro") as connection:
+        (report,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if report != "ok":
+        raise StoreError(f"{database} is broken: {report.splitlines()[-1]}.", expected="a sound database", fix=ASIDE)
 
 
 @lru_cache(maxsize=1)
@@ -144,18 +144,18 @@ def _newest_version() -> str:
     return str(newest())
 
 
-def _other_version(database: Path, found: list[str]) -> StoreError:
+def _other_version(database: Path, versions: list[str]) -> StoreError:
     import mlflow
     from alembic.script import ScriptDirectory
     from mlflow.store.db import utils
 
     configuration: Any = utils._get_alembic_config
     script = ScriptDirectory.from_config(configuration(""))
-    older = bool(found) and set(found) <= {revision.revision for revision in script.walk_revisions()}
+    older = bool(versions) and set(versions) <= {revision.revision for revision in script.walk_revisions()}
     return StoreError(
         f"{database} was made by {'an older' if older else 'a newer'} MLflow than {mlflow.__version__}.",
         expected=f"tables of version {_newest_version()}",
-        got=", ".join(found) or "none",
+        got=", ".join(versions) or "none",
         fix=f"copy it, then mlflow db upgrade '{uri(database)}'" if older else "pip install --upgrade mlflow",
     )
 
@@ -165,41 +165,42 @@ def _other_version(database: Path, found: list[str]) -> StoreError:
 
 def _bring_home(root: Path) -> None:
     """Change the places of artifacts to those of `root`, all or none, when the project was somewhere else before."""
-    database, here = root / DATABASE, (root / ARTIFACTS).as_uri()
-    with _opened(database, "ro") as connection:
-        if not _elsewhere(connection, here):
+    database, artifacts = root / DATABASE, (root / ARTIFACTS).as_uri()
+    with _open_database(database, "ro") as connection:
+        if not _foreign_places(connection, artifacts):
             return
     from filelock import FileLock
 
-    with FileLock(root / LOCK, timeout=PATIENCE), _opened(database, "rw") as connection:
+    with FileLock(root / LOCK, timeout=PATIENCE), _open_database(database, "rw") as connection:
         connection.execute("BEGIN IMMEDIATE")
-        before = _elsewhere(connection, here)
-        changed = sum(_replace(connection, place, here) for place in before)
+        earlier = _foreign_places(connection, artifacts)
+        changed = sum(_replace(connection, place, artifacts) for place in earlier)
         connection.execute("COMMIT")
-    if before:
-        was = ", ".join(sorted(unquote(place.removeprefix("file://").removesuffix(ARTIFACTS)) for place in before))
+    if earlier:
+        origins = ", ".join(sorted(unquote(place.removeprefix("file://").removesuffix(ARTIFACTS)) for place in earlier))
         print(
-            f"This project was copied or moved here from {was}: {changed} places of files in {DATABASE} are now here.",
+            f"This project was copied or moved here from {origins}: {changed} places of files in {DATABASE} are now "
+            "here.",
             file=sys.stderr,
         )
 
 
-def _elsewhere(connection: sqlite3.Connection, here: str) -> set[str]:
-    """Folders ``mlartifacts`` that experiments name, other than `here`."""
-    found = set()
+def _foreign_places(connection: sqlite3.Connection, artifacts: str) -> set[str]:
+    """Folders ``mlartifacts`` that experiments name, other than `artifacts`."""
+    places = set()
     for (location,) in connection.execute("SELECT artifact_location FROM experiments"):
         match = re.fullmatch(rf"(.*/{ARTIFACTS})(/\d+)?", location or "")
-        if match and match[1] != here:
-            found.add(match[1])
-    return found
+        if match and match[1] != artifacts:
+            places.add(match[1])
+    return places
 
 
-def _replace(connection: sqlite3.Connection, place: str, here: str) -> int:
+def _replace(connection: sqlite3.Connection, place: str, artifacts: str) -> int:
     changed = 0
     for table, column in PLACES:
         cursor = connection.execute(
             f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-            (here, len(place) + 1, place, len(place) + 1, f"{place}/"),
+            (artifacts, len(place) + 1, place, len(place) + 1, f"{place}/"),
         )
         changed += cursor.rowcount
     return changed

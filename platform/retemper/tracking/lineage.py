@@ -41,10 +41,10 @@ def git_commit(root: Path) -> Commit:
 def git(root: Path, *arguments: str) -> str | None:
     """Output of a git command, `None` when git is not installed or says no."""
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+        process = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 def project_identity(root: Path) -> str | None:
@@ -54,9 +54,9 @@ def project_identity(root: Path) -> str | None:
     outside git and in shallow clones, which do not have that commit.
     """
     path = root / "params.yaml"
-    named = load_settings(path).tracking.project if path.is_file() and path.stat().st_size else None
-    if named:
-        return named
+    project = load_settings(path).tracking.project if path.is_file() and path.stat().st_size else None
+    if project:
+        return project
     return _first_commit(root)
 
 
@@ -119,13 +119,13 @@ def versions() -> dict[str, str]:
     """Versions of retemper, Python and the packages that decide the numbers (those installed)."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"retemper": __version__, "python": platform.python_version()}
+    by_package = {"retemper": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            by_package[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def machine() -> dict[str, str]:
@@ -174,17 +174,17 @@ def training_data(root: Path, settings: Settings, replay_labels: str | None) -> 
     replay_labels : "original", "foundation" or `None`
         Where the labels of the strategy's replay structures come from.
     """
-    found = [
+    sets = [
         ("train", "training", "runs/dataset/train.extxyz"),
         ("valid", "validation", "runs/dataset/valid.extxyz"),
         ("test", "testing", "runs/dataset/test.extxyz"),
     ]
     if replay_labels is not None:
         role = "replay" if replay_labels == "original" else "pseudolabel"
-        found.append((role, "training", f"runs/{role}/train.extxyz"))
-        found.append((f"{role}-valid", "validation", f"runs/{role}/valid.extxyz"))
+        sets.append((role, "training", f"runs/{role}/train.extxyz"))
+        sets.append((f"{role}-valid", "validation", f"runs/{role}/valid.extxyz"))
     hashes = dvc_hashes(root)
-    files = [_data_file(root, hashes, *entry) for entry in found if (root / entry[2]).is_file()]
+    files = [_data_file(root, hashes, *entry) for entry in sets if (root / entry[2]).is_file()]
     return [*files, foundation_file(root, settings.foundation, hashes)]
 
 
@@ -206,5 +206,5 @@ def foundation_file(root: Path, name: str, hashes: dict[str, str]) -> DataFile:
 
 
 def _data_file(root: Path, hashes: dict[str, str], role: str, use: str, path: str) -> DataFile:
-    held = dvc_hash(hashes, path)
-    return DataFile(role, use, path, file_md5(root / path), *(held or (None, None)))
+    entry = dvc_hash(hashes, path)
+    return DataFile(role, use, path, file_md5(root / path), *(entry or (None, None)))

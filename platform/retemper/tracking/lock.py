@@ -75,13 +75,13 @@ def _server_lock(client: MlflowClient, system: str) -> Iterator[None]:
     """Hold the registered model that stands for the lock: its name is unique, so one process alone can create it."""
     name, token = f"{LOCK_MODEL}{system}", f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     _acquire(client, system, name, token)
-    over = threading.Event()
-    beats = threading.Thread(target=_beat, args=(client, name, over), daemon=True)
+    stop = threading.Event()
+    beats = threading.Thread(target=_beat, args=(client, name, stop), daemon=True)
     beats.start()
     try:
         yield
     finally:
-        over.set()
+        stop.set()
         beats.join()
         if (_holder(client, name) or {}).get("holder") == token:
             _delete_lock(client, name)
@@ -91,9 +91,9 @@ def _acquire(client: MlflowClient, system: str, name: str, token: str) -> None:
     """Wait until the lock is ours. One without a sign of life is taken over, whatever the clock of its machine says."""
     from mlflow.exceptions import MlflowException
 
-    seen: dict[str, str] | None = None
-    whose, waited, unchanged = "", time.monotonic(), time.monotonic()
-    said = False
+    last_holder: dict[str, str] | None = None
+    owner, waiting_since, unchanged_since = "", time.monotonic(), time.monotonic()
+    announced = False
     while True:
         try:
             client.create_registered_model(name, tags={"holder": token, "since": _now()})
@@ -106,27 +106,27 @@ def _acquire(client: MlflowClient, system: str, name: str, token: str) -> None:
         holder, now = _holder(client, name), time.monotonic()
         if holder is None:
             continue
-        if holder.get("holder") != whose:
-            whose, waited = holder.get("holder", ""), now
-        if holder != seen:
-            seen, unchanged = holder, now
-        if now - unchanged > STALE or time.time() - float(holder.get("since", 0)) > ABANDONED:
+        if holder.get("holder") != owner:
+            owner, waiting_since = holder.get("holder", ""), now
+        if holder != last_holder:
+            last_holder, unchanged_since = holder, now
+        if now - unchanged_since > STALE or time.time() - float(holder.get("since", 0)) > ABANDONED:
             if holder == _holder(client, name):
                 _delete_lock(client, name)
-        elif now - waited > PATIENCE:
-            raise _busy(system, f"lock {name} held by {whose}")
+        elif now - waiting_since > PATIENCE:
+            raise _busy(system, f"lock {name} held by {owner}")
         else:
-            if now - waited > WORDLESS and not said:
-                _say(system, whose)
-                said = True
+            if now - waiting_since > WORDLESS and not announced:
+                _say(system, owner)
+                announced = True
             time.sleep(0.2)
 
 
-def _beat(client: MlflowClient, name: str, over: threading.Event) -> None:
-    """Signs of life until `over`; one that does not arrive is missed, and several make the lock stale."""
+def _beat(client: MlflowClient, name: str, stop: threading.Event) -> None:
+    """Signs of life until `stop`; one that does not arrive is missed, and several make the lock stale."""
     from mlflow.exceptions import MlflowException
 
-    while not over.wait(BEAT):
+    while not stop.wait(BEAT):
         with contextlib.suppress(MlflowException, OSError):
             client.set_registered_model_tag(name, "since", _now())
 

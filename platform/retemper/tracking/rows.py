@@ -19,7 +19,7 @@ from retemper.tracking.store import (
     experiment_id,
     flatten,
     log_params,
-    own_tags,
+    project_tags,
     run_tags,
     runs_where,
     tracking_uri,
@@ -82,7 +82,7 @@ def _write(client: MlflowClient, experiment: str, root: Path, key: str, state: s
     if stored == state:  # another process wrote it meanwhile
         return
     if not run_id:
-        tags = run_tags(lineage.origin(root), row.strategy, row.seed, key) | own_tags(root) | dict(row.tags)
+        tags = run_tags(lineage.origin(root), row.strategy, row.seed, key) | project_tags(root) | dict(row.tags)
         run_id = str(client.create_run(experiment, run_name=row.name[:250], tags=tags).info.run_id)
     params = client.get_run(run_id).data.params
     log_params(client, run_id, {name: text for name, text in flatten(row.settings).items() if name not in params})

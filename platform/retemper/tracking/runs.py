@@ -21,7 +21,15 @@ from retemper.config.settings import Settings
 from retemper.core.files import digest, project_root
 from retemper.records.runs import FOUNDATION, Results, Training, read_results, read_training
 from retemper.tracking import lineage
-from retemper.tracking.content import MODEL, describe, epochs_there, index_training, log_evaluation, same_history, state
+from retemper.tracking.content import (
+    MODEL,
+    describe,
+    index_training,
+    log_evaluation,
+    same_history,
+    state,
+    stored_epochs,
+)
 from retemper.tracking.lock import locked
 from retemper.tracking.store import (
     CHECKOUT,
@@ -34,8 +42,8 @@ from retemper.tracking.store import (
     is_embedded,
     log_datasets,
     of_project,
-    own_tags,
     process_tags,
+    project_tags,
     quiet,
     run_tags,
     runs_where,
@@ -44,7 +52,7 @@ from retemper.tracking.store import (
     store_errors,
     tracking_uri,
 )
-from retemper.tracking.store_errors import StoreError, explained
+from retemper.tracking.store_errors import StoreError, explain
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,13 +102,13 @@ def start_training(
         client = connect(root)
         experiment_number = experiment_id(client, root, experiment)
         run = _attempt(client, experiment_number, root, {"key": key, "strategy": strategy, "seed": seed})
-        tags = own_tags(root) | process_tags()
+        tags = project_tags(root) | process_tags()
         steps: set[int] = set()
         if run is None:
             tags |= run_tags(lineage.origin(root), strategy, seed, key)
             run = client.create_run(experiment_number, run_name=f"{strategy}/seed-{seed}", tags=tags)
         else:
-            steps = set(epochs_there(client, run))
+            steps = set(stored_epochs(client, run))
             client.update_run(run.info.run_id, status="RUNNING")
             set_tags(client, run, tags)
         run_id = str(run.info.run_id)
@@ -111,12 +119,12 @@ def start_training(
     return None
 
 
-def _attempt(client: MlflowClient, experiment: str, root: Path, wanted: Mapping[str, str | int]) -> Run | None:
+def _attempt(client: MlflowClient, experiment: str, root: Path, identity: Mapping[str, str | int]) -> Run | None:
     """The newest run of this project's folder that did not come to its end; finished ones are left as they are."""
-    for run in runs_with(client, experiment, **wanted):
+    for run in runs_with(client, experiment, **identity):
         tags = run.data.tags
-        over = run.info.status == "FINISHED" or MODEL in tags or "retemper.superseded" in tags
-        if not over and (is_embedded(root) or tags.get(CHECKOUT, checkout(root)) == checkout(root)):
+        finished = run.info.status == "FINISHED" or MODEL in tags or "retemper.superseded" in tags
+        if not finished and (is_embedded(root) or tags.get(CHECKOUT, checkout(root)) == checkout(root)):
             return run
     return None
 
@@ -172,17 +180,17 @@ def finish_training(run_id: str | None, folder: str | Path, status: str = "FINIS
 def _follow(client: MlflowClient, run: Run) -> None:
     """Earlier runs of the same key and folder are superseded by `run`; when one left the same weights, `run` by it."""
     tags = run.data.tags
-    same = {name: tags[f"retemper.{name}"] for name in ("key", "strategy", "seed")}
-    for other in runs_with(client, run.info.experiment_id, **same):
-        later = other.info.start_time > run.info.start_time
-        if other.info.run_id == run.info.run_id or later or "retemper.superseded" in other.data.tags:
+    identity = {name: tags[f"retemper.{name}"] for name in ("key", "strategy", "seed")}
+    for sibling in runs_with(client, run.info.experiment_id, **identity):
+        later = sibling.info.start_time > run.info.start_time
+        if sibling.info.run_id == run.info.run_id or later or "retemper.superseded" in sibling.data.tags:
             continue
-        if other.data.tags.get(CHECKOUT) != tags.get(CHECKOUT):
+        if sibling.data.tags.get(CHECKOUT) != tags.get(CHECKOUT):
             continue
-        if other.data.tags.get(MODEL) == tags.get(MODEL):
-            _supersede(client, run, str(other.info.run_id))
+        if sibling.data.tags.get(MODEL) == tags.get(MODEL):
+            _supersede(client, run, str(sibling.info.run_id))
             return
-        _supersede(client, other, str(run.info.run_id))
+        _supersede(client, sibling, str(run.info.run_id))
 
 
 def _supersede(client: MlflowClient, run: Run, by: str) -> None:
@@ -205,10 +213,10 @@ def never_fatal(uri: str, run_id: str | None = None) -> Iterator[None]:
     except (StoreError, MlflowException, SQLAlchemyError, OSError) as error:
         if run_id is not None:
             _given_up.add(run_id)
-        said = error if isinstance(error, StoreError) else explained(error, uri)
+        message = error if isinstance(error, StoreError) else explain(error, uri)
         warnings.warn(
             f"MLflow does not take this run. Training goes on; history.csv holds the numbers, and `retemper sync` "
-            f"puts them into MLflow later.\n{said}",
+            f"puts them into MLflow later.\n{message}",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -236,8 +244,8 @@ def sync(root: str | Path, settings: Settings, strategies: list[str] | None = No
     root = Path(root).resolve()
     results = read_results(Project(root, settings), strategies=strategies)
     with store_errors(root):
-        found = runs(connect(root), results)
-    return {name: {seed: str(run.info.run_id) for seed, run in seeds.items()} for name, seeds in found.items()}
+        by_name = runs(connect(root), results)
+    return {name: {seed: str(run.info.run_id) for seed, run in seeds.items()} for name, seeds in by_name.items()}
 
 
 def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
@@ -245,39 +253,39 @@ def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
     root, settings = results.root, results.settings
     experiment = experiment_id(client, root, settings.tracking.experiment)
     close_dead(client, experiment)
-    there: dict[str, Run] = {}
+    synced: dict[str, Run] = {}
     for run in runs_where(client, experiment, "tags.`retemper.synced` != ''"):
         current = run.info.status == "FINISHED" and "retemper.superseded" not in run.data.tags
         if current and of_project(run, root):
-            there.setdefault(run.data.tags["retemper.synced"], run)
-    found: dict[str, dict[int, Run]] = {}
-    wanted = [(name, seed) for name in results.summaries for seed in results.trainings[name]]
-    wanted += [(FOUNDATION, 0)] if FOUNDATION in results.evaluations else []
-    for name, seed in wanted:
-        of_files = (
+            synced.setdefault(run.data.tags["retemper.synced"], run)
+    by_name: dict[str, dict[int, Run]] = {}
+    models = [(name, seed) for name in results.summaries for seed in results.trainings[name]]
+    models += [(FOUNDATION, 0)] if FOUNDATION in results.evaluations else []
+    for name, seed in models:
+        content = (
             digest(results.evaluations[name].model_dump(mode="json"))
             if name == FOUNDATION
             else state(results, name, seed)
         )
-        up_to_date = there.get(of_files)
+        up_to_date = synced.get(content)
         if up_to_date is None:
             with locked(client, root, settings.system):
                 make = _foundation_run if name == FOUNDATION else _training_run
                 run_id = make(client, experiment, results, name, seed)
                 log_evaluation(client, run_id, results, name, seed)
-                client.set_tag(run_id, "retemper.synced", of_files)
+                client.set_tag(run_id, "retemper.synced", content)
             up_to_date = client.get_run(run_id)
-        found.setdefault(name, {})[seed] = up_to_date
-    return found
+        by_name.setdefault(name, {})[seed] = up_to_date
+    return by_name
 
 
 def _foundation_run(client: MlflowClient, experiment: str, results: Results, name: str, seed: int) -> str:
     """The run that holds the foundation's evaluation: found by its content, or made."""
     root, content = results.root, digest(results.evaluations[name].model_dump(mode="json"))
-    same = runs_with(client, experiment, key=content, strategy=name, seed=seed)
-    run = next((one for one in same if of_project(one, root)), None)
+    candidates = runs_with(client, experiment, key=content, strategy=name, seed=seed)
+    run = next((candidate for candidate in candidates if of_project(candidate, root)), None)
     if run is None:
-        tags = run_tags(None, name, seed, content) | own_tags(root)
+        tags = run_tags(None, name, seed, content) | project_tags(root)
         run = client.create_run(experiment, run_name=name, tags=tags)
         inputs = [lineage.foundation_file(root, results.settings.foundation, lineage.dvc_hashes(root))]
         log_datasets(client, run.info.run_id, dataset_inputs(inputs))
@@ -290,27 +298,31 @@ def _training_run(client: MlflowClient, experiment: str, results: Results, strat
     """The run of a finished seed: found by its model or key, completed, or made."""
     root, training, summary = results.root, results.trainings[strategy][seed], results.summaries[strategy]
     model = training.finished.sha256
-    started, ended = _times(training)
-    same: dict[str, str | int] = {"strategy": strategy, "seed": seed}
-    left = [one for one in runs_with(client, experiment, model_sha256=model, **same) if of_project(one, root)]
-    run = min(left, key=lambda one: "retemper.superseded" in one.data.tags, default=None)
+    start_time, end_time = _times(training)
+    identity: dict[str, str | int] = {"strategy": strategy, "seed": seed}
+    candidates = [
+        candidate
+        for candidate in runs_with(client, experiment, model_sha256=model, **identity)
+        if of_project(candidate, root)
+    ]
+    run = min(candidates, key=lambda candidate: "retemper.superseded" in candidate.data.tags, default=None)
     if run is None:
         key = training.finished.key
-        run = _attempt(client, experiment, root, {"key": key, **same})
+        run = _attempt(client, experiment, root, {"key": key, **identity})
         if run is not None and not same_history(client, run, training):
             _supersede(client, run, "trained again")
             run = None
         if run is None:
-            tags = run_tags(summary.origin, strategy, seed, key) | own_tags(root)
-            run = client.create_run(experiment, started, tags, f"{strategy}/seed-{seed}")
+            tags = run_tags(summary.origin, strategy, seed, key) | project_tags(root)
+            run = client.create_run(experiment, start_time, tags, f"{strategy}/seed-{seed}")
     elif "retemper.superseded" in run.data.tags:  # its files are back
         client.delete_tag(run.info.run_id, "retemper.superseded")
     epochs = {"epochs": training.effective.asked.max_epochs} if training.effective else {}
     settings = summary.settings.model_dump()
-    about = {"system": results.settings.system, "foundation": summary.foundation, **settings, **epochs}
-    describe(client, run, root, about)
+    parameters = {"system": results.settings.system, "foundation": summary.foundation, **settings, **epochs}
+    describe(client, run, root, parameters)
     run_id = str(run.info.run_id)
-    index_training(client, run_id, training, "FINISHED", ended)
+    index_training(client, run_id, training, "FINISHED", end_time)
     _follow(client, client.get_run(run_id))
     return run_id
 

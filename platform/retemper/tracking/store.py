@@ -24,7 +24,7 @@ from retemper.core.files import digest, project_root
 from retemper.records.origin import Origin
 from retemper.records.runs import Results
 from retemper.tracking import embedded_store, lineage
-from retemper.tracking.store_errors import ARTIFACTS, explained
+from retemper.tracking.store_errors import ARTIFACTS, explain
 from retemper.tracking.store_errors import DATABASE as DATABASE
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ PAGE = 1000  # runs a request
 FIRST_ANSWER = 13  # s in which a server must answer
 LONGEST_KEY = 250  # characters of a metric's name
 
-_ours: set[str] = set()  # variables of the environment that `impatient` has set
+_own_variables: set[str] = set()  # variables of the environment that `impatient` has set
 
 
 def tracking_uri(root: Path | None = None) -> str:
     """``MLFLOW_TRACKING_URI``, or the embedded store of the project at `root`."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    return given or embedded_store.uri((root or project_root()).resolve() / DATABASE)
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    return address or embedded_store.uri((root or project_root()).resolve() / DATABASE)
 
 
 def is_embedded(root: Path | None = None) -> bool:
@@ -97,17 +97,17 @@ def impatient(retries: int, seconds: int | None) -> Iterator[None]:
     patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
     if seconds is not None:
         patience["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
-    before = {name: os.environ.get(name) for name in patience}
-    changed = [name for name, value in before.items() if value is None or name in _ours]
-    new = set(changed) - _ours
+    earlier = {name: os.environ.get(name) for name in patience}
+    changed = [name for name, value in earlier.items() if value is None or name in _own_variables]
+    new = set(changed) - _own_variables
     os.environ.update({name: patience[name] for name in changed})
-    _ours.update(new)
+    _own_variables.update(new)
     try:
         yield
     finally:
-        _ours.difference_update(new)
+        _own_variables.difference_update(new)
         for name in changed:
-            value = before[name]
+            value = earlier[name]
             if value is None:
                 os.environ.pop(name, None)
             else:
@@ -127,27 +127,27 @@ def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
     """Identifier of the experiment called `name`, which is created where there is none."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    stored = client.get_experiment_by_name(name)
+    if stored is None:
         embedded = not tracking_uri(root).startswith(("http", "databricks"))
         try:
             return str(client.create_experiment(name, (root.resolve() / ARTIFACTS).as_uri() if embedded else None))
         except MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            stored = client.get_experiment_by_name(name)
+            if stored is None:
                 raise
-    return str(found.experiment_id)
+    return str(stored.experiment_id)
 
 
 @contextlib.contextmanager
 def default_store(root: Path) -> Iterator[None]:
     """Make the project's store the one that MLflow itself uses, where its code does not ask a client."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
+    address = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(root)
     try:
         yield
     finally:
-        if given is None:
+        if address is None:
             del os.environ["MLFLOW_TRACKING_URI"]
 
 
@@ -162,7 +162,7 @@ def store_errors(root: Path | None = None) -> Iterator[None]:
         with impatient(retries=2, seconds=None):
             yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise explained(error, tracking_uri(root)) from error
+        raise explain(error, tracking_uri(root)) from error
 
 
 # ------------------------------------------------------------------ what runs and metrics say of themselves
@@ -181,14 +181,14 @@ def runs_where(client: MlflowClient, experiment: str, condition: str) -> Iterato
 
 def runs_with(client: MlflowClient, experiment: str, **tags: str | int) -> list[Run]:
     """Runs with these ``retemper.`` tags, newest first."""
-    wanted = " and ".join(f"tags.`retemper.{name}` = '{value}'" for name, value in tags.items())
-    return list(runs_where(client, experiment, wanted))
+    condition = " and ".join(f"tags.`retemper.{name}` = '{value}'" for name, value in tags.items())
+    return list(runs_where(client, experiment, condition))
 
 
 def find_run(client: MlflowClient, experiment: str, **tags: str | int) -> Run | None:
     """The newest run with these ``retemper.`` tags that nothing has superseded."""
-    found = runs_with(client, experiment, **tags)
-    return next((run for run in found if "retemper.superseded" not in run.data.tags), None)
+    candidates = runs_with(client, experiment, **tags)
+    return next((run for run in candidates if "retemper.superseded" not in run.data.tags), None)
 
 
 def checkout(root: Path) -> str:
@@ -196,7 +196,7 @@ def checkout(root: Path) -> str:
     return f"{platform.node()}:{root}"
 
 
-def own_tags(root: Path) -> dict[str, str]:
+def project_tags(root: Path) -> dict[str, str]:
     """Tags that say whose a run is: project and folder."""
     project = lineage.project_identity(root)
     return {CHECKOUT: checkout(root)} | ({PROJECT: project} if project else {})
@@ -204,8 +204,8 @@ def own_tags(root: Path) -> dict[str, str]:
 
 def process_tags() -> dict[str, str]:
     """The tag that says which process a run lives in."""
-    own = psutil.Process()
-    return {PROCESS: f"{platform.node()} {own.pid} {own.create_time():.0f}"}
+    process = psutil.Process()
+    return {PROCESS: f"{platform.node()} {process.pid} {process.create_time():.0f}"}
 
 
 def set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
@@ -236,8 +236,8 @@ def _lives(process: str) -> bool:
 
 def of_project(run: Run, root: Path) -> bool:
     """Whether a run is not another project's; what does not say whose it is may be anyone's."""
-    own, its = lineage.project_identity(root), run.data.tags.get(PROJECT)
-    return own is None or its is None or own == its or is_embedded(root)
+    project, owner = lineage.project_identity(root), run.data.tags.get(PROJECT)
+    return project is None or owner is None or project == owner or is_embedded(root)
 
 
 def log_params(client: MlflowClient, run_id: str, flat: Mapping[str, str]) -> None:
@@ -315,8 +315,8 @@ def metric_entities(
     root, settings = results.root, results.settings
     test = next((f for f in lineage.training_data(root, settings, None) if f.role == "test"), None)
     sets = {"target": test, "retention": lineage.retention_data(root, settings)}
-    trained = results.summaries[name].seeds.get(seed) if name in results.summaries else None
-    step = max(0, trained.best_epoch) if trained else 0
+    summary = results.summaries[name].seeds.get(seed) if name in results.summaries else None
+    step = max(0, summary.best_epoch) if summary else 0
     now = int(time.time() * 1000)
     metrics = []
     for key, value in results.flat(name, seed).items():

@@ -86,7 +86,7 @@ EITHER_SAYS = (
 )
 
 
-def explained(error: Exception, uri: str) -> StoreError:
+def explain(error: Exception, uri: str) -> StoreError:
     """An exception of MLflow, of its database or of the file system at the store `uri`, as error for a user."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"No space left on the disk for MLflow at {uri}.", fix=FREE_SPACE)
@@ -105,5 +105,5 @@ def explained(error: Exception, uri: str) -> StoreError:
 def _line(text: str, pattern: str) -> str:
     """The first line that `pattern` is about, without the names of classes before it."""
     lines = text.splitlines()
-    line = next((each for each in lines if re.search(pattern, each)), lines[0])
+    line = next((candidate for candidate in lines if re.search(pattern, candidate)), lines[0])
     return re.sub(r"^\((?:builtins|sqlite3)\.\w+\)\s*", "", line)[:300]

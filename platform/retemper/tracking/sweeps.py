@@ -23,7 +23,7 @@ from retemper.core.files import digest
 from retemper.records.runs import read_history, read_table
 from retemper.records.sweep import ABOUT, BEST, MEASURED, BestSetting, Choice, SweepStudy
 from retemper.tracking import lineage
-from retemper.tracking.content import curve, epochs_there
+from retemper.tracking.content import curve, stored_epochs
 from retemper.tracking.lock import locked
 from retemper.tracking.runs import log_epoch, never_fatal
 from retemper.tracking.store import (
@@ -34,8 +34,8 @@ from retemper.tracking.store import (
     flatten,
     log_datasets,
     log_params,
-    own_tags,
     process_tags,
+    project_tags,
     run_tags,
     runs_with,
     set_tags,
@@ -74,7 +74,7 @@ def _parent(client: MlflowClient, experiment: str, project: Project, about: Swee
     root, settings = project.root, project.settings
     run = find_run(client, experiment, sweep=about.study, kind="sweep")
     if run is None:
-        tags = run_tags(lineage.origin(root), about.strategy, about.seed, f"sweep-{about.study}") | own_tags(root)
+        tags = run_tags(lineage.origin(root), about.strategy, about.seed, f"sweep-{about.study}") | project_tags(root)
         tags |= {"retemper.sweep": about.study, "retemper.kind": "sweep"}
         run = client.create_run(experiment, run_name=f"{about.strategy}/sweep", tags=tags)
         flat = flatten({"sweep": settings.sweep.model_dump(), **about.model_dump(include={"space"})})
@@ -122,16 +122,16 @@ def start_trial(sweep_run: str | None, project: Project, trial: TrialSettings) -
     return None
 
 
-def _trial(client: MlflowClient, project: Project, parent: Run, trial: TrialSettings, started: int | None) -> Run:
-    """A new nested run; `started` in ms, `None`: now."""
-    root, of_parent, number = project.root, parent.data.tags, str(trial.number)
-    study, strategy = of_parent["retemper.sweep"], of_parent["retemper.strategy"]
-    tags = run_tags(lineage.origin(root), strategy, int(of_parent["retemper.seed"]), f"trial-{study}-{number}")
-    tags |= own_tags(root) | {"retemper.sweep": study, "retemper.kind": "trial", "retemper.trial": number}
+def _trial(client: MlflowClient, project: Project, parent: Run, trial: TrialSettings, start_time: int | None) -> Run:
+    """A new nested run; `start_time` in ms, `None`: now."""
+    root, parent_tags, number = project.root, parent.data.tags, str(trial.number)
+    study, strategy = parent_tags["retemper.sweep"], parent_tags["retemper.strategy"]
+    tags = run_tags(lineage.origin(root), strategy, int(parent_tags["retemper.seed"]), f"trial-{study}-{number}")
+    tags |= project_tags(root) | {"retemper.sweep": study, "retemper.kind": "trial", "retemper.trial": number}
     tags |= {"retemper.training": trial.training, "mlflow.parentRunId": str(parent.info.run_id)}
-    run = client.create_run(parent.info.experiment_id, started, tags, f"{strategy}/trial-{number}")
-    shown = trial.strategy.model_dump(exclude={"about", "search"})
-    log_params(client, run.info.run_id, flatten({**shown, "epochs": trial.epochs, "searched": trial.params}))
+    run = client.create_run(parent.info.experiment_id, start_time, tags, f"{strategy}/trial-{number}")
+    settings = trial.strategy.model_dump(exclude={"about", "search"})
+    log_params(client, run.info.run_id, flatten({**settings, "epochs": trial.epochs, "searched": trial.params}))
     return run
 
 
@@ -157,19 +157,19 @@ def _end_trial(
     state: str,
     values: dict[str, float],
     reason: str,
-    ended: int | None,
+    end_time: int | None,
 ) -> None:
     from mlflow.entities import Metric
 
     run = client.get_run(run_id)
     rows = read_history(history) if history.is_file() else []
-    for batch in curve(rows, epochs_there(client, run), run.info.start_time):
+    for batch in curve(rows, stored_epochs(client, run), run.info.start_time):
         client.log_batch(run_id, metrics=batch)
-    now = ended or int(time.time() * 1000)
+    now = end_time or int(time.time() * 1000)
     if values:
         client.log_batch(run_id, metrics=[Metric(f"sweep.{name}", value, now, 0) for name, value in values.items()])
     set_tags(client, run, {"retemper.state": state} | ({"retemper.reason": reason[:5000]} if reason else {}))
-    client.set_terminated(run_id, STATUS[state], ended)
+    client.set_terminated(run_id, STATUS[state], end_time)
 
 
 def interrupt(runs: Sequence[str | None], project: Project) -> None:
@@ -197,15 +197,15 @@ def _close(client: MlflowClient, folder: Path, parent: Run) -> None:
         from mlflow.entities import Metric
 
         best, now = BestSetting.read(folder / BEST), int(time.time() * 1000)
-        measured = best.objectives or {}
-        client.log_batch(run_id, [Metric(f"best.{name}", value, now, 0) for name, value in measured.items()])
+        objectives = best.objectives or {}
+        client.log_batch(run_id, [Metric(f"best.{name}", value, now, 0) for name, value in objectives.items()])
         for name in TABLES:
             client.log_artifact(run_id, str(folder / name))
         trial = {"retemper.best_trial": str(best.chosen.trial)} if isinstance(best.chosen, Choice) else {}
         set_tags(client, parent, {**trial, "retemper.synced": _content(folder)})
     if parent.info.status != "FINISHED" or "retemper.synced" not in parent.data.tags:
-        ended = max((end for _, end in _times(folder).values()), default=None)
-        client.set_terminated(run_id, "FINISHED", ended)
+        end_time = max((end for _, end in _times(folder).values()), default=None)
+        client.set_terminated(run_id, "FINISHED", end_time)
 
 
 def _content(folder: Path) -> str:
@@ -263,19 +263,19 @@ def _sync_trials(
     """Make or complete the nested runs of a sweep that is over."""
     folder = project.sweep(about.strategy)
     times = _times(folder)
-    of_sweep = runs_with(client, parent.info.experiment_id, sweep=about.study, kind="trial")
-    runs = {run.data.tags["retemper.trial"]: run for run in reversed(of_sweep)}
+    trial_runs = runs_with(client, parent.info.experiment_id, sweep=about.study, kind="trial")
+    runs = {run.data.tags["retemper.trial"]: run for run in reversed(trial_runs)}
     for row in rows:
         run, number = runs.get(row["trial"]), int(row["trial"])
         if run is not None and "retemper.state" in run.data.tags:
             continue
-        started, ended = times.get(number, (None, None))
+        start_time, end_time = times.get(number, (None, None))
         if run is None:
-            given = {path: row[path] for path in about.space if row[path]}
-            params = {path: None if text == "none" else json.loads(text) for path, text in given.items()}
+            texts = {path: row[path] for path in about.space if row[path]}
+            params = {path: None if text == "none" else json.loads(text) for path, text in texts.items()}
             strategy = load(about.strategy, project.root, {**project.settings.finetune.overrides, **params})
             trial = TrialSettings(number, strategy, about.epochs, params, row["training"])
-            run = _trial(client, project, parent, trial, started)
+            run = _trial(client, project, parent, trial, start_time)
         values = {name: float(row[name]) for name in MEASURED if row[name]}
         history = folder / f"trials/{number}.csv"
-        _end_trial(client, str(run.info.run_id), history, row["state"], values, row["reason"], ended)
+        _end_trial(client, str(run.info.run_id), history, row["state"], values, row["reason"], end_time)

@@ -39,21 +39,21 @@ def explore(context: Context, options: Options) -> Explored:
         label = f"exploring by MD, {start.get_chemical_formula()}, replica {k}"
         tasks.append(Task(dynamics.trajectory, context.subject, arguments, label, options.steps * len(start)))
         starts.append(start)
-    found = Explored()
+    explored = Explored()
     for k, (run, start) in enumerate(zip(context.run(tasks), starts, strict=True)):
         name = f"md-{k:03d}"
         if isinstance(run, Failure):
-            found.notes.append(f"{name}: {run.reason}")
+            explored.notes.append(f"{name}: {run.reason}")
             continue
-        last, why = first_failure(run, bonds=False)
+        last, reason = first_failure(run, bonds=False)
         for index in range(1, len(run.time)):  # the first is the start itself
             frame = dynamics.frame(run, index)
             extra = {"time_fs": frame.info["time_fs"], "temperature": round(frame.info["temperature"], 1)}
             candidate = descend(start, frame, "md", name, **extra)
-            if why and index >= last:
-                found.unphysical.append(reject(candidate, why))
-            elif not found.add(candidate):
+            if reason and index >= last:
+                explored.unphysical.append(reject(candidate, reason))
+            elif not explored.add(candidate):
                 break
-        if why:
-            found.notes.append(f"{name}: {why} after {run.time[last]:.0f} fs")
-    return found
+        if reason:
+            explored.notes.append(f"{name}: {reason} after {run.time[last]:.0f} fs")
+    return explored

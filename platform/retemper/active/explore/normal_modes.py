@@ -27,28 +27,28 @@ class Options(Section):
 
 def explore(context: Context, options: Options) -> Explored:
     """`number` displaced copies, shared among the starts."""
-    each = -(-context.number // options.starts)
+    per_start = -(-context.number // options.starts)
     tasks, starts = [], []
     for k, start in spread(context.starts, options.starts, context.seed):
         arguments = {
             "start": start,
-            "temperatures": [options.temperatures[i % len(options.temperatures)] for i in range(each)],
+            "temperatures": [options.temperatures[i % len(options.temperatures)] for i in range(per_start)],
             "steps": options.steps,
             "seed": context.seed * 10_000 + k,
         }
         label = f"normal modes, {start.get_chemical_formula()}"
         tasks.append(Task(displaced, context.subject, arguments, label, 6 * len(start) ** 2))
         starts.append(start)
-    found = Explored()
+    explored = Explored()
     for k, (result, start) in enumerate(zip(context.run(tasks), starts, strict=True)):
         if isinstance(result, Failure):
-            found.notes.append(f"normal modes of {start.get_chemical_formula()}: {result.reason}")
+            explored.notes.append(f"normal modes of {start.get_chemical_formula()}: {result.reason}")
             continue
         for i, positions in enumerate(result):
             atoms = start.copy()
             atoms.positions = positions
-            found.add(descend(start, atoms, "normal_modes", f"modes-{k:03d}-{i:03d}"))
-    return found
+            explored.add(descend(start, atoms, "normal_modes", f"modes-{k:03d}-{i:03d}"))
+    return explored
 
 
 def displaced(
@@ -68,28 +68,28 @@ def displaced(
     width = 1 / np.sqrt(np.maximum(stiffness[keep], SOFTEST))
     rng = np.random.default_rng(seed)
     root = np.sqrt(atoms.get_masses())[:, None]
-    made = []
+    displacements = []
     for temperature in temperatures:
         amplitude = np.sqrt(units.kB * temperature) * width * rng.normal(size=keep.sum())
-        made.append(atoms.positions + (modes[:, keep] @ amplitude).reshape(-1, 3) / root)
-    return made
+        displacements.append(atoms.positions + (modes[:, keep] @ amplitude).reshape(-1, 3) / root)
+    return displacements
 
 
 def normal_modes(evaluator: Evaluator, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     """Mass-weighted stiffnesses [3n] (eV/A^2/u), and modes [3n, 3n] in columns, by central differences of forces."""
     n = len(atoms)
-    moved = []
+    copies = []
     for i in range(n):
         for axis in range(3):
             for sign in (1, -1):
                 copy = atoms.copy()
                 copy.positions[i, axis] += sign * STEP
-                moved.append(copy)
-    found = evaluator(moved)
-    reason = next((reason for reason in found.reasons if reason), "")
+                copies.append(copy)
+    evaluated = evaluator(copies)
+    reason = next((reason for reason in evaluated.reasons if reason), "")
     if reason:
         raise ValueError(reason)
-    forces = np.array([f.ravel() for f in found.forces]).reshape(3 * n, 2, 3 * n)
+    forces = np.array([f.ravel() for f in evaluated.forces]).reshape(3 * n, 2, 3 * n)
     hessian = -(forces[:, 0] - forces[:, 1]) / (2 * STEP)
     weight = np.repeat(1 / np.sqrt(atoms.get_masses()), 3)
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2 * weight[:, None] * weight)

@@ -38,13 +38,13 @@ def explore(context: Context, options: Options) -> Explored:
     rng = generator(context.seed, "push")
     tasks, names, starts, pairs = [], [], [], []
     stride = max(1, options.steps * options.paths // max(1, context.number))
-    found = Explored()
+    explored = Explored()
     for k, start in spread(context.starts, options.paths, context.seed):
-        chosen = pair(start, rng)
-        if chosen is None:
-            found.notes.append(f"push-{k:03d}: no two atoms of {start.get_chemical_formula()} are near each other")
+        couple = pair(start, rng)
+        if couple is None:
+            explored.notes.append(f"push-{k:03d}: no two atoms of {start.get_chemical_formula()} are near each other")
             continue
-        first, second, bonded = chosen
+        first, second, bonded = couple
         strength = options.forces[k % len(options.forces)]
         arguments = {
             "start": start,
@@ -57,24 +57,24 @@ def explore(context: Context, options: Options) -> Explored:
             "stride": stride,
             "seed": context.seed * 10_000 + k,
         }
-        what = f"{start.symbols[first]}-{start.symbols[second]} {'pulled' if bonded else 'pushed'}"
-        label = f"exploring under a force, {start.get_chemical_formula()}, {what}"
+        description = f"{start.symbols[first]}-{start.symbols[second]} {'pulled' if bonded else 'pushed'}"
+        label = f"exploring under a force, {start.get_chemical_formula()}, {description}"
         tasks.append(Task(driven, context.subject, arguments, label, options.steps * len(start)))
         names.append(f"push-{k:03d}")
         starts.append(start)
-        pairs.append(what)
-    for name, run, start, what in zip(names, context.run(tasks), starts, pairs, strict=True):
+        pairs.append(description)
+    for name, run, start, description in zip(names, context.run(tasks), starts, pairs, strict=True):
         if isinstance(run, Failure):
-            found.notes.append(f"{name}: {run.reason}")
+            explored.notes.append(f"{name}: {run.reason}")
             continue
         for index in range(1, len(run.time)):  # the first is the start itself
             frame = dynamics.frame(run, index)
-            candidate = descend(start, frame, "push", name, time_fs=frame.info["time_fs"], driven=what)
+            candidate = descend(start, frame, "push", name, time_fs=frame.info["time_fs"], driven=description)
             if run.stopped and index == len(run.time) - 1:
-                found.unphysical.append(reject(candidate, run.stopped))
-            elif not found.add(candidate):
+                explored.unphysical.append(reject(candidate, run.stopped))
+            elif not explored.add(candidate):
                 break
-    return found
+    return explored
 
 
 def pair(atoms: Atoms, rng: np.random.Generator) -> tuple[int, int, bool] | None:
@@ -101,12 +101,12 @@ def driven(
     """NVT `dynamics.trajectory` with `force` (eV/A) on two atoms towards each other; negative pulls them apart."""
 
     def with_force(frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
-        found = evaluator(frames, stress)
-        for atoms, forces in zip(frames, found.forces, strict=True):
-            towards = atoms.get_distance(first, second, mic=True, vector=True)
-            towards *= force / np.linalg.norm(towards)
-            forces[first] += towards
-            forces[second] -= towards
-        return found
+        evaluated = evaluator(frames, stress)
+        for atoms, forces in zip(frames, evaluated.forces, strict=True):
+            direction = atoms.get_distance(first, second, mic=True, vector=True)
+            direction *= force / np.linalg.norm(direction)
+            forces[first] += direction
+            forces[second] -= direction
+        return evaluated
 
     return dynamics.trajectory(with_force, start, ensemble="nvt", **dynamic)

@@ -17,7 +17,7 @@ class Options(Section):
 def explore(context: Context, options: Options) -> Explored:
     """Copies of the starts in turn, each with the next amplitude; every copy is a path of its own."""
     rng = generator(context.seed, "rattle")
-    found = Explored()
+    explored = Explored()
     for k, start in spread(context.starts, context.number, context.seed):
         amplitude = options.amplitudes[k % len(options.amplitudes)]
         atoms = start.copy()
@@ -25,5 +25,5 @@ def explore(context: Context, options: Options) -> Explored:
             strain = rng.normal(0, options.strain, (3, 3))
             atoms.set_cell(atoms.cell.array @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
         atoms.positions += rng.normal(0, amplitude, atoms.positions.shape)
-        found.add(descend(start, atoms, "rattle", f"rattle-{k:04d}", amplitude=amplitude))
-    return found
+        explored.add(descend(start, atoms, "rattle", f"rattle-{k:04d}", amplitude=amplitude))
+    return explored

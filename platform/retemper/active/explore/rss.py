@@ -45,11 +45,11 @@ def explore(context: Context, options: Options) -> Explored:
     periodic = options.periodic
     if periodic is None:
         periodic = any(start.pbc.all() for start in context.starts)
-    chosen = compositions(context.elements, options.compositions, context.seed)
-    each = -(-context.number // (2 * len(chosen)))
+    sampled = compositions(context.elements, options.compositions, context.seed)
+    per_composition = -(-context.number // (2 * len(sampled)))
     tasks, groups = [], []
-    for k, composition in enumerate(chosen):
-        structures = random_structures(composition, each, context.seed)
+    for k, composition in enumerate(sampled):
+        structures = random_structures(composition, per_composition, context.seed)
         if not periodic:
             structures = [Atoms(atoms.numbers, atoms.positions) for atoms in structures]
         pressure = options.pressures[k % len(options.pressures)] if periodic else 0.0
@@ -58,21 +58,21 @@ def explore(context: Context, options: Options) -> Explored:
         label = f"exploring by random search, {formula}"
         tasks.append(Task(quench, context.subject, arguments, label, options.steps * sum(map(len, structures))))
         groups.append((f"random search {formula}", structures))
-    found = Explored()
+    explored = Explored()
     for result, (group, structures) in zip(context.run(tasks), groups, strict=True):
         if isinstance(result, Failure):
-            found.notes.append(f"{group}: {result.reason}")
+            explored.notes.append(f"{group}: {result.reason}")
             result = [None] * len(structures)
         for k, (start, relaxed) in enumerate(zip(structures, result, strict=True)):
             origin = Atoms(info={"group": group})
             path = f"rss-{start.get_chemical_formula()}-{k:03d}"
-            found.add(descend(origin, start, "rss", path, stage="random"))
+            explored.add(descend(origin, start, "rss", path, stage="random"))
             if relaxed is not None and not relaxed.reason:
                 end = relaxed.atoms(start.pbc)
-                found.add(descend(origin, end, "rss", f"{path}-relaxed", stage="relaxed"))
+                explored.add(descend(origin, end, "rss", f"{path}-relaxed", stage="relaxed"))
             elif relaxed is not None:
-                found.notes.append(f"{path}: {relaxed.reason}")
-    return found
+                explored.notes.append(f"{path}: {relaxed.reason}")
+    return explored
 
 
 def quench(evaluator: Evaluator, starts: Sequence[Atoms], *, pressure: float, steps: int, fmax: float) -> list[Minimum]:

@@ -27,9 +27,9 @@ def level(options: Options) -> str:
 
 def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The program, and the defaults of the species of `atoms`."""
-    wanted = {f"{z:02d}_{symbol}_default" for z, symbol in zip(atoms.numbers, atoms.symbols, strict=True)}
+    names = {f"{z:02d}_{symbol}_default" for z, symbol in zip(atoms.numbers, atoms.symbols, strict=True)}
     folder = Path(options.species_dir)
-    return {**software.program(options.command), "files": software.files([str(folder / name) for name in wanted])}
+    return {**software.program(options.command), "files": software.files([str(folder / name) for name in names])}
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
@@ -39,10 +39,10 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
     """
     from ase.calculators.aims import Aims, AimsProfile
 
-    own: dict[str, str | int] = {"charge": state.charge, "compute_forces": True}
+    settings: dict[str, str | int] = {"charge": state.charge, "compute_forces": True}
     if state.multiplicity > 1 and (state.given or not atoms.pbc.any()):  # a cell of an odd number has no known moment
-        own |= {"spin": "collinear", "fixed_spin_moment": state.multiplicity - 1}
+        settings |= {"spin": "collinear", "fixed_spin_moment": state.multiplicity - 1}
     if atoms.pbc.all():
-        own["compute_analytical_stress"] = True
+        settings["compute_analytical_stress"] = True
     profile = AimsProfile(command=options.command, default_species_directory=options.species_dir)
-    return Aims(profile=profile, directory=folder, **{**options.parameters, **own})
+    return Aims(profile=profile, directory=folder, **{**options.parameters, **settings})

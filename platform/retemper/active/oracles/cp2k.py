@@ -33,7 +33,7 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
     """Charge and multiplicity are those of the structure; stress where it is periodic."""
     from ase.calculators.cp2k import CP2K
 
-    own = {"charge": state.charge, "stress_tensor": bool(atoms.pbc.all())}
+    settings = {"charge": state.charge, "stress_tensor": bool(atoms.pbc.all())}
     if state.multiplicity > 1:
-        own |= {"multiplicity": state.multiplicity, "uks": True}
-    return CP2K(command=options.command, label=str(folder / "cp2k"), **{**options.parameters, **own})
+        settings |= {"multiplicity": state.multiplicity, "uks": True}
+    return CP2K(command=options.command, label=str(folder / "cp2k"), **{**options.parameters, **settings})

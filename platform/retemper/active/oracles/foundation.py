@@ -47,9 +47,9 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
 
     entry = find(options.name)
     path = weights(entry)
-    wanted = {CHARGE} if state.charge else set()
-    wanted |= {SPIN} if state.given and state.multiplicity > 1 else set()
-    if not wanted.issubset(reads(path)):
+    inputs = {CHARGE} if state.charge else set()
+    inputs |= {SPIN} if state.given and state.multiplicity > 1 else set()
+    if not inputs.issubset(reads(path)):
         raise RetemperError(
             f"The foundation {options.name} does not know the charge or spin of a structure.",
             got=f"charge {state.charge}, multiplicity {state.multiplicity}",

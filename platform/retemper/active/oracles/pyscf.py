@@ -62,22 +62,22 @@ class PySCF(Calculator):
         from pyscf import dft, gto
 
         assert self.atoms is not None
-        own = self.options
+        options = self.options
         molecule = gto.M(
             atom=list(zip(self.atoms.symbols, self.atoms.positions.tolist(), strict=True)),
             unit="Angstrom",
-            basis=own.basis,
+            basis=options.basis,
             charge=self.state.charge,
             spin=self.state.multiplicity - 1,
-            max_memory=own.memory,
+            max_memory=options.memory,
             verbose=0,
         )
         field = dft.RKS(molecule) if self.state.multiplicity == 1 else dft.UKS(molecule)
-        field.xc, field.max_cycle, field.grids.level = own.xc, own.max_cycle, own.grid
-        if own.density_fit:
+        field.xc, field.max_cycle, field.grids.level = options.xc, options.max_cycle, options.grid
+        if options.density_fit:
             field = field.density_fit()
         energy = field.kernel()
         if not field.converged:
-            raise RuntimeError(f"not self-consistent after {own.max_cycle} cycles")
+            raise RuntimeError(f"not self-consistent after {options.max_cycle} cycles")
         gradient = field.nuc_grad_method().kernel()
         self.results = {"energy": float(energy) * units.Hartree, "forces": -gradient * units.Hartree / units.Bohr}

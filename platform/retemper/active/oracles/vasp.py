@@ -52,7 +52,7 @@ def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> An
             got=f"charge {state.charge}",
             fix="use the oracle `ase` with reads_info and a calculator of your own, which gives `nelect`",
         )
-    own = {"nsw": 0, "ibrion": -1, "isif": 2, "lwave": False, "lcharg": False}
+    settings = {"nsw": 0, "ibrion": -1, "isif": 2, "lwave": False, "lcharg": False}
     if state.given and state.multiplicity > 1:
-        own |= {"ispin": 2, "nupdown": state.multiplicity - 1}
-    return Vasp(directory=str(folder), command=options.command, **{**options.parameters, **own})
+        settings |= {"ispin": 2, "nupdown": state.multiplicity - 1}
+    return Vasp(directory=str(folder), command=options.command, **{**options.parameters, **settings})

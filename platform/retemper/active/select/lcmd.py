@@ -29,14 +29,14 @@ def choose(pool: Pool, number: int, options: Options, seed: int) -> list[int]:
     distances = cdist(points, centres)
     cluster, distance = distances.argmin(axis=1), distances.min(axis=1)
     free = np.ones(len(points), dtype=bool)
-    chosen: list[int] = []
+    picks: list[int] = []
     for _ in range(min(number, len(points))):
         spread = np.bincount(cluster[free], weights=distance[free] ** 2 + EMPTY)
         members = free & (cluster == spread.argmax())
         k = int(np.where(members, distance, -np.inf).argmax())
         free[k] = False
-        to_it = np.linalg.norm(points - points[k], axis=1)
-        nearer = to_it < distance
-        cluster[nearer], distance[nearer] = len(centres) + len(chosen), to_it[nearer]
-        chosen.append(k)
-    return chosen
+        pick_distance = np.linalg.norm(points - points[k], axis=1)
+        nearer = pick_distance < distance
+        cluster[nearer], distance[nearer] = len(centres) + len(picks), pick_distance[nearer]
+        picks.append(k)
+    return picks

@@ -39,22 +39,22 @@ def fit(context: Context, options: Options) -> Estimator:
     rng = np.random.default_rng(0)
     trees = {}
     for z in np.unique(numbers):
-        own = points[numbers == z]
-        own = own[rng.permutation(len(own))[:ATOMS]]
-        scale = np.maximum(own.std(axis=0), FLOOR * own.std(axis=0).max() + 1e-9)
-        trees[int(z)] = (scale, cKDTree(own / scale), len(own))
+        environments = points[numbers == z]
+        environments = environments[rng.permutation(len(environments))[:ATOMS]]
+        scale = np.maximum(environments.std(axis=0), FLOOR * environments.std(axis=0).max() + 1e-9)
+        trees[int(z)] = (scale, cKDTree(environments / scale), len(environments))
 
     def estimate(frames: Sequence[Atoms]) -> list[np.ndarray]:
-        found = []
-        for atoms, own in zip(frames, describe(frames), strict=True):
-            far = np.full(len(atoms), np.inf)
+        distances = []
+        for atoms, environments in zip(frames, describe(frames), strict=True):
+            nearest = np.full(len(atoms), np.inf)
             for z in np.unique(atoms.numbers):
                 if int(z) in trees:
                     scale, tree, n = trees[int(z)]
-                    at = own[atoms.numbers == z] / scale
-                    distance, _ = tree.query(at, k=range(1, min(options.neighbours, n) + 1))
-                    far[atoms.numbers == z] = distance.mean(axis=1)
-            found.append(far)
-        return found
+                    queries = environments[atoms.numbers == z] / scale
+                    distance, _ = tree.query(queries, k=range(1, min(options.neighbours, n) + 1))
+                    nearest[atoms.numbers == z] = distance.mean(axis=1)
+            distances.append(nearest)
+        return distances
 
     return estimate

@@ -41,7 +41,7 @@ def fit(context: Context, options: Options) -> Estimator:
 
 
 def _features(context: Context, frames: Sequence[Atoms]) -> list[np.ndarray]:
-    found = [np.empty(0)] * len(frames)
+    by_frame = [np.empty(0)] * len(frames)
     for k, features in last_layer.features(context.models[0], frames, context.head, context.device):
-        found[k] = features
-    return found
+        by_frame[k] = features
+    return by_frame

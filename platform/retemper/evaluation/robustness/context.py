@@ -62,13 +62,13 @@ class Context:
             return (
                 f"against an oracle whose level is not known (robustness.oracle_level); the data: {self.target_level}"
             )
-        same = ["".join(level.split()).casefold() for level in (self.oracle_level, self.target_level)]
-        return None if same[0] == same[1] else f"against {self.oracle_level}, the data are at {self.target_level}"
+        levels = ["".join(level.split()).casefold() for level in (self.oracle_level, self.target_level)]
+        return None if levels[0] == levels[1] else f"against {self.oracle_level}, the data are at {self.target_level}"
 
     def of_known_elements(self, frames: Sequence[Atoms]) -> list[Atoms]:
         """Those of `frames` whose elements the model knows."""
-        known = self.subject.known()
-        return [a for a in frames if known is None or set(a.numbers.tolist()) <= set(known)]
+        elements = self.subject.known()
+        return [a for a in frames if elements is None or set(a.numbers.tolist()) <= set(elements)]
 
 
 def group_of(atoms: Atoms) -> str:

@@ -35,8 +35,10 @@ def replicas(context: Context) -> dict[Replica, Atoms]:
     """
     number = SIZES[context.level]["replicas"]
     frames = iter(starts(context.of_known_elements(context.frames), 3 * number, context.seed))
-    every = {Replica(kind, k): start for kind in ENSEMBLES for k, start in zip(range(number), frames, strict=False)}
-    return {replica: start for replica, start in every.items() if replica.ensemble != "npt" or start.pbc.all()}
+    candidates = {
+        Replica(kind, k): start for kind in ENSEMBLES for k, start in zip(range(number), frames, strict=False)
+    }
+    return {replica: start for replica, start in candidates.items() if replica.ensemble != "npt" or start.pbc.all()}
 
 
 def nvt_replicas(context: Context) -> dict[Replica, Atoms]:

@@ -12,7 +12,7 @@ MOST_LINES = 14  # more are thinned out
 
 def draw(folder: Path, titles: Mapping[str, str], results: Mapping[str, Result]) -> list[Path]:
     """Draw `Result.plots` of every metric beside the tables; returns the files."""
-    made = []
+    paths = []
     for name, result in results.items():
         for table, (x, y, group, style) in result.plots.items():
             columns, rows = result.tables[table]
@@ -22,9 +22,9 @@ def draw(folder: Path, titles: Mapping[str, str], results: Mapping[str, Result])
                 a, b, key = (row[place] for place in places)
                 lines.setdefault(str(key), []).append((a, b))
             if lines:
-                made.append(folder / f"{name}-{table}.png")
-                _png(made[-1], lines, x, y, titles[name], style)
-    return made
+                paths.append(folder / f"{name}-{table}.png")
+                _png(paths[-1], lines, x, y, titles[name], style)
+    return paths
 
 
 def _png(path: Path, lines: dict[str, list[tuple[float, float]]], x: str, y: str, title: str, style: str) -> None:

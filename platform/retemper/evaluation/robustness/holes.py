@@ -14,7 +14,7 @@ from ase import Atoms
 
 from retemper.evaluation.robustness.context import Computed, Context, Plan
 from retemper.evaluation.robustness.result import Result, not_measured
-from retemper.evaluation.robustness.units import SHARE, Unit, counted
+from retemper.evaluation.robustness.units import SHARE, Unit, share_over_groups
 from retemper.simulation.engine import Failure, Task
 from retemper.simulation.random_structures import compositions, nearest_ratio, random_structures
 from retemper.simulation.relaxation import Minimum, search
@@ -62,43 +62,43 @@ def measure(context: Context, results: Computed, criteria: Sequence[str]) -> Res
     reasons: Counter[str] = Counter()
     places: list[float] = []
     units: list[Unit] = []
-    lost: dict[float, Counter[str]] = {pressure: Counter() for pressure in PRESSURES}
-    met: Counter[str] = Counter()
+    uncounted: dict[float, Counter[str]] = {pressure: Counter() for pressure in PRESSURES}
+    criteria_met: Counter[str] = Counter()
     for (_, pressure), result in results.items():
         if isinstance(result, Failure):
-            lost[pressure]["not_computed"] += SIZES[context.level]["each"]
+            uncounted[pressure]["not_computed"] += SIZES[context.level]["each"]
             reasons[result.reason] += SIZES[context.level]["each"]
             continue
-        for start, (found, flags) in enumerate(zip(result, judge(result), strict=True)):
-            atoms = found.atoms()
+        for start, (minimum, flags) in enumerate(zip(result, judge(result), strict=True)):
+            atoms = minimum.atoms()
             name = atoms.get_chemical_formula()
-            if found.reason and not found.reason.startswith(COLLAPSED):
-                lost[pressure]["not_computed"] += 1
-                reasons[found.reason] += 1
+            if minimum.reason and not minimum.reason.startswith(COLLAPSED):
+                uncounted[pressure]["not_computed"] += 1
+                reasons[minimum.reason] += 1
                 continue
             hole = bool(set(flags) & set(criteria))
-            lost[pressure]["not_converged"] += not found.converged and not hole
-            met.update(flag for flag in flags if flag in criteria)
+            uncounted[pressure]["not_converged"] += not minimum.converged and not hole
+            criteria_met.update(flag for flag in flags if flag in criteria)
             places.append(pressure)
             units.append(Unit(name, f"{pressure:g} GPa, start {start}", SHARE * hole))
             volume = atoms.get_volume() / len(atoms)
-            energy = found.energy / len(atoms)
-            ratio = nearest_ratio(atoms) if not found.reason else float("nan")
-            rows.append([name, pressure, energy, volume, ratio, found.steps, found.converged, " ".join(flags)])
+            energy = minimum.energy / len(atoms)
+            ratio = nearest_ratio(atoms) if not minimum.reason else float("nan")
+            rows.append([name, pressure, energy, volume, ratio, minimum.steps, minimum.converged, " ".join(flags)])
             if hole:
                 atoms.info |= {"config_type": f"rss-{pressure:g}GPa", "criteria": " ".join(flags), "ratio": ratio}
                 failed.append(atoms)
     if not units:
         return not_measured(f"no structure could be computed: {reasons.most_common(1)[0][0]}", reasons=dict(reasons))
-    value, low, high, groups = counted(units)
-    details: dict[str, object] = {"criteria": dict(met), "reasons": dict(reasons)}
+    value, low, high, groups = share_over_groups(units)
+    details: dict[str, object] = {"criteria": dict(criteria_met), "reasons": dict(reasons)}
     for pressure in PRESSURES:
-        own = [unit for unit, place in zip(units, places, strict=True) if place == pressure]
-        share, lower, upper, _ = counted(own)
-        count = {key: lost[pressure][key] for key in ("not_converged", "not_computed")}
-        holes = sum(unit.value > 0 for unit in own)
+        at_pressure = [unit for unit, place in zip(units, places, strict=True) if place == pressure]
+        share, lower, upper, _ = share_over_groups(at_pressure)
+        count = {key: uncounted[pressure][key] for key in ("not_converged", "not_computed")}
+        holes = sum(unit.value > 0 for unit in at_pressure)
         details[f"{pressure:g} GPa"] = {
-            "n": len(own),
+            "n": len(at_pressure),
             "holes": holes,
             **count,
             "share": share,
@@ -121,26 +121,26 @@ def measure(context: Context, results: Computed, criteria: Sequence[str]) -> Res
     )
 
 
-def judge(found: Sequence[Minimum]) -> list[list[str]]:
+def judge(minima: Sequence[Minimum]) -> list[list[str]]:
     """Criteria that each relaxed structure of one composition and pressure meets; none is sound."""
-    energy = np.array([f.energy / len(f.numbers) for f in found])
-    volume = np.array([abs(np.linalg.det(f.cell)) / len(f.numbers) for f in found])
-    fine = np.array([not f.reason for f in found])
-    median_energy = float(np.median(energy[fine])) if fine.any() else np.nan
-    median_volume = float(np.median(volume[fine])) if fine.any() else np.nan
-    deviation = float(np.median(np.abs(energy[fine] - median_energy))) if fine.any() else np.nan
+    energy = np.array([f.energy / len(f.numbers) for f in minima])
+    volume = np.array([abs(np.linalg.det(f.cell)) / len(f.numbers) for f in minima])
+    sound = np.array([not f.reason for f in minima])
+    median_energy = float(np.median(energy[sound])) if sound.any() else np.nan
+    median_volume = float(np.median(volume[sound])) if sound.any() else np.nan
+    deviation = float(np.median(np.abs(energy[sound] - median_energy))) if sound.any() else np.nan
     flags = []
-    for k, f in enumerate(found):
+    for k, f in enumerate(minima):
         if f.reason:
             flags.append(["collapsed"] if f.reason.startswith(COLLAPSED) else [])
             continue
         nearest = nearest_ratio(f.atoms())
-        own = {
+        tests = {
             "close": nearest < CLOSE,
             "ratio": nearest < RATIO,
             "volume": volume[k] < VOLUME * median_volume,
             "energy": energy[k] < median_energy - max(MADS * deviation, FLOOR),
             "dense": volume[k] < DENSE * median_volume and energy[k] < median_energy,
         }
-        flags.append([name for name, met in own.items() if met])
+        flags.append([name for name, met in tests.items() if met])
     return flags

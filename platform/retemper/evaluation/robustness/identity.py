@@ -16,24 +16,24 @@ from retemper.simulation.engine import Task, feed
 from retemper.simulation.sources import fingerprint
 
 PARTS: dict[str, Callable[[Context], str]] = {  # what a metric may name in USES
-    "level": lambda here: here.level,
-    "elements": lambda here: " ".join(here.symbols),
-    "temperature": lambda here: f"{here.temperature:g} K",
-    "seed": lambda here: str(here.seed),
-    "reference": lambda here: _frames(here.reference) if here.reference else _model(here.oracle),
-    "retention": lambda here: labels_hash(here.retention),
-    "oracle": lambda here: _model(here.oracle),
-    "foundation": lambda here: _model(here.foundation),
-    "figures": lambda here: _figures(here),
-    "machine": lambda here: digest([platform.node(), platform.machine(), here.subject.backend]),
+    "level": lambda context: context.level,
+    "elements": lambda context: " ".join(context.symbols),
+    "temperature": lambda context: f"{context.temperature:g} K",
+    "seed": lambda context: str(context.seed),
+    "reference": lambda context: _frames(context.reference) if context.reference else _model(context.oracle),
+    "retention": lambda context: labels_hash(context.retention),
+    "oracle": lambda context: _model(context.oracle),
+    "foundation": lambda context: _model(context.foundation),
+    "figures": lambda context: _figures(context),
+    "machine": lambda context: digest([platform.node(), platform.machine(), context.subject.backend]),
 }
 
 
 def identity(module: Any, context: Context, tasks: Sequence[Task]) -> dict[str, str]:
     """By part: what the metric names in ``USES``, the structures and settings of its tasks, its code."""
-    own = [task for task in tasks if task.subject == context.subject]
+    model_tasks = [task for task in tasks if task.subject == context.subject]
     structures, protocol = hashlib.sha256(), hashlib.sha256()
-    for task in own:
+    for task in model_tasks:
         protocol.update(task.function.__qualname__.encode())
         for key, value in sorted(task.arguments.items()):
             protocol.update(f"{key}:".encode())
@@ -46,10 +46,12 @@ def identity(module: Any, context: Context, tasks: Sequence[Task]) -> dict[str, 
     }
 
 
-def difference(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+def difference(current: Mapping[str, str], reference: Mapping[str, str]) -> str:
     """What differs between two identities, in words; "" where they are the same."""
-    parts = [part for part in dict.fromkeys([*ours, *theirs]) if ours.get(part) != theirs.get(part)]
-    return ", ".join(f"{part} ({theirs.get(part, 'unknown')}; here {ours.get(part, 'unknown')})" for part in parts)
+    parts = [part for part in dict.fromkeys([*current, *reference]) if current.get(part) != reference.get(part)]
+    return ", ".join(
+        f"{part} ({reference.get(part, 'unknown')}; here {current.get(part, 'unknown')})" for part in parts
+    )
 
 
 def _is_structures(value: Any) -> bool:
@@ -66,7 +68,7 @@ def _model(subject: Any) -> str:
     return "none" if subject is None else digest([subject.identity])
 
 
-def _figures(here: Context) -> str:
-    if here.figures is None or not here.figures.is_dir():
+def _figures(context: Context) -> str:
+    if context.figures is None or not context.figures.is_dir():
         return "none"
-    return digest([(path.name, sha256(path)) for path in sorted(here.figures.glob("*.extxyz"))])
+    return digest([(path.name, sha256(path)) for path in sorted(context.figures.glob("*.extxyz"))])

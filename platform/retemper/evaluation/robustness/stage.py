@@ -77,25 +77,25 @@ def heads_of(subject: Subject) -> tuple[Subject, ...]:
         return ()
     from retemper.models import mace
 
-    others = [head for head in mace.heads(subject.source) if head != subject.head]
-    return tuple(evaluators.describe(subject.source, name=subject.name, head=h, device=subject.device) for h in others)
+    heads = [head for head in mace.heads(subject.source) if head != subject.head]
+    return tuple(evaluators.describe(subject.source, name=subject.name, head=h, device=subject.device) for h in heads)
 
 
 def context(project: Project) -> Context:
     """What the project's models are measured on; the subject is the foundation, to be replaced."""
     root, settings, options = project.root, project.settings, project.settings.robustness
     sets = {name: molecules(read_frames(project.structures(name))) for name in SETS}
-    every = [atoms for frames in sets.values() for atoms in frames]
+    all_frames = [atoms for frames in sets.values() for atoms in frames]
     isolated = project.structures("isolated")
     free = read_frames(isolated) if isolated.is_file() and isolated.stat().st_size else []
     foundation = foundation_subject(project)
     source = settings.evaluate.retention or project.foundation.retention
     return Context(
         subject=foundation,
-        elements=numbers(options.elements) if options.elements else elements_of(every),
+        elements=numbers(options.elements) if options.elements else elements_of(all_frames),
         level=options.level,
         frames=sets["test"],
-        reference=read_frames(root / options.reference) if options.reference else every,
+        reference=read_frames(root / options.reference) if options.reference else all_frames,
         retention=molecules(read_frames(root / source)) if source else [],
         free_atoms={int(atoms.numbers[0]): float(atoms.info[ENERGY]) for atoms in free},
         oracle=oracle_subject(options.oracle),
@@ -118,7 +118,7 @@ def run(project: Project, name: str) -> Robustness:
     """
     project.check_name(name)
     settings, options = project.settings, project.settings.robustness
-    metric_names = metrics.chosen(list(options.metrics))
+    metric_names = metrics.resolve(list(options.metrics))
     base = context(project)
     seeds: dict[int, ModelRobustness] = {}
     with atomic_folder(project.robustness(name)) as out:
@@ -149,9 +149,9 @@ def _subjects(project: Project, name: str, foundation: Subject) -> dict[int, Sub
     if name == FOUNDATION:
         return {0: foundation}
     trained = sorted(TrainingSummary.read(project.summary(name)).seeds)
-    asked = project.settings.robustness.seeds
+    seeds = project.settings.robustness.seeds
     subjects = {}
-    for seed in trained[:1] if asked is None else asked:
+    for seed in trained[:1] if seeds is None else seeds:
         if seed not in trained:
             raise unknown(f"seed of {name} (robustness.seeds)", str(seed), map(str, trained))
         label, device = f"{name} seed {seed}", project.settings.finetune.device

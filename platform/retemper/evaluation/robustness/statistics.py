@@ -58,8 +58,8 @@ def share(
     spread = (1 / _CORRELATIONS - 1)[:, None]
     first, second = _SHARES * spread, (1 - _SHARES) * spread
     likelihood = np.zeros(first.shape) - 0.5 * np.log(_SHARES * (1 - _SHARES))
-    for (own, size), times in zip(*np.unique(table, axis=0, return_counts=True), strict=True):
-        likelihood += times * (betaln(own + first, size - own + second) - betaln(first, second))
+    for (successes, size), times in zip(*np.unique(table, axis=0, return_counts=True), strict=True):
+        likelihood += times * (betaln(successes + first, size - successes + second) - betaln(first, second))
     chance = np.exp(likelihood - likelihood.max()).sum(axis=0).cumsum()
     tail = (1 - confidence) / 2
     low, high = np.interp([tail, 1 - tail], chance / chance[-1], _SHARES + 0.5 / len(_SHARES))
@@ -84,10 +84,10 @@ def bootstrap(
     from scipy import stats
 
     array = np.asarray(values, dtype=float)
-    drawn = stats.bootstrap(
+    resampled = stats.bootstrap(
         (array,), statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
     )
-    interval = drawn.confidence_interval
+    interval = resampled.confidence_interval
     return float(statistic(array, axis=0)), float(interval.low), float(interval.high)  # type: ignore[call-arg]
 
 
@@ -117,14 +117,14 @@ def survival(times: Sequence[float], failed: Sequence[bool]) -> list[tuple[float
     """
     from scipy import stats
 
-    at, down = np.asarray(times, dtype=float), np.asarray(failed, dtype=bool)
-    n = len(at)
-    curve = stats.ecdf(stats.CensoredData.right_censored(at, ~down)).sf
+    ends, observed = np.asarray(times, dtype=float), np.asarray(failed, dtype=bool)
+    n = len(ends)
+    curve = stats.ecdf(stats.CensoredData.right_censored(ends, ~observed)).sf
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where all have failed the variance is 0/0
         interval = curve.confidence_interval(CONFIDENCE, method="log-log")
     rows = [(0.0, 1.0, wilson(n, n)[1], 1.0)]
-    for time in np.unique([*at[down], at.max()]):
+    for time in np.unique([*ends[observed], ends.max()]):
         alive = float(curve.evaluate(time))
         if 0 < alive < 1:
             low, high = float(interval.low.evaluate(time)), float(interval.high.evaluate(time))

@@ -27,17 +27,17 @@ REFEREES = 20  # structures that symmetrix is compared with torch on
 def referees(context: Context) -> list[Atoms]:
     """Structures of all sorts that the metrics will meet: frames, dense and loose cells, clusters, close pairs."""
     rng = np.random.default_rng([context.seed, 11])
-    made = starts(context.of_known_elements(context.frames), 5, context.seed)
+    structures = starts(context.of_known_elements(context.frames), 5, context.seed)
     for k, composition in enumerate(compositions(context.elements, 8, context.seed)):
         atoms = packing(composition, rng)
         if k % 2:
             atoms.set_cell(atoms.cell.array * 0.85, scale_atoms=True)
-        made.append(atoms)
+        structures.append(atoms)
     pairs = list(itertools.combinations_with_replacement(context.elements, 2))
-    for k in range(REFEREES - len(made)):
+    for k in range(REFEREES - len(structures)):
         a, b = pairs[k % len(pairs)]
-        made.append(Atoms([a, b], [[0, 0, 0], [0.5 + 0.4 * (k % 5), 0.1, 0.0]]))
-    return made
+        structures.append(Atoms([a, b], [[0, 0, 0], [0.5 + 0.4 * (k % 5), 0.1, 0.0]]))
+    return structures
 
 
 def compute(
@@ -58,7 +58,7 @@ def evaluate(
     ray: bool = False,
 ) -> ModelRobustness:
     """Measure `context.subject` with the metrics `names`; metrics.json, tables, plots and failures go to `folder`."""
-    began = time.monotonic()
+    start = time.monotonic()
     subject, decision = fastest(context.subject, referees(context), context.elements, cache)
     context = replace(context, subject=subject)
     print(f"{subject.name}: {context.level}, {', '.join(names)}; back end {decision}", flush=True)
@@ -70,8 +70,8 @@ def evaluate(
             plans[name] = module.plan(context)
         except NotApplicableError as reason:
             results[name] = not_measured(str(reason))
-    every: Plan = {(name, key): task for name, plan in plans.items() for key, task in plan.items()}
-    computed = compute(every, workers=workers, cache=cache, ray=ray)
+    all_tasks: Plan = {(name, key): task for name, plan in plans.items() for key, task in plan.items()}
+    computed = compute(all_tasks, workers=workers, cache=cache, ray=ray)
     for name, plan in plans.items():
         results[name] = modules[name].measure(context, {key: computed[name, key] for key in plan})
         if context.oracle is not None and any(task.subject == context.oracle for task in plan.values()):
@@ -83,7 +83,7 @@ def evaluate(
         level=context.level,
         elements=context.symbols,
         backend=decision,
-        seconds=round(time.monotonic() - began, 1),
+        seconds=round(time.monotonic() - start, 1),
         metrics={name: results[name].measure(modules[name].INFO, identities.get(name, {})) for name in names},
     )
     result.write(folder, robustness, results)

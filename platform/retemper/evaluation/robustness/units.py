@@ -34,7 +34,7 @@ class Unit:
     power: float = 1.0  # the same for all units of a metric
 
 
-def counted(units: Sequence[Unit]) -> tuple[float, float, float, int]:
+def share_over_groups(units: Sequence[Unit]) -> tuple[float, float, float, int]:
     """A share (%) with its interval over groups, and the number of groups."""
     value, low, high = statistics.share([unit.value > 0 for unit in units], [unit.group for unit in units])
     return 100 * value, 100 * low, 100 * high, len({unit.group for unit in units})
@@ -46,8 +46,8 @@ def can_show(units: Sequence[Unit], better: str) -> float:
     return 100 * low if better == "higher" else 100 * (1 - low)
 
 
-def paired(ours: Sequence[Unit], theirs: Sequence[Unit], confidence: float = 0.975) -> Interval:
-    """The metric of `ours` minus that of `theirs` on the units that both have, over groups.
+def paired(model: Sequence[Unit], reference: Sequence[Unit], confidence: float = 0.975) -> Interval:
+    """The metric of `model` minus that of `reference` on the units that both have, over groups.
 
     Where units of a share changed sides in fewer than `FEWEST_GROUPS` groups a jackknife has nothing to go by, and the
     interval is no narrower than that of the units that changed (`_changed`): few groups without a difference do not
@@ -63,22 +63,22 @@ def paired(ours: Sequence[Unit], theirs: Sequence[Unit], confidence: float = 0.9
     RetemperError
         No unit in common.
     """
-    first, second = ({(unit.group, unit.name): unit for unit in side} for side in (ours, theirs))
+    first, second = ({(unit.group, unit.name): unit for unit in side} for side in (model, reference))
     keys = [key for key in first if key in second]
     if not keys:
         raise RetemperError("Two models have no structure in common.", fix="measure both with the same settings")
-    groups, power = [group for group, _ in keys], ours[0].power
+    groups, power = [group for group, _ in keys], model[0].power
     table = np.array([[side[key].value for side in (first, second)] + [first[key].weight] for key in keys])
 
     def difference(total: np.ndarray) -> np.ndarray:
         return np.asarray((total[:, 0] / total[:, 2]) ** power - (total[:, 1] / total[:, 2]) ** power)
 
-    found = jackknife(group_sums(groups, table), difference).interval(confidence)
+    interval = jackknife(group_sums(groups, table), difference).interval(confidence)
     changed = {group for group, (a, b, _) in zip(groups, table, strict=True) if a != b}
-    if is_share(ours) and is_share(theirs) and len(changed) < FEWEST_GROUPS:
+    if is_share(model) and is_share(reference) and len(changed) < FEWEST_GROUPS:
         low, high = _changed(table[:, 0] > 0, table[:, 1] > 0, groups, 2 * confidence - 1)
-        return Interval(found.value, min(found.low, low), max(found.high, high), found.groups)
-    return found
+        return Interval(interval.value, min(interval.low, low), max(interval.high, high), interval.groups)
+    return interval
 
 
 def is_share(units: Sequence[Unit]) -> bool:
@@ -86,24 +86,24 @@ def is_share(units: Sequence[Unit]) -> bool:
     return bool(units) and {unit.value for unit in units} <= {0.0, SHARE} and {unit.weight for unit in units} == {1.0}
 
 
-def _changed(ours: np.ndarray, theirs: np.ndarray, groups: Sequence[str], confidence: float) -> tuple[float, float]:
+def _changed(model: np.ndarray, reference: np.ndarray, groups: Sequence[str], confidence: float) -> tuple[float, float]:
     """Bounds (points) of the difference of two shares from the shares of units that only one of the models meets.
 
     Method of variance estimates recovery (G. Y. Zou and A. Donner, Statist. Med. 27, 1693, 2008).
     """
     (a, a_low, a_high), (b, b_low, b_high) = (
-        statistics.share(only, groups, confidence) for only in (ours & ~theirs, theirs & ~ours)
+        statistics.share(only, groups, confidence) for only in (model & ~reference, reference & ~model)
     )
     low, high = np.hypot(a - a_low, b_high - b), np.hypot(a_high - a, b - b_low)
     return 100 * (a - b - float(low)), 100 * (a - b + float(high))
 
 
-def write(path: Path, found: Mapping[str, Sequence[Unit]]) -> None:
+def write(path: Path, by_metric: Mapping[str, Sequence[Unit]]) -> None:
     """Write units by metric as a table of `COLUMNS`."""
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for metric, units in found.items():
+        for metric, units in by_metric.items():
             for unit in units:
                 numbers = (f"{number:.9g}" for number in (unit.value, unit.weight, unit.power))
                 writer.writerow([metric, unit.group, unit.name, *numbers])
@@ -113,9 +113,9 @@ def read(path: Path) -> dict[str, list[Unit]]:
     """Units by metric from a file that has `COLUMNS`; empty where there is none."""
     from retemper.records.runs import read_table
 
-    found: dict[str, list[Unit]] = {}
+    by_metric: dict[str, list[Unit]] = {}
     if path.is_file():
         for row in read_table(path):
             unit = Unit(row["group"], row["unit"], *(float(row[key]) for key in COLUMNS[3:]))
-            found.setdefault(row["metric"], []).append(unit)
-    return found
+            by_metric.setdefault(row["metric"], []).append(unit)
+    return by_metric

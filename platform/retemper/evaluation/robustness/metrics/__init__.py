@@ -23,10 +23,10 @@ def load(name: str) -> ModuleType:
     return plugins.load(SUITE, name, "metric")
 
 
-def chosen(asked: list[str]) -> list[str]:
+def resolve(entries: list[str]) -> list[str]:
     """The metrics that a list of names means; "all" is every one."""
-    if asked == ["all"]:
+    if entries == ["all"]:
         return names()
-    for name in asked:
+    for name in entries:
         load(name)
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(entries))

@@ -45,18 +45,18 @@ def timing(evaluator: Evaluator, atoms: Atoms, seconds: float) -> Timing:
     """CPU seconds of single steps on slightly moved atoms, and the largest memory of this process in MB."""
     rng = np.random.default_rng(0)
     evaluator([atoms])  # what is done once
-    taken: list[float] = []
-    while sum(taken) < seconds or len(taken) < FEWEST:
-        moved = atoms.copy()
-        moved.positions += rng.normal(0, 0.01, moved.positions.shape)
+    durations: list[float] = []
+    while sum(durations) < seconds or len(durations) < FEWEST:
+        copy = atoms.copy()
+        copy.positions += rng.normal(0, 0.01, copy.positions.shape)
         start = time.process_time()
-        reason = evaluator([moved]).reasons[0]
-        taken.append(time.process_time() - start)
+        reason = evaluator([copy]).reasons[0]
+        durations.append(time.process_time() - start)
         if reason:
             raise RuntimeError(reason)
     import resource
 
-    return Timing(np.array(taken), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return Timing(np.array(durations), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def _structure(context: Context) -> Atoms:
@@ -80,12 +80,12 @@ def measure(context: Context, results: Computed) -> Result:
     if isinstance(result, Failure):
         return not_measured(f"no step could be computed: {result.reason}")
     atoms = _structure(context)
-    each = 1e6 * result.seconds / len(atoms)
-    value, low, high = bootstrap(each, np.median)
+    per_step = 1e6 * result.seconds / len(atoms)
+    value, low, high = bootstrap(per_step, np.median)
     details = {
         "atoms": len(atoms),
         "formula": atoms.get_chemical_formula(),
         "memory_mb": result.memory,
         "backend": context.subject.backend,
     }
-    return Result(value, low, high, len(each), len(each), "steps", details)
+    return Result(value, low, high, len(per_step), len(per_step), "steps", details)

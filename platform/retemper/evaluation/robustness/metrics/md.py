@@ -12,7 +12,7 @@ from retemper.evaluation.robustness.context import Computed, Context, NotApplica
 from retemper.evaluation.robustness.ensembles import replicas, task
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.statistics import survival
-from retemper.evaluation.robustness.units import SHARE, Unit, counted
+from retemper.evaluation.robustness.units import SHARE, Unit, share_over_groups
 from retemper.simulation import dynamics
 from retemper.simulation.engine import Failure
 from retemper.simulation.stability import first_failure
@@ -42,8 +42,8 @@ def measure(context: Context, results: Computed) -> Result:
     rows: list[list[Any]] = []
     failed: list[Atoms] = []
     times: dict[str, list[float]] = {}
-    broke: dict[str, list[bool]] = {}
-    done: list[float] = []
+    failures: dict[str, list[bool]] = {}
+    completed: list[float] = []
     units: list[Unit] = []
     not_computed = []
     for replica, start in replicas(context).items():
@@ -51,26 +51,26 @@ def measure(context: Context, results: Computed) -> Result:
         if isinstance(result, Failure):
             not_computed.append(result.reason)
             continue
-        index, why = first_failure(result, bonds=kind != "ramp")
-        end = float(result.time[index]) if why else float(result.planned)
+        index, reason = first_failure(result, bonds=kind != "ramp")
+        end = float(result.time[index]) if reason else float(result.planned)
         times.setdefault(kind, []).append(end)
-        broke.setdefault(kind, []).append(bool(why))
-        done.append(end / result.planned)
+        failures.setdefault(kind, []).append(bool(reason))
+        completed.append(end / result.planned)
         group = str(start.info.get("group", structure_hash(start)))
-        units.append(Unit(group, f"{kind}, seed {seed}", 0.0 if why else SHARE))
-        rows.append([kind, start.get_chemical_formula(), seed, end, result.planned, why])
-        if why:
+        units.append(Unit(group, f"{kind}, seed {seed}", 0.0 if reason else SHARE))
+        rows.append([kind, start.get_chemical_formula(), seed, end, result.planned, reason])
+        if reason:
             for k in sorted({0, max(0, index - 1), index}):
                 atoms = dynamics.frame(result, k)
                 if np.isfinite(atoms.positions).all():
-                    atoms.info |= {"config_type": f"md-{kind}", "failed": why}
+                    atoms.info |= {"config_type": f"md-{kind}", "failed": reason}
                     failed.append(atoms)
-    if not done:
+    if not completed:
         return not_measured(f"no replica could be computed: {not_computed[0]}")
-    value, low, high, groups = counted(units)
-    curve = [[kind, *row] for kind in times for row in survival(times[kind], broke[kind])]
+    value, low, high, groups = share_over_groups(units)
+    curve = [[kind, *row] for kind in times for row in survival(times[kind], failures[kind])]
     details = {
-        "mean_completed": 100 * float(np.mean(done)),
+        "mean_completed": 100 * float(np.mean(completed)),
         "planned_fs": {kind: rows[[r[0] for r in rows].index(kind)][4] for kind in times},
         "failures": {kind: [row[5] for row in rows if row[0] == kind and row[5]] for kind in times},
         "not_computed": not_computed,
@@ -84,7 +84,7 @@ def measure(context: Context, results: Computed) -> Result:
         value,
         low,
         high,
-        len(done),
+        len(completed),
         groups,
         "groups of starting structures",
         details,

@@ -53,25 +53,25 @@ CASES = {  # what each needs
 def _s66(context: Context) -> list[tuple[str, list[Atoms], float]]:
     """Name, [monomer, monomer, dimer] and binding energy (eV, positive) of complexes with known elements."""
     frames = _figures(context.figures, S66)
-    found = [
+    complexes = [
         (str(frames[k + 2].info["name"]), frames[k : k + 3], float(frames[k + 2].info["ref_binding_kcal"]) * KCAL)
         for k in range(0, len(frames) - 2, 3)
         if len(context.of_known_elements(frames[k : k + 3])) == 3
     ]
-    return _spread(found, SIZES[context.level]["dimers"])
+    return _spread(complexes, SIZES[context.level]["dimers"])
 
 
 def _ices(context: Context) -> list[tuple[str, Atoms, float]]:
     """Name, crystal and lattice energy per molecule (eV, positive)."""
     frames = context.of_known_elements(_figures(context.figures, ICE))
-    found = [
+    crystals = [
         (str(a.info["name"]), a, float(a.info["ref_Elatt_kcal"]) * KCAL) for a in frames if "ref_Elatt_kcal" in a.info
     ]
-    return _spread(found, SIZES[context.level]["ices"])
+    return _spread(crystals, SIZES[context.level]["ices"])
 
 
-def _spread(found: list[Any], number: int) -> list[Any]:
-    return [found[i] for i in np.unique(np.linspace(0, len(found) - 1, number).astype(int))] if found else []
+def _spread(cases: list[Any], number: int) -> list[Any]:
+    return [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, number).astype(int))] if cases else []
 
 
 def _figures(folder: Path | None, name: str) -> list[Atoms]:
@@ -119,7 +119,7 @@ def plan(context: Context) -> Plan:
             arguments = {"ends": ends, "images": size["images"], "steps": size["steps"]}
             tasks["barrier", side] = Task(barrier, model, arguments, "barrier", 1e5)
     if not tasks:
-        needs = "; ".join(f"{case}: {what}" for case, what in CASES.items())
+        needs = "; ".join(f"{case}: {need}" for case, need in CASES.items())
         raise NotApplicableError(f"none of its cases has what it needs for these elements ({needs})")
     return tasks
 
@@ -164,8 +164,8 @@ def measure(context: Context, results: Computed) -> Result:
     kinds: dict[str, np.ndarray] = {}
     for kind in dict.fromkeys(row[0] for row in rows):
         kinds[kind] = np.array([row[2:] for row in rows if row[0] == kind], dtype=float)
-    found = mean_of([_relative(pairs) for pairs in kinds.values()])
-    interval = found.interval(two_sided(0.95))
+    mean = mean_of([_relative(pairs) for pairs in kinds.values()])
+    interval = mean.interval(two_sided(0.95))
     cases = {
         kind: {
             "reference": REFERENCES.get(kind.split()[0], context.oracle_level or "the oracle"),
@@ -180,11 +180,11 @@ def measure(context: Context, results: Computed) -> Result:
     tables = {"values": (("case", "name", "model", "reference"), rows)}
     plots = {"values": ("reference", "model", "case", "points")}
     return Result(
-        found.value,
+        mean.value,
         max(0.0, interval.low),
         interval.high,
         len(rows),
-        found.groups,
+        mean.groups,
         "structures",
         details,
         tables=tables,
@@ -198,12 +198,12 @@ def mean_of(cases: Sequence[Estimate]) -> Estimate:
     Degrees of freedom after F. E. Satterthwaite, Biometrics Bulletin 2, 110 (1946).
     """
     value = float(np.mean([case.value for case in cases]))
-    known = [case for case in cases if np.isfinite(case.error)]
-    parts = np.array([(case.error / len(cases)) ** 2 for case in known])
-    groups = sum(case.groups for case in known)
+    with_error = [case for case in cases if np.isfinite(case.error)]
+    parts = np.array([(case.error / len(cases)) ** 2 for case in with_error])
+    groups = sum(case.groups for case in with_error)
     if not parts.sum():
         return Estimate(value, 0.0 if groups else np.inf, 1.0, groups)
-    freedom = parts.sum() ** 2 / (parts**2 / np.array([case.freedom for case in known])).sum()
+    freedom = parts.sum() ** 2 / (parts**2 / np.array([case.freedom for case in with_error])).sum()
     return Estimate(value, float(np.sqrt(parts.sum())), float(freedom), groups)
 
 

@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 from retemper.data import charge
 from retemper.evaluation.robustness.context import Computed, Context, Plan, starts
 from retemper.evaluation.robustness.result import Info, Result, not_measured
-from retemper.evaluation.robustness.units import SHARE, Unit, counted
+from retemper.evaluation.robustness.units import SHARE, Unit, share_over_groups
 from retemper.models.evaluators import Evaluator
 from retemper.simulation.dynamics import Trajectory, trajectory
 from retemper.simulation.engine import Failure, Task
@@ -54,11 +54,11 @@ USES = ("level", "elements", "temperature", "seed")
 
 def _structures(context: Context) -> list[Atoms]:
     number = SIZES[context.level]["structures"]
-    found = starts(context.of_known_elements(context.frames), number, context.seed)
-    if not found:
+    frames = starts(context.of_known_elements(context.frames), number, context.seed)
+    if not frames:
         rng = np.random.default_rng([context.seed, 5])
-        found = [packing(composition, rng) for composition in compositions(context.elements, number, context.seed)]
-    return [Atoms(a.numbers, a.positions, cell=a.cell.array, pbc=a.pbc, info=charge.info_of(a)) for a in found]
+        frames = [packing(composition, rng) for composition in compositions(context.elements, number, context.seed)]
+    return [Atoms(a.numbers, a.positions, cell=a.cell.array, pbc=a.pbc, info=charge.info_of(a)) for a in frames]
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,19 @@ def symmetry(evaluator: Evaluator, atoms: Atoms, seed: int) -> Symmetry:
     n = len(atoms)
     rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     rotation *= -np.sign(np.linalg.det(rotation))  # improper: an inversion as well
-    turned = atoms.copy()
-    turned.set_cell(atoms.cell.array @ rotation.T)
-    turned.positions = atoms.positions @ rotation.T
-    moved = atoms.copy()
-    moved.positions += rng.uniform(-3, 3, 3)
+    rotated = atoms.copy()
+    rotated.set_cell(atoms.cell.array @ rotation.T)
+    rotated.positions = atoms.positions @ rotation.T
+    translated = atoms.copy()
+    translated.positions += rng.uniform(-3, 3, 3)
     order = rng.permutation(n)
     if atoms.pbc.any():
         double = make_supercell(atoms, np.diag([2 if atoms.pbc[0] else 1, 1, 1]) if atoms.pbc[0] else np.eye(3))
         copies = len(double) // n
     else:
-        other = atoms.copy()
-        other.positions += APART
-        double, copies = atoms + other, 2
+        far_copy = atoms.copy()
+        far_copy.positions += APART
+        double, copies = atoms + far_copy, 2
     places = [(int(rng.integers(n)), int(rng.integers(3))) for _ in range(COMPONENTS)]
     first = evaluator([atoms])
     in_single = single(first.forces[0])
@@ -113,11 +113,11 @@ def symmetry(evaluator: Evaluator, atoms: Atoms, seed: int) -> Symmetry:
             copy = atoms.copy()
             copy.positions[i, axis] += multiple * step
             shifted.append(copy)
-    found = evaluator([atoms, turned, moved, atoms[order], double, *shifted])
-    reason = next((r for r in found.reasons if r), "")
+    evaluated = evaluator([atoms, rotated, translated, atoms[order], double, *shifted])
+    reason = next((r for r in evaluated.reasons if r), "")
     if reason:
         raise RuntimeError(reason)
-    energy, forces = found.energy, found.forces
+    energy, forces = evaluated.energy, evaluated.forces
     e = energy[5:].reshape(-1, 4)
     slope = (e[:, 0] - 8 * e[:, 1] + 8 * e[:, 2] - e[:, 3]) / (12 * step)  # five points, error of order step^4
     analytic = np.array([forces[0][i, axis] for i, axis in places])
@@ -163,8 +163,8 @@ def plan(context: Context) -> Plan:
         tasks["symmetry", k] = Task(symmetry, subject, arguments, f"symmetry, {atoms.symbols}", 40.0 * len(atoms))
         for timestep in _steps(atoms):
             steps = round(size["femtoseconds"] / timestep)
-            how = {"ensemble": "nve", "steps": steps, "timestep": timestep, "temperature": context.temperature}
-            arguments = {"start": atoms, **how, "stride": STRIDE, "seed": seed}
+            protocol = {"ensemble": "nve", "steps": steps, "timestep": timestep, "temperature": context.temperature}
+            arguments = {"start": atoms, **protocol, "stride": STRIDE, "seed": seed}
             weight = float(steps * len(atoms))
             tasks["nve", k, timestep] = Task(trajectory, subject, arguments, f"nve, {atoms.symbols}", weight)
     tasks["far"] = Task(single_points, context.subject, {"frames": _far(context)}, "free atoms", 10.0)
@@ -186,15 +186,15 @@ def measure(context: Context, results: Computed) -> Result:
     left_out: list[str] = []
     for k, atoms in enumerate(_structures(context)):
         name = f"{atoms.get_chemical_formula()} #{k}"
-        before = len(rows)
+        first_row = len(rows)
         checks, runs = results["symmetry", k], [results["nve", k, timestep] for timestep in _steps(atoms)]
         if isinstance(checks, Failure):
             left_out.append(f"{name}: {checks.reason}")
         else:
             rows += _symmetry_rows(name, len(atoms), checks, left_out)
         rows += _conservation_rows(name, _steps(atoms), runs, law, left_out)
-        if any(not row[2] for row in rows[before:]):
-            atoms.info |= {"failed": ", ".join(row[0] for row in rows[before:] if not row[2])}
+        if any(not row[2] for row in rows[first_row:]):
+            atoms.info |= {"failed": ", ".join(row[0] for row in rows[first_row:] if not row[2])}
             failed.append(atoms)
     free = _free(context, results["far"], left_out)
     rows += _dissociation(context, results["far"], left_out)
@@ -202,12 +202,12 @@ def measure(context: Context, results: Computed) -> Result:
         return not_measured(f"nothing could be computed: {left_out[0]}")
     kinds: dict[str, Any] = {}
     for check, _, holds, value, unit, _ in rows:
-        own = kinds.setdefault(check, {"holds": 0, "of": 0, "worst": 0.0, "unit": unit})
-        own["holds"] += bool(holds)
-        own["of"] += 1
-        own["worst"] = max(own["worst"], abs(value)) if np.isfinite(value) else own["worst"]
+        summary = kinds.setdefault(check, {"holds": 0, "of": 0, "worst": 0.0, "unit": unit})
+        summary["holds"] += bool(holds)
+        summary["of"] += 1
+        summary["worst"] = max(summary["worst"], abs(value)) if np.isfinite(value) else summary["worst"]
     units = [Unit(row[1], row[0], SHARE * bool(row[2])) for row in rows]
-    value, low, high, groups = counted(units)
+    value, low, high, groups = share_over_groups(units)
     return Result(
         value,
         low,
@@ -226,20 +226,20 @@ def measure(context: Context, results: Computed) -> Result:
     )
 
 
-def _symmetry_rows(name: str, n: int, found: Symmetry, left_out: list[str]) -> list[list[Any]]:
+def _symmetry_rows(name: str, n: int, result: Symmetry, left_out: list[str]) -> list[list[Any]]:
     """Symmetries within rounding, and forces against differences unless rounding of the energy hides them."""
-    size = 1 + found.scale
-    force_limit = (FORCE_SINGLE if found.single else FORCE) * size
-    energy_limit = ENERGY + found.rounding / n
+    size = 1 + result.scale
+    force_limit = (FORCE_SINGLE if result.single else FORCE) * size
+    energy_limit = ENERGY + result.rounding / n
     rows: list[list[Any]] = []
-    for check, off in found.checks.items():
-        passed = off.energy <= energy_limit and off.force <= force_limit
-        rows.append([check, name, passed, off.energy, "eV/atom", off.force])
-    noise = 1.5 * found.rounding / found.step
+    for check, difference in result.checks.items():
+        passed = difference.energy <= energy_limit and difference.force <= force_limit
+        rows.append([check, name, passed, difference.energy, "eV/atom", difference.force])
+    noise = 1.5 * result.rounding / result.step
     if noise > HIDDEN * size:
         left_out.append(f"{name}: forces against differences: rounding of the energy alone gives {noise:.2g} eV/A")
     else:
-        rows.append(["forces", name, found.forces <= DIFFERENCE * size + noise, found.forces, "eV/A", ""])
+        rows.append(["forces", name, result.forces <= DIFFERENCE * size + noise, result.forces, "eV/A", ""])
     return rows
 
 
@@ -249,7 +249,9 @@ def _conservation_rows(
     """Drift at the smaller time step, and how the fluctuation grows with the step unless rounding makes it."""
     reasons = [run.reason if isinstance(run, Failure) else run.stopped for run in runs]
     if any(reasons):
-        return [["conservation", name, False, float("nan"), "meV/atom/ps", next(why for why in reasons if why)]]
+        return [
+            ["conservation", name, False, float("nan"), "meV/atom/ps", next(reason for reason in reasons if reason)]
+        ]
     drifts, fluctuations = zip(*(conservation(run) for run in runs), strict=True)
     law += [[name, *row] for row in zip(steps, fluctuations, drifts, strict=True)]
     potential = runs[0].potential
@@ -297,11 +299,11 @@ def _dissociation(context: Context, result: Any, left_out: list[str]) -> list[li
     energies = result.energy[len(context.elements) :].reshape(2, len(pairs))
     pulls = [float(np.abs(f).max()) for f in result.forces[len(context.elements) :][: len(pairs)]]
     rows: list[list[Any]] = []
-    for (a, b), near, far, pull in zip(pairs, *energies, pulls, strict=True):
-        off = float(near - far)
-        if np.isfinite(off):
+    for (a, b), energy, energy_twice_as_far, pull in zip(pairs, *energies, pulls, strict=True):
+        difference = float(energy - energy_twice_as_far)
+        if np.isfinite(difference):
             name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
-            own = np.array([near, far])
-            limit = 2 * ENERGY + rounding(own, single(own))
-            rows.append(["dissociation", name, abs(off) <= limit and pull <= FORCE, off, "eV", pull])
+            both = np.array([energy, energy_twice_as_far])
+            limit = 2 * ENERGY + rounding(both, single(both))
+            rows.append(["dissociation", name, abs(difference) <= limit and pull <= FORCE, difference, "eV", pull])
     return rows

@@ -63,8 +63,8 @@ class Pair:
     """Distances between two elements in one composition."""
 
     name: str
-    ours: dict[str, Sums]  # by replica
-    theirs: dict[str, Sums]  # by group of the reference
+    model: dict[str, Sums]  # by replica
+    reference: dict[str, Sums]  # by group of the reference
     r: np.ndarray  # [bins] A
     noise_floor: float  # A; between two samples of the reference
 
@@ -73,48 +73,48 @@ def measure(context: Context, results: Computed) -> Result:
     """Mean earth mover's distance with its interval over replicas and groups of the reference; noise floor by pair."""
     replicas = nvt_replicas(context)
     failures = [r.reason for r in results.values() if isinstance(r, Failure)]
-    own = _by_formula(_frames([results["model", replica] for replica in replicas]))
+    model_frames = _by_formula(_frames([results["model", replica] for replica in replicas]))
     reference = _by_formula(context.reference or _frames([results["oracle", replica] for replica in replicas]))
-    if not own:
+    if not model_frames:
         return not_measured(f"no replica could be computed: {failures[0]}")
     rng = np.random.default_rng([context.seed, 3])
     pairs: list[Pair] = []
-    lacking: list[str] = []
+    missing: list[str] = []
     curves: list[list[Any]] = []
-    for formula, frames in own.items():
-        others = reference.get(formula, [])
-        if len(others) < FEWEST or len(frames) < FEWEST:
-            lacking.append(f"{formula}: {len(frames)} frames of the model, {len(others)} of the reference")
+    for formula, frames in model_frames.items():
+        reference_frames = reference.get(formula, [])
+        if len(reference_frames) < FEWEST or len(frames) < FEWEST:
+            missing.append(f"{formula}: {len(frames)} frames of the model, {len(reference_frames)} of the reference")
             continue
-        for pair in _pairs(frames, others, SIZES[context.level]["resamples"], rng):
+        for pair in _pairs(frames, reference_frames, SIZES[context.level]["resamples"], rng):
             pairs.append(pair)
-            for label, side in (("model", pair.ours), ("reference", pair.theirs)):
+            for label, side in (("model", pair.model), ("reference", pair.reference)):
                 density = _mean(list(side.values())) / pair.r**2
                 density = density / max(density.sum() * (pair.r[1] - pair.r[0]), np.finfo(float).tiny)
                 curves += [[f"{formula} {pair.name} {label}", x, y] for x, y in zip(pair.r, density, strict=True)]
     if not pairs:
-        return not_measured(f"the reference has too few frames of these compositions: {'; '.join(lacking)}")
-    found = estimate(pairs)
-    interval = found.interval(two_sided(0.95))
+        return not_measured(f"the reference has too few frames of these compositions: {'; '.join(missing)}")
+    mean = estimate(pairs)
+    interval = mean.interval(two_sided(0.95))
     floor = float(np.mean([pair.noise_floor for pair in pairs]))
     by_pair = {}
     for name in dict.fromkeys(pair.name for pair in pairs):
-        alike = [pair for pair in pairs if pair.name == name]
-        noise = float(np.mean([pair.noise_floor for pair in alike]))
-        by_pair[name] = {"distance": estimate(alike).value, "noise_floor": noise}
+        of_name = [pair for pair in pairs if pair.name == name]
+        noise = float(np.mean([pair.noise_floor for pair in of_name]))
+        by_pair[name] = {"distance": estimate(of_name).value, "noise_floor": noise}
     details = {
         "pairs": by_pair,
         "noise_floor": floor,
-        "above_floor": found.value > floor,
-        "lacking": lacking,
+        "above_floor": mean.value > floor,
+        "lacking": missing,
         "not_computed": failures,
     }
     return Result(
-        found.value,
+        mean.value,
         max(0.0, interval.low),
         interval.high,
-        sum(map(len, own.values())),
-        found.groups,
+        sum(map(len, model_frames.values())),
+        mean.groups,
         "replicas",
         details,
         tables={"curves": (("curve", "r", "density"), curves)},
@@ -127,32 +127,35 @@ def estimate(pairs: Sequence[Pair]) -> Estimate:
 
     Degrees of freedom after F. E. Satterthwaite, Biometrics Bulletin 2, 110 (1946).
     """
-    replicas = sorted({name for pair in pairs for name in pair.ours})
-    groups = sorted({name for pair in pairs for name in pair.theirs})
+    replicas = sorted({name for pair in pairs for name in pair.model})
+    groups = sorted({name for pair in pairs for name in pair.reference})
 
-    def of_replicas(chosen: np.ndarray) -> np.ndarray:
-        return np.array([_average(pairs, [replicas[k] for k in np.flatnonzero(row)], groups) for row in chosen])
+    def of_replicas(masks: np.ndarray) -> np.ndarray:
+        return np.array([_average(pairs, [replicas[k] for k in np.flatnonzero(row)], groups) for row in masks])
 
-    def of_groups(chosen: np.ndarray) -> np.ndarray:
-        return np.array([_average(pairs, replicas, [groups[k] for k in np.flatnonzero(row)]) for row in chosen])
+    def of_groups(masks: np.ndarray) -> np.ndarray:
+        return np.array([_average(pairs, replicas, [groups[k] for k in np.flatnonzero(row)]) for row in masks])
 
-    ours, theirs = jackknife(np.eye(len(replicas)), of_replicas), jackknife(np.eye(len(groups)), of_groups)
-    parts = np.array([ours.error, theirs.error]) ** 2
+    over_replicas, over_groups = (
+        jackknife(np.eye(len(replicas)), of_replicas),
+        jackknife(np.eye(len(groups)), of_groups),
+    )
+    parts = np.array([over_replicas.error, over_groups.error]) ** 2
     total = float(parts.sum())
     if not 0 < total < np.inf:
-        return Estimate(ours.value, float(np.sqrt(total)), 1.0, len(replicas))
-    freedom = total**2 / float((parts**2 / np.array([ours.freedom, theirs.freedom])).sum())
-    return Estimate(ours.value, float(np.sqrt(total)), freedom, len(replicas))
+        return Estimate(over_replicas.value, float(np.sqrt(total)), 1.0, len(replicas))
+    freedom = total**2 / float((parts**2 / np.array([over_replicas.freedom, over_groups.freedom])).sum())
+    return Estimate(over_replicas.value, float(np.sqrt(total)), freedom, len(replicas))
 
 
 def _average(pairs: Sequence[Pair], replicas: Sequence[str], groups: Sequence[str]) -> float:
     """Mean distance over the pairs that some of `replicas` and some of `groups` have."""
     values = []
     for pair in pairs:
-        ours = [pair.ours[name] for name in replicas if name in pair.ours]
-        theirs = [pair.theirs[name] for name in groups if name in pair.theirs]
-        if ours and theirs:
-            values.append(moved(_mean(ours), _mean(theirs), pair.r))
+        model_sums = [pair.model[name] for name in replicas if name in pair.model]
+        reference_sums = [pair.reference[name] for name in groups if name in pair.reference]
+        if model_sums and reference_sums:
+            values.append(moved(_mean(model_sums), _mean(reference_sums), pair.r))
     return float(np.mean(values)) if values else float("nan")
 
 
@@ -161,22 +164,24 @@ def _mean(sums: Sequence[Sums]) -> np.ndarray:
     return np.asarray(sum(counts for counts, _ in sums) / sum(frames for _, frames in sums))
 
 
-def _pairs(frames: Sequence[Atoms], others: Sequence[Atoms], size: int, rng: np.random.Generator) -> list[Pair]:
+def _pairs(frames: Sequence[Atoms], reference: Sequence[Atoms], size: int, rng: np.random.Generator) -> list[Pair]:
     """All pairs of elements of one composition; a single atom of an element has no pair of its own."""
-    reach = min(_reach(frames), _reach(others))
+    reach = min(_reach(frames), _reach(reference))
     r = middles(reach, int(reach / WIDTH))
-    found = []
+    pairs = []
     for a, b in itertools.combinations_with_replacement(sorted(set(frames[0].numbers.tolist())), 2):
-        ours, theirs = (_counts(side, a, b, reach, len(r)) for side in (frames, others))
-        if not ours.sum() and not theirs.sum():
+        model_counts, reference_counts = (_counts(side, a, b, reach, len(r)) for side in (frames, reference))
+        if not model_counts.sum() and not reference_counts.sum():
             continue
         noise = []
         for _ in range(size):
-            one, two = (theirs[_resampled(len(theirs), rng)] for _ in range(2))
-            noise.append(moved(one[: len(ours)].mean(axis=0), two.mean(axis=0), r))
+            first, second = (reference_counts[_resample(len(reference_counts), rng)] for _ in range(2))
+            noise.append(moved(first[: len(model_counts)].mean(axis=0), second.mean(axis=0), r))
         name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
-        found.append(Pair(name, _sums(ours, frames), _sums(theirs, others), r, float(np.mean(noise))))
-    return found
+        pairs.append(
+            Pair(name, _sums(model_counts, frames), _sums(reference_counts, reference), r, float(np.mean(noise)))
+        )
+    return pairs
 
 
 def _sums(counts: np.ndarray, frames: Sequence[Atoms]) -> dict[str, Sums]:
@@ -189,7 +194,7 @@ def _sums(counts: np.ndarray, frames: Sequence[Atoms]) -> dict[str, Sums]:
 
 def _frames(runs: Sequence[Any]) -> list[Atoms]:
     """Frames of trajectories after equilibration, up to where they stopped; their group is the replica."""
-    found = []
+    frames = []
     for number, run in enumerate(runs):
         if isinstance(run, Failure):
             continue
@@ -197,18 +202,18 @@ def _frames(runs: Sequence[Any]) -> list[Atoms]:
         for k in range(int(EQUILIBRATION * n), n):
             atoms = Atoms(run.numbers, run.positions[k], cell=run.cells[k], pbc=run.pbc)
             atoms.info["group"] = f"{REPLICA}{number}"
-            found.append(atoms)
-    return found
+            frames.append(atoms)
+    return frames
 
 
 def _by_formula(frames: Sequence[Atoms]) -> dict[str, list[Atoms]]:
     """Frames by composition and periodicity, atoms ordered by element."""
-    found: dict[str, list[Atoms]] = {}
+    by_formula: dict[str, list[Atoms]] = {}
     for atoms in frames:
         order = np.argsort(atoms.numbers, kind="stable")
         name = atoms.get_chemical_formula() + (" periodic" if atoms.pbc.any() else "")
-        found.setdefault(name, []).append(atoms[order])
-    return found
+        by_formula.setdefault(name, []).append(atoms[order])
+    return by_formula
 
 
 def _reach(frames: Sequence[Atoms]) -> float:
@@ -227,6 +232,6 @@ def _counts(frames: Sequence[Atoms], a: int, b: int, reach: float, bins: int) ->
     return histograms(positions, cells, frames[0].pbc, first, second, reach, bins)
 
 
-def _resampled(n: int, rng: np.random.Generator) -> np.ndarray:
+def _resample(n: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of a block-bootstrap sample of `n` frames."""
     return blocks(n, round(n ** (1 / 3)) + 1, rng)

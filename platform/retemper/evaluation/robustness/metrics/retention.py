@@ -83,51 +83,65 @@ def measure(context: Context, results: Computed) -> Result:
             return not_measured(f"forces could not be computed: {failure}")
         forces = [f for r in part for f in r.forces]
         square.append([(f - a.arrays[FORCES]) ** 2 for f, a in zip(forces, frames, strict=True)])
-    fine = np.array([all(np.isfinite(model[i]).all() for model in square) for i in range(len(frames))])
-    if not fine.any():
+    computed = np.array([all(np.isfinite(model[i]).all() for model in square) for i in range(len(frames))])
+    if not computed.any():
         return not_measured("no structure could be computed by model and foundation")
-    sums = np.array([[s.sum() for s in model] for model in square])[:, fine]
-    sizes = np.array([3 * len(atoms) for atoms in frames])[fine]
-    own, base = sums[0], sums[-1]
-    groups = np.array([group_of(atoms) for atoms in frames])[fine]
-    places = np.flatnonzero(fine)
-    units = [Unit(groups[i], f"frame {places[i]}", float(own[i]), float(base[i]), 0.5) for i in range(len(own))]
-    value, low, high, number = _ratio(groups, own, base)
+    sums = np.array([[s.sum() for s in model] for model in square])[:, computed]
+    sizes = np.array([3 * len(atoms) for atoms in frames])[computed]
+    model_sums, foundation_sums = sums[0], sums[-1]
+    groups = np.array([group_of(atoms) for atoms in frames])[computed]
+    places = np.flatnonzero(computed)
+    units = [
+        Unit(groups[i], f"frame {places[i]}", float(model_sums[i]), float(foundation_sums[i]), 0.5)
+        for i in range(len(model_sums))
+    ]
+    value, low, high, number = _ratio(groups, model_sums, foundation_sums)
     kinds = np.array([str(atoms.info.get("config_type", "Default")) for atoms in frames])
     rows: list[list[Any]] = []
     by_element: dict[str, dict[str, float]] = {}
     heads: dict[str, dict[str, float]] = {}
     for k, model in enumerate(_models(context)[:-1]):
         name = model.head or model.name
-        heads[name] = {"ratio": float(np.sqrt(sums[k].sum() / base.sum())), "force_rmse": _rmse(sums[k], sizes)}
+        heads[name] = {
+            "ratio": float(np.sqrt(sums[k].sum() / foundation_sums.sum())),
+            "force_rmse": _rmse(sums[k], sizes),
+        }
         for kind in sorted(set(kinds)):
-            use = kinds[fine] == kind
-            if use.any():
-                mine, theirs = _rmse(sums[k][use], sizes[use]), _rmse(base[use], sizes[use])
-                ratio, least, most, of_kind = _ratio(groups[use], sums[k][use], base[use])
-                rows.append([kind, name, int(use.sum()), of_kind, mine, theirs, ratio, least, most])
+            of_type = kinds[computed] == kind
+            if of_type.any():
+                model_error, foundation_error = (
+                    _rmse(sums[k][of_type], sizes[of_type]),
+                    _rmse(foundation_sums[of_type], sizes[of_type]),
+                )
+                ratio, lower, upper, of_kind = _ratio(groups[of_type], sums[k][of_type], foundation_sums[of_type])
+                rows.append(
+                    [kind, name, int(of_type.sum()), of_kind, model_error, foundation_error, ratio, lower, upper]
+                )
     for symbol in sorted({s for atoms in frames for s in atoms.symbols}):
         pairs = [
             (square[0][i][mask].sum(), square[-1][i][mask].sum(), 3 * mask.sum())
             for i, atoms in enumerate(frames)
-            if fine[i] and (mask := np.array(atoms.symbols) == symbol).any()
+            if computed[i] and (mask := np.array(atoms.symbols) == symbol).any()
         ]
         if pairs:
-            mine, theirs, n = np.array(pairs).sum(axis=0)
-            by_element[symbol] = {"force_rmse": 1e3 * float(np.sqrt(mine / n)), "ratio": float(np.sqrt(mine / theirs))}
-    per_frame = np.sqrt(own / sizes)
+            model_error, foundation_error, n = np.array(pairs).sum(axis=0)
+            by_element[symbol] = {
+                "force_rmse": 1e3 * float(np.sqrt(model_error / n)),
+                "ratio": float(np.sqrt(model_error / foundation_error)),
+            }
+    per_frame = np.sqrt(model_sums / sizes)
     failed = []
     for i in np.argsort(-per_frame)[:WORST]:
-        atoms = _bare(frames[np.flatnonzero(fine)[i]])
-        atoms.info |= {"config_type": kinds[fine][i], "force_rmse_meV_A": 1e3 * float(per_frame[i])}
+        atoms = _bare(frames[np.flatnonzero(computed)[i]])
+        atoms.info |= {"config_type": kinds[computed][i], "force_rmse_meV_A": 1e3 * float(per_frame[i])}
         failed.append(atoms)
     details = {
-        "force_rmse": _rmse(own, sizes),
-        "foundation_force_rmse": _rmse(base, sizes),
+        "force_rmse": _rmse(model_sums, sizes),
+        "foundation_force_rmse": _rmse(foundation_sums, sizes),
         "heads": heads,
         "by_config_type": {row[0]: row[6] for row in rows if row[1] == (context.subject.head or context.subject.name)},
         "by_element": by_element,
-        "not_computed": int((~fine).sum()),
+        "not_computed": int((~computed).sum()),
         "left_out": len(context.retention) - len(context.of_known_elements(context.retention)),
     }
     columns = ("config_type", "head", "frames", "groups", "force_rmse", "foundation", "ratio", "low", "high")
@@ -135,7 +149,7 @@ def measure(context: Context, results: Computed) -> Result:
         value,
         low,
         high,
-        len(own),
+        len(model_sums),
         number,
         "groups of structures",
         details,
@@ -146,11 +160,11 @@ def measure(context: Context, results: Computed) -> Result:
     )
 
 
-def _ratio(groups: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float, int]:
+def _ratio(groups: np.ndarray, model: np.ndarray, foundation: np.ndarray) -> tuple[float, float, float, int]:
     """RMSE over RMSE from squares by frame, its 95 % interval over groups, and their number."""
-    sums = group_sums(groups.tolist(), np.stack([ours, theirs], axis=1))
-    found = log_ratio(sums[:, :1], sums[:, 1:], 0.5).interval(two_sided(0.95), exp)
-    return found.value, found.low, found.high, found.groups
+    sums = group_sums(groups.tolist(), np.stack([model, foundation], axis=1))
+    interval = log_ratio(sums[:, :1], sums[:, 1:], 0.5).interval(two_sided(0.95), exp)
+    return interval.value, interval.low, interval.high, interval.groups
 
 
 def _chunks(frames: Sequence[Atoms]) -> list[Sequence[Atoms]]:

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from retemper.data import charge
 from retemper.evaluation.robustness.context import Computed, Context, Plan, starts
 from retemper.evaluation.robustness.result import Info, Result, not_measured
-from retemper.evaluation.robustness.units import SHARE, Unit, counted
+from retemper.evaluation.robustness.units import SHARE, Unit, share_over_groups
 from retemper.models.evaluators import Evaluated, Subject
 from retemper.records.robustness import Details
 from retemper.simulation.engine import Failure, Task
@@ -66,13 +66,13 @@ def dimers(a: int, b: int) -> list[Atoms]:
     return [Atoms([a, b], [[0.0, 0.0, 0.0], [r, 0.0, 0.0]]) for r in distances(a, b)]
 
 
-def compressed(atoms: Atoms) -> list[Atoms]:
+def compress(atoms: Atoms) -> list[Atoms]:
     """Copies with all distances times `SCALES`."""
-    made = []
+    copies = []
     for scale in SCALES:
         cell, state = atoms.cell.array * scale, charge.info_of(atoms)
-        made.append(Atoms(atoms.numbers, atoms.positions * scale, cell=cell, pbc=atoms.pbc, info=state))
-    return made
+        copies.append(Atoms(atoms.numbers, atoms.positions * scale, cell=cell, pbc=atoms.pbc, info=state))
+    return copies
 
 
 def _bodies(context: Context) -> list[Atoms]:
@@ -91,7 +91,7 @@ def _bodies(context: Context) -> list[Atoms]:
 def plan(context: Context) -> Plan:
     """Dimers of all pairs, then the compressions; with an oracle its dimers as well."""
     tasks: Plan = {("dimer", *pair): _task(context.subject, dimers(*pair)) for pair in _element_pairs(context)}
-    tasks |= {("body", k): _task(context.subject, compressed(atoms)) for k, atoms in enumerate(_bodies(context))}
+    tasks |= {("body", k): _task(context.subject, compress(atoms)) for k, atoms in enumerate(_bodies(context))}
     if context.oracle is not None:
         for a, b in _element_pairs(context):
             frames = dimers(a, b)
@@ -123,29 +123,29 @@ def measure(context: Context, results: Computed) -> Result:
         result = results["dimer", a, b]
         radii = covalent_radii[a] + covalent_radii[b]
         r = distances(a, b)
-        fine = np.zeros(len(r), dtype=bool) if isinstance(result, Failure) else np.isfinite(result.energy)
-        if not fine[(r >= WALL * radii) & (r <= NEEDED * radii)].all():
+        computed = np.zeros(len(r), dtype=bool) if isinstance(result, Failure) else np.isfinite(result.energy)
+        if not computed[(r >= WALL * radii) & (r <= NEEDED * radii)].all():
             not_computed.append(f"{name}: {_reason(result)}")
             continue
         energy = result.energy
         force = np.array([f[1, 0] for f in result.forces])  # positive: pushes apart
-        curve = judge(r[fine], energy[fine], force[fine], WALL * radii, RISE, DIP)
+        curve = judge(r[computed], energy[computed], force[computed], WALL * radii, RISE, DIP)
         units.append(Unit(_chemistry(dimers(a, b)[0]), f"dimer {name}", SHARE * curve.sound))
-        of_pair: Details = {
+        entry: Details = {
             "sound": curve.sound,
             "force_flips": curve.flips,
             "extra_minima": max(0, curve.minima - 1),
             "conservation": curve.conservation,
         }
         if context.oracle is not None:
-            of_pair |= _against(results["oracle", a, b], force)
-        pairs[name] = of_pair
+            entry |= _against(results["oracle", a, b], force)
+        pairs[name] = entry
         flips, minima = flips + curve.flips, minima + max(0, curve.minima - 1)
         rows.append([name, "dimer", curve.sound, curve.flips, max(0, curve.minima - 1), curve.conservation])
-        points += [[name, x, e, f] for x, e, f in zip(r[fine], energy[fine], force[fine], strict=True)]
+        points += [[name, x, e, f] for x, e, f in zip(r[computed], energy[computed], force[computed], strict=True)]
         if not curve.sound:
-            place = np.flatnonzero(fine)[max(0, curve.deepest)]
-            failed.append(_marked(dimers(a, b)[place], f"dimer {name}"))
+            place = np.flatnonzero(computed)[max(0, curve.deepest)]
+            failed.append(_mark(dimers(a, b)[place], f"dimer {name}"))
     n_pairs, good_pairs = len(units), sum(unit.value > 0 for unit in units)
     for k, atoms in enumerate(_bodies(context)):
         result = results["body", k]
@@ -164,11 +164,11 @@ def measure(context: Context, results: Computed) -> Result:
         rows.append([name, "compression", curve.sound, "", max(0, curve.minima - 1), ""])
         points += [[name, s, e, ""] for s, e in zip(SCALES[:n], per_atom, strict=True)]
         if not curve.sound:
-            failed.append(_marked(compressed(atoms)[n - 1 - max(0, curve.deepest)], f"compression {name}"))
+            failed.append(_mark(compress(atoms)[n - 1 - max(0, curve.deepest)], f"compression {name}"))
     if not units:
         first = not_computed[0] if not_computed else "no elements"
         return not_measured(f"no curve could be computed: {first}", pairs=pairs, not_computed=not_computed)
-    value, low, high, groups = counted(units)
+    value, low, high, groups = share_over_groups(units)
     good = sum(unit.value > 0 for unit in units)
     details: Details = {
         "pairs": pairs,
@@ -220,17 +220,17 @@ def judge(x: np.ndarray, energy: np.ndarray, force: np.ndarray, inside: float, r
     dip
         Fall of the energy towards the inside that counts as a hole.
     """
-    judged = np.flatnonzero(x >= inside - 1e-9)
-    e, f, place = energy[judged], force[judged], x[judged]
+    indices = np.flatnonzero(x >= inside - 1e-9)
+    e, f, place = energy[indices], force[indices], x[indices]
     half = max(2, int(np.searchsorted(place, inside * 1.4)))  # a sound minimum is outside of this
     bottom = half + int(np.argmin(e[half:])) if half < len(e) else len(e) - 1
     inner = e[: bottom + 1][::-1]  # from the minimum inwards
     fall = np.maximum.accumulate(inner) - inner
     hole = bool((fall > dip).any())
-    deepest = int(judged[bottom - int(np.argmax(fall))]) if hole else -1
+    deepest = int(indices[bottom - int(np.argmax(fall))]) if hole else -1
     climbs = bool(inner.max() - inner[0] >= rise)
     if not climbs and not hole:
-        deepest = int(judged[0])
+        deepest = int(indices[0])
     signs = np.sign(f[np.abs(f) > FLIP])
     flips = int((np.diff(signs) != 0).sum()) if len(signs) else 0
     prominent = np.diff(np.sign(np.diff(e))) > 0
@@ -238,20 +238,20 @@ def judge(x: np.ndarray, energy: np.ndarray, force: np.ndarray, inside: float, r
     slope = np.gradient(energy, x)
     smooth = slice(2, -2)
     curvature = np.abs(np.gradient(slope, x)) * np.gradient(x)  # the difference quotient's own error
-    off = np.abs(force + slope)[smooth] - curvature[smooth]
-    return Curve(climbs and not hole, flips, minima, deepest, float(max(0.0, off.max(initial=0.0))))
+    conservation = np.abs(force + slope)[smooth] - curvature[smooth]
+    return Curve(climbs and not hole, flips, minima, deepest, float(max(0.0, conservation.max(initial=0.0))))
 
 
 def _against(result: Evaluated | Failure, force: np.ndarray) -> Details:
     """Force error against the oracle where its forces are below 50 eV/A."""
     if isinstance(result, Failure):
         return {"oracle": result.reason}
-    right = np.array([f[1, 0] for f in result.forces])
-    use = np.isfinite(right) & np.isfinite(force) & (np.abs(right) < 50.0)
+    oracle_force = np.array([f[1, 0] for f in result.forces])
+    use = np.isfinite(oracle_force) & np.isfinite(force) & (np.abs(oracle_force) < 50.0)
     if not use.any():
         return {"oracle": "not computed"}
     return {
-        "oracle_force_rmse": float(1e3 * np.sqrt(((force - right)[use] ** 2).mean())),
+        "oracle_force_rmse": float(1e3 * np.sqrt(((force - oracle_force)[use] ** 2).mean())),
         "oracle_points": int(use.sum()),
     }
 
@@ -268,7 +268,7 @@ def _reason(result: Evaluated | Failure) -> str:
     return str(next(reason for reason in result.reasons if reason))
 
 
-def _marked(atoms: Atoms, what: str) -> Atoms:
+def _mark(atoms: Atoms, curve: str) -> Atoms:
     atoms.info["config_type"] = "short-range"
-    atoms.info["failed"] = what
+    atoms.info["failed"] = curve
     return atoms
