@@ -19,7 +19,7 @@ from retemper.simulation import engine
 from retemper.systems import xtb
 from retemper.systems.generate import sn2
 from retemper.systems.generate.nacl import droplet
-from retemper.systems.structures import rattled
+from retemper.systems.structures import rattle
 
 SYSTEMS = ("nacl", "sn2")
 FINAL = {"nacl": 700.0, "sn2": 1200.0}  # K at the end of exploring ramps
@@ -103,7 +103,7 @@ def _sn2(seed: int) -> dict[str, list[Atoms]]:
             group = f"hot-{leaving}-{incoming}" if hot else f"{leaving}-{incoming}-{k}"
             frames = [(atoms, "hot" if hot else "complex") for atoms in path]
             (far if hot else near).extend(xtb.label_all(frames, group, tally, charge=sn2.CHARGE))
-        points = [(rattled(point, rng, sn2.RATTLE), "path") for point in sn2.path(incoming, leaving)]
+        points = [(rattle(point, rng, sn2.RATTLE), "path") for point in sn2.path(incoming, leaving)]
         far += xtb.label_all(points, f"path-{leaving}-{incoming}", tally, charge=sn2.CHARGE)
     far = [far[k] for k in np.random.default_rng(0).permutation(len(far))]
     return _parted(near, far, ["C", "H", "F", "Cl"], seed)

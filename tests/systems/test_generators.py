@@ -122,7 +122,7 @@ def test_capped_dipeptides_are_l_amino_acids() -> None:
     """S at every alpha carbon but that of cysteine, whose sulfur comes first in the Cahn-Ingold-Prelog order."""
     chem = pytest.importorskip("rdkit.Chem")
     for letter in spice.SIDE_CHAINS | {"P": ""}:
-        mol = chem.MolFromSmiles(spice.capped(letter))
+        mol = chem.MolFromSmiles(spice.capped_smiles(letter))
         alpha = mol.GetSubstructMatch(chem.MolFromSmarts("CC(=O)N[CX4]C(=O)NC"))[4]
         labels = dict(chem.FindMolChiralCenters(mol, useLegacyImplementation=False))
         assert labels[alpha] == ("R" if letter == "C" else "S"), letter
@@ -160,7 +160,7 @@ def test_ice_is_strained_as_it_says_and_its_molecules_stay_whole() -> None:
     rng = np.random.default_rng(0)
     changes = []
     for _ in range(30):
-        frame = ice.disturbed(start, rng)
+        frame = ice.disturb(start, rng)
         changes.append(frame.get_volume() / start.get_volume() - 1)
         for i in range(0, len(frame), 3):
             assert frame.get_distance(i, i + 1) == pytest.approx(start.get_distance(i, i + 1), abs=0.12)

@@ -65,7 +65,7 @@ def _systems(options: argparse.Namespace) -> None:
 
     root = project_root()
     if options.name:
-        print(listing.whole(systems.find(options.name, root), root))
+        print(listing.description(systems.find(options.name, root), root))
     else:
         print(listing.listing(systems.catalogue(root), root))
 

@@ -54,9 +54,9 @@ def figure(width: float, height: float) -> tuple[Figure, Axes]:
 
     matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: it takes the page's font and can be searched
     matplotlib.rcParams["svg.hashsalt"] = "retemper"  # the same plot gives the same bytes
-    made = Figure(figsize=(width, height), layout="constrained")
-    made.patch.set_alpha(0.0)
-    axes = made.add_subplot()
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    drawing.patch.set_alpha(0.0)
+    axes = drawing.add_subplot()
     axes.set_facecolor("none")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -66,7 +66,7 @@ def figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes.tick_params(which="both", colors=INK, labelsize=9)
     axes.grid(True, color=GREY, alpha=0.22, linewidth=0.6)
     axes.set_axisbelow(True)
-    return made, axes
+    return drawing, axes
 
 
 def label(axes: Axes, x: str, y: str, title: str = "") -> None:
@@ -77,21 +77,21 @@ def label(axes: Axes, x: str, y: str, title: str = "") -> None:
         axes.set_title(title, color=INK, fontsize=10, loc="left")
 
 
-def svg(made: Figure, about: str) -> str:
-    """The figure as an ``<svg>`` element that scales, is described by `about`, and follows the page's colours."""
+def svg(drawing: Figure, description: str) -> str:
+    """The figure as an ``<svg>`` element that scales, is described by `description`, and follows the page's colours."""
     buffer = io.StringIO()
-    made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(
         r'<svg [^>]*viewBox="([^"]*)"[^>]*>',
-        rf'<svg viewBox="\1" role="img" aria-label="{about}" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">',
+        rf'<svg viewBox="\1" role="img" aria-label="{description}" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">',
         text,
         count=1,
     )
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     # ids are numbered from one in every figure: make them unique on a page with several
-    mark = re.sub(r"\W+", "", about)
+    mark = re.sub(r"\W+", "", description)
     text = re.sub(r'id="([^"]+)"', rf'id="{mark}-\1"', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{mark}-", text)
     text = text.replace(INK, "currentColor")
@@ -117,7 +117,7 @@ def plain_ticks(axes: Axes, which: str) -> None:
 
 def pareto_svg(points: Sequence[Point], names: Sequence[str]) -> str:
     """Target force RMSE against retention force RMSE, both logarithmic; the front as a line."""
-    made, axes = figure(7.4, 4.9)
+    drawing, axes = figure(7.4, 4.9)
     axes.set_xscale("log")
     axes.set_yscale("log")
     front = sorted((p.x, p.y) for p in points if p.on_front)
@@ -170,7 +170,7 @@ def pareto_svg(points: Sequence[Point], names: Sequence[str]) -> str:
         plain_ticks(axes, which)
     label(axes, "target force RMSE (meV/Å), lower is better", "retention force RMSE (meV/Å), lower is better")
     legend(axes)
-    return svg(made, "Accuracy against retention")
+    return svg(drawing, "Accuracy against retention")
 
 
 def legend(axes: Axes, below: bool = False) -> None:
@@ -178,8 +178,8 @@ def legend(axes: Axes, below: bool = False) -> None:
     place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "ncols": 1}
     if below:
         place = {"loc": "upper center", "bbox_to_anchor": (0.48, -0.16), "ncols": 3, "columnspacing": 1.2}
-    drawn = axes.legend(**place, frameon=False, fontsize=9, handlelength=1.8)
-    for text in drawn.get_texts():
+    entries = axes.legend(**place, frameon=False, fontsize=9, handlelength=1.8)
+    for text in entries.get_texts():
         text.set_color(INK)
 
 
@@ -187,18 +187,20 @@ def curves_svg(
     histories: dict[str, list[list[dict[str, float]]]], column: str, title: str, names: Sequence[str]
 ) -> str | None:
     """A column of ``history.csv`` by epoch: mean over seeds, band from lowest to highest; `None` without data."""
-    drawn = {name: _by_epoch(seeds, column) for name, seeds in histories.items()}
-    drawn = {name: by_epoch for name, by_epoch in drawn.items() if by_epoch}
-    if not drawn:
+    curves = {name: _by_epoch(seeds, column) for name, seeds in histories.items()}
+    curves = {name: by_epoch for name, by_epoch in curves.items() if by_epoch}
+    if not curves:
         return None
-    made, axes = figure(5.6, 4.2)
+    drawing, axes = figure(5.6, 4.2)
     axes.set_yscale("log")
-    for name, by_epoch in drawn.items():
+    for name, by_epoch in curves.items():
         colour, marker = style(names, name)
         epochs = sorted(by_epoch)
         mean = [sum(by_epoch[epoch]) / len(by_epoch[epoch]) for epoch in epochs]
-        every = max(1, len(epochs) // 8)
-        axes.plot(epochs, mean, color=colour, linewidth=1.5, marker=marker, markersize=4.5, markevery=every, label=name)
+        spacing = max(1, len(epochs) // 8)
+        axes.plot(
+            epochs, mean, color=colour, linewidth=1.5, marker=marker, markersize=4.5, markevery=spacing, label=name
+        )
         low, high = [min(by_epoch[epoch]) for epoch in epochs], [max(by_epoch[epoch]) for epoch in epochs]
         if low != high:
             axes.fill_between(epochs, low, high, color=colour, alpha=0.16, linewidth=0)
@@ -208,7 +210,7 @@ def curves_svg(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     label(axes, "epoch", title)
     legend(axes, below=True)
-    return svg(made, f"{title} by epoch")
+    return svg(drawing, f"{title} by epoch")
 
 
 def _by_epoch(seeds: Iterable[list[dict[str, float]]], column: str) -> dict[int, list[float]]:
@@ -222,10 +224,10 @@ def _by_epoch(seeds: Iterable[list[dict[str, float]]], column: str) -> dict[int,
 
 def parity_svg(rows: Sequence[tuple[float, float]], colour: str, title: str, limit: float, name: str) -> str:
     """Predicted against reference force components; the dots are one picture, the rest is drawn."""
-    made, axes = figure(2.9, 2.8)
+    drawing, axes = figure(2.9, 2.8)
     _parity(axes, rows, colour, limit, line=INK)
     label(axes, "reference (eV/Å)", "predicted (eV/Å)", title)
-    return svg(made, f"Parity of forces, {name}")
+    return svg(drawing, f"Parity of forces, {name}")
 
 
 def _parity(axes: Any, rows: Sequence[tuple[float, float]], colour: str, limit: float, line: str) -> None:
@@ -258,8 +260,8 @@ def learning_curve_png(history: Sequence[dict[str, float]], path: Path, title: s
     """Losses by epoch, and force RMSE of target and replay head, into a PNG file."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = made.subplots(1, 2)
+    drawing = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = drawing.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     for axes, columns, unit in (
         (left, ("train_loss", "valid_loss", "valid.loss", "valid_replay.loss"), "loss"),
@@ -274,8 +276,8 @@ def learning_curve_png(history: Sequence[dict[str, float]], path: Path, title: s
         axes.grid(True, alpha=0.3)
         if axes.lines:
             axes.legend()
-    made.suptitle(title)
-    made.savefig(path, dpi=110)
+    drawing.suptitle(title)
+    drawing.savefig(path, dpi=110)
 
 
 def parity_png(table: Path, seed: int, folder: Path, title: str) -> list[Path]:
@@ -286,12 +288,12 @@ def parity_png(table: Path, seed: int, folder: Path, title: str) -> list[Path]:
     for (number, name), rows in sorted(read_parity(table).items()):
         if number != seed:
             continue
-        made = Figure(figsize=(4.6, 4.4), layout="constrained")
-        axes = made.subplots()
+        drawing = Figure(figsize=(4.6, 4.4), layout="constrained")
+        axes = drawing.subplots()
         _parity(axes, rows, COLOURS[0], parity_limit(rows), line="black")
         axes.set_xlabel("reference force (eV/Å)")
         axes.set_ylabel("predicted force (eV/Å)")
         axes.set_title(f"{title}, seed {seed}: {name}")
         paths.append(folder / f"parity-{name}.png")
-        made.savefig(paths[-1], dpi=110)
+        drawing.savefig(paths[-1], dpi=110)
     return paths

@@ -42,10 +42,10 @@ class OfEvaluator(Calculator):
     ) -> None:
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert self.atoms is not None
-        found = self.evaluator([self.atoms])
-        if found.reasons[0]:
-            raise CalculationFailed(found.reasons[0])
-        self.results = {"energy": float(found.energy[0]), "forces": found.forces[0]}
+        evaluated = self.evaluator([self.atoms])
+        if evaluated.reasons[0]:
+            raise CalculationFailed(evaluated.reasons[0])
+        self.results = {"energy": float(evaluated.energy[0]), "forces": evaluated.forces[0]}
 
 
 def barrier(evaluator: Evaluator, ends: Sequence[Atoms], images: int, steps: int) -> Band:

@@ -61,8 +61,8 @@ def velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> np
     v = rng.normal(size=(len(atoms), 3)) * np.sqrt(units.kB * temperature / masses)
     if len(atoms) > 1:
         v -= (masses * v).sum(axis=0) / masses.sum()
-    now = kinetic_energy(masses, v)
-    return np.asarray(v * np.sqrt(1.5 * len(atoms) * units.kB * temperature / now)) if now > 0 else v
+    kinetic = kinetic_energy(masses, v)
+    return np.asarray(v * np.sqrt(1.5 * len(atoms) * units.kB * temperature / kinetic)) if kinetic > 0 else v
 
 
 def kinetic_energy(masses: np.ndarray, v: np.ndarray) -> float:
@@ -111,34 +111,34 @@ def trajectory(
     dt = timestep * units.fs
     v = velocities(atoms, temperature, rng)
     log, target = _Log(), []
-    found = evaluator([atoms], ensemble == "npt")
-    stopped = found.reasons[0]
+    evaluated = evaluator([atoms], ensemble == "npt")
+    stopped = evaluated.reasons[0]
     decay = np.exp(-FRICTION * timestep)
     noise = np.sqrt((1 - decay**2) * units.kB / masses)
     for step in range(steps + 1):
-        now = temperature if final is None else temperature + (final - temperature) * step / max(1, steps)
+        thermostat = temperature if final is None else temperature + (final - temperature) * step / max(1, steps)
         if not stopped:
             kinetic = kinetic_energy(masses, v)
             hot = kinetic / (1.5 * units.kB * len(atoms))
-            if not np.isfinite(hot) or hot > now + EXPLODED:
+            if not np.isfinite(hot) or hot > thermostat + EXPLODED:
                 stopped = f"temperature of {hot:.3g} K"
         if stopped or step % stride == 0:
-            log.add(step * timestep, atoms, float(found.energy[0]), kinetic_energy(masses, v))
-            target.append(now)
+            log.add(step * timestep, atoms, float(evaluated.energy[0]), kinetic_energy(masses, v))
+            target.append(thermostat)
         if stopped or step == steps:
             break
-        v += 0.5 * dt * found.forces[0] / masses
+        v += 0.5 * dt * evaluated.forces[0] / masses
         atoms.positions += 0.5 * dt * v
         if ensemble != "nve":
-            v = decay * v + noise * np.sqrt(now) * rng.normal(size=v.shape)
+            v = decay * v + noise * np.sqrt(thermostat) * rng.normal(size=v.shape)
         atoms.positions += 0.5 * dt * v
         if ensemble == "npt":
-            stopped = _rescale(atoms, v, masses, found.stress[0], pressure, now, timestep, rng)
+            stopped = _rescale(atoms, v, masses, evaluated.stress[0], pressure, thermostat, timestep, rng)
         if not stopped:
-            found = evaluator([atoms], ensemble == "npt")
-            stopped = found.reasons[0]
+            evaluated = evaluator([atoms], ensemble == "npt")
+            stopped = evaluated.reasons[0]
         if not stopped:
-            v += 0.5 * dt * found.forces[0] / masses
+            v += 0.5 * dt * evaluated.forces[0] / masses
     return Trajectory(
         numbers=atoms.numbers.copy(),
         pbc=atoms.pbc.copy(),

@@ -157,33 +157,33 @@ def run(
     """
     folder = (cache or CACHE) / "tasks"
     keys = [task.key for task in tasks]
-    done: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     waiting: dict[str, Task] = {}
     for key, task in zip(keys, tasks, strict=True):
-        if key in done or key in waiting:
+        if key in results or key in waiting:
             continue
         stored = None if task.alone else sealed.read(folder / f"{key}{SUFFIX}", key)
         if stored is not None:
-            done[key] = _typed(task.returns, stored[0])
+            results[key] = _typed(task.returns, stored[0])
         else:
             waiting[key] = task
     ordered = sorted(waiting, key=lambda key: -waiting[key].weight)
-    together = [key for key in ordered if not waiting[key].alone]
+    parallel = [key for key in ordered if not waiting[key].alone]
     start = time.monotonic()
-    count = min(workers or processes.cores(), max(1, len(together)))
-    if done and waiting:
-        log.info(f"  {len(done)} of {len(done) + len(waiting)} tasks are there from before")
-    with progress(len(together)) as say:
-        for number, (key, result) in enumerate(_spread(together, waiting, count, ray), 1):
-            done[key] = result
+    count = min(workers or processes.cores(), max(1, len(parallel)))
+    if results and waiting:
+        log.info(f"  {len(results)} of {len(results) + len(waiting)} tasks are there from before")
+    with progress(len(parallel)) as say:
+        for number, (key, result) in enumerate(_spread(parallel, waiting, count, ray), 1):
+            results[key] = result
             if not isinstance(result, Failure):
                 sealed.write(folder / f"{key}{SUFFIX}", key, [_plain(result)])
             seconds = time.monotonic() - start
-            say(number, f"  {number}/{len(together)} tasks, {seconds:.0f} s; last: {waiting[key].label}")
+            say(number, f"  {number}/{len(parallel)} tasks, {seconds:.0f} s; last: {waiting[key].label}")
     for key in ordered:
         if waiting[key].alone:
-            done[key] = _compute_alone(waiting[key])
-    return [done[key] for key in keys]
+            results[key] = _compute_alone(waiting[key])
+    return [results[key] for key in keys]
 
 
 def _spread(keys: Sequence[str], tasks: dict[str, Task], workers: int, ray: bool) -> Iterator[tuple[str, Any]]:
@@ -191,7 +191,7 @@ def _spread(keys: Sequence[str], tasks: dict[str, Task], workers: int, ray: bool
     if workers == 1 and not ray:
         yield from ((key, compute(tasks[key])) for key in keys)
         return
-    died = []
+    crashed = []
     with executor.Executor(cluster=True) if ray else contextlib.nullcontext(_processes(workers)) as pool:
         running = {pool.submit(executor.Job(compute, (tasks[key],), retries=int(ray))): key for key in keys}
         for job in pool.finished():
@@ -199,8 +199,8 @@ def _spread(keys: Sequence[str], tasks: dict[str, Task], workers: int, ray: bool
             if ray or not isinstance(job.error, executor.DiedError):
                 yield key, _result(job)
             else:
-                died.append(key)
-    for key in died:
+                crashed.append(key)
+    for key in crashed:
         log.info(f"  a process died; the task that it had runs again with nothing beside it: {tasks[key].label}")
         yield key, _compute_alone(tasks[key])
 

@@ -154,7 +154,7 @@ def earth_movers(first: np.ndarray, second: np.ndarray, r: np.ndarray) -> float:
     return float(wasserstein_distance(r, r, first, second))
 
 
-def moved(first: np.ndarray, second: np.ndarray, r: np.ndarray) -> float:
+def histogram_distance(first: np.ndarray, second: np.ndarray, r: np.ndarray) -> float:
     """Earth mover's distance (A) between the radial distributions of numbers of distances a frame.
 
     What both have within reach is compared as distributions (numbers over r^2, normalised). What one has more of was
@@ -172,6 +172,6 @@ def moved(first: np.ndarray, second: np.ndarray, r: np.ndarray) -> float:
     total = float(more.sum())
     inner = np.diff(np.minimum(np.cumsum(more), fewer.sum()), prepend=0.0)
     end = float(r[-1] + r[0])
-    lost = float(((more - inner) * (end - r)).sum()) / total
-    kept = float(inner.sum()) / total
-    return lost + (kept * earth_movers(inner / r**2, fewer / r**2, r) if kept else 0.0)
+    transport = float(((more - inner) * (end - r)).sum()) / total
+    share = float(inner.sum()) / total
+    return transport + (share * earth_movers(inner / r**2, fewer / r**2, r) if share else 0.0)

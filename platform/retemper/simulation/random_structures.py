@@ -28,15 +28,15 @@ def compositions(elements: Sequence[int], number: int, seed: int = 0, most: int 
     pairs = [(a, b) for i, a in enumerate(elements) for b in elements[i + 1 :]]
     first = [{z: 6} for z in elements] + [{a: 4, b: 4} for a, b in pairs]
     order = rng.permutation(len(first)).tolist()
-    made = [first[i] for i in order[: max(1, number * 2 // 3)]]
+    selection = [first[i] for i in order[: max(1, number * 2 // 3)]]
     attempts = 0
-    while len(made) < number:
-        chosen = rng.choice(elements, size=min(len(elements), int(rng.integers(1, 4))), replace=False)
-        counts = {int(z): int(rng.integers(1, 5)) for z in sorted(chosen)}
+    while len(selection) < number:
+        species = rng.choice(elements, size=min(len(elements), int(rng.integers(1, 4))), replace=False)
+        counts = {int(z): int(rng.integers(1, 5)) for z in sorted(species)}
         attempts += 1
-        if 4 <= sum(counts.values()) <= most and (counts not in made or attempts > TRIES):
-            made.append(counts)
-    return made[:number]
+        if 4 <= sum(counts.values()) <= most and (counts not in selection or attempts > TRIES):
+            selection.append(counts)
+    return selection[:number]
 
 
 def random_structures(composition: dict[int, int], number: int, seed: int = 0) -> list[Atoms]:
@@ -45,11 +45,11 @@ def random_structures(composition: dict[int, int], number: int, seed: int = 0) -
     ``info["origin"]`` says which: "P-1 (2)" or "packing".
     """
     rng = np.random.default_rng([seed, *sorted(composition), *composition.values()])
-    made = []
+    structures = []
     for k in range(number):
         atoms = symmetric(composition, rng) if k % 2 == 0 else None
-        made.append(atoms if atoms is not None else packing(composition, rng))
-    return made
+        structures.append(atoms if atoms is not None else packing(composition, rng))
+    return structures
 
 
 def symmetric(composition: dict[int, int], rng: np.random.Generator) -> Atoms | None:

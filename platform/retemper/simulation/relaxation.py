@@ -135,19 +135,19 @@ def relax(
     states = [_State(atoms, cell) for atoms in starts]
     moving = list(states)
     for _ in range(steps + 1):
-        found = evaluator([state.atoms for state in moving], any(state.moving_cell for state in moving))
-        left = []
+        evaluated = evaluator([state.atoms for state in moving], any(state.moving_cell for state in moving))
+        unconverged = []
         for k, state in enumerate(moving):
-            state.energy, state.reason = float(found.energy[k]), found.reasons[k]
+            state.energy, state.reason = float(evaluated.energy[k]), evaluated.reasons[k]
             if state.reason:
                 continue
-            f = state.forces(found.forces[k], found.stress[k], pressure * units.GPa)
+            f = state.forces(evaluated.forces[k], evaluated.stress[k], pressure * units.GPa)
             state.fmax = float(np.sqrt((f**2).sum(axis=1).max()))
             state.converged = state.fmax < fmax
             if not state.converged and state.steps < steps:
                 state.step(f)
-                left.append(state)
-        moving = left
+                unconverged.append(state)
+        moving = unconverged
         if not moving:
             break
     return [Relaxed(s.atoms, s.energy, s.fmax, s.steps, s.converged, s.reason) for s in states]
@@ -181,21 +181,21 @@ def search(
     rng = np.random.default_rng(seed)
     best = relax(evaluator, starts, fmax=fmax, steps=steps, pressure=pressure)
     for _ in range(rounds - 1):
-        alive = [i for i, found in enumerate(best) if not found.reason]
-        again = []
+        alive = [i for i, relaxed in enumerate(best) if not relaxed.reason]
+        rattled = []
         for i in alive:
             atoms = best[i].atoms.copy()
             atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(0, 0.1 * rattle, (3, 3))), scale_atoms=True)
             atoms.positions += rng.normal(0, rattle, atoms.positions.shape)
-            again.append(atoms)
-        for i, found in zip(alive, relax(evaluator, again, fmax=fmax, steps=steps, pressure=pressure), strict=True):
-            found.steps += best[i].steps
-            if found.reason or _enthalpy(found, pressure) <= _enthalpy(best[i], pressure):
-                best[i] = found
+            rattled.append(atoms)
+        for i, relaxed in zip(alive, relax(evaluator, rattled, fmax=fmax, steps=steps, pressure=pressure), strict=True):
+            relaxed.steps += best[i].steps
+            if relaxed.reason or _enthalpy(relaxed, pressure) <= _enthalpy(best[i], pressure):
+                best[i] = relaxed
             else:
-                best[i].steps = found.steps
-    return [Minimum.of(found) for found in best]
+                best[i].steps = relaxed.steps
+    return [Minimum.of(relaxed) for relaxed in best]
 
 
-def _enthalpy(found: Relaxed, pressure: float) -> float:
-    return float(found.energy + pressure * units.GPa * found.atoms.get_volume())
+def _enthalpy(relaxed: Relaxed, pressure: float) -> float:
+    return float(relaxed.energy + pressure * units.GPa * relaxed.atoms.get_volume())

@@ -32,32 +32,32 @@ def first_failure(run: dynamics.Trajectory, bonds: bool = True) -> tuple[int, st
     hot = dynamics.temperatures(run)
     limit = HOT * run.target + MARGIN
     first = dynamics.frame(run, 0)
-    pairs, _ = bonded(first)
+    pairs, _ = covalent_bonds(first)
     volume = first.get_volume() if run.pbc.all() else 0.0
-    gone = np.zeros(len(pairs), dtype=int)
+    frames_broken = np.zeros(len(pairs), dtype=int)
     for k in range(last + 1):
         if not np.isfinite(run.positions[k]).all() or not np.isfinite(run.potential[k]):
             return k, run.stopped or "not finite"
         if hot[k] > limit[k]:
             return k, f"temperature {hot[k]:.0f} K with a thermostat at {run.target[k]:.0f} K"
         atoms = dynamics.frame(run, k)
-        _, _, distance, _ = near = neighbours(atoms, CLOSE)
+        _, _, distance, _ = contacts = neighbours(atoms, CLOSE)
         if len(distance):
-            pair = "-".join(atoms.symbols[[near[0][0], near[1][0]]])
+            pair = "-".join(atoms.symbols[[contacts[0][0], contacts[1][0]]])
             return k, f"atoms too close: {pair} {distance.min():.2f} A"
         if volume and not VOLUME[0] < atoms.get_volume() / volume < VOLUME[1]:
             return k, f"volume {atoms.get_volume() / volume:.2f} times the first"
         if bonds and len(pairs):
             length = _lengths(atoms, pairs)
             reach = BROKEN * covalent_radii[atoms.numbers[pairs]].sum(axis=1)
-            gone = np.where(length > reach, gone + 1, 0)
-            if (gone >= LOST).any():
-                i, j = pairs[int(np.argmax(gone))]
-                return k, f"bond lost: {atoms.symbols[i]}-{atoms.symbols[j]} {length[np.argmax(gone)]:.2f} A"
+            frames_broken = np.where(length > reach, frames_broken + 1, 0)
+            if (frames_broken >= LOST).any():
+                i, j = pairs[int(np.argmax(frames_broken))]
+                return k, f"bond lost: {atoms.symbols[i]}-{atoms.symbols[j]} {length[np.argmax(frames_broken)]:.2f} A"
     return last, run.stopped
 
 
-def bonded(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+def covalent_bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     """Bonds between non-metals: index pairs [n, 2] (i < j) and lengths [n], A."""
     first, second, distance, _ = neighbours(atoms, BOND)
     covalent = np.isin(atoms.numbers, list(NON_METALS))

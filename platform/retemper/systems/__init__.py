@@ -91,13 +91,13 @@ class System(Section):
         RetemperError
             A change that is no such field, or is out of its range.
         """
-        own = self.model_dump(include=set(DATASET)) | {"keys": self.keys.model_dump(exclude_unset=True)}
-        return parse(Dataset, own | changes, f"{FOLDER}/{self.name}.yaml as dataset")
+        content = self.model_dump(include=set(DATASET)) | {"keys": self.keys.model_dump(exclude_unset=True)}
+        return parse(Dataset, content | changes, f"{FOLDER}/{self.name}.yaml as dataset")
 
     def robustness(self, **changes: Any) -> Robustness:
         """The ``robustness`` section of params.yaml for this system: its oracle and figures; `changes` as above."""
-        own = {"oracle": self.oracle, "figures": self.figures}
-        return parse(Robustness, own | changes, f"{FOLDER}/{self.name}.yaml as robustness")
+        content = {"oracle": self.oracle, "figures": self.figures}
+        return parse(Robustness, content | changes, f"{FOLDER}/{self.name}.yaml as robustness")
 
 
 def generator_names() -> list[str]:

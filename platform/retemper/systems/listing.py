@@ -67,13 +67,13 @@ def listing(systems: dict[str, System], root: Path) -> str:
     return "\n".join(blocks)
 
 
-def whole(system: System, root: Path) -> str:
+def description(system: System, root: Path) -> str:
     """Everything that is known of one system, and the lines for params.yaml."""
     content: dict[str, object] = system.model_dump(exclude_defaults=True)
     content["elements"] = " ".join(system.elements)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-    how = f"python -m pipelines.system {system.name}" if system.generator or system.importer else "files as they are"
+    origin = f"python -m pipelines.system {system.name}" if system.generator or system.importer else "files as they are"
     return (
-        f"{text}size: {size_text(system, root)}\nmade by: {how}\n\n"
+        f"{text}size: {size_text(system, root)}\nmade by: {origin}\n\n"
         f"For params.yaml:\n\n{lines_for_params(system).rstrip()}"
     )

@@ -44,9 +44,9 @@ def generate(name: str, *, seed: int = 0, report: Report = print) -> list[Atoms]
     frames: list[Atoms] = []
     names = module.groups()
     for number, group in enumerate(names, start=1):
-        found = module.group(group, seed, tally)
-        frames += found
-        report(f"{name} {number}/{len(names)}: {group}, {len(found)} frames")
+        group_frames = module.group(group, seed, tally)
+        frames += group_frames
+        report(f"{name} {number}/{len(names)}: {group}, {len(group_frames)} frames")
     report(str(tally))
     return list(module.free_atoms(elements(frames))) + frames
 

@@ -69,15 +69,15 @@ def label(atoms: Atoms, *, config_type: str, group: str) -> Atoms:
 
 def label_all(structures: Iterable[tuple[Atoms, str]], group: str, tally: Tally) -> list[Atoms]:
     """Label (structure, config type) pairs; absurd forces are counted and left out."""
-    kept = []
+    labelled = []
     for atoms, config_type in structures:
         frame = label(atoms, config_type=config_type, group=group)
         if np.linalg.norm(frame.arrays[FORCES], axis=1).max() > MAX_FORCE:
             tally.drop(f"force above {MAX_FORCE:g} eV/A")
         else:
-            kept.append(frame)
-    tally.kept += len(kept)
-    return kept
+            labelled.append(frame)
+    tally.kept += len(labelled)
+    return labelled
 
 
 def free_atoms(symbols: Iterable[str]) -> list[Atoms]:
@@ -88,7 +88,7 @@ def free_atoms(symbols: Iterable[str]) -> list[Atoms]:
     ]
 
 
-def relaxed(atoms: Atoms, steps: int, fmax: float = 0.05) -> Atoms:
+def relax(atoms: Atoms, steps: int, fmax: float = 0.05) -> Atoms:
     """Copy with positions relaxed in the given cell for at most `steps` steps of FIRE."""
     work = atoms.copy()
     work.calc = calculator()
@@ -128,9 +128,9 @@ def trajectory(
     friction = 0.02 / units.fs
     dynamics = Langevin(atoms, time_step * units.fs, temperature_K=temperature, friction=friction, rng=rng, fixcm=False)
     dynamics.run(equilibrate)
-    taken = []
+    snapshots = []
     for number in range(frames):
         if number:
             dynamics.run(stride)
-        taken.append(Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True))
-    return taken
+        snapshots.append(Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True))
+    return snapshots

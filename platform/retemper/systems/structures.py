@@ -43,7 +43,7 @@ def conformers(smiles: str, rng: np.random.Generator, number: int) -> list[Atoms
     return [Atoms(symbols, positions=mol.GetConformer(i).GetPositions()) for i in ids]
 
 
-def rattled(atoms: Atoms, rng: np.random.Generator, deviation: float) -> Atoms:
+def rattle(atoms: Atoms, rng: np.random.Generator, deviation: float) -> Atoms:
     """Copy with normal noise of standard deviation `deviation` (A) on every coordinate."""
     copy: Atoms = atoms.copy()
     copy.positions += rng.normal(0.0, deviation, size=copy.positions.shape)

@@ -44,8 +44,8 @@ class Tally:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
     def __str__(self) -> str:
-        lost = ", ".join(f"{number} {reason}" for reason, number in sorted(self.left_out.items())) or "none"
-        return f"{self.kept} frames kept; left out: {lost}"
+        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(self.left_out.items())) or "none"
+        return f"{self.kept} frames kept; left out: {reasons}"
 
 
 def calculator(
@@ -103,7 +103,7 @@ def isolated_atoms(symbols: Iterable[str]) -> list[Atoms]:
 
 def label_all(structures: Iterable[tuple[Atoms, str]], group: str, tally: Tally, *, charge: int = 0) -> list[Atoms]:
     """Label (structure, config type) pairs; SCC failures and absurd forces are counted and left out."""
-    kept = []
+    labelled = []
     for atoms, config_type in structures:
         try:
             frame = label(atoms, config_type=config_type, group=group, charge=charge)
@@ -113,9 +113,9 @@ def label_all(structures: Iterable[tuple[Atoms, str]], group: str, tally: Tally,
         if np.linalg.norm(frame.arrays[FORCES], axis=1).max() > MAX_FORCE:
             tally.drop(f"force above {MAX_FORCE:g} eV/A")
             continue
-        kept.append(frame)
-    tally.kept += len(kept)
-    return kept
+        labelled.append(frame)
+    tally.kept += len(labelled)
+    return labelled
 
 
 def trajectory(
@@ -155,7 +155,7 @@ def trajectory(
     masses[atoms.numbers == 1] = HYDROGEN_MASS
     atoms.set_masses(masses)
     atoms.calc = calculator(charge=charge)
-    taken: list[Atoms] = []
+    snapshots: list[Atoms] = []
     try:
         FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=0.3, steps=RELAX_STEPS)
         MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
@@ -165,8 +165,8 @@ def trajectory(
         dynamics.run(equilibrate)
         for _ in range(frames):
             dynamics.run(STRIDE)
-            taken.append(Atoms(atoms.symbols, positions=atoms.positions - atoms.get_center_of_mass()))
+            snapshots.append(Atoms(atoms.symbols, positions=atoms.positions - atoms.get_center_of_mass()))
     except CalculationFailed:
-        for _ in range(frames - len(taken)):
+        for _ in range(frames - len(snapshots)):
             tally.drop("after an SCC failure in dynamics")
-    return taken
+    return snapshots

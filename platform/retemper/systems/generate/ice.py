@@ -21,8 +21,8 @@ from ase.build import molecule
 from ase.spacegroup import crystal
 
 from retemper.core.errors import RetemperError
-from retemper.systems.sevennet import LEVEL, free_atoms, label_all, relaxed
-from retemper.systems.structures import rattled, rng_of
+from retemper.systems.sevennet import LEVEL, free_atoms, label_all, relax
+from retemper.systems.structures import rattle, rng_of
 from retemper.systems.xtb import Tally
 
 __all__ = ["LEVEL", "free_atoms", "group", "groups"]
@@ -62,19 +62,19 @@ MONOMER = "monomer"
 
 def groups() -> list[str]:
     """Polymorphs with their arrangements, then the single molecule."""
-    return [f"{name}-{k}" for name, one in POLYMORPHS.items() for k in range(one.arrangements)] + [MONOMER]
+    return [f"{name}-{k}" for name, polymorph in POLYMORPHS.items() for k in range(polymorph.arrangements)] + [MONOMER]
 
 
 def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
     """The frames of one arrangement, the relaxed cell first; or of the single molecule."""
     rng = rng_of(name, seed)
     if name == MONOMER:
-        water = relaxed(molecule("H2O"), RELAX_STEPS)
-        frames = [water] + [rattled(water, rng, 3 * RATTLE) for _ in range(FRAMES - 1)]
+        water = relax(molecule("H2O"), RELAX_STEPS)
+        frames = [water] + [rattle(water, rng, 3 * RATTLE) for _ in range(FRAMES - 1)]
         return label_all([(atoms, MONOMER) for atoms in frames], name, tally)
     polymorph = name.rpartition("-")[0]
-    start = relaxed(cell_of(polymorph, int(rng.integers(2**31 - 1))), RELAX_STEPS)
-    frames = [start] + [disturbed(start, rng) for _ in range(FRAMES - 1)]
+    start = relax(cell_of(polymorph, int(rng.integers(2**31 - 1))), RELAX_STEPS)
+    frames = [start] + [disturb(start, rng) for _ in range(FRAMES - 1)]
     return label_all([(atoms, f"ice-{polymorph}") for atoms in frames], name, tally)
 
 
@@ -85,7 +85,7 @@ def cell_of(polymorph: str, seed: int) -> Atoms:
         oxygen, hydrogen = (0.0, 0.25, 0.1071), (0.0, 0.4157, 0.1935)
         cellpar = [4.656, 4.656, 6.775, 90, 90, 90]
         eight = crystal("OH", [oxygen, hydrogen], spacegroup=141, setting=2, cellpar=cellpar)
-        return whole(eight.repeat((2, 1, 1)))
+        return by_molecule(eight.repeat((2, 1, 1)))
     try:
         import genice_core
         from genice3.genice import GenIce3
@@ -113,36 +113,36 @@ def cell_of(polymorph: str, seed: int) -> Atoms:
     return Atoms(symbols, positions=positions, cell=cell, pbc=True)
 
 
-def whole(atoms: Atoms) -> Atoms:
+def by_molecule(atoms: Atoms) -> Atoms:
     """The same crystal molecule by molecule: each O, then its two H beside it."""
     oxygens, hydrogens = np.flatnonzero(atoms.numbers == 8), np.flatnonzero(atoms.numbers == 1)
     order, positions = [], []
     for i in oxygens:
         vectors = atoms.get_distances(i, hydrogens, mic=True, vector=True)
         lengths = np.linalg.norm(vectors, axis=1)
-        near = np.argsort(lengths)[:2]
-        if lengths[near].max() > 1.2 or np.sort(lengths)[2] < 1.3:
+        nearest = np.argsort(lengths)[:2]
+        if lengths[nearest].max() > 1.2 or np.sort(lengths)[2] < 1.3:
             raise ValueError(f"oxygen {i} has no two hydrogens of its own: {np.sort(lengths)[:3]}")
-        order += [i, *hydrogens[near]]
-        positions += [atoms.positions[i], *(atoms.positions[i] + vectors[near])]
+        order += [i, *hydrogens[nearest]]
+        positions += [atoms.positions[i], *(atoms.positions[i] + vectors[nearest])]
     return Atoms(atoms.numbers[order], positions=positions, cell=atoms.cell, pbc=True)
 
 
-def disturbed(atoms: Atoms, rng: np.random.Generator) -> Atoms:
+def disturb(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     """Copy with the cell strained, molecules (three atoms each) moved and turned, atoms rattled."""
-    made = atoms.copy()
+    copy = atoms.copy()
     strain = rng.normal(0.0, STRAIN, size=(3, 3))
     strain = (strain + strain.T) / 2
     strain -= np.eye(3) * np.trace(strain) / 3
     stretch = (1 + rng.uniform(*VOLUME)) ** (1 / 3) * (np.eye(3) + strain)
-    made.set_cell(atoms.cell.array @ stretch)
+    copy.set_cell(atoms.cell.array @ stretch)
     for i in range(0, len(atoms), 3):
-        here = slice(i, i + 3)
-        centre = atoms.positions[here].mean(axis=0)
+        members = slice(i, i + 3)
+        centre = atoms.positions[members].mean(axis=0)
         turn = rotation(rng.normal(0.0, np.radians(TURN), size=3))
-        moved = centre @ stretch + rng.normal(0.0, SHIFT, size=3)
-        made.positions[here] = (atoms.positions[here] - centre) @ turn.T + moved
-    return rattled(made, rng, RATTLE)
+        shifted = centre @ stretch + rng.normal(0.0, SHIFT, size=3)
+        copy.positions[members] = (atoms.positions[members] - centre) @ turn.T + shifted
+    return rattle(copy, rng, RATTLE)
 
 
 def rotation(vector: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.spacegroup import crystal
 
-from retemper.systems.sevennet import LEVEL, free_atoms, label_all, relaxed, trajectory
+from retemper.systems.sevennet import LEVEL, free_atoms, label_all, relax, trajectory
 from retemper.systems.structures import rng_of
 from retemper.systems.xtb import Tally
 
@@ -49,8 +49,8 @@ def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
     index = groups().index(name)
     rng = rng_of(name, seed)
     temperature = TEMPERATURES[index % len(TEMPERATURES)]
-    start = relaxed(disordered(rng, swaps=index // len(TEMPERATURES)), RELAX_STEPS)
-    taken = trajectory(
+    start = relax(disordered(rng, swaps=index // len(TEMPERATURES)), RELAX_STEPS)
+    snapshots = trajectory(
         start,
         rng,
         temperature=temperature,
@@ -59,9 +59,9 @@ def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
         stride=STRIDE,
         frames=FRAMES,
     )
-    for atoms in taken:
+    for atoms in snapshots:
         atoms.wrap()
-    return label_all([(atoms, f"{temperature:.0f}K") for atoms in taken], name, tally)
+    return label_all([(atoms, f"{temperature:.0f}K") for atoms in snapshots], name, tally)
 
 
 def disordered(rng: np.random.Generator, *, swaps: int) -> Atoms:
@@ -85,16 +85,16 @@ def half(sites: Atoms, rng: np.random.Generator) -> np.ndarray:
     distances = sites.get_all_distances(mic=True) + 99.0 * np.eye(len(sites))
     partner = distances.argmin(axis=1)
     pairs = np.array([(i, j) for i, j in enumerate(partner) if i < j])
-    taken = rng.integers(2, size=len(pairs))
+    picks = rng.integers(2, size=len(pairs))
 
     def close(choice: np.ndarray) -> int:
-        chosen = pairs[np.arange(len(pairs)), choice]
-        return int((distances[np.ix_(chosen, chosen)] < NEIGHBOURS).sum())
+        members = pairs[np.arange(len(pairs)), choice]
+        return int((distances[np.ix_(members, members)] < NEIGHBOURS).sum())
 
-    fewest = close(taken)
+    fewest = close(picks)
     for k in rng.integers(len(pairs), size=SWEEPS):
-        flipped = taken.copy()
+        flipped = picks.copy()
         flipped[k] = 1 - flipped[k]
-        if (now := close(flipped)) <= fewest:
-            taken, fewest = flipped, now
-    return pairs[np.arange(len(pairs)), taken]
+        if (number := close(flipped)) <= fewest:
+            picks, fewest = flipped, number
+    return pairs[np.arange(len(pairs)), picks]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ase import Atoms
 
-from retemper.systems.structures import conformers, rattled, rng_of
+from retemper.systems.structures import conformers, rattle, rng_of
 from retemper.systems.xtb import LEVEL, Tally, isolated_atoms, label_all, trajectory
 
 __all__ = ["LEVEL", "free_atoms", "group", "groups"]
@@ -70,6 +70,6 @@ def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
     """The frames of one molecule."""
     rng = rng_of(name, seed)
     shapes = conformers(MOLECULES[name], rng, RATTLED)
-    structures = [(rattled(shape, rng, RATTLE), "rattled") for shape in shapes]
+    structures = [(rattle(shape, rng, RATTLE), "rattled") for shape in shapes]
     path = trajectory(shapes[0], rng, tally, temperature=TEMPERATURE, frames=FRAMES, equilibrate=100)
     return label_all([*structures, *((atoms, "dynamics") for atoms in path)], name, tally)

@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
-from retemper.systems.structures import rattled, rng_of
+from retemper.systems.structures import rattle, rng_of
 from retemper.systems.xtb import LEVEL, Tally, calculator, isolated_atoms, label_all, trajectory
 
 __all__ = ["LEVEL", "free_atoms", "group", "groups"]
@@ -53,13 +53,13 @@ def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
         points = path(incoming, leaving)
         half = len(points) // 2 + 1 if incoming == leaving else len(points)  # the other half is its mirror image
         frames = [(point, "path") for point in points[:half]]
-        frames += [(rattled(point, rng, RATTLE), "rattled path") for point in points]
+        frames += [(rattle(point, rng, RATTLE), "rattled path") for point in points]
     else:
         incoming, methyl, temperature = name.split("-")
         start = approach(incoming, methyl.removeprefix("CH3"))
         kelvin = float(temperature.removesuffix("K"))
-        taken = trajectory(start, rng, tally, temperature=kelvin, frames=FRAMES, equilibrate=100, charge=CHARGE)
-        frames = [(atoms, "complex") for atoms in taken]
+        snapshots = trajectory(start, rng, tally, temperature=kelvin, frames=FRAMES, equilibrate=100, charge=CHARGE)
+        frames = [(atoms, "complex") for atoms in snapshots]
     return label_all(frames, name, tally, charge=CHARGE)
 
 

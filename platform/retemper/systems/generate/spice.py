@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from retemper.systems.structures import conformers, rattled, rng_of
+from retemper.systems.structures import conformers, rattle, rng_of
 from retemper.systems.xtb import LEVEL, Tally, isolated_atoms, label_all, trajectory
 
 __all__ = ["LEVEL", "free_atoms", "group", "groups"]
@@ -124,21 +124,21 @@ def group(name: str, seed: int, tally: Tally) -> list[Atoms]:
     """The frames of one molecule, dipeptide or dimer."""
     rng = rng_of(name, seed)
     if name.startswith("dimer-"):
-        one, other = (conformers(MONOMERS[part], rng, 1)[0] for part in name.removeprefix("dimer-").split("--"))
-        return label_all([(dimer(one, other, rng), "dimer") for _ in range(PLACES)], name, tally)
+        monomer, partner = (conformers(MONOMERS[part], rng, 1)[0] for part in name.removeprefix("dimer-").split("--"))
+        return label_all([(dimer(monomer, partner, rng), "dimer") for _ in range(PLACES)], name, tally)
     kind = "dipeptide" if name.startswith("dipeptide-") else "molecule"
-    smiles = capped(name.removeprefix("dipeptide-")) if kind == "dipeptide" else MOLECULES[name]
+    smiles = capped_smiles(name.removeprefix("dipeptide-")) if kind == "dipeptide" else MOLECULES[name]
     shapes = conformers(smiles, rng, CONFORMERS)
     path = trajectory(
         shapes[-1], rng, tally, temperature=TEMPERATURE, frames=FRAMES[kind], equilibrate=EQUILIBRATE[kind]
     )
-    first, *others = shapes
-    still = [first, *(rattled(shape, rng, RATTLE) for shape in others)]  # a rigid molecule has only one
-    frames = [(atoms, f"{kind} conformer") for atoms in still] + [(atoms, f"{kind} 500K") for atoms in path]
+    first, *other_shapes = shapes
+    relaxed_shapes = [first, *(rattle(shape, rng, RATTLE) for shape in other_shapes)]  # a rigid molecule has only one
+    frames = [(atoms, f"{kind} conformer") for atoms in relaxed_shapes] + [(atoms, f"{kind} 500K") for atoms in path]
     return label_all(frames, name, tally)
 
 
-def capped(sequence: str) -> str:
+def capped_smiles(sequence: str) -> str:
     """SMILES of acetyl-`sequence`-N-methylamide of L-amino acids, one letter each."""
     residues = [RESIDUES.get(x) or f"N[C@@H]({SIDE_CHAINS[x]})C(=O)" for x in sequence]
     return f"CC(=O){''.join(residues)}NC"
@@ -146,21 +146,21 @@ def capped(sequence: str) -> str:
 
 def dimer(first: Atoms, second: Atoms, rng: np.random.Generator) -> Atoms:
     """Both molecules rattled; the second turned at random and put on a random side of the first, `GAP` away."""
-    one, other = rattled(first, rng, RATTLE), rattled(second, rng, RATTLE)
-    one.positions -= one.positions.mean(axis=0)
-    other.positions -= other.positions.mean(axis=0)
+    monomer, partner = rattle(first, rng, RATTLE), rattle(second, rng, RATTLE)
+    monomer.positions -= monomer.positions.mean(axis=0)
+    partner.positions -= partner.positions.mean(axis=0)
     phi, theta, psi = rng.uniform(0.0, 360.0, size=3)
-    other.euler_rotate(phi, theta, psi, center=(0.0, 0.0, 0.0))
+    partner.euler_rotate(phi, theta, psi, center=(0.0, 0.0, 0.0))
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
-    bonded = covalent_radii[one.numbers][:, None] + covalent_radii[other.numbers]
+    bonded = covalent_radii[monomer.numbers][:, None] + covalent_radii[partner.numbers]
     gap = rng.uniform(*GAP)
-    away = 0.0
+    shift = 0.0
     while True:
-        distances = np.linalg.norm(one.positions[:, None] - (other.positions + away * direction), axis=2)
+        distances = np.linalg.norm(monomer.positions[:, None] - (partner.positions + shift * direction), axis=2)
         if (distances - bonded).min() >= gap:
             break
-        away += 0.05
-    other.positions += away * direction
-    one.extend(other)
-    return one
+        shift += 0.05
+    partner.positions += shift * direction
+    monomer.extend(partner)
+    return monomer

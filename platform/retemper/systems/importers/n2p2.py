@@ -86,16 +86,16 @@ def _atoms(source: Path, block: list[Line], length: float, energy: float) -> Ato
     if len(lattice) not in (0, 3):
         raise _wrong(source, number, "no or three lattice vectors", f"{len(lattice)}")
     table = np.array([row for _, row in atoms])
-    made = Atoms([z for z, _ in atoms], positions=table[:, :3] * length)
+    frame = Atoms([z for z, _ in atoms], positions=table[:, :3] * length)
     if lattice:
-        made.cell, made.pbc = np.array(lattice) * length, True
-    made.info[ENERGY] = totals["energy"] * energy
-    made.arrays[FORCES] = table[:, 3:] * (energy / length)
+        frame.cell, frame.pbc = np.array(lattice) * length, True
+    frame.info[ENERGY] = totals["energy"] * energy
+    frame.arrays[FORCES] = table[:, 3:] * (energy / length)
     if totals.get("charge"):
-        made.info[CHARGE] = totals["charge"]
+        frame.info[CHARGE] = totals["charge"]
     if comment:
-        made.info["comment"] = comment
-    return made
+        frame.info["comment"] = comment
+    return frame
 
 
 def _columns(names: list[str]) -> dict[str, int]:

@@ -98,6 +98,6 @@ def _require(source: Path, name: str, molecule: Any) -> None:
             fix="download SPICE's own HDF5 file, with DFT TOTAL GRADIENT among its values",
         )
     for field, unit in UNITS.items():
-        given = molecule[field].attrs.get("units", unit)
-        if given != unit:
-            raise RetemperError(f"{source}: {field} of {name} is in {given}.", expected=unit)
+        declared = molecule[field].attrs.get("units", unit)
+        if declared != unit:
+            raise RetemperError(f"{source}: {field} of {name} is in {declared}.", expected=unit)

@@ -17,7 +17,7 @@ from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.statistics import blocks
 from retemper.evaluation.statistics import Estimate, jackknife, two_sided
 from retemper.simulation.engine import Failure
-from retemper.simulation.radial_distribution import histograms, middles, moved
+from retemper.simulation.radial_distribution import histogram_distance, histograms, middles
 
 INFO = Info(
     title="Radial distributions: mean earth mover's distance to the reference over the pairs of elements",
@@ -155,7 +155,7 @@ def _average(pairs: Sequence[Pair], replicas: Sequence[str], groups: Sequence[st
         model_sums = [pair.model[name] for name in replicas if name in pair.model]
         reference_sums = [pair.reference[name] for name in groups if name in pair.reference]
         if model_sums and reference_sums:
-            values.append(moved(_mean(model_sums), _mean(reference_sums), pair.r))
+            values.append(histogram_distance(_mean(model_sums), _mean(reference_sums), pair.r))
     return float(np.mean(values)) if values else float("nan")
 
 
@@ -176,7 +176,7 @@ def _pairs(frames: Sequence[Atoms], reference: Sequence[Atoms], size: int, rng: 
         noise = []
         for _ in range(size):
             first, second = (reference_counts[_resample(len(reference_counts), rng)] for _ in range(2))
-            noise.append(moved(first[: len(model_counts)].mean(axis=0), second.mean(axis=0), r))
+            noise.append(histogram_distance(first[: len(model_counts)].mean(axis=0), second.mean(axis=0), r))
         name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
         pairs.append(
             Pair(name, _sums(model_counts, frames), _sums(reference_counts, reference), r, float(np.mean(noise)))
