@@ -24,62 +24,62 @@ SPELLINGS = {CHARGE: (CHARGE, "charge"), SPIN: (SPIN, "spin")}
 
 def charge_of(atoms: Atoms) -> float:
     """Total charge in e; 0 where the frame does not say."""
-    value = given(atoms, CHARGE)
+    value = stated_value(atoms, CHARGE)
     return 0.0 if value is None else value
 
 
 def spin_of(atoms: Atoms) -> float | None:
     """Multiplicity 2S + 1; `None` where the frame does not say."""
-    return given(atoms, SPIN)
+    return stated_value(atoms, SPIN)
 
 
-def given(atoms: Atoms, name: str, where: str = "a frame") -> float | None:
-    """What a frame's info says of `name` (`CHARGE` or `SPIN`); `None` where it says nothing. `where` is for messages.
+def stated_value(atoms: Atoms, name: str, origin: str = "a frame") -> float | None:
+    """What a frame's info says of `name` (`CHARGE` or `SPIN`); `None` where it says nothing. `origin` is for messages.
 
     Raises
     ------
     RetemperError
         The two spellings contradict each other, the value is not a number, or a spin is no multiplicity.
     """
-    found = {key: atoms.info[key] for key in SPELLINGS[name] if atoms.info.get(key) is not None}
-    if not found:
+    by_key = {key: atoms.info[key] for key in SPELLINGS[name] if atoms.info.get(key) is not None}
+    if not by_key:
         return None
     try:
-        values = {float(value) for value in found.values()}
+        values = {float(value) for value in by_key.values()}
     except (TypeError, ValueError):
         values = set()
     value = values.pop() if len(values) == 1 else float("nan")
     if not (abs(value) < float("inf")) or (name == SPIN and (value < 1 or value != int(value))):
-        what = "one number, in e" if name == CHARGE else "one multiplicity 2S + 1, a whole number from 1 on"
+        meaning = "one number, in e" if name == CHARGE else "one multiplicity 2S + 1, a whole number from 1 on"
         raise RetemperError(
-            f"No clear {name.replace('_', ' ')} of {where} ({atoms.get_chemical_formula()}).",
-            expected=f"{what}, under {' or '.join(SPELLINGS[name])}",
-            got=", ".join(f"{key}={one!r}" for key, one in found.items()),
+            f"No clear {name.replace('_', ' ')} of {origin} ({atoms.get_chemical_formula()}).",
+            expected=f"{meaning}, under {' or '.join(SPELLINGS[name])}",
+            got=", ".join(f"{key}={entry!r}" for key, entry in by_key.items()),
             fix="correct the frame's info, or take the key out of it",
         )
     return value
 
 
-def info_of(atoms: Atoms, where: str = "a frame") -> dict[str, float]:
+def info_of(atoms: Atoms, origin: str = "a frame") -> dict[str, float]:
     """What a frame says of its charge and spin, as files of retemper spell it."""
-    said = {name: given(atoms, name, where) for name in SPELLINGS}
-    return {name: _whole(value) for name, value in said.items() if value is not None}
+    stated = {name: stated_value(atoms, name, origin) for name in SPELLINGS}
+    return {name: _whole(value) for name, value in stated.items() if value is not None}
 
 
-def settle(atoms: Atoms, where: str = "a frame") -> Atoms:
+def settle(atoms: Atoms, origin: str = "a frame") -> Atoms:
     """The frame itself, its charge and spin under retemper's spelling alone."""
-    said = info_of(atoms, where)
+    stated = info_of(atoms, origin)
     for spellings in SPELLINGS.values():
         for key in spellings:
             atoms.info.pop(key, None)
-    atoms.info |= said
+    atoms.info |= stated
     return atoms
 
 
 def as_calculators_read(atoms: Atoms) -> dict[str, float]:
     """What a frame says of its charge and spin in both spellings: for calculators that read ``atoms.info``."""
-    said = info_of(atoms)
-    return {key: value for name, value in said.items() for key in SPELLINGS[name]}
+    stated = info_of(atoms)
+    return {key: value for name, value in stated.items() for key in SPELLINGS[name]}
 
 
 def special(atoms: Atoms) -> dict[str, float]:
@@ -98,7 +98,7 @@ def warnings(frames: Iterable[Atoms]) -> list[str]:
 
     Judged where a frame has a charge or a spin; only whole charges have a number of electrons.
     """
-    impossible = unsaid = 0
+    impossible = unstated = 0
     for atoms in frames:
         electrons = int(atoms.numbers.sum()) - charge_of(atoms)
         multiplicity = spin_of(atoms)
@@ -107,16 +107,16 @@ def warnings(frames: Iterable[Atoms]) -> list[str]:
         if multiplicity is not None:
             impossible += (electrons + multiplicity) % 2 == 0
         elif charge_of(atoms) and not atoms.pbc.any():
-            unsaid += electrons % 2 == 1
-    found = []
+            unstated += electrons % 2 == 1
+    messages = []
     if impossible:
-        found.append(f"{impossible} frames have a multiplicity that their number of electrons does not allow")
-    if unsaid:
-        found.append(
-            f"{unsaid} charged frames have an odd number of electrons and do not say their multiplicity ({SPIN}): "
+        messages.append(f"{impossible} frames have a multiplicity that their number of electrons does not allow")
+    if unstated:
+        messages.append(
+            f"{unstated} charged frames have an odd number of electrons and do not say their multiplicity ({SPIN}): "
             "a model that reads spin takes them for singlets"
         )
-    return found
+    return messages
 
 
 def _whole(value: float) -> float:
@@ -149,7 +149,7 @@ def state_of(atoms: Atoms) -> State:
     RetemperError
         A charge that is not whole, or a multiplicity that the number of electrons does not allow.
     """
-    charge, said = charge_of(atoms), spin_of(atoms)
+    charge, spin = charge_of(atoms), spin_of(atoms)
     if charge != int(charge):
         raise RetemperError(
             f"{atoms.get_chemical_formula()} has a charge that is not whole.",
@@ -158,7 +158,7 @@ def state_of(atoms: Atoms) -> State:
         )
     electrons = int(atoms.numbers.sum()) - int(charge)
     lowest = 1 + electrons % 2
-    multiplicity = lowest if said is None else int(said)
+    multiplicity = lowest if spin is None else int(spin)
     if (multiplicity - lowest) % 2:
         raise RetemperError(
             f"{atoms.get_chemical_formula()} with charge {charge:g} has {electrons} electrons.",
@@ -166,4 +166,4 @@ def state_of(atoms: Atoms) -> State:
             got=f"{SPIN} {multiplicity}",
             fix="correct charge and spin of the labelled structures",
         )
-    return State(int(charge), multiplicity, said is not None)
+    return State(int(charge), multiplicity, spin is not None)

@@ -30,15 +30,15 @@ ENERGY_CONFLICT = 2e-3  # eV/atom between labels of one structure
 FORCE_CONFLICT = 0.03  # eV/A, RMS between sizes of forces
 
 
-def check_elements(frames: Sequence[Atoms], allowed: Collection[str], foundation: str) -> None:
+def check_elements(frames: Sequence[Atoms], elements: Collection[str], foundation: str) -> None:
     """Raise when frames have elements that the foundation does not know; all are listed."""
-    known = {atomic_numbers[symbol] for symbol in allowed}
-    counts = Counter(int(z) for frame in frames for z in np.unique(frame.numbers) if int(z) not in known)
+    numbers = {atomic_numbers[symbol] for symbol in elements}
+    counts = Counter(int(z) for frame in frames for z in np.unique(frame.numbers) if int(z) not in numbers)
     if counts:
-        listed = ", ".join(f"{chemical_symbols[z]} ({n} frames)" for z, n in sorted(counts.items()))
+        listing = ", ".join(f"{chemical_symbols[z]} ({n} frames)" for z, n in sorted(counts.items()))
         raise RetemperError(
-            f"The foundation {foundation} does not know elements of the data: {listed}.",
-            expected=f"only {' '.join(sorted(allowed, key=atomic_numbers.__getitem__))}",
+            f"The foundation {foundation} does not know elements of the data: {listing}.",
+            expected=f"only {' '.join(sorted(elements, key=atomic_numbers.__getitem__))}",
             fix="choose a foundation that has them, or remove these frames from the file",
         )
 
@@ -48,10 +48,10 @@ def check_variation(frames: Sequence[Atoms]) -> None:
     if len(frames) < 3:
         return
     first = float(frames[0].info[ENERGY])
-    same = all(float(frame.info[ENERGY]) == first for frame in frames)
-    if same or not any(frame.arrays[FORCES].any() for frame in frames):
+    constant = all(float(frame.info[ENERGY]) == first for frame in frames)
+    if constant or not any(frame.arrays[FORCES].any() for frame in frames):
         raise RetemperError(
-            "All energies are the same number." if same else "All forces are zero.",
+            "All energies are the same number." if constant else "All forces are zero.",
             expected="labels from a calculation",
             got=f"{len(frames)} frames, the first energy {first:g} eV",
             fix="check dataset.keys: another key may hold the labels",
@@ -169,10 +169,10 @@ def energy_faults(frames: Sequence[Atoms], window: float) -> tuple[list[str | No
         states[repr(charge.special(frame))].append(k)
     faults: list[str | None] = [None] * len(frames)
     warnings: list[str] = []
-    for alike in states.values():
-        own, found = _energy_faults(Picked(frames, alike), window)
-        warnings += found
-        for k, fault in zip(alike, own, strict=True):
+    for indices in states.values():
+        state_faults, state_warnings = _energy_faults(Picked(frames, indices), window)
+        warnings += state_warnings
+        for k, fault in zip(indices, state_faults, strict=True):
             faults[k] = fault
     return faults, warnings
 
@@ -181,35 +181,37 @@ def _energy_faults(frames: Sequence[Atoms], window: float) -> tuple[list[str | N
     """`energy_faults` of frames with one charge and spin."""
     if len(frames) < 3:
         return [None] * len(frames), []
-    rest, _ = robust_fit(frames, np.fromiter((frame.info[ENERGY] / len(frame) for frame in frames), float, len(frames)))
-    warnings = _offset(frames, rest, window)
+    residuals, _ = robust_fit(
+        frames, np.fromiter((frame.info[ENERGY] / len(frame) for frame in frames), float, len(frames))
+    )
+    warnings = _offset(frames, residuals, window)
     faults: list[str | None] = [
         f"the energy lies {value:+.4g} eV/atom from the fit of one energy an element, outside dataset.energy_window "
         f"({window:g})"
         if abs(value) > window
         else None
-        for value in rest
+        for value in residuals
     ]
-    centre = float(np.median(rest))
-    limit = max(1.0, 30 * float(np.median(np.abs(rest - centre))))
-    odd = [k for k, value in enumerate(rest) if limit < abs(value - centre) and faults[k] is None]
-    if odd and len(odd) <= 0.05 * len(frames):
-        named = ", ".join(f"{frames[k].info['source']} ({rest[k]:+.2f})" for k in odd[:5])
+    centre = float(np.median(residuals))
+    limit = max(1.0, 30 * float(np.median(np.abs(residuals - centre))))
+    outliers = [k for k, value in enumerate(residuals) if limit < abs(value - centre) and faults[k] is None]
+    if outliers and len(outliers) <= 0.05 * len(frames):
+        examples = ", ".join(f"{frames[k].info['source']} ({residuals[k]:+.2f})" for k in outliers[:5])
         warnings.append(
-            f"{len(odd)} frames have an unusual energy (eV/atom from the fit of one energy an element): {named}"
+            f"{len(outliers)} frames have an unusual energy (eV/atom from the fit of one energy an element): {examples}"
         )
     return faults, warnings
 
 
-def _offset(frames: Sequence[Atoms], rest: Array, window: float) -> list[str]:
+def _offset(frames: Sequence[Atoms], residuals: Array, window: float) -> list[str]:
     """Two groups of energies with nothing between them, compared with the spread within each."""
-    order = np.argsort(rest)
-    values = rest[order]
-    least = max(3, int(np.ceil(0.01 * len(values))))
-    if len(values) < 2 * least:
+    order = np.argsort(residuals)
+    values = residuals[order]
+    smallest = max(3, int(np.ceil(0.01 * len(values))))
+    if len(values) < 2 * smallest:
         return []
-    gaps = np.diff(values)[least - 1 : len(values) - least]
-    cut = int(gaps.argmax()) + least
+    gaps = np.diff(values)[smallest - 1 : len(values) - smallest]
+    cut = int(gaps.argmax()) + smallest
     gap = float(values[cut] - values[cut - 1])
     spread = 1.4826 * max(float(np.median(np.abs(part - np.median(part)))) for part in (values[:cut], values[cut:]))
     if gap < max(0.1, 10 * spread):
@@ -247,16 +249,16 @@ def level_tags(frames: Sequence[Atoms]) -> tuple[dict[str, dict[str, int]], list
     for key, counts in tags.items():
         if len({value.lower() for value in counts}) < 2:
             continue
-        listed = ", ".join(f"{value[:60]} ({number})" for value, number in counts.most_common(LISTED))
-        listed += f" and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
+        listing = ", ".join(f"{value[:60]} ({number})" for value, number in counts.most_common(LISTED))
+        listing += f" and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
         if key.lower() in LEVEL_KEYS:
             raise RetemperError(
                 f"Mixed levels of theory: the info key {key!r} has {len(counts)} values.",
                 expected="one level of theory",
-                got=listed,
+                got=listing,
                 fix="keep the frames of one level of theory, or remove the key where it does not matter",
             )
-        warnings.append(f"the info key {key!r} has {len(counts)} values: {listed}; are all labels comparable?")
+        warnings.append(f"the info key {key!r} has {len(counts)} values: {listing}; are all labels comparable?")
     return {key: dict(counts) for key, counts in tags.items()}, warnings
 
 
@@ -297,9 +299,9 @@ def find_duplicates(frames: Sequence[Atoms], tolerance: float) -> dict[int, str]
     for k in sorted({*conflict, *earlier}):
         twin = next((i for i in earlier[k] if i not in reasons), None)
         if k in conflict:
-            frame, other = frames[k], frames[conflict[k]]
-            difference = (frame.info[ENERGY] - other.info[ENERGY]) / len(frame)
-            source = other.info["source"]
+            frame, rival = frames[k], frames[conflict[k]]
+            difference = (frame.info[ENERGY] - rival.info[ENERGY]) / len(frame)
+            source = rival.info["source"]
             reasons[k] = f"conflict: the structure of {source} with other labels ({difference:+.4g} eV/atom)"
         elif twin is not None:
             reasons[k] = f"duplicate of {frames[twin].info['source']}"

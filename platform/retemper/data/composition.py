@@ -48,10 +48,10 @@ def relations(counts: np.ndarray) -> list[tuple[int, dict[int, int]]]:
     pivots: list[int] = []
     for column in range(n):
         place = len(pivots)
-        found = next((i for i in range(place, n) if rows[i][column] != 0), None)
-        if found is None:
+        pivot_row = next((i for i in range(place, n) if rows[i][column] != 0), None)
+        if pivot_row is None:
             continue
-        rows[place], rows[found] = rows[found], rows[place]
+        rows[place], rows[pivot_row] = rows[pivot_row], rows[place]
         lead = rows[place][column]
         rows[place] = [value / lead for value in rows[place]]
         for i in range(n):
@@ -64,9 +64,9 @@ def relations(counts: np.ndarray) -> list[tuple[int, dict[int, int]]]:
         vector = {free: Fraction(1)}
         vector.update({pivot: -rows[i][free] for i, pivot in enumerate(pivots) if rows[i][free] != 0})
         scale = lcm(*(value.denominator for value in vector.values()))
-        whole = {column: int(value * scale) for column, value in vector.items()}
-        divisor = gcd(*whole.values()) * (1 if whole[min(whole)] > 0 else -1)
-        result.append((free, {column: value // divisor for column, value in sorted(whole.items())}))
+        integers = {column: int(value * scale) for column, value in vector.items()}
+        divisor = gcd(*integers.values()) * (1 if integers[min(integers)] > 0 else -1)
+        result.append((free, {column: value // divisor for column, value in sorted(integers.items())}))
     return result
 
 
@@ -89,11 +89,11 @@ def fixed_ratios(counts: np.ndarray, numbers: Sequence[int]) -> tuple[list[str],
     settle
         Atomic numbers whose free atoms would determine all: one a missing rank.
     """
-    found = relations(counts)
+    all_relations = relations(counts)
     symbols = [chemical_symbols[z] for z in numbers]
     words: list[str] = []
     ratios: dict[int, dict[int, Fraction]] = {}  # partner column -> {column: its count a partner atom}
-    for free, relation in found:
+    for free, relation in all_relations:
         if len(relation) == 1:
             words.append(f"{symbols[free]} does not occur in the training frames")
         elif len(relation) == 2:
@@ -109,8 +109,8 @@ def fixed_ratios(counts: np.ndarray, numbers: Sequence[int]) -> tuple[list[str],
         names = [symbols[column] for column in columns]
         parts = ":".join(str(int(group[column] * scale)) for column in columns)
         words.append(f"{', '.join(names[:-1])} and {names[-1]} occur only as {parts}")
-    concerned = sorted({column for _, relation in found for column in relation})
-    return words, [numbers[column] for column in concerned], [numbers[free] for free, _ in found]
+    concerned = sorted({column for _, relation in all_relations for column in relation})
+    return words, [numbers[column] for column in concerned], [numbers[free] for free, _ in all_relations]
 
 
 def _term(number: int, symbol: str) -> str:

@@ -30,12 +30,12 @@ class Crowding:
 def heights(atoms: Atoms) -> np.ndarray:
     """Distances (A) between opposite faces of the cell, infinite along directions that are not periodic."""
     cell = np.array(atoms.cell.complete())
-    found = np.full(3, np.inf)
+    distances = np.full(3, np.inf)
     areas = np.linalg.norm(np.cross(np.roll(cell, -1, axis=0), np.roll(cell, -2, axis=0)), axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.abs(np.linalg.det(cell)) / areas
-    found[atoms.pbc] = np.nan_to_num(own, nan=0.0)[atoms.pbc]
-    return found
+        height = np.abs(np.linalg.det(cell)) / areas
+    distances[atoms.pbc] = np.nan_to_num(height, nan=0.0)[atoms.pbc]
+    return distances
 
 
 def images(atoms: Atoms, cutoff: float) -> float:
@@ -44,13 +44,13 @@ def images(atoms: Atoms, cutoff: float) -> float:
         return float(len(atoms) * np.prod(np.maximum(1.0, 2.0 * cutoff / heights(atoms))))
 
 
-def collapsed(atoms: Atoms) -> str:
+def cell_fault(atoms: Atoms) -> str:
     """What is wrong with the cell, or ""."""
     if not atoms.pbc.any():
         return ""
-    least = float(heights(atoms).min())
-    if least < LOWEST:
-        return f"its cell has a height of {least:.3g} A, expected at least {LOWEST:g}"
+    lowest = float(heights(atoms).min())
+    if lowest < LOWEST:
+        return f"its cell has a height of {lowest:.3g} A, expected at least {LOWEST:g}"
     volume = abs(float(np.linalg.det(atoms.cell.array))) / len(atoms)
     if atoms.pbc.all() and volume < THINNEST:
         return f"its cell has {volume:.3g} A^3 an atom, expected at least {THINNEST:g}"
@@ -63,22 +63,22 @@ def count(atoms: Atoms, cutoff: float) -> Crowding:
 
     boxed = atoms.copy()
     boxed.wrap()
-    own, radii = boxed.positions, covalent_radii[boxed.numbers]
+    positions, radii = boxed.positions, covalent_radii[boxed.numbers]
     reach = [int(np.ceil(cutoff / height)) if np.isfinite(height) else 0 for height in heights(atoms)]
     steps = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), axis=-1).reshape(-1, 3)
-    low, high = own.min(axis=0) - cutoff, own.max(axis=0) + cutoff
-    places, of = [own], [np.arange(len(own))]
+    low, high = positions.min(axis=0) - cutoff, positions.max(axis=0) + cutoff
+    places, owners = [positions], [np.arange(len(positions))]
     for step in steps[np.any(steps != 0, axis=1)] @ boxed.cell.array:
-        inside = np.all((own + step >= low) & (own + step <= high), axis=1)
-        places.append(own[inside] + step)
-        of.append(np.flatnonzero(inside))
-    every, element = np.concatenate(places), np.concatenate(of)
-    tree = cKDTree(every)
-    pairs = int(cKDTree(own).count_neighbors(tree, cutoff)) - len(own)
-    if len(every) < 2:
+        inside = np.all((positions + step >= low) & (positions + step <= high), axis=1)
+        places.append(positions[inside] + step)
+        owners.append(np.flatnonzero(inside))
+    all_places, element = np.concatenate(places), np.concatenate(owners)
+    tree = cKDTree(all_places)
+    pairs = int(cKDTree(positions).count_neighbors(tree, cutoff)) - len(positions)
+    if len(all_places) < 2:
         return Crowding(pairs, np.inf, np.inf)
-    distance, index = tree.query(own, k=2)
-    other = np.where(index[:, 1] == np.arange(len(own)), index[:, 0], index[:, 1])
-    ratio = distance[:, 1] / (radii + radii[element[other]])
+    distance, index = tree.query(positions, k=2)
+    neighbour = np.where(index[:, 1] == np.arange(len(positions)), index[:, 0], index[:, 1])
+    ratio = distance[:, 1] / (radii + radii[element[neighbour]])
     nearest = int(ratio.argmin())
     return Crowding(pairs, float(distance[nearest, 1]), float(ratio[nearest]))

@@ -58,7 +58,9 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
     """
     if tolerance == 0:
         return _pairs_in(frames, lambda frame: structure_hash(frame).encode(), _all_pairs)
-    same_order = _pairs_in(frames, lambda frame: frame.numbers.tobytes(), lambda group: _moved(group, tolerance))
+    same_order = _pairs_in(
+        frames, lambda frame: frame.numbers.tobytes(), lambda group: _displaced_pairs(group, tolerance)
+    )
     repeated = {j for _, j in same_order}
     small = (k for k, frame in enumerate(frames) if k not in repeated and len(frame) <= MANY_ATOMS)
     first = np.fromiter(small, dtype=np.int64)
@@ -71,8 +73,8 @@ def near_pairs(frames: Sequence[Atoms], tolerance: float) -> list[tuple[int, int
     for i, j in same_order:
         if i in copies:
             copies[i].append(j)
-    others = {(a, b) for i, j in reordered for a in copies[int(first[i])] for b in copies[int(first[j])]}
-    return sorted({*same_order, *((min(pair), max(pair)) for pair in others if pair[0] != pair[1])})
+    reordered_copies = {(a, b) for i, j in reordered for a in copies[int(first[i])] for b in copies[int(first[j])]}
+    return sorted({*same_order, *((min(pair), max(pair)) for pair in reordered_copies if pair[0] != pair[1])})
 
 
 def _pairs_in(
@@ -81,8 +83,8 @@ def _pairs_in(
     """Apply `search` within groups of equal key, periodicity, charge and spin; pairs are indices into `frames`."""
     groups: dict[tuple[bytes, bytes, str], array[int]] = {}
     for k, frame in enumerate(frames):
-        same = (key(frame), frame.pbc.tobytes(), repr(charge.special(frame)))
-        groups.setdefault(same, array("q")).append(k)
+        identity = (key(frame), frame.pbc.tobytes(), repr(charge.special(frame)))
+        groups.setdefault(identity, array("q")).append(k)
     return [
         (group[i], group[j])
         for group in groups.values()
@@ -100,15 +102,15 @@ def _tree_pairs(vectors: Array, radius: float) -> Array:
     return np.sort(pairs.reshape(-1, 2), axis=1)
 
 
-def _turned(cells: Array) -> Array:
+def _aligned(cells: Array) -> Array:
     """Cells [n, 6] with the first vector along x and the second in the xy plane, A."""
     return np.asarray(np.linalg.cholesky(cells @ cells.transpose(0, 2, 1))[:, *np.tril_indices(3)])
 
 
 def _alike_cells(cells: Array, pairs: Array, tolerance: float) -> Array:
     """Pairs whose cells agree within `tolerance` (A) once turned alike."""
-    turned = _turned(cells)
-    change = np.abs(turned[pairs[:, 0]] - turned[pairs[:, 1]]).max(axis=1, initial=0)
+    aligned = _aligned(cells)
+    change = np.abs(aligned[pairs[:, 0]] - aligned[pairs[:, 1]]).max(axis=1, initial=0)
     return np.asarray(pairs[change <= tolerance + 1e-9])
 
 
@@ -116,7 +118,7 @@ def _fractional(positions: Array, cells: Array) -> Array:
     return np.asarray(np.linalg.solve(cells.transpose(0, 2, 1), positions.transpose(0, 2, 1)).transpose(0, 2, 1))
 
 
-def _moved(group: Sequence[Atoms], tolerance: float) -> Array:
+def _displaced_pairs(group: Sequence[Atoms], tolerance: float) -> Array:
     """Near pairs [n, 2] among frames with the same atoms in the same order.
 
     The tree holds a random projection of distances between atoms, or of the phases between
@@ -124,26 +126,26 @@ def _moved(group: Sequence[Atoms], tolerance: float) -> Array:
     Lindenstrauss), and its radius leaves a factor of two.
     """
     pbc = group[0].pbc
-    pairs = _tree_pairs(projected(group), 2 * np.sqrt(2 * DIMENSIONS) * tolerance)
+    pairs = _tree_pairs(projections(group), 2 * np.sqrt(2 * DIMENSIONS) * tolerance)
     if pbc.any():
         cells = np.concatenate([full_cells(part.cells) for part in _blocks(group)])
         pairs = _alike_cells(cells, pairs, tolerance)
     rms = [np.zeros(0)]
-    for some in np.array_split(pairs, 1 + len(pairs) * len(group[0]) // 200_000) if len(pairs) else []:
-        chosen, places = np.unique(some, return_inverse=True)
-        own = Coordinates.of(Picked(group, chosen))
-        movement, _ = displacements(own.positions, own.cells, pbc, *places.reshape(some.shape).T)
+    for block in np.array_split(pairs, 1 + len(pairs) * len(group[0]) // 200_000) if len(pairs) else []:
+        indices, places = np.unique(block, return_inverse=True)
+        coordinates = Coordinates.of(Picked(group, indices))
+        movement, _ = displacements(coordinates.positions, coordinates.cells, pbc, *places.reshape(block.shape).T)
         rms.append(np.sqrt((movement**2).sum(axis=2).mean(axis=1)))
     return np.asarray(pairs[np.concatenate(rms) <= tolerance])
 
 
-def projected(group: Sequence[Atoms]) -> Array:
+def projections(group: Sequence[Atoms]) -> Array:
     """Vectors [n_frames, some] of frames with the same atoms in the same order; near frames have near ones, A."""
     vectors = []
     for part in _blocks(group):
         if part.pbc.any():
             cells = full_cells(part.cells)
-            vectors.append(np.concatenate([_project_crystals(part.positions, cells), _turned(cells)], axis=1))
+            vectors.append(np.concatenate([_project_crystals(part.positions, cells), _aligned(cells)], axis=1))
         else:
             vectors.append(_project_molecules(part.positions))
     return np.concatenate(vectors)
@@ -164,8 +166,8 @@ def _project_molecules(positions: Array) -> Array:
     else:
         first, second = np.triu_indices(positions.shape[1], 1)
         if len(first) > MAX_DISTANCES:
-            chosen = random.choice(len(first), MAX_DISTANCES, replace=False)
-            first, second = first[chosen], second[chosen]
+            picks = random.choice(len(first), MAX_DISTANCES, replace=False)
+            first, second = first[picks], second[picks]
     projection = random.normal(size=(len(first), DIMENSIONS)) / np.sqrt(max(1, len(first)))
     parts = np.array_split(positions, 1 + len(positions) * len(first) // 2_000_000)
     return np.concatenate([np.linalg.norm(p[:, first] - p[:, second], axis=2) @ projection for p in parts])
@@ -194,12 +196,12 @@ def _molecules(group: Sequence[Atoms], tolerance: float) -> Array:
         vectors.append(radii[:, keep])
     # sorting contracts, so these change by no more than all displacements together
     pairs = _tree_pairs(np.concatenate(vectors), tolerance * np.sqrt(len(species)))
-    same = [_same_molecule(_pair(group, i, j), species, tolerance) for i, j in pairs]
-    return np.asarray(pairs[np.array(same, dtype=bool)])
+    matches = [_same_molecule(_pair(group, i, j), species, tolerance) for i, j in pairs]
+    return np.asarray(pairs[np.array(matches, dtype=bool)])
 
 
-def _same_molecule(two: Coordinates, species: Array, tolerance: float) -> bool:
-    a, b = two.by_species()
+def _same_molecule(pair: Coordinates, species: Array, tolerance: float) -> bool:
+    a, b = pair.by_species()
     return _distance_change(a, b, species) <= tolerance
 
 
@@ -222,7 +224,7 @@ def _crystals(group: Sequence[Atoms], tolerance: float) -> Array:
     species = np.sort(group[0].numbers)
     _, kinds = np.unique(species, return_inverse=True)
     weight = 1 + 0.4 * kinds
-    vectors, every_cell = [], []
+    vectors, all_cells = [], []
     for part in _blocks(group):
         cells = full_cells(part.cells)
         fractional = _fractional(part.by_species(), cells)
@@ -232,21 +234,21 @@ def _crystals(group: Sequence[Atoms], tolerance: float) -> Array:
             factor[:, number] = np.abs((weight * np.exp(2j * np.pi * (fractional @ wave))).sum(axis=1))
         # |S(k)| changes by at most 2 pi |k| |weights| |displacements|: this makes it a length
         factor /= 2 * np.pi * length * np.sqrt((weight**2).sum() * len(species))
-        vectors.append(np.concatenate([factor, _turned(cells)], axis=1))
-        every_cell.append(cells)
+        vectors.append(np.concatenate([factor, _aligned(cells)], axis=1))
+        all_cells.append(cells)
     pairs = _tree_pairs(np.concatenate(vectors), (4 + np.sqrt(len(WAVES) / len(species))) * tolerance)
-    pairs = _alike_cells(np.concatenate(every_cell), pairs, tolerance)
-    same = [_same_crystal(_pair(group, i, j), species, tolerance) for i, j in pairs]
-    return np.asarray(pairs[np.array(same, dtype=bool)])
+    pairs = _alike_cells(np.concatenate(all_cells), pairs, tolerance)
+    matches = [_same_crystal(_pair(group, i, j), species, tolerance) for i, j in pairs]
+    return np.asarray(pairs[np.array(matches, dtype=bool)])
 
 
-def _same_crystal(two: Coordinates, species: Array, tolerance: float) -> bool:
-    cells = full_cells(two.cells)
-    a, b = _fractional(two.by_species(), cells)
-    return _reordered(a, b, cells[0], species, two.pbc, tolerance)
+def _same_crystal(pair: Coordinates, species: Array, tolerance: float) -> bool:
+    cells = full_cells(pair.cells)
+    a, b = _fractional(pair.by_species(), cells)
+    return _is_reordered(a, b, cells[0], species, pair.pbc, tolerance)
 
 
-def _reordered(a: Array, b: Array, cell: Array, species: Array, pbc: Array, tolerance: float) -> bool:
+def _is_reordered(a: Array, b: Array, cell: Array, species: Array, pbc: Array, tolerance: float) -> bool:
     """Whether fractional coordinates agree after a translation and an exchange of like atoms."""
     kinds, counts = np.unique(species, return_counts=True)
     rare = np.flatnonzero(species == kinds[counts.argmin()])

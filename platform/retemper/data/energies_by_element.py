@@ -16,14 +16,16 @@ def fractions(frames: Sequence[Atoms]) -> tuple[Array, Array]:
 
     Each composition is kept once, so that a large set needs one number a frame until the end.
     """
-    known: dict[bytes, int] = {}
-    which = np.empty(len(frames), dtype=np.int64)
+    compositions: dict[bytes, int] = {}
+    index = np.empty(len(frames), dtype=np.int64)
     for k, frame in enumerate(frames):
-        which[k] = known.setdefault(np.bincount(frame.numbers, minlength=SPECIES).tobytes(), len(known))
-    counts = np.array([np.frombuffer(one, dtype=np.int64) for one in known], dtype=float).reshape(-1, SPECIES)
+        index[k] = compositions.setdefault(np.bincount(frame.numbers, minlength=SPECIES).tobytes(), len(compositions))
+    counts = np.array(
+        [np.frombuffer(composition, dtype=np.int64) for composition in compositions], dtype=float
+    ).reshape(-1, SPECIES)
     species = np.flatnonzero(counts.any(axis=0))
     shares = counts[:, species] / counts[:, species].sum(axis=1, keepdims=True)
-    return shares[which], species
+    return shares[index], species
 
 
 def least_absolute(design: Array, values: Array, rounds: int = 20) -> Array:

@@ -35,7 +35,7 @@ def weights_of(atoms: Atoms) -> tuple[float, float, float]:
     return energy, forces, stress
 
 
-def said(atoms: Atoms) -> dict[str, object]:
+def stated_weights(atoms: Atoms) -> dict[str, object]:
     """Weights among a frame's info that are not 1, as they stand there."""
     return {key: value for key, value in atoms.info.items() if is_weight(key) and not _is_one(value)}
 
@@ -67,13 +67,13 @@ def fault(weights: Mapping[str, Any]) -> str | None:
     return None
 
 
-def refused(counts: Mapping[str, int], origin: str, what: str = "dataset.weights") -> RetemperError:
+def refusal(counts: Mapping[str, int], origin: str, setting: str = "dataset.weights") -> RetemperError:
     """The error for weights that no setting declares; `counts` has the frames by key."""
-    listed = ", ".join(f"{key} in {number} frame(s)" for key, number in counts.items())
+    listing = ", ".join(f"{key} in {number} frame(s)" for key, number in counts.items())
     return RetemperError(
         f"{origin}: frames bring weights of their own, which would change the training loss.",
-        expected=f"no weights other than 1 while {what} is refuse",
-        got=listed,
+        expected=f"no weights other than 1 while {setting} is refuse",
+        got=listing,
         fix="dataset.weights: use in params.yaml trains with them, dataset.weights: ignore drops them",
     )
 

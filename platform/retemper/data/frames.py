@@ -91,34 +91,36 @@ def _extxyz(path: Path, file: TextIO) -> Iterator[Atoms]:
     ASE also stops silently at a truncated last frame; here that is an error.
     """
     lines: list[str] = []
-    waiting = whole = 0
+    waiting = complete = 0
     header = file.readline()
     while header.strip():
         try:
             count = int(header) + 1  # atoms and comment
         except ValueError:
-            raise ValueError(f"expected a number of atoms after {whole} frames, but got {header.strip()!r}") from None
+            raise ValueError(
+                f"expected a number of atoms after {complete} frames, but got {header.strip()!r}"
+            ) from None
         body = list(islice(file, count))
         if len(body) < count:
-            raise _truncated(path, whole, 1 + len(body))
+            raise _truncated(path, complete, 1 + len(body))
         lines += [header, *body]
         header = file.readline()
         while header.lstrip().startswith("VEC"):  # a cell below the atoms
             lines.append(header)
             header = file.readline()
-        waiting, whole = waiting + 1, whole + 1
+        waiting, complete = waiting + 1, complete + 1
         if waiting == BLOCK or len(lines) > LINES:
             yield from read(io.StringIO("".join(lines)), index=":", format="extxyz")
             lines, waiting = [], 0
     if lines:
         yield from read(io.StringIO("".join(lines)), index=":", format="extxyz")
-    if left := sum(1 for line in file if line.strip()):
-        raise _truncated(path, whole, left)
+    if trailing := sum(1 for line in file if line.strip()):
+        raise _truncated(path, complete, trailing)
 
 
-def _truncated(path: Path, whole: int, lines: int) -> RetemperError:
+def _truncated(path: Path, complete: int, lines: int) -> RetemperError:
     return RetemperError(
-        f"{path} is truncated: {whole} whole frames, then {lines} lines of a broken one.",
+        f"{path} is truncated: {complete} whole frames, then {lines} lines of a broken one.",
         fix="cut the broken last frame off, or copy the file again",
     )
 

@@ -50,8 +50,8 @@ def neighbours(atoms: Atoms, reach: float, longest: float = np.inf) -> tuple[Arr
     first, second, distance, vector = neighbour_list(
         "ijdD", positions=atoms.positions, cell=cell, pbc=atoms.pbc, cell_origin=origin, cutoff=search
     )
-    near = distance < cutoff[first] + cutoff[second]
-    return first[near], second[near], distance[near], vector[near]
+    within = distance < cutoff[first] + cutoff[second]
+    return first[within], second[within], distance[within], vector[within]
 
 
 def full_cells(cells: Array) -> Array:
@@ -99,8 +99,8 @@ def by_atoms(frames: Sequence[Atoms], state: bool = True) -> list[list[int]]:
     """
     groups: dict[tuple[bytes, bytes, str], list[int]] = defaultdict(list)
     for k, frame in enumerate(frames):
-        own = repr(charge.special(frame)) if state else ""
-        groups[frame.numbers.tobytes(), frame.pbc.tobytes(), own].append(k)
+        state_key = repr(charge.special(frame)) if state else ""
+        groups[frame.numbers.tobytes(), frame.pbc.tobytes(), state_key].append(k)
     return list(groups.values())
 
 
@@ -141,12 +141,12 @@ def displacements(positions: Array, cells: Array, pbc: Array, first: Array, seco
     if pbc.any():
         cells = full_cells(cells)
         fractional = np.linalg.solve(cells.transpose(0, 2, 1), positions.transpose(0, 2, 1)).transpose(0, 2, 1)
-        moved = fractional[second] - fractional[first]
-        moved -= moved[:, :1]
-        moved -= np.round(moved) * pbc
-        moved -= moved.mean(axis=1, keepdims=True)
-        moved -= np.round(moved) * pbc
-        movement = moved @ ((cells[first] + cells[second]) / 2)
+        change = fractional[second] - fractional[first]
+        change -= change[:, :1]
+        change -= np.round(change) * pbc
+        change -= change.mean(axis=1, keepdims=True)
+        change -= np.round(change) * pbc
+        movement = change @ ((cells[first] + cells[second]) / 2)
         return movement, np.broadcast_to(np.eye(3), (len(first), 3, 3))
     centred = positions - positions.mean(axis=1, keepdims=True)
     rotation = rotations(centred[first], centred[second])

@@ -89,10 +89,10 @@ def group_frames(frames: Sequence[Atoms], group: str, valid: float, test: float)
             raise _unknown_key(frames, group)
         return _by_key(table, group)
     table = _Table.of(frames, AUTO_KEYS)
-    keyed = [_by_key(table, key) for key in AUTO_KEYS if table.repeats(key)]
+    by_key = [_by_key(table, key) for key in AUTO_KEYS if table.repeats(key)]
     formulas = _by_composition(table.formulas)
-    for grouping, least in [*((k, 10) for k in keyed), (formulas, 10), *((k, 3) for k in keyed)]:
-        if len(set(grouping.groups)) >= least and _sensible(grouping, min(valid, test)):
+    for grouping, fewest in [*((k, 10) for k in by_key), (formulas, 10), *((k, 3) for k in by_key)]:
+        if len(set(grouping.groups)) >= fewest and _sensible(grouping, min(valid, test)):
             return grouping
     return _by_blocks(frames, min(valid, test))
 
@@ -102,10 +102,10 @@ def groups_of(frames: Sequence[Atoms]) -> list[str]:
 
     Frames of fewer than `MIN_FRAMES` that have no such key count alone.
     """
-    given = [_value(frame, "group") for frame in frames]
-    known = [value for value in given if value is not None]
-    if len(known) == len(frames):
-        return known
+    values = [_value(frame, "group") for frame in frames]
+    present = [value for value in values if value is not None]
+    if len(present) == len(frames):
+        return present
     if len(frames) < MIN_FRAMES:
         return [str(k) for k in range(len(frames))]
     return group_frames(frames, "auto", 0.1, 0.1).groups
@@ -120,15 +120,15 @@ class _Table:
 
     @classmethod
     def of(cls, frames: Sequence[Atoms], keys: Sequence[str]) -> _Table:
-        one: dict[str, str] = {}
+        interned: dict[str, str] = {}
         formulas: list[str] = []
         values: dict[str, list[str | None]] = {key: [] for key in keys}
         for frame in frames:
             formula = frame.get_chemical_formula()
-            formulas.append(one.setdefault(formula, formula))
+            formulas.append(interned.setdefault(formula, formula))
             for key, column in values.items():
                 value = _value(frame, key)
-                column.append(None if value is None else one.setdefault(value, value))
+                column.append(None if value is None else interned.setdefault(value, value))
         return cls(formulas, values)
 
     def missing(self, key: str) -> int:
@@ -178,9 +178,9 @@ def _by_composition(formulas: Sequence[str]) -> Grouping:
 def _by_key(table: _Table, key: str) -> Grouping:
     values = table.values[key]
     name = {value: f"{key} {value}" for value in set(values) if value is not None}
-    other = {formula: f"formula {formula}" for formula in set(table.formulas)}
+    by_formula = {formula: f"formula {formula}" for formula in set(table.formulas)}
     groups = [
-        name[value] if value is not None else other[formula]
+        name[value] if value is not None else by_formula[formula]
         for value, formula in zip(values, table.formulas, strict=True)
     ]
     missing = table.missing(key)
@@ -198,7 +198,7 @@ def _unknown_key(frames: Sequence[Atoms], key: str) -> RetemperError:
 
 
 def _by_blocks(frames: Sequence[Atoms], share: float) -> Grouping:
-    most = max(1, round(2 * share * len(frames)))  # a slow run up to this size stays whole
+    longest = max(1, round(2 * share * len(frames)))  # a slow run up to this size stays whole
     runs = _trajectories(frames)
     only_short = all(len(run) < MIN_RUN for run in runs) and len(runs) < 3
     groups = [""] * len(frames)
@@ -207,9 +207,9 @@ def _by_blocks(frames: Sequence[Atoms], share: float) -> Grouping:
         length, gap = len(run), 0
         if len(run) >= MIN_RUN:
             gap, forgets = memory(Picked(frames, run))
-            if forgets or len(run) > most:
+            if forgets or len(run) > longest:
                 length = max(round(len(run) * share / 3), 5 * gap, 1)
-            if not forgets and len(run) > most:
+            if not forgets and len(run) > longest:
                 first = frames[run[0]].info.get("source", run[0])
                 warnings.append(
                     f"the {len(run)} frames from {first} on change slowly: blocks in different "
@@ -229,12 +229,12 @@ def _trajectories(frames: Sequence[Atoms]) -> list[list[int]]:
     runs: list[list[int]] = []
     previous = None
     for k, frame in enumerate(frames):
-        this = (str(frame.info.get("source", "")).rpartition(":")[0], frame.numbers.tobytes())
-        if this == previous:
+        identity = (str(frame.info.get("source", "")).rpartition(":")[0], frame.numbers.tobytes())
+        if identity == previous:
             runs[-1].append(k)
         else:
             runs.append([k])
-        previous = this
+        previous = identity
     return [part for run in runs for part in _cut_at_jumps(Picked(frames, run), run)]
 
 
@@ -259,15 +259,17 @@ class _Track:
 
     def rms(self, first: Array, second: Array) -> Array:
         """RMS displacement between frames `first` and `second` [n_pairs], A."""
-        found = [np.zeros(0)]
+        parts = [np.zeros(0)]
         for pairs in np.array_split(np.stack([first, second]), 1 + len(first) * len(self.frames[0]) // 200_000, axis=1):
             if not pairs.size:
                 continue
-            chosen, places = np.unique(pairs, return_inverse=True)
-            own = Coordinates.of(Picked(self.frames, chosen))
-            movement, _ = displacements(own.positions, own.cells, self.pbc, *places.reshape(pairs.shape))
-            found.append(np.sqrt((movement**2).sum(axis=2).mean(axis=1)))
-        return np.concatenate(found)
+            indices, places = np.unique(pairs, return_inverse=True)
+            coordinates = Coordinates.of(Picked(self.frames, indices))
+            movement, _ = displacements(
+                coordinates.positions, coordinates.cells, self.pbc, *places.reshape(pairs.shape)
+            )
+            parts.append(np.sqrt((movement**2).sum(axis=2).mean(axis=1)))
+        return np.concatenate(parts)
 
     def at_lag(self, lag: int) -> float:
         """Median over at most 60 pairs of frames `lag` apart."""
@@ -294,31 +296,31 @@ def memory(run: Sequence[Atoms]) -> tuple[int, bool]:
     """
     track = _Track(run)
     far = track.far()
-    most = max(1, len(run) // 20)
-    for lag in range(1, most + 1):
+    longest = max(1, len(run) // 20)
+    for lag in range(1, longest + 1):
         if track.at_lag(lag) >= 0.5 * far:
             return lag - 1, True
-    return most, False
+    return longest, False
 
 
 def _join_relatives(frames: Sequence[Atoms], groups: list[str], share: float) -> list[str]:
     """Give groups that hold frames within `RELATED` one name, closest first, up to `share` of all frames."""
     pairs = []
-    for same in by_atoms(frames, state=False):
-        if len(same) < 2 or len(same) ** 2 * len(frames[same[0]]) / 2 > MAX_WORK:
+    for indices in by_atoms(frames, state=False):
+        if len(indices) < 2 or len(indices) ** 2 * len(frames[indices[0]]) / 2 > MAX_WORK:
             continue
-        some = [frames[k] for k in same]
-        track, cells = _Track(some), Coordinates.of(some).cells
-        first, second = np.triu_indices(len(same), 1)
-        alike = np.abs(cells[first] - cells[second]).max(axis=(1, 2)) < RELATED
-        first, second = first[alike], second[alike]
+        members = [frames[k] for k in indices]
+        track, cells = _Track(members), Coordinates.of(members).cells
+        first, second = np.triu_indices(len(indices), 1)
+        close = np.abs(cells[first] - cells[second]).max(axis=(1, 2)) < RELATED
+        first, second = first[close], second[close]
         rms = track.rms(first, second)
-        pairs += [(float(rms[k]), same[first[k]], same[second[k]]) for k in np.flatnonzero(rms < RELATED)]
+        pairs += [(float(rms[k]), indices[first[k]], indices[second[k]]) for k in np.flatnonzero(rms < RELATED)]
     size = Counter(groups)
     name = {group: group for group in size}
     for _, i, j in sorted(pairs):
         a, b = name[groups[i]], name[groups[j]]
         if a != b and size[a] + size[b] <= share * len(frames):
             size[a] += size.pop(b)
-            name = {group: a if now == b else now for group, now in name.items()}
+            name = {group: a if current == b else current for group, current in name.items()}
     return [name[group] for group in groups]

@@ -42,8 +42,8 @@ def is_free_atom(atoms: Atoms) -> bool:
     """Whether a frame is one atom without neighbours: no periodicity, named so, or alone in a large cell."""
     if len(atoms) != 1:
         return False
-    named = str(atoms.info.get("config_type", "")).lower() == ISOLATED.lower()
-    return named or not atoms.pbc.any() or bool((heights(atoms.cell.array) > APART).all())
+    is_named = str(atoms.info.get("config_type", "")).lower() == ISOLATED.lower()
+    return is_named or not atoms.pbc.any() or bool((heights(atoms.cell.array) > APART).all())
 
 
 def reject(atoms: Atoms, reason: str) -> Atoms:
@@ -67,8 +67,8 @@ def map_labels(frames: Sequence[Atoms], dataset: Dataset, origin: str) -> Mapped
     mapped: list[Atoms] = []
     rejected: list[Atoms] = []
     ignored: Counter[str] = Counter()
-    for new, fault, without in stream_labels(lambda: frames, dataset, origin):
-        ignored.update(without)
+    for new, fault, notices in stream_labels(lambda: frames, dataset, origin):
+        ignored.update(notices)
         if fault is None:
             mapped.append(new)
         else:
@@ -110,18 +110,18 @@ def stream_labels(
         (the nearest is named).
     """
     energy, length = energy_factor(dataset.energy_unit), length_factor(dataset.length_unit)
-    wanted = _wanted_keys(dataset.keys)
-    lacking = {label for label, _, _ in wanted}
+    keys = _wanted_keys(dataset.keys)
+    missing = {label for label, _, _ in keys}
     only_atoms = True
     weighted: Counter[str] = Counter()
     for index, frame in enumerate(read()):
-        lacking -= {label for label, key, _ in wanted if label in lacking and look_up(frame, key) is not None}
+        missing -= {label for label, key, _ in keys if label in missing and look_up(frame, key) is not None}
         only_atoms = only_atoms and is_free_atom(frame)
         new = _plain(frame, f"{origin}:{index}", dataset.keys)
         fault = _map_energy_forces(frame, new, dataset.keys, energy, length)
         extra = (MACE_READS - {dataset.keys.virial}) & {*frame.info, *frame.arrays}
         ignored = [f"frames have {key}, which is no label here; it is ignored" for key in extra]
-        weights = frame_weights.said(frame)
+        weights = frame_weights.stated_weights(frame)
         weighted.update(weights.keys())
         if fault is None and dataset.weights == "use":
             fault = frame_weights.fault(weights)
@@ -136,17 +136,17 @@ def stream_labels(
                 ignored.append(NO_CELL)
         yield new, fault, ignored
     if weighted and dataset.weights == "refuse":
-        raise frame_weights.refused(weighted, origin)
+        raise frame_weights.refusal(weighted, origin)
     if only_atoms:
-        lacking -= {"forces"}
-    for label, key, fits in wanted:
-        if label in lacking:
+        missing -= {"forces"}
+    for label, key, fits in keys:
+        if label in missing:
             raise _missing(read(), label, key, fits, dataset.keys, origin)
 
 
 def ignored_warnings(origin: str, ignored: Mapping[str, int]) -> list[str]:
     """What to say about what was ignored in frames of a file, by its number of frames."""
-    return [f"{origin}: {number} {what}" for what, number in sorted(ignored.items())]
+    return [f"{origin}: {number} {notice}" for notice, number in sorted(ignored.items())]
 
 
 def _plain(frame: Atoms, source: str, keys: Keys) -> Atoms:
@@ -238,32 +238,32 @@ def _require_cell(frame: Atoms, stress: Array, source: str) -> bool:
 
 def _wanted_keys(keys: Keys) -> list[tuple[str, str, Fits]]:
     """Labels that some frame must have: label, its key, and whether a value of this shape could be it."""
-    chosen = keys.model_fields_set
-    every: list[tuple[str, str | None, bool, Fits]] = [
+    explicit = keys.model_fields_set
+    candidates: list[tuple[str, str | None, bool, Fits]] = [
         ("energy", keys.energy, True, lambda value, n: np.size(value) == 1),
         ("forces", keys.forces, True, lambda value, n: np.shape(value) == (n, 3)),
-        ("stress", keys.stress, "stress" in chosen, lambda value, n: np.size(value) in (6, 9)),
-        ("virial", keys.virial, "virial" in chosen, lambda value, n: np.size(value) in (6, 9)),
+        ("stress", keys.stress, "stress" in explicit, lambda value, n: np.size(value) in (6, 9)),
+        ("virial", keys.virial, "virial" in explicit, lambda value, n: np.size(value) in (6, 9)),
     ]
-    return [(label, key, fits) for label, key, needed, fits in every if key is not None and needed]
+    return [(label, key, fits) for label, key, needed, fits in candidates if key is not None and needed]
 
 
 def _missing(frames: Iterable[Atoms], label: str, key: str, fits: Fits, keys: Keys, origin: str) -> RetemperError:
     """Error for a missing key, with the nearest key that could hold this label; keys of other labels could not."""
-    found: dict[str, None] = {}
-    others = {"numbers", "positions", keys.energy, keys.forces, keys.stress, keys.virial}
+    candidates: dict[str, None] = {}
+    other_keys = {"numbers", "positions", keys.energy, keys.forces, keys.stress, keys.virial}
     for frame in frames:
         results = getattr(frame.calc, "results", {})
         arrays = list(frame.arrays) if label == "forces" else []
-        for name in sorted({*frame.info, *arrays, *results} - found.keys() - others):
+        for name in sorted({*frame.info, *arrays, *results} - candidates.keys() - other_keys):
             value = look_up(frame, name)
             numeric = np.asarray(value).dtype.kind in "fiu" if not isinstance(value, str) else False
-            if numeric and len(found) < LISTED and fits(value, len(frame)):
-                found[name] = None
-    lower = {name.lower(): name for name in sorted(found)}
-    near = difflib.get_close_matches(key.lower(), lower, n=1, cutoff=0.6)
-    alike = [name for name in sorted(found) if label[:5] in name.lower()]
-    nearest = lower[near[0]] if near else (alike[0] if alike else None)
+            if numeric and len(candidates) < LISTED and fits(value, len(frame)):
+                candidates[name] = None
+    lower = {name.lower(): name for name in sorted(candidates)}
+    matches = difflib.get_close_matches(key.lower(), lower, n=1, cutoff=0.6)
+    similar = [name for name in sorted(candidates) if label[:5] in name.lower()]
+    nearest = lower[matches[0]] if matches else (similar[0] if similar else None)
     if nearest is not None:
         fix = f"set dataset.keys.{label}: {nearest} in params.yaml"
     elif label in ("stress", "virial"):
@@ -272,6 +272,8 @@ def _missing(frames: Iterable[Atoms], label: str, key: str, fits: Fits, keys: Ke
         fix = f"set dataset.keys.{label} in params.yaml to the key of the {label}, or label the structures"
     return RetemperError(
         f"{origin}: no frame has {key!r}, the key of the {label} (dataset.keys.{label}).",
-        got=f"keys that could be it: {', '.join(sorted(found))}" if found else "no key in the file could be it",
+        got=f"keys that could be it: {', '.join(sorted(candidates))}"
+        if candidates
+        else "no key in the file could be it",
         fix=fix,
     )

@@ -31,7 +31,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from retemper.core.errors import RetemperError
-from retemper.data.duplicates import projected
+from retemper.data.duplicates import projections
 from retemper.data.frame_store import Picked
 from retemper.data.geometry import Coordinates, displacements, neighbours
 from retemper.records.dataset import Nearness
@@ -74,17 +74,19 @@ def judge(train: Sequence[Atoms], held_out: Sequence[Atoms]) -> Nearness:
     nearest: list[float] = []
     usual: list[float] = []
     order = sorted((pair for pair in groups.values() if pair[0] and len(pair[1]) >= LEAST_FRAMES), key=_commonest)
-    for own, others in order:
+    for held_group, train_group in order:
         if atoms > MAX_ATOMS:
             break
-        some, against = _sample(Picked(held_out, own), Picked(train, others))
-        atoms += (len(some) + len(against)) * len(some[0])
-        found, steps = _on_path(some, against, len(others))
-        moved = np.array([_displacements(some[int(k)], against, int(steps[k])) for k in np.flatnonzero(found)])
-        moved = moved.reshape(-1, 2)[moved.reshape(-1, 2) @ [1, -0.5] < 0]
-        judged, near = judged + len(own), near + round(len(moved) * len(own) / len(some))
-        nearest += moved[:, 0].tolist()
-        usual += moved[:, 1].tolist()
+        held_sample, train_sample = _sample(Picked(held_out, held_group), Picked(train, train_group))
+        atoms += (len(held_sample) + len(train_sample)) * len(held_sample[0])
+        on_path, steps = _on_path(held_sample, train_sample, len(train_group))
+        distances = np.array(
+            [_displacements(held_sample[int(k)], train_sample, int(steps[k])) for k in np.flatnonzero(on_path)]
+        )
+        distances = distances.reshape(-1, 2)[distances.reshape(-1, 2) @ [1, -0.5] < 0]
+        judged, near = judged + len(held_group), near + round(len(distances) * len(held_group) / len(held_sample))
+        nearest += distances[:, 0].tolist()
+        usual += distances[:, 1].tolist()
     if not near:
         return Nearness(frames=len(held_out), judged=judged, near=0)
     return Nearness(
@@ -103,30 +105,30 @@ def _commonest(pair: tuple[list[int], list[int]]) -> int:
 def _sample(held_out: Sequence[Atoms], train: Sequence[Atoms]) -> tuple[Sequence[Atoms], Sequence[Atoms]]:
     """Frames to compare: all; of many, a random choice, and the training frames that may be nearest to them."""
     random = np.random.default_rng(0)
-    most = int(np.clip(MAX_ATOMS / 3 / len(held_out[0]), 50, TRAINING))
-    if len(held_out) > most // 10:
-        held_out = Picked(held_out, np.sort(random.permutation(len(held_out))[: most // 10]))
-    if len(train) <= most:
+    largest = int(np.clip(MAX_ATOMS / 3 / len(held_out[0]), 50, TRAINING))
+    if len(held_out) > largest // 10:
+        held_out = Picked(held_out, np.sort(random.permutation(len(held_out))[: largest // 10]))
+    if len(train) <= largest:
         return held_out, train
-    tree, points = cKDTree(projected(train)), projected(held_out)
+    tree, points = cKDTree(projections(train)), projections(held_out)
     _, likeliest = tree.query(points, k=RANKS[-1])
-    return held_out, Picked(train, np.union1d(likeliest.ravel(), random.permutation(len(train))[:most]))
+    return held_out, Picked(train, np.union1d(likeliest.ravel(), random.permutation(len(train))[:largest]))
 
 
 def _on_path(held_out: Sequence[Atoms], train: Sequence[Atoms], number: int) -> tuple[Array, Array]:
     """Whether training frames lie about each frame as on a path, and the nearest; `number` is that of all."""
-    own, others = surroundings(held_out), surroundings(train)
-    scale = others.std(axis=0)
+    held_surroundings, train_surroundings = surroundings(held_out), surroundings(train)
+    scale = train_surroundings.std(axis=0)
     scale = np.maximum(scale, 0.05 * scale.max() + 1e-9)
-    distance = cdist(own / scale, others / scale) + 1e-12
+    distance = cdist(held_surroundings / scale, train_surroundings / scale) + 1e-12
     nearest = distance.argmin(axis=1)
-    ranked = np.sort(distance, axis=1)
-    dimension = np.full(len(ranked), np.inf)
+    ordered = np.sort(distance, axis=1)
+    dimension = np.full(len(ordered), np.inf)
     for rank in sorted({min(rank, len(train) // 2) for rank in RANKS}):
-        growth = np.maximum(np.log(ranked[:, rank - 1] / ranked[:, 0]), 1e-9)
+        growth = np.maximum(np.log(ordered[:, rank - 1] / ordered[:, 0]), 1e-9)
         dimension = np.minimum(dimension, math.log(rank) / growth)
     limit = min(HALF, (CHANCE / number) ** (1 / len(held_out[0])))
-    return (dimension < PATH) | (ranked[:, 0] < limit * np.quantile(distance, 0.25, axis=1)), nearest
+    return (dimension < PATH) | (ordered[:, 0] < limit * np.quantile(distance, 0.25, axis=1)), nearest
 
 
 def surroundings(frames: Sequence[Atoms]) -> Array:
@@ -147,10 +149,12 @@ def _surroundings(frame: Atoms) -> Array:
 
 def _displacements(frame: Atoms, train: Sequence[Atoms], nearest: int) -> tuple[float, float]:
     """RMS displacement, A, to the nearest training frame, and the median of that to some others."""
-    some = np.unique(np.linspace(0, len(train) - 1, 20).astype(int))
-    own = Coordinates.of([frame, train[nearest], *(train[int(k)] for k in some)])
-    other = np.arange(1, len(own.positions))
-    movement, _ = displacements(own.positions, own.cells, own.pbc, np.zeros_like(other), other)
+    picks = np.unique(np.linspace(0, len(train) - 1, 20).astype(int))
+    coordinates = Coordinates.of([frame, train[nearest], *(train[int(k)] for k in picks)])
+    train_indices = np.arange(1, len(coordinates.positions))
+    movement, _ = displacements(
+        coordinates.positions, coordinates.cells, coordinates.pbc, np.zeros_like(train_indices), train_indices
+    )
     rms = np.sqrt((movement**2).sum(axis=2).mean(axis=1))
     return float(rms[0]), float(np.median(rms[1:]))
 

@@ -39,11 +39,11 @@ def farthest_point(points: np.ndarray, k: int, start: int | None = None) -> np.n
     centred = np.ascontiguousarray(points - np.mean(points, axis=0, dtype=np.float64), dtype=np.float32)
     squares = np.einsum("nd,nd->n", centred, centred)
     pick = int(np.argmin(squares)) if start is None else int(start)
-    chosen = np.empty(k, dtype=np.int64)
+    picks = np.empty(k, dtype=np.int64)
     nearest = np.full(n, np.inf, dtype=np.float32)  # squared distance to the picks so far
     distance = np.empty(n, dtype=np.float32)
     for step in range(k):
-        chosen[step] = pick
+        picks[step] = pick
         np.dot(centred, centred[pick], out=distance)
         distance *= -2.0
         distance += squares
@@ -52,14 +52,14 @@ def farthest_point(points: np.ndarray, k: int, start: int | None = None) -> np.n
         np.minimum(nearest, distance, out=nearest)
         nearest[pick] = -1.0  # never again, even among duplicates
         pick = int(np.argmax(nearest))
-    return chosen
+    return picks
 
 
-def coverage_radius(points: np.ndarray, chosen: Sequence[int] | np.ndarray) -> float:
+def coverage_radius(points: np.ndarray, picks: Sequence[int] | np.ndarray) -> float:
     """Largest distance of any of `points` [n, d] to its nearest chosen point: smaller covers better."""
     data = np.asarray(points, dtype=np.float64)
     data = data - data.mean(axis=0)
-    centres = data[np.asarray(chosen)]
+    centres = data[np.asarray(picks)]
     squares = np.einsum("nd,nd->n", centres, centres)
     worst = 0.0
     for block in np.array_split(data, max(1, len(data) // 4096)):
@@ -79,14 +79,14 @@ def element_match(frames: Sequence[Atoms], target: Iterable[str]) -> np.ndarray:
 
     2: all its elements are among the target's. 1: at least one is. 0: none is.
     """
-    wanted = set(target)
+    target_elements = set(target)
     tiers = []
     for atoms in frames:
-        own = set(atoms.symbols)
-        tiers.append(2 if own <= wanted else 1 if own & wanted else 0)
+        frame_elements = set(atoms.symbols)
+        tiers.append(2 if frame_elements <= target_elements else 1 if frame_elements & target_elements else 0)
     return np.array(tiers, dtype=int)
 
 
-def _enough(n: int, k: int, what: str) -> None:
+def _enough(n: int, k: int, noun: str) -> None:
     if k > n:
-        raise RetemperError(f"Cannot choose {k} of {n} {what}.", fix="ask for fewer, or give a larger pool")
+        raise RetemperError(f"Cannot choose {k} of {n} {noun}.", fix="ask for fewer, or give a larger pool")

@@ -76,17 +76,17 @@ def split(grouping: Grouping, valid: float, test: float, seed: int) -> list[str]
             fix="lower dataset.valid and dataset.test, or choose another dataset.group",
         )
     for run, gap in grouping.runs:
-        before = [result[k] for k in run]
+        initial = [result[k] for k in run]
         for position in range(1, len(run)):
-            if before[position] != before[position - 1] and gap:
-                _set_aside(result, run, before, position, gap)
+            if initial[position] != initial[position - 1] and gap:
+                _set_aside(result, run, initial, position, gap)
     return result
 
 
-def _set_aside(result: list[str], run: list[int], before: list[str], position: int, gap: int) -> None:
+def _set_aside(result: list[str], run: list[int], initial: list[str], position: int, gap: int) -> None:
     """Mark `gap` frames at a border as such, on the training side where there is one."""
-    after = before[position] == "train" or before[position - 1] != "train"
-    for k in run[position : position + gap] if after else run[max(0, position - gap) : position]:
+    forward = initial[position] == "train" or initial[position - 1] != "train"
+    for k in run[position : position + gap] if forward else run[max(0, position - gap) : position]:
         result[k] = "gap"
 
 
@@ -146,33 +146,33 @@ def leaks(a: Sequence[Atoms], b: Sequence[Atoms], tolerance: float, groups: bool
         One entry a pair or group: ``kind`` (same structure, near duplicate, shared group),
         ``a`` and ``b`` (sources or indices, or the group).
     """
-    found = _shared({"a": uncharged(a), "b": uncharged(b)}, tolerance, groups)
-    return [{key: leak[key] for key in ("kind", "a", "b")} for leak in found]
+    shared = _shared({"a": uncharged(a), "b": uncharged(b)}, tolerance, groups)
+    return [{key: leak[key] for key in ("kind", "a", "b")} for leak in shared]
 
 
 def _shared(sets: Mapping[str, Sequence[Atoms]], tolerance: float, groups: bool) -> list[dict[str, str]]:
     """Leaks between all pairs of named sets, with the names as ``sets``."""
-    every = Chain(sets.values())
+    all_frames = Chain(sets.values())
     names = np.repeat(np.arange(len(sets)), [len(part) for part in sets.values()])
-    kept: list[int] = []
+    indices: list[int] = []
     holders: dict[str, set[str]] = defaultdict(set)
-    for k, frame in enumerate(every):
+    for k, frame in enumerate(all_frames):
         if not is_free_atom(frame):
-            kept.append(k)
+            indices.append(k)
             if groups and "group" in frame.info:
                 holders[name_of(frame.info["group"])].add(list(sets)[names[k]])
-    frames, owner = Picked(every, kept), names[kept]
-    found = []
+    frames, owner = Picked(all_frames, indices), names[indices]
+    entries = []
     for i, j in near_pairs(frames, tolerance):
         if owner[i] != owner[j]:
             first, second = frames[i], frames[j]
             kind = "same structure" if structure_hash(first) == structure_hash(second) else "near duplicate"
             between = " and ".join(list(sets)[owner[k]] for k in (i, j))
-            found.append({"kind": kind, "a": _name(first, i), "b": _name(second, j), "sets": between})
-    for group, where in sorted(holders.items()):
-        if len(where) > 1:
-            found.append({"kind": "shared group", "a": group, "b": group, "sets": " and ".join(sorted(where))})
-    return found
+            entries.append({"kind": kind, "a": _name(first, i), "b": _name(second, j), "sets": between})
+    for group, holder_names in sorted(holders.items()):
+        if len(holder_names) > 1:
+            entries.append({"kind": "shared group", "a": group, "b": group, "sets": " and ".join(sorted(holder_names))})
+    return entries
 
 
 def _name(frame: Atoms, index: int) -> str:
@@ -181,12 +181,12 @@ def _name(frame: Atoms, index: int) -> str:
 
 def require_no_leaks(sets: Mapping[str, Sequence[Atoms]], tolerance: float) -> list[str]:
     """Audit all pairs of named sets; any leak raises. Returns which pairs were audited."""
-    found = _shared(sets, tolerance, groups=True)
-    if found:
+    shared = _shared(sets, tolerance, groups=True)
+    if shared:
         raise RetemperError(
-            f"{len(found)} leak(s) between {', '.join(sorted({leak['sets'] for leak in found}))}.",
+            f"{len(shared)} leak(s) between {', '.join(sorted({leak['sets'] for leak in shared}))}.",
             expected="no structure, near duplicate or group in two sets",
-            got="; ".join(f"{leak['kind']}: {leak['a']} and {leak['b']}" for leak in found[:3]),
+            got="; ".join(f"{leak['kind']}: {leak['a']} and {leak['b']}" for leak in shared[:3]),
             fix="choose dataset.group so that related frames share a group",
         )
     return [f"{first}/{second}" for first, second in combinations(sets, 2)]

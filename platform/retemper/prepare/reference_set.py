@@ -28,9 +28,9 @@ def read(path: Path, limits: Dataset) -> list[Atoms]:
         ``dataset.max_rejected``.
     """
     frames = read_frames(path)
-    weighted = Counter(key for atoms in frames for key in frame_weights.said(atoms))
+    weighted = Counter(key for atoms in frames for key in frame_weights.stated_weights(atoms))
     if weighted and limits.weights == "refuse":
-        raise frame_weights.refused(weighted, str(path))
+        raise frame_weights.refusal(weighted, str(path))
     faults = [_fault(atoms, limits) for atoms in frames]
     kinds = Counter(reason_kind(fault) for fault in faults if fault is not None)
     if sum(kinds.values()) > limits.max_rejected * len(frames):
@@ -53,7 +53,7 @@ def read(path: Path, limits: Dataset) -> list[Atoms]:
 
 def _fault(atoms: Atoms, limits: Dataset) -> str | None:
     """As `checks.frame_fault`; what has no labels, and free atoms, are for the caller to judge."""
-    weights = frame_weights.fault(frame_weights.said(atoms)) if limits.weights == "use" else None
+    weights = frame_weights.fault(frame_weights.stated_weights(atoms)) if limits.weights == "use" else None
     if weights is not None or is_isolated_atom(atoms) or ENERGY not in atoms.info or FORCES not in atoms.arrays:
         return weights
     return checks.frame_fault(atoms, limits)

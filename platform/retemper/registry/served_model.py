@@ -137,7 +137,7 @@ def require_bearable(frames: Sequence[Atoms], cutoff: float) -> None:
         )
     total = 0
     for k, frame in enumerate(frames):
-        if problem := crowding.collapsed(frame):
+        if problem := crowding.cell_fault(frame):
             raise ValueError(f"structure {k} has collapsed: {problem}")
         if crowding.images(frame, cutoff) > crowding.MOST_IMAGES:
             raise ValueError(f"structure {k}: its cell is too narrow for so many atoms ({len(frame)})")

@@ -33,7 +33,7 @@ PURE, MIXED = 4.0, 1.0  # what custom counts against a rival where the best is u
 USUAL = 3.0  # penalty up to which a combination is usual
 APART = 1.2  # ln of the factor between two units above which the labels should tell them apart
 
-Found = tuple[list[Witness], list[Witness]]  # with energies taken as total ones, and as energies per atom
+WitnessLists = tuple[list[Witness], list[Witness]]  # with energies taken as total ones, and as energies per atom
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,12 @@ def _judge(
     free: Mapping[int, float],
     predicted: Predicted | None,
 ) -> Verdict:
-    found = witnesses(frames, free, predicted)
-    signs = _signs(found[0], frames)
-    verdict = _weigh(found, combinations(energy_unit, length_unit), signs, math.log(np.median(list(map(len, frames)))))
-    evidence = list(dict.fromkeys(witness.text for witness in found[0]))
+    witness_lists = witnesses(frames, free, predicted)
+    signs = _signs(witness_lists[0], frames)
+    verdict = _weigh(
+        witness_lists, combinations(energy_unit, length_unit), signs, math.log(np.median(list(map(len, frames))))
+    )
+    evidence = list(dict.fromkeys(witness.text for witness in witness_lists[0]))
     verdict = replace(verdict, evidence=evidence)
     if verdict.wrong or not any(STRESS in frame.info for frame in frames):
         return verdict
@@ -169,13 +171,13 @@ def _judge(
     )
 
 
-def _signs(found: Sequence[Witness], frames: Sequence[Atoms]) -> list[tuple[int, int]]:
+def _signs(witnesses: Sequence[Witness], frames: Sequence[Atoms]) -> list[tuple[int, int]]:
     """Signs of energies and forces that no measurement contradicts, the likeliest first.
 
     Gradients in the place of forces are common, energies of the wrong sign (binding energies) are
     not, and then the energies are positive.
     """
-    signed = [witness for witness in found if witness.hard and (witness.energy or witness.force)]
+    signed = [witness for witness in witnesses if witness.hard and (witness.energy or witness.force)]
     options = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
 
     def against(option: tuple[int, int]) -> int:
@@ -193,32 +195,34 @@ def _signs(found: Sequence[Witness], frames: Sequence[Atoms]) -> list[tuple[int,
     return fitting
 
 
-def _weigh(found: Found, options: Sequence[Combination], signs: Sequence[tuple[int, int]], log_atoms: float) -> Verdict:
+def _weigh(
+    witness_lists: WitnessLists, options: Sequence[Combination], signs: Sequence[tuple[int, int]], log_atoms: float
+) -> Verdict:
     """Compare all combinations of units; `log_atoms` is ln of the usual number of atoms."""
     declared = options[0]
-    chi2 = {c: _chi2(c, found) for c in options}
-    ranked = sorted(options, key=lambda c: chi2[c])
-    best = ranked[0]
+    chi2 = {c: _chi2(c, witness_lists) for c in options}
+    by_fit = sorted(options, key=lambda c: chi2[c])
+    best = by_fit[0]
     gain = chi2[declared] - chi2[best]
     flipped = signs != [(1, 1)]
     if gain < WARNING:
         best = declared
         if not flipped:
             return Verdict(False, "", "", [], _open(options, chi2, log_atoms))
-    hard = {c: _chi2(c, found, hard_only=True) for c in (declared, best)}
+    hard = {c: _chi2(c, witness_lists, hard_only=True) for c in (declared, best)}
     misfit = gain > ERROR and hard[declared] - hard[best] > ERROR * 0.75
-    rivals = [] if best is declared else _rivals(best, ranked, found, chi2)
+    rivals = [] if best is declared else _rivals(best, by_fit, witness_lists, chi2)
     explained = hard[best] < UNEXPLAINED
     sentences = []
     if flipped:
         negative = " or ".join(_wrong_sign(*option) for option in signs)
         gradients = ", they are gradients of the energy" if signs == [(1, -1)] else ""
-        text = "; ".join(witness.text for witness in found[0] if witness.negative)
+        text = "; ".join(witness.text for witness in witness_lists[0] if witness.negative)
         sentences.append(f"The {negative} have the wrong sign{gradients} ({text}).")
     if best is not declared:
         name = str(best) + "".join(f", or {rival}" for rival in rivals[:3]) + (", or others" if rivals[3:] else "")
         seems = f"They look like {name}." if explained else "No usual unit explains them."
-        because = "; ".join(w.text for w in found[0] if w.chi2(0.0, 0.0) > 2.0)
+        because = "; ".join(w.text for w in witness_lists[0] if w.chi2(0.0, 0.0) > 2.0)
         units = f"energy_unit: {declared.energy}, length_unit: {declared.force_length}"
         sentences.append(
             f"The labels {'are' if misfit else 'may'} not {'' if misfit else 'be '}in the declared units ({units}). "
@@ -232,7 +236,7 @@ def _weigh(found: Found, options: Sequence[Combination], signs: Sequence[tuple[i
 
 
 def _rivals(
-    best: Combination, ranked: Sequence[Combination], found: Found, chi2: Mapping[Combination, float]
+    best: Combination, by_fit: Sequence[Combination], witness_lists: WitnessLists, chi2: Mapping[Combination, float]
 ) -> list[Combination]:
     """Combinations that make other labels than `best` and fit nearly as well.
 
@@ -240,26 +244,26 @@ def _rivals(
     the unit of the forces is unusual already it counts for little. Of a label that no measurement
     speaks of, neither that nor the kind of data decides.
     """
-    hard = [w for w in found[best.per_atom] if w.hard and math.isfinite(w.above) and math.isfinite(w.below)]
+    hard = [w for w in witness_lists[best.per_atom] if w.hard and math.isfinite(w.above) and math.isfinite(w.below)]
     heard = (not best.log_energy or any(w.energy for w in hard)) and (not best.log_force or any(w.force for w in hard))
     usual = best.energy == best.force_energy and best.penalty <= USUAL
     spare = math.inf if best.log_force == 0 else PURE if usual else MIXED
 
     def excess(c: Combination) -> float:
         if not heard:
-            return _chi2(c, found, True) - c.penalty - _chi2(best, found, True) + best.penalty
+            return _chi2(c, witness_lists, True) - c.penalty - _chi2(best, witness_lists, True) + best.penalty
         return chi2[c] - chi2[best] - max(0.0, c.penalty - best.penalty - spare)
 
-    return [c for c in ranked if excess(c) < RIVAL and not c.same(best)]
+    return [c for c in by_fit if excess(c) < RIVAL and not c.same(best)]
 
 
 def _wrong_sign(energy: int, force: int) -> str:
     return " and ".join(name for name, sign in (("energies", energy), ("forces", force)) if sign < 0)
 
 
-def _chi2(combination: Combination, found: Found, hard_only: bool = False) -> float:
+def _chi2(combination: Combination, witness_lists: WitnessLists, hard_only: bool = False) -> float:
     total = combination.penalty
-    for witness in found[combination.per_atom]:
+    for witness in witness_lists[combination.per_atom]:
         if witness.hard or not hard_only:
             total += witness.chi2(combination.log_energy, combination.log_force)
     return total
@@ -268,14 +272,14 @@ def _chi2(combination: Combination, found: Found, hard_only: bool = False) -> fl
 def _open(options: Sequence[Combination], chi2: Mapping[Combination, float], log_atoms: float) -> list[str]:
     """Units far from the declared ones that the labels would not have told from them."""
     declared = options[0]
-    left = [c for c in options if not c.as_declared and chi2[c] - chi2[declared] < ERROR]
-    energies = dict.fromkeys(c.energies for c in left if abs(c.log_energy + c.per_atom * log_atoms) > APART)
-    forces = dict.fromkeys(c.forces for c in left if abs(c.log_force) > APART)
+    indistinct = [c for c in options if not c.as_declared and chi2[c] - chi2[declared] < ERROR]
+    energies = dict.fromkeys(c.energies for c in indistinct if abs(c.log_energy + c.per_atom * log_atoms) > APART)
+    forces = dict.fromkeys(c.forces for c in indistinct if abs(c.log_force) > APART)
     words = []
     for label, unit, names in (("energies", declared.energies, energies), ("forces", declared.forces, forces)):
         if names:
-            listed = ", ".join(list(names)[:4]) + (", ..." if len(names) > 4 else "")
-            words.append(f"{label}: nothing tells {unit} from {listed}")
+            listing = ", ".join(list(names)[:4]) + (", ..." if len(names) > 4 else "")
+            words.append(f"{label}: nothing tells {unit} from {listing}")
     return words
 
 

@@ -83,8 +83,8 @@ def _pairs_of(group: Sequence[Atoms], nearest: int) -> Array:
         rms[part] = np.sqrt((movement**2).sum(axis=2).mean(axis=1))
     table = np.full((len(group), len(group)), np.inf)
     table[first, second] = table[second, first] = rms
-    chosen = np.argsort(table, axis=1)[:, : min(nearest, len(group) - 1)]
-    low, high = np.sort(np.stack([np.repeat(np.arange(len(group)), chosen.shape[1]), chosen.ravel()]), axis=0)
+    partners = np.argsort(table, axis=1)[:, : min(nearest, len(group) - 1)]
+    low, high = np.sort(np.stack([np.repeat(np.arange(len(group)), partners.shape[1]), partners.ravel()]), axis=0)
     first, second = np.unique(np.stack([low, high]), axis=1)
     movement, rotation = displacements(positions, cells, pbc, first, second)
     mean_force = (forces[first] + forces[second] @ rotation) / 2

@@ -58,8 +58,8 @@ class Combination:
 
     def same(self, other: Combination) -> bool:
         """Whether both make the same labels within a tenth."""
-        near = (abs(self.log_energy - other.log_energy) < 0.1, abs(self.log_force - other.log_force) < 0.1)
-        return all(near) and self.per_atom == other.per_atom
+        close = (abs(self.log_energy - other.log_energy) < 0.1, abs(self.log_force - other.log_force) < 0.1)
+        return all(close) and self.per_atom == other.per_atom
 
 
 def combinations(energy_unit: str, length_unit: str) -> list[Combination]:

@@ -52,15 +52,15 @@ def fit_pair_potential(frames: Sequence[Atoms], species: list[int], functions: i
     size = (int(index.max()) + 1) * functions
     centres = np.linspace(0.7, reach, functions)
     width = centres[1] - centres[0]
-    normal, right, total = np.zeros((size, size)), np.zeros(size), 0.0
+    normal, rhs, total = np.zeros((size, size)), np.zeros(size), 0.0
     energies = []
     for frame in frames:
         first, second, distance, vector = neighbours(frame, reach)
         radii = covalent_radii[frame.numbers[first]] + covalent_radii[frame.numbers[second]]
-        near = distance > 0.3 * radii
-        first, second, radii = first[near], second[near], radii[near]
-        x = (distance[near] / radii)[:, None]
-        unit = vector[near] / distance[near, None]
+        apart = distance > 0.3 * radii
+        first, second, radii = first[apart], second[apart], radii[apart]
+        x = (distance[apart] / radii)[:, None]
+        unit = vector[apart] / distance[apart, None]
         bump = np.exp(-0.5 * ((x - centres) / width) ** 2)
         inside = np.clip((x - 0.7) / (reach - 0.7), 0, 1)
         cut = 0.5 * (1 + np.cos(np.pi * inside))
@@ -72,13 +72,13 @@ def fit_pair_potential(frames: Sequence[Atoms], species: list[int], functions: i
         matrix = np.bincount(rows.ravel(), terms.ravel(), minlength=3 * len(frame) * size).reshape(-1, size)
         forces = frame.arrays[FORCES].ravel()
         normal += matrix.T @ matrix / len(frame)
-        right += matrix.T @ forces / len(frame)
+        rhs += matrix.T @ forces / len(frame)
         total += float(forces @ forces) / len(frame)
         energies.append(np.bincount(column.ravel(), 0.5 * (bump * cut).ravel(), minlength=size))
     normal += 1e-4 * np.trace(normal) / size * np.eye(size)
-    solution = np.linalg.lstsq(normal, right, rcond=None)[0]  # singular where no two atoms are in reach
-    rest = total - 2 * solution @ right + solution @ normal @ solution
-    return np.array(energies) @ solution, float(1 - rest / total) if total > 0 else 0.0
+    solution = np.linalg.lstsq(normal, rhs, rcond=None)[0]  # singular where no two atoms are in reach
+    residual = total - 2 * solution @ rhs + solution @ normal @ solution
+    return np.array(energies) @ solution, float(1 - residual / total) if total > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,19 @@ def bond_stiffness(frames: Sequence[Atoms], max_atoms: int = 5000) -> list[Stiff
         if total > max_atoms:
             break
     table = np.concatenate(rows, axis=1) if rows else np.zeros((5, 0))
-    found = []
+    stiffnesses = []
     for a, b in sorted({(int(a), int(b)) for a, b in table[:2].T}):
         distance, along, bond = table[2:, (table[0] == a) & (table[1] == b)]
         if len(distance) < MIN_BONDS:
             continue
         expected = float(badger(np.array(a), np.array(b), np.median(distance)))
         candidates = [_regress(*pair) for pair in (_same_bond(distance, along, bond), _all_bonds(distance, along))]
-        measured = [c for c in candidates if c is not None]
-        if measured:
-            correlation, stiffness = max(measured, key=lambda m: abs(m[0]))
+        fits = [c for c in candidates if c is not None]
+        if fits:
+            correlation, stiffness = max(fits, key=lambda m: abs(m[0]))
             name = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
-            found.append(Stiffness(name, len(distance), correlation, stiffness / expected))
-    return found
+            stiffnesses.append(Stiffness(name, len(distance), correlation, stiffness / expected))
+    return stiffnesses
 
 
 def _same_bond(distance: Array, along: Array, bond: Array) -> tuple[Array, Array]:

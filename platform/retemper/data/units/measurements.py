@@ -20,7 +20,7 @@ from retemper.data.geometry import neighbours
 from retemper.data.units.close_pairs import CLOSE, STRAINED, ClosePairs, close_pairs
 from retemper.data.units.force_laws import bond_stiffness, fit_pair_potential
 from retemper.data.units.predicted import Predicted, energy_slope, force_slope
-from retemper.data.units.witness import Witness, clipped, sample, weighted_median
+from retemper.data.units.witness import Witness, clip_outliers, sample, weighted_median
 
 Array = np.ndarray
 NOBLE = (2, 10, 18, 36, 54, 86)
@@ -56,7 +56,7 @@ def witnesses(
     if predicted is not None:
         forces.append(force_slope(predicted))
     extent = _extent(frames)
-    found = []
+    witness_lists = []
     for per_atom in (False, True):
         energies = _energies(frames, per_atom)
         row = [*forces, _atomisation(frames, energies, free, predicted), extent[per_atom]]
@@ -65,8 +65,8 @@ def witnesses(
             row += [*_totals(frames, energies), _energy_spread(frames, energies)]
         if predicted is not None:
             row.append(energy_slope(predicted, _energies(predicted.frames, per_atom)))
-        found.append([witness for witness in row if witness is not None])
-    return found[0], found[1]
+        witness_lists.append([witness for witness in row if witness is not None])
+    return witness_lists[0], witness_lists[1]
 
 
 def _energies(frames: Sequence[Atoms], per_atom: bool) -> Array:
@@ -81,8 +81,8 @@ def _extent(frames: Sequence[Atoms]) -> tuple[Witness | None, Witness | None]:
     atom. The numbers of atoms must differ for one to leave far more than the other.
     """
     labels, sizes = _energies(frames, False), np.array([len(frame) for frame in frames])
-    rest, rank = robust_fit(frames, labels / sizes)
-    as_total = float(np.median(np.abs(rest * sizes)))
+    residuals, rank = robust_fit(frames, labels / sizes)
+    as_total = float(np.median(np.abs(residuals * sizes)))
     as_per_atom = float(np.median(np.abs(robust_fit(frames, labels)[0])))
     if min(as_total, as_per_atom) == 0 or len(frames) < MIN_FRAMES + 3 * rank:  # few frames fit anything
         return None, None
@@ -116,10 +116,10 @@ def _atomisation(
     if value <= 0:
         return None
     if predicted is not None:
-        own = float(np.median(predicted.binding / np.array([len(frame) for frame in predicted.frames])))
-        if 0.5 < own < 12:
-            text += f" ({own:.3g} by the foundation)"
-            return Witness(math.log(value / own), 1, 0, 0.5, 0.5, True, text, cap=30.0)
+        predicted_energy = float(np.median(predicted.binding / np.array([len(frame) for frame in predicted.frames])))
+        if 0.5 < predicted_energy < 12:
+            text += f" ({predicted_energy:.3g} by the foundation)"
+            return Witness(math.log(value / predicted_energy), 1, 0, 0.5, 0.5, True, text, cap=30.0)
     return Witness(math.log(value / 3.5), 1, 0, 0.5, 0.9, True, text, cap=30.0)
 
 
@@ -148,12 +148,12 @@ def _line_integral(pairs: ClosePairs, per_atom: bool) -> Witness | None:
 
 def _potential(frames: Sequence[Atoms]) -> tuple[list[Atoms], Array] | None:
     """A sample of the frames and its energies by a pair potential fitted to the forces alone, if it explains them."""
-    chosen = sample(frames, 60, 5000)
-    species = sorted({int(z) for frame in chosen for z in frame.numbers})
-    if len(species) > PAIR_ELEMENTS or len(chosen) < 20:
+    subset = sample(frames, 60, 5000)
+    species = sorted({int(z) for frame in subset for z in frame.numbers})
+    if len(species) > PAIR_ELEMENTS or len(subset) < 20:
         return None
-    model, explained = fit_pair_potential(chosen, species)
-    return (chosen, model) if explained >= 0.3 else None
+    model, explained = fit_pair_potential(subset, species)
+    return (subset, model) if explained >= 0.3 else None
 
 
 def _pair_potential(potential: tuple[list[Atoms], Array] | None, per_atom: bool) -> Witness | None:
@@ -166,7 +166,7 @@ def _pair_potential(potential: tuple[list[Atoms], Array] | None, per_atom: bool)
         return None
     frames, model = potential
     sizes = np.array([len(frame) for frame in frames])
-    x, y = (clipped(robust_fit(frames, values / sizes)[0]) for values in (model, _energies(frames, per_atom)))
+    x, y = (clip_outliers(robust_fit(frames, values / sizes)[0]) for values in (model, _energies(frames, per_atom)))
     norm = float(np.sqrt((x @ x) * (y @ y)))
     correlation = float(x @ y) / norm if norm > 0 else 0.0
     if correlation < 0.75:
@@ -242,8 +242,8 @@ def _force_size(frames: Sequence[Atoms]) -> Witness | None:
 
 def _energy_spread(frames: Sequence[Atoms], energies: Array) -> Witness | None:
     """How far energies per atom lie from the sum of one energy an element."""
-    rest, rank = robust_fit(frames, energies / [len(frame) for frame in frames])
-    spread = 1.4826 * float(np.median(np.abs(rest)))
+    residuals, rank = robust_fit(frames, energies / [len(frame) for frame in frames])
+    spread = 1.4826 * float(np.median(np.abs(residuals)))
     if spread == 0 or len(frames) < 3 * rank:
         return None
     below = 1.0 if rank >= 10 else math.inf  # many elements: chemistry alone makes some tenths of an eV

@@ -16,7 +16,7 @@ from ase import Atoms
 
 from retemper.data.energies_by_element import robust_fit
 from retemper.data.frames import FORCES, STRESS
-from retemper.data.units.witness import Witness, clipped, weighted_median
+from retemper.data.units.witness import Witness, clip_outliers, weighted_median
 
 Array = np.ndarray
 FORCES_FOLLOW = 0.6  # mean cosine between labelled and predicted forces
@@ -70,7 +70,7 @@ def energy_slope(predicted: Predicted, energies: Array) -> Witness | None:
     """Labelled `energies` [n_frames] over predicted ones, both less one energy an element."""
     sizes = np.array([len(frame) for frame in predicted.frames])
     (y, rank), (x, _) = (robust_fit(predicted.frames, values / sizes) for values in (energies, predicted.energy))
-    x, y = clipped(x), clipped(y)
+    x, y = clip_outliers(x), clip_outliers(y)
     norm = float(np.sqrt((x @ x) * (y @ y)))
     free = len(x) - rank - 3
     if norm == 0 or free < 3:
@@ -104,15 +104,15 @@ def _slope(labels: Sequence[Array], predictions: Sequence[Array]) -> tuple[float
     """Weighted median ratio of norms and mean cosine over frames; frames where either is zero do not count."""
     inner = np.array([float((a * b).sum()) for a, b in zip(labels, predictions, strict=True)])
     size = np.array([float(np.linalg.norm(a)) for a in labels])
-    own = np.array([float(np.linalg.norm(b)) for b in predictions])
-    use = (size > 0) & (own > 0)
+    predicted_size = np.array([float(np.linalg.norm(b)) for b in predictions])
+    use = (size > 0) & (predicted_size > 0)
     if not use.any():
         return None
-    inner, size, own = inner[use], size[use], own[use]
-    weight = np.sqrt(size * own)
+    inner, size, predicted_size = inner[use], size[use], predicted_size[use]
+    weight = np.sqrt(size * predicted_size)
     weight = np.minimum(weight, 10 * np.median(weight))
-    cosine = float(np.average(inner / (size * own), weights=weight))
-    return math.exp(weighted_median(np.log(size / own), weight)), cosine
+    cosine = float(np.average(inner / (size * predicted_size), weights=weight))
+    return math.exp(weighted_median(np.log(size / predicted_size), weight)), cosine
 
 
 def _witness(slope: float, correlation: float, spread: float, powers: tuple[int, int], text: str) -> Witness:

@@ -46,17 +46,17 @@ def require_units(
         in other units, the advice is to convert the file, since the settings hold for all.
     """
     atoms = free_atoms([frame for part in parts.values() for frame in part])
-    found: dict[str, Verdict] = {}
+    verdicts: dict[str, Verdict] = {}
     for name, part in parts.items():
-        found[name] = check_units(part, energy_unit, length_unit, free_atoms(part) or atoms, predict)
-    for name, verdict in found.items():
+        verdicts[name] = check_units(part, energy_unit, length_unit, free_atoms(part) or atoms, predict)
+    for name, verdict in verdicts.items():
         if not verdict.wrong:
             continue
-        fix, shared = verdict.fix, all(other.correction == verdict.correction for other in found.values())
+        fix, shared = verdict.fix, all(candidate.correction == verdict.correction for candidate in verdicts.values())
         if verdict.correction is not None and not shared:
             fix = verdict.correction.fix(combinations(energy_unit, length_unit)[0], in_file=True)
         raise RetemperError(f"{name}: wrong units. {verdict.message}", fix=fix)
-    warnings = [f"{name}: {v.message} If so, {v.fix}." for name, v in found.items() if v.message]
-    untested = {name: verdict.untested for name, verdict in found.items() if verdict.untested}
+    warnings = [f"{name}: {v.message} If so, {v.fix}." for name, v in verdicts.items() if v.message]
+    untested = {name: verdict.untested for name, verdict in verdicts.items() if verdict.untested}
     warnings += [f"{name}: units not tested. {'; '.join(words)}." for name, words in untested.items()]
-    return Judged(warnings, {name: verdict.evidence for name, verdict in found.items()}, untested)
+    return Judged(warnings, {name: verdict.evidence for name, verdict in verdicts.items()}, untested)

@@ -59,20 +59,20 @@ def judge_stress(
     """
     signed = _signed(frames, predicted)
     size = stress_size(frames)
-    found = signed if size is None or any(w.force < 0 for w in signed) else [size, *signed]
-    evidence = [witness.text for witness in found]
+    witnesses = signed if size is None or any(w.force < 0 for w in signed) else [size, *signed]
+    evidence = [witness.text for witness in witnesses]
     negative = [witness.text for witness in signed if witness.negative]
     if len(negative) > len(signed) / 2:
         return _other_sign(frames, predicted, negative, evidence, length)
-    verdict = _judge_unit(found, declared, evidence)
+    verdict = _judge_unit(witnesses, declared, evidence)
     if verdict.message:
         return verdict
     untested = list(verdict.untested) if signed else ["stress: its sign is not tested", *verdict.untested]
     order, text = order_of_components(predicted) if predicted is not None else (None, "")
     evidence += [text] if text else []
     if order is not None and order != VOIGT:
-        named = NAMES.get(order, "another order than xx yy zz yz xz xy")
-        message = f"The components of the stress stand in the order {named} ({text})."
+        name = NAMES.get(order, "another order than xx yy zz yz xz xy")
+        message = f"The components of the stress stand in the order {name} ({text})."
         return StressVerdict(True, message, f"write them as {NAMES[VOIGT]}, or as 3 x 3 numbers", evidence, [])
     if order is None and _has_shear(frames):
         untested.append("stress: the order of its components off the diagonal is not tested")
@@ -89,8 +89,10 @@ def _other_sign(
     frames: Sequence[Atoms], predicted: Predicted | None, negative: Sequence[str], evidence: list[str], length: float
 ) -> StressVerdict:
     """The verdict on stress of the wrong sign, which a virial has as well."""
-    own = None if predicted is None else replace(predicted, frames=_from_virials(predicted.frames, length))
-    as_virials = _signed(_from_virials(frames, length), own)
+    virial_predictions = (
+        None if predicted is None else replace(predicted, frames=_from_virials(predicted.frames, length))
+    )
+    as_virials = _signed(_from_virials(frames, length), virial_predictions)
     if as_virials and all(not w.negative and abs(w.log) < math.log(3) for w in as_virials):
         message = (
             f"The stress looks like a virial, -stress * volume, in the unit of the energies ({'; '.join(negative)})."
@@ -115,29 +117,29 @@ def _from_virials(frames: Sequence[Atoms], length: float) -> list[Atoms]:
     return copies
 
 
-def _judge_unit(found: Sequence[Witness], declared: float, evidence: list[str]) -> StressVerdict:
+def _judge_unit(witnesses: Sequence[Witness], declared: float, evidence: list[str]) -> StressVerdict:
     """Whether another unit explains the size of the stress far better."""
-    hard = [witness for witness in found if witness.hard]
+    hard = [witness for witness in witnesses if witness.hard]
 
     def chi2(factor: float, among: Sequence[Witness]) -> float:
         return sum(witness.chi2(0.0, math.log(factor / declared)) for witness in among)
 
-    ranked = sorted(STRESS_UNITS, key=lambda name: chi2(STRESS_UNITS[name], found))
-    best = STRESS_UNITS[ranked[0]]
-    gain, hard_gain = (chi2(declared, among) - chi2(best, among) for among in (found, hard))
+    by_fit = sorted(STRESS_UNITS, key=lambda name: chi2(STRESS_UNITS[name], witnesses))
+    best = STRESS_UNITS[by_fit[0]]
+    gain, hard_gain = (chi2(declared, among) - chi2(best, among) for among in (witnesses, hard))
     if gain < WARNING:
-        near = [name for name in ranked if chi2(STRESS_UNITS[name], hard) - chi2(declared, hard) < ERROR]
-        left = [name for name in near if abs(math.log(STRESS_UNITS[name] / declared)) > APART]
-        words = [f"stress: nothing tells energy_unit / length_unit^3 from {', '.join(left)}"] if left else []
+        similar = [name for name in by_fit if chi2(STRESS_UNITS[name], hard) - chi2(declared, hard) < ERROR]
+        far_units = [name for name in similar if abs(math.log(STRESS_UNITS[name] / declared)) > APART]
+        words = [f"stress: nothing tells energy_unit / length_unit^3 from {', '.join(far_units)}"] if far_units else []
         return StressVerdict(False, "", "", evidence, words)
-    rivals = [name for name in ranked[1:] if chi2(STRESS_UNITS[name], found) - chi2(best, found) < RIVAL]
+    rivals = [name for name in by_fit[1:] if chi2(STRESS_UNITS[name], witnesses) - chi2(best, witnesses) < RIVAL]
     wrong = gain > ERROR and hard_gain > ERROR * 0.75
-    fix = f"convert the stress in the file from {ranked[0]} to energy_unit / length_unit^3"
+    fix = f"convert the stress in the file from {by_fit[0]} to energy_unit / length_unit^3"
     if rivals:
         fix = "look up the unit of the stress in the manual of the code that made the labels; the labels cannot tell"
     message = (
         f"The stress {'is' if wrong else 'may be'} not in the unit of the energies and lengths. "
-        f"It looks like {', or '.join([ranked[0], *rivals])}. Reason: {'; '.join(evidence)}."
+        f"It looks like {', or '.join([by_fit[0], *rivals])}. Reason: {'; '.join(evidence)}."
     )
     return StressVerdict(wrong, message, fix, evidence, [])
 
@@ -160,14 +162,16 @@ def order_of_components(predicted: Predicted) -> tuple[tuple[int, ...] | None, s
     """
     use = [k for k, a in enumerate(predicted.frames) if STRESS in a.info and np.isfinite(predicted.stress[k]).all()]
     labels = np.array([_shear(np.reshape(predicted.frames[k].info[STRESS], (3, 3))) for k in use]).reshape(-1, 3)
-    own = np.array([_shear(predicted.stress[k]) for k in use]).reshape(-1, 3)
-    sizes = np.linalg.norm(labels, axis=1) * np.linalg.norm(own, axis=1)
-    labels, own, sizes = labels[sizes > 0], own[sizes > 0], sizes[sizes > 0]
+    predicted_shear = np.array([_shear(predicted.stress[k]) for k in use]).reshape(-1, 3)
+    sizes = np.linalg.norm(labels, axis=1) * np.linalg.norm(predicted_shear, axis=1)
+    labels, predicted_shear, sizes = labels[sizes > 0], predicted_shear[sizes > 0], sizes[sizes > 0]
     if len(sizes) < LEAST_STRESSES:
         return None, ""
     weights = np.minimum(np.sqrt(sizes), 10 * np.median(np.sqrt(sizes)))
     orders = list(permutations(VOIGT))
-    cosines = [np.average((labels[:, order] * own).sum(axis=1) / sizes, weights=weights) for order in orders]
+    cosines = [
+        np.average((labels[:, order] * predicted_shear).sum(axis=1) / sizes, weights=weights) for order in orders
+    ]
     first, second = np.argsort(cosines)[::-1][:2]
     if cosines[first] < ORDER or cosines[first] - cosines[second] < max(CLEARER, 2 / math.sqrt(3 * len(sizes))):
         return None, ""
@@ -182,12 +186,12 @@ def strained_copies(frames: Sequence[Atoms]) -> Witness | None:
     """
     pairs = close_pairs(frames)
     use = np.isfinite(pairs.stress_work) & (pairs.strain > 2e-3) & (pairs.strain < 0.15) & (pairs.rms < CLOSE)
-    work, rest = pairs.stress_work[use], (pairs.energy + pairs.force_work)[use]
+    work, energy_change = pairs.stress_work[use], (pairs.energy + pairs.force_work)[use]
     if len(work) < 8 or np.abs(work).sum() == 0:
         return None
     weight = np.minimum(np.abs(work), 10 * np.median(np.abs(work))) + 1e-12
-    agreement = float(np.average(np.sign(work * rest), weights=weight))
-    slope = weighted_median(np.abs(rest) / (np.abs(work) + 1e-12), weight)
+    agreement = float(np.average(np.sign(work * energy_change), weights=weight))
+    slope = weighted_median(np.abs(energy_change) / (np.abs(work) + 1e-12), weight)
     if abs(agreement) <= 0.6 or slope <= 0:
         return None
     sign = math.copysign(1, agreement)

@@ -46,8 +46,8 @@ class Witness:
 
     def chi2(self, log_energy: float, log_force: float) -> float:
         """Squared deviation over variance after scaling energies and forces."""
-        rest = self.log + self.energy * log_energy + self.force * log_force
-        return min((rest / (self.above if rest > 0 else self.below)) ** 2, self.cap)
+        deviation = self.log + self.energy * log_energy + self.force * log_force
+        return min((deviation / (self.above if deviation > 0 else self.below)) ** 2, self.cap)
 
 
 def weighted_median(values: Array, weights: Array) -> float:
@@ -57,7 +57,7 @@ def weighted_median(values: Array, weights: Array) -> float:
     return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
 
 
-def clipped(values: Array) -> Array:
+def clip_outliers(values: Array) -> Array:
     """Deviations from the median, none larger than six median deviations."""
     values = values - np.median(values)
     limit = 6 * np.median(np.abs(values))
@@ -66,11 +66,11 @@ def clipped(values: Array) -> Array:
 
 def sample(frames: Sequence[Atoms], number: int, atoms: int) -> list[Atoms]:
     """A fixed random choice of at most `number` frames and about `atoms` atoms."""
-    chosen: list[Atoms] = []
+    subset: list[Atoms] = []
     total = 0
     for k in np.random.default_rng(0).permutation(len(frames))[:number]:
-        chosen.append(frames[k])
+        subset.append(frames[k])
         total += len(frames[k])
         if total > atoms:
             break
-    return chosen
+    return subset
