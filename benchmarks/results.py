@@ -29,7 +29,7 @@ from retemper.finetune.plan import Plan
 from retemper.promotion import compare as paired
 from retemper.records.evaluation import Evaluation
 from retemper.records.runs import read_results
-from retemper.report.comparison import COLUMNS, Recipes, compare, interval, number, shown
+from retemper.report.comparison import COLUMNS, Recipes, compare, interval, mean_text, number
 from retemper.systems import DATASET, find
 
 ALL = ["scratch", "naive", "freeze-5", "freeze-6", "lora", "replay", "pseudolabel-replay", "replay-lora"]
@@ -148,7 +148,7 @@ def table(name: str, root: Path) -> str:
             if value is None or value.low is None or value.high is None:
                 cells.append("" if value is None else number(value.value))
             else:
-                cells.append(f"{shown(column, value)} [{interval(column, value)}]".replace(" – ", ", "))
+                cells.append(f"{mean_text(column, value)} [{interval(column, value)}]".replace(" – ", ", "))
         lines.append(f"| {row} | {' | '.join(cells)} |")
     groups = Evaluation.read(here / "runs/evaluate/foundation/metrics.json").seeds[0].target.n_groups
     ratios = [

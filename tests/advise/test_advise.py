@@ -76,7 +76,7 @@ def test_standard_errors_are_those_of_other_systems() -> None:
     for _ in range(60):
         points = levels(strategy=STRATEGIES, size=(20, 80, 320), seed=(1,))
         made = table(points, rng, between=0.3).assign(study="some")
-        rows = evidence.scored(made.assign(train=made["size"]), "single-system")
+        rows = evidence.score_runs(made.assign(train=made["size"]), "single-system")
         value, error = evidence.contributions(rows, "way", ["block"], None)["naive"]
         values.append(value)
         errors.append(error)
@@ -107,7 +107,7 @@ def test_regret_by_hand() -> None:
     made = study(noise=0.0)
     made = made[made["system"].isin(["nacl", "ice", "sn2"])].copy()
     made.loc[(made["system"] == "sn2") & (made["strategy"] == "naive"), "target_force_rmse"] *= math.exp(0.6)
-    found = evidence.left_out(made, "single-system")
+    found = evidence.leave_one_out(made, "single-system")
     assert len(found) == 3 * 2 and {one.chosen for one in found} == {"naive"}
     for one in found:
         worse = 0.2 if one.system == "sn2" else 0.0
@@ -126,7 +126,7 @@ def test_the_best_strategy_of_a_system_is_not_looked_at() -> None:
     )
     for system, best in zip(SYSTEMS, [*STRATEGIES, *STRATEGIES], strict=False):
         made.loc[(made["system"] == system) & (made["strategy"] == best), "target_force_rmse"] *= 0.5
-    mean = evidence.mean_regret(evidence.left_out(made, "single-system"))
+    mean = evidence.mean_regret(evidence.leave_one_out(made, "single-system"))
     assert mean["advice"] > 0.3
 
 
@@ -139,7 +139,7 @@ def test_without_runs_the_paper_speaks() -> None:
         assert found.value("strategy") == strategy and found.extrapolations == (
             "everything: no study has been run here",
         )
-        assert next(c for c in found.choices if c.what == "strategy").sure == "guess"
+        assert next(c for c in found.choices if c.subject == "strategy").sure == "guess"
 
 
 def test_a_study_that_has_not_begun() -> None:
@@ -156,9 +156,9 @@ def test_a_study_that_has_not_begun() -> None:
 def test_with_runs_they_speak() -> None:
     """The best for the scope, how many runs say so, on how many systems; the new system is named as one."""
     found = recommend.advise(data(), "single-system", study())
-    choice = next(c for c in found.choices if c.what == "strategy")
+    choice = next(c for c in found.choices if c.subject == "strategy")
     assert (choice.value, choice.sure, choice.runs) == ("naive", "sure", 60)
-    assert "within 5 % of the best on 5 of 5 systems" in choice.why
+    assert "within 5 % of the best on 5 of 5 systems" in choice.reasons
     assert [one.partition(":")[0] for one in found.extrapolations] == ["system"]
     assert recommend.advise(data(), "broad", study()).value("strategy") == "replay"
 
@@ -174,7 +174,7 @@ def test_among_equals_the_papers() -> None:
 def test_extrapolations_are_named_and_cost_certainty() -> None:
     far = recommend.advise(data(train=5000), "single-system", study())
     assert far.extrapolations[0] == "size: 5000 training structures, the runs have 20 to 80"
-    assert {c.what: c.sure for c in far.choices}["strategy"] == "guess"
+    assert {c.subject: c.sure for c in far.choices}["strategy"] == "guess"
     few = recommend.advise(data(), "single-system", study()[lambda t: t["system"].isin(["nacl", "ice"])])
     assert any("2 were run" in one for one in few.extrapolations)
     other = data(distances={"big": Distance(0.0, 0.5, 60)})
@@ -227,13 +227,13 @@ def test_foundations_by_the_target_alone() -> None:
     for scope in ("single-system", "broad"):
         choice = recommend.advise(two, scope, made).choices[0]
         assert (choice.value, choice.sure) == ("mini", "likely")
-    assert "those of easy are 3" in choice.why[-1] and "60 of mini, 60 of easy" in choice.why[-1]
+    assert "those of easy are 3" in choice.reasons[-1] and "60 of mini, 60 of easy" in choice.reasons[-1]
 
 
 def test_a_foundation_without_pool_is_named() -> None:
     """It may be the only one that knows the elements; no distance is no reason for one that lacks them."""
     found = recommend.advise(data(able=("own",), distances={}, lacking={"mini": ("Fe",)}), "family", None).choices[0]
-    assert (found.value, found.sure) == ("own", "sure") and any("no distance" in one for one in found.why)
+    assert (found.value, found.sure) == ("own", "sure") and any("no distance" in one for one in found.reasons)
     both = recommend.advise(data(able=("mini", "own")), "family", None).choices[0]
     assert (both.value, both.sure) == ("mini", "guess")
 
@@ -248,7 +248,9 @@ def test_studies_are_not_mixed() -> None:
         short[column] *= math.exp(4.0)
     found = recommend.advise(data(train=20), "single-system", pd.concat([short, made], ignore_index=True))
     assert found.value("e0s") == "reestimate" and found.value("strategy") == "lora"
-    assert "averaging leaves 7.4" in found.choices[1].why[-1] or "averaging leaves 7.3" in found.choices[1].why[-1]
+    assert (
+        "averaging leaves 7.4" in found.choices[1].reasons[-1] or "averaging leaves 7.3" in found.choices[1].reasons[-1]
+    )
 
 
 def test_advice_that_fixed_choices_beat_says_so() -> None:
@@ -259,8 +261,8 @@ def test_advice_that_fixed_choices_beat_says_so() -> None:
     made.loc[lora & ~odd, "target_force_rmse"] *= 0.7
     made.loc[lora & odd, "target_force_rmse"] *= 8.0
     found = recommend.advise(data(), "single-system", made)
-    choice = next(c for c in found.choices if c.what == "strategy")
-    assert choice.sure == "guess" and any("worse than always naive" in one for one in choice.why)
+    choice = next(c for c in found.choices if c.subject == "strategy")
+    assert choice.sure == "guess" and any("worse than always naive" in one for one in choice.reasons)
 
 
 def test_ways_that_are_good_by_turns_are_not_preferred() -> None:
@@ -287,7 +289,7 @@ def test_what_is_in_the_way() -> None:
     assert "add free atoms of O" in text and "narrow lacks O" in text and "9 training structures: expect" in text
     assert "90 % of the structures are beyond mini's pretraining distribution" in text
     assert yaml.safe_load(words.params(found))["e0s"] == {"method": "reestimate", "force": True}
-    assert next(c for c in found.choices if c.what == "e0s").sure == "likely"
+    assert next(c for c in found.choices if c.subject == "e0s").sure == "likely"
 
 
 def test_tables_of_several_studies(tmp_path: Path) -> None:
@@ -298,7 +300,7 @@ def test_tables_of_several_studies(tmp_path: Path) -> None:
         tables.write(made, tmp_path / f"studies/{name}/table.csv")
     found = evidence.tables(tmp_path)
     assert found is not None and set(found["study"]) == {"a", "b"}
-    assert set(evidence.scored(found, "broad")["way"]) == set(STRATEGIES)
+    assert set(evidence.score_runs(found, "broad")["way"]) == set(STRATEGIES)
     ranked = evidence.ranking(found, "broad")
     assert ranked is not None and ranked.runs == len(first)
     assert evidence.tables(tmp_path / "nowhere") is None
@@ -310,13 +312,13 @@ def test_tables_of_several_studies(tmp_path: Path) -> None:
 def test_facts_of_an_embedded_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Droplets NaCl(H2O)n: rank 2 of 4, settled by free atoms; sets as the stage makes them."""
     monkeypatch.setattr(facts, "distance", lambda *_: None)  # measured in the test below
-    found = facts.of("nacl", ROOT)
+    found = facts.gather("nacl", ROOT)
     assert (found.rank, found.elements) == (2, ("Cl", "H", "Na", "O"))
     assert set(found.ratios) == {"H and O occur only as 2:1", "Na and Cl occur only as 1:1"}
     assert set(found.atoms) == {"H", "O", "Na", "Cl"} and found.needed == ()
     assert found.train == found.sets["train"] > 100 and found.level_of_theory == "GFN2-xTB"
     with pytest.raises(RetemperError, match="did you mean 'nacl'"):
-        facts.of("nalc", ROOT)
+        facts.gather("nalc", ROOT)
 
 
 def test_distance_to_the_pool(tiny_model: Path, tmp_path: Path) -> None:

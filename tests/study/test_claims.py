@@ -76,7 +76,7 @@ def test_contract(name: str) -> None:
     assert not [m for m in modules if m.startswith("retemper.study.claims")]
     empty = table(points()[:1], np.random.default_rng(0)).iloc[:0]
     found = module.judge(empty)
-    assert found.verdict == "undecided" and found.parts[0].why
+    assert found.verdict == "undecided" and found.parts[0].note
     assert name in PLANTED  # and so the tests below cover it
 
 
@@ -148,7 +148,7 @@ def test_without_groups_few_systems_decide_nothing() -> None:
         effects = {column: {("strategy", "scratch"): change} for column in ("target_force_rmse", "target_energy_rmse")}
         some = levels(system=("nacl",), strategy=("naive", "scratch"))
         blind = claims.load("better_than_scratch").judge(table(some, np.random.default_rng(0), effects))
-        assert blind.verdict == "undecided" and "seeds alone" in blind.parts[0].why
+        assert blind.verdict == "undecided" and "seeds alone" in blind.parts[0].note
         made = table(some, np.random.default_rng(0), effects, structures=0.02)
         seen = claims.load("better_than_scratch").judge(made)
         assert seen.verdict == ("shown" if change == UP else "refuted")

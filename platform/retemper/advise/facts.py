@@ -76,11 +76,11 @@ def dataset_of(name: str, root: Path, level: str | None = None) -> Dataset:
     if not path.is_file():
         raise unknown("system or file", name, systems.catalogue(root))
     frame = next((atoms for atoms in read_frames(path) if not is_isolated_atom(atoms)), None)
-    ours = frame is not None and FORCES in frame.arrays
-    keys = Keys() if ours else Keys(energy="energy", forces="forces", stress="stress")
-    stated = any(_has_stress(atoms, keys) for atoms in read_frames(path))
+    labelled = frame is not None and FORCES in frame.arrays
+    keys = Keys() if labelled else Keys(energy="energy", forces="forces", stress="stress")
+    has_stress = any(_has_stress(atoms, keys) for atoms in read_frames(path))
     content = {"files": [str(path)], "level_of_theory": level or "not stated", "rounds": []}
-    keys = keys if stated else keys.model_copy(update={"stress": None})
+    keys = keys if has_stress else keys.model_copy(update={"stress": None})
     return parse(Dataset, {**content, "keys": keys.model_dump()}, name)
 
 
@@ -90,7 +90,7 @@ def _has_stress(atoms: Atoms, keys: Keys) -> bool:
     return keys.stress is not None and look_up(atoms, keys.stress) is not None
 
 
-def of(name: str, root: Path, level: str | None = None) -> Facts:
+def gather(name: str, root: Path, level: str | None = None) -> Facts:
     """Read, check and measure; the data are refused as the stage `dataset` would refuse them."""
     from retemper.prepare import dataset as stage
 
@@ -114,13 +114,13 @@ def of(name: str, root: Path, level: str | None = None) -> Facts:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         manifest = stage.run(Project(root, settings), out=Path(folder) / "dataset")
         sets = {part: _read(Path(folder) / f"dataset/{part}.extxyz") for part in ("train", "valid", "test", "isolated")}
-    every = [atoms for part in ("train", "valid", "test") for atoms in sets[part]]
-    numbers = sorted({int(z) for atoms in every for z in atoms.numbers})
+    all_frames = [atoms for part in ("train", "valid", "test") for atoms in sets[part]]
+    numbers = sorted({int(z) for atoms in all_frames for z in atoms.numbers})
     counts = composition_matrix(sets["train"], numbers)
     free = {int(atoms.numbers[0]) for atoms in sets["isolated"]}
     ratios, _, _ = fixed_ratios(counts, numbers)
-    known = np.eye(len(numbers), dtype=int)[[z in free for z in numbers]]
-    _, _, needed = fixed_ratios(np.vstack([counts, known]), numbers)
+    free_rows = np.eye(len(numbers), dtype=int)[[z in free for z in numbers]]
+    _, _, needed = fixed_ratios(np.vstack([counts, free_rows]), numbers)
     needed = sorted({*needed, *_held_by_few(counts, group_names(sets["train"]), numbers, {*free, *needed})})
     return Facts(
         name=name,
@@ -135,16 +135,20 @@ def of(name: str, root: Path, level: str | None = None) -> Facts:
         needed=_symbols(needed),
         warnings=tuple(manifest.warnings),
         able=tuple(able),
-        distances={key: found for key in able if (found := distance(at_hand[key], every, root)) is not None},
+        distances={key: value for key in able if (value := distance(at_hand[key], all_frames, root)) is not None},
         lacking={key: missing for key, missing in lacking.items() if missing},
     )
 
 
 def _held_by_few(counts: np.ndarray, groups: list[str], numbers: list[int], free: set[int]) -> list[int]:
     """Elements whose free atoms would settle directions of the compositions that few frames hold."""
-    _, few = few_held(counts, clusters(counts, groups))
-    left = unsettled(few, np.array([z in free for z in numbers]))
-    return [numbers[k] for k in qr(left.T, pivoting=True, mode="r")[1][: left.shape[1]]] if left.shape[1] else []
+    _, directions = few_held(counts, clusters(counts, groups))
+    open_directions = unsettled(directions, np.array([z in free for z in numbers]))
+    return (
+        [numbers[k] for k in qr(open_directions.T, pivoting=True, mode="r")[1][: open_directions.shape[1]]]
+        if open_directions.shape[1]
+        else []
+    )
 
 
 def _symbols(numbers: Iterable[int]) -> tuple[str, ...]:
@@ -174,28 +178,30 @@ def distance(entry: Foundation, frames: list[Atoms], root: Path) -> Distance | N
     from retemper.models.descriptors import mean_descriptors
 
     model = foundations.weights(entry, root)
-    pool, held = (_of_file(model, entry, root / path, root) for path in (entry.pool, entry.retention))
-    chosen = np.sort(np.random.default_rng(SEED).permutation(len(frames))[:MOST])
-    own = mean_descriptors(model, [frames[i] for i in chosen], head=entry.head)
+    pool, held_out = (_file_points(model, entry, root / path, root) for path in (entry.pool, entry.retention))
+    picks = np.sort(np.random.default_rng(SEED).permutation(len(frames))[:MOST])
+    frame_points = mean_descriptors(model, [frames[i] for i in picks], head=entry.head)
     centre, spread = pool.mean(axis=0), pool.std(axis=0)
     spread[spread < 1e-9] = 1.0
     tree = cKDTree((pool - centre) / spread)
-    near = tree.query((held - centre) / spread)[0]
-    far = tree.query((own - centre) / spread)[0]
-    limit, middle = float(np.quantile(near, USUAL)), float(np.median(near))
-    return Distance(float((far > limit).mean()), float(np.median(far)) / max(middle, 1e-12), len(chosen))
+    held_distances = tree.query((held_out - centre) / spread)[0]
+    frame_distances = tree.query((frame_points - centre) / spread)[0]
+    limit, middle = float(np.quantile(held_distances, USUAL)), float(np.median(held_distances))
+    return Distance(
+        float((frame_distances > limit).mean()), float(np.median(frame_distances)) / max(middle, 1e-12), len(picks)
+    )
 
 
-def _of_file(model: Path, entry: Foundation, path: Path, root: Path) -> np.ndarray:
+def _file_points(model: Path, entry: Foundation, path: Path, root: Path) -> np.ndarray:
     """Descriptors of a file's structures without free atoms, kept by content."""
     from retemper.models.descriptors import mean_descriptors
     from retemper.study.plan import file_hash
 
     key = digest([file_hash(model), entry.head, file_hash(path)])
-    kept = root / CACHE / f"{key}.descriptors"
-    points = sealed.read(kept, key)
+    cache_file = root / CACHE / f"{key}.descriptors"
+    points = sealed.read(cache_file, key)
     if points is None:
         frames = [atoms for atoms in read_frames(path) if not is_isolated_atom(atoms)]
         points = mean_descriptors(model, frames, head=entry.head, progress=True)
-        sealed.write(kept, key, points)
+        sealed.write(cache_file, key, points)
     return np.asarray(points, dtype=float)

@@ -24,10 +24,13 @@ def text(advice: Advice) -> str:
     ]
     for choice in advice.choices:
         rests = f", rests on {choice.runs} runs" if choice.runs else ""
-        lines += [f"{choice.what}: {choice.value}  ({choice.sure}{rests})", *(f"  - {reason}" for reason in choice.why)]
-    for title, found in (("in the way", advice.obstacles), ("extrapolated", advice.extrapolations)):
-        if found:
-            lines += ["", f"{title}:", *(f"  - {one}" for one in found)]
+        lines += [
+            f"{choice.subject}: {choice.value}  ({choice.sure}{rests})",
+            *(f"  - {reason}" for reason in choice.reasons),
+        ]
+    for title, entries in (("in the way", advice.obstacles), ("extrapolated", advice.extrapolations)):
+        if entries:
+            lines += ["", f"{title}:", *(f"  - {entry}" for entry in entries)]
     return "\n".join([*lines, "", "for params.yaml:", "", params(advice)])
 
 
@@ -69,23 +72,24 @@ def check(table: pd.DataFrame, scopes: Sequence[str] = tuple(WEIGHT)) -> str:
     """How far behind the best the advice is on systems that it has not seen, beside fixed rules; by scope."""
     lines = []
     for scope in scopes:
-        found = evidence.left_out(table, scope)
-        if not found:
+        regrets = evidence.leave_one_out(table, scope)
+        if not regrets:
             lines.append(f"{scope}: the runs have no two systems on which strategies can be compared")
             continue
-        means, judged = evidence.mean_regret(found), [one for one in found if one.regret]
-        each = ", ".join(
+        means, cases = evidence.mean_regret(regrets), [regret for regret in regrets if regret.regret]
+        rules = ", ".join(
             f"{'this advice' if rule == 'advice' else 'always ' + rule} {evidence.percent(v)}"
             for rule, v in means.items()
         )
         lines.append(
-            f"{scope}: behind the best on a system left out, mean over {len({one.system for one in judged})} systems "
-            f"({len(judged)} of {len(found)} cases, those where what it chose was run): {each}"
+            f"{scope}: behind the best on a system left out, mean over {len({regret.system for regret in cases})} "
+            "systems "
+            f"({len(cases)} of {len(regrets)} cases, those where what it chose was run): {rules}"
         )
-        for one in found:
-            behind = ", ".join(f"{rule} {evidence.percent(value)}" for rule, value in one.regret.items())
+        for regret in regrets:
+            behind = ", ".join(f"{rule} {evidence.percent(value)}" for rule, value in regret.regret.items())
             lines.append(
-                f"  {one.system}, {one.size:g} structures: chosen {one.chosen}, best {one.best}; "
+                f"  {regret.system}, {regret.size:g} structures: chosen {regret.chosen}, best {regret.best}; "
                 + (f"behind: {behind}" if behind else "the choice was not run")
             )
     return "\n".join(lines)

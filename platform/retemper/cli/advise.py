@@ -24,7 +24,7 @@ def _advise(options: argparse.Namespace) -> None:
         return
     if options.system is None:
         raise RetemperError("Which data?", expected="--system with a system of `retemper systems`, or a file")
-    found = recommend.advise(facts.of(options.system, root, options.level), options.scope, table)
+    found = recommend.advise(facts.gather(options.system, root, options.level), options.scope, table)
     print(words.text(found))
 
 

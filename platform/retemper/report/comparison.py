@@ -76,13 +76,13 @@ class Comparison:
         `other_key`: another column of the same frames for `other`.
         """
         column = next(column for column in self.columns if column.key == key)
-        ours, theirs = self.recipes.get(key, {}).get(name), self.recipes.get(other_key or key, {}).get(other)
-        if column.errors is None or ours is None or theirs is None:
+        errors, other_errors = self.recipes.get(key, {}).get(name), self.recipes.get(other_key or key, {}).get(other)
+        if column.errors is None or errors is None or other_errors is None:
             return False
         scatter = _scatter(self.recipes[key], column.errors[1])
-        names = [one for one in dict.fromkeys((name, other)) if one != FOUNDATION]
-        found = _ratio(ours, theirs, column.errors[1], two_sided(0.95), scatter, names)
-        return found.groups >= FEWEST_GROUPS and found.low > 1.0
+        names = [strategy for strategy in dict.fromkeys((name, other)) if strategy != FOUNDATION]
+        ratio = _ratio(errors, other_errors, column.errors[1], two_sided(0.95), scatter, names)
+        return ratio.groups >= FEWEST_GROUPS and ratio.low > 1.0
 
     @property
     def strategies(self) -> list[str]:
@@ -120,24 +120,24 @@ def compare(results: Results) -> Comparison:
     because to leave it as it is is a choice as well.
     """
     names = [FOUNDATION, *results.settings.strategies]
-    there = [name for name in names if name in results.evaluations or name in results.summaries]
+    present = [name for name in names if name in results.evaluations or name in results.summaries]
     elsewhere = _elsewhere(results)
     rows = {
         name: {
             column.key: None if column.errors and name in elsewhere else column.value(results, name)
             for column in COLUMNS
         }
-        for name in there
+        for name in present
     }
-    alike = [name for name in there if name not in elsewhere]
-    by_frame = {name: read_frames_csv(results.project.evaluation(name) / FRAMES) for name in alike}
-    every = {column.key: _recipes(by_frame, column) for column in COLUMNS}
+    comparable = [name for name in present if name not in elsewhere]
+    by_frame = {name: read_frames_csv(results.project.evaluation(name) / FRAMES) for name in comparable}
+    recipes = {column.key: _recipes(by_frame, column) for column in COLUMNS}
     best: dict[str, str] = {}
     for column in COLUMNS:
         values = {n: v for n, row in rows.items() if n != FOUNDATION and (v := row[column.key]) is not None}
         for name, value in values.items():
             confidence = results.settings.evaluate.confidence
-            rows[name][column.key] = _with_seeds(value, name, every[column.key], column, confidence)
+            rows[name][column.key] = _with_seeds(value, name, recipes[column.key], column, confidence)
         if column.judged and len(values) > 1:
             best[column.key] = min(values, key=lambda name: values[name].value)
     points = {
@@ -145,11 +145,11 @@ def compare(results: Results) -> Comparison:
         for name, row in rows.items()
         if (x := row["target.force_rmse"]) is not None and (y := row["retention.force_rmse"]) is not None
     }
-    found = Comparison(COLUMNS, rows, best, {}, pareto_front(points), every, elsewhere)
+    comparison = Comparison(COLUMNS, rows, best, {}, pareto_front(points), recipes, elsewhere)
     for key, first in best.items():
-        others = [name for name, row in rows.items() if name not in (FOUNDATION, first) and row[key] is not None]
-        found.tied[key] = [name for name in others if not found.worse(name, first, key)]
-    return found
+        rivals = [name for name, row in rows.items() if name not in (FOUNDATION, first) and row[key] is not None]
+        comparison.tied[key] = [name for name in rivals if not comparison.worse(name, first, key)]
+    return comparison
 
 
 def _elsewhere(results: Results) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ def _elsewhere(results: Results) -> tuple[str, ...]:
         for name, evaluation in results.evaluations.items()
     }
     first = next(iter(frames.values()), None)
-    return tuple(name for name, own in frames.items() if own != first)
+    return tuple(name for name, hashes in frames.items() if hashes != first)
 
 
 def _recipes(by_frame: Mapping[str, Mapping[int, Mapping[str, Errors]]], column: Column) -> Recipes:
@@ -167,18 +167,18 @@ def _recipes(by_frame: Mapping[str, Mapping[int, Mapping[str, Errors]]], column:
     if column.errors is None:
         return {}
     part = "retention" if column.over_foundation else column.errors[0]
-    found = {
+    recipes = {
         name: [sets[column.errors[0]] for _, sets in sorted(seeds.items()) if column.errors[0] in sets]
         for name, seeds in by_frame.items()
         if name != FOUNDATION
     }
-    found[FOUNDATION] = [sets[part] for sets in by_frame.get(FOUNDATION, {}).values() if part in sets]
-    return {name: seeds for name, seeds in found.items() if seeds}
+    recipes[FOUNDATION] = [sets[part] for sets in by_frame.get(FOUNDATION, {}).values() if part in sets]
+    return {name: seeds for name, seeds in recipes.items() if seeds}
 
 
 def _scatter(recipes: Recipes, quantity: str) -> Scatter | None:
-    found = paired.scatter({name: seeds for name, seeds in recipes.items() if name != FOUNDATION}, quantity)
-    return found if found.known else None
+    scatter = paired.scatter({name: seeds for name, seeds in recipes.items() if name != FOUNDATION}, quantity)
+    return scatter if scatter.known else None
 
 
 def _with_seeds(value: Estimate, name: str, recipes: Recipes, column: Column, confidence: float) -> Estimate:
@@ -188,26 +188,28 @@ def _with_seeds(value: Estimate, name: str, recipes: Recipes, column: Column, co
     quantity, bound = column.errors[1], two_sided(confidence)
     scatter = _scatter(recipes, quantity)
     if column.over_foundation:
-        found = _ratio(recipes[name], recipes[FOUNDATION], quantity, bound, scatter, [name])
+        estimate = _ratio(recipes[name], recipes[FOUNDATION], quantity, bound, scatter, [name])
     else:
-        found = paired.of_recipe(recipes[name], quantity, bound, scatter, name)
-    if not math.isfinite(found.high):
+        estimate = paired.of_recipe(recipes[name], quantity, bound, scatter, name)
+    if not math.isfinite(estimate.high):
         return value.model_copy(update={"low": None, "high": None})
-    bounds = {side: value.value * limit / found.value for side, limit in (("low", found.low), ("high", found.high))}
+    bounds = {
+        side: value.value * limit / estimate.value for side, limit in (("low", estimate.low), ("high", estimate.high))
+    }
     return value.model_copy(update=bounds)
 
 
 def _ratio(
-    ours: Sequence[Errors],
-    theirs: Sequence[Errors],
+    errors: Sequence[Errors],
+    reference: Sequence[Errors],
     quantity: str,
     bound: float,
     scatter: Scatter | None,
     names: Sequence[str],
 ) -> Interval:
     if scatter is None:
-        return paired.over_groups(ours[0], theirs[0], quantity, bound)
-    return paired.over_seeds(ours, theirs, quantity, bound, scatter, names)
+        return paired.over_groups(errors[0], reference[0], quantity, bound)
+    return paired.over_seeds(errors, reference, quantity, bound, scatter, names)
 
 
 # ------------------------------------------------------------------ as text
@@ -225,7 +227,7 @@ def number(value: float, like: float | None = None) -> str:
     return f"{value:.3g}" if size >= 1e-4 else f"{value:.1e}"
 
 
-def shown(column: Column, value: Estimate) -> str:
+def mean_text(column: Column, value: Estimate) -> str:
     """The mean in the column's unit."""
     return number(value.value * column.scale)
 
@@ -255,7 +257,7 @@ def terminal(comparison: Comparison) -> str:
             if value is None:
                 cells.append("- ")
                 continue
-            text = shown(column, value)
+            text = mean_text(column, value)
             if value.low is not None and value.high is not None:
                 text += f" ({interval(column, value)})"
             mark = " "

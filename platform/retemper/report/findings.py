@@ -45,42 +45,47 @@ def _accuracy(results: Results, comparison: Comparison) -> list[str]:
     tied = comparison.tied["target.force_rmse"]
     if tied:
         lines[0] += f" This test set and these seeds do not distinguish {names_of(tied)} from it."
-    own = comparison.value(FOUNDATION, "target.force_rmse")
-    if own is not None:
+    foundation = comparison.value(FOUNDATION, "target.force_rmse")
+    if foundation is not None:
         if not (
             comparison.worse(FOUNDATION, best, "target.force_rmse")
             or comparison.worse(best, FOUNDATION, "target.force_rmse")
         ):
-            lines.append(f"The untouched foundation has {_range(own, 'meV/Å')}: no strategy is shown to be better.")
-        else:
-            word = "less" if value.value < own.value else "more"
-            factor = own.value / value.value if word == "less" else value.value / own.value
             lines.append(
-                f"The untouched foundation has {_range(own, 'meV/Å')}; **{best}** has {number(factor)} times {word}."
+                f"The untouched foundation has {_range(foundation, 'meV/Å')}: no strategy is shown to be better."
+            )
+        else:
+            word = "less" if value.value < foundation.value else "more"
+            factor = foundation.value / value.value if word == "less" else value.value / foundation.value
+            lines.append(
+                f"The untouched foundation has {_range(foundation, 'meV/Å')}; **{best}** has {number(factor)} times "
+                f"{word}."
             )
         worse = [name for name in comparison.strategies if comparison.worse(name, FOUNDATION, "target.force_rmse")]
         if worse:
             lines.append(f"{names_of(worse)} did worse on the target than the foundation that was left as it is.")
     scratch = comparison.value("scratch", "target.force_rmse")
     if scratch is not None and best != "scratch":
-        told = f"{number(scratch.value / value.value)} times that of **{best}**"
+        relation = f"{number(scratch.value / value.value)} times that of **{best}**"
         if not comparison.worse("scratch", best, "target.force_rmse"):
-            told = f"not distinguishable from **{best}**"
-        lines.append(f"Training from random weights (**scratch**) gives {_range(scratch, 'meV/Å')}, {told}.")
+            relation = f"not distinguishable from **{best}**"
+        lines.append(f"Training from random weights (**scratch**) gives {_range(scratch, 'meV/Å')}, {relation}.")
     return lines
 
 
 def _forgetting(comparison: Comparison) -> list[str]:
     ratios = {n: v for n in comparison.strategies if (v := comparison.value(n, "forgetting_ratio")) is not None}
     lines = []
-    kept = {name: value for name, value in ratios.items() if name != "scratch"}  # it had nothing to forget
-    if len(kept) > 1:
-        least, most = (choose(kept, key=lambda name: kept[name].value) for choose in (min, max))
-        alike = [name for name in kept if name != least and not comparison.worse(name, least, "forgetting_ratio")]
-        text = f"**{least}** forgets least: on held-out pretraining structures its force RMSE is "
-        text += f"{number(kept[least].value)} times the foundation's own"
-        text += f" (indistinguishable: {names_of(alike)})" if alike else ""
-        lines.append(text + f"; **{most}** forgets most, with {number(kept[most].value)} times.")
+    forgetting = {name: value for name, value in ratios.items() if name != "scratch"}  # it had nothing to forget
+    if len(forgetting) > 1:
+        lowest, highest = (choose(forgetting, key=lambda name: forgetting[name].value) for choose in (min, max))
+        tied = [
+            name for name in forgetting if name != lowest and not comparison.worse(name, lowest, "forgetting_ratio")
+        ]
+        text = f"**{lowest}** forgets least: on held-out pretraining structures its force RMSE is "
+        text += f"{number(forgetting[lowest].value)} times the foundation's own"
+        text += f" (indistinguishable: {names_of(tied)})" if tied else ""
+        lines.append(text + f"; **{highest}** forgets most, with {number(forgetting[highest].value)} times.")
     better = []
     for name in comparison.strategies:
         head, target = comparison.value(name, "forgetting_ratio_replay_head"), ratios.get(name)
@@ -112,11 +117,11 @@ def _courses(results: Results) -> list[str]:
     """Trainings that had not converged, and replay heads that lost accuracy."""
     lines = []
     for name, seeds in results.trainings.items():
-        said: dict[str, list[int]] = {}
+        comments: dict[str, list[int]] = {}
         for seed, training in seeds.items():
             for text in course.comments(training.history, training.outcome) if training.outcome else []:
-                said.setdefault(text, []).append(seed)
-        lines += [f"**{name}**, seed {', '.join(map(str, which))}: {text}." for text, which in said.items()]
+                comments.setdefault(text, []).append(seed)
+        lines += [f"**{name}**, seed {', '.join(map(str, which))}: {text}." for text, which in comments.items()]
     return lines
 
 

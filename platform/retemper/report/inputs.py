@@ -96,8 +96,8 @@ def _pseudolabel(manifest: PseudolabelManifest | None) -> str:
     text = f"Pseudolabels: by `{manifest.foundation}` in {manifest.dtype} for the same structures"
     units = {"energy": "meV/atom", "force": "meV/Å", "stress": "meV/Å³"}
     errors = manifest.train.rmse_to_original
-    off = [f"{name} {number(value)} {units[name]}" for name, value in errors if value is not None]
-    return text + (f"; RMSE to their original labels: {', '.join(off)}." if off else ".")
+    differences = [f"{name} {number(value)} {units[name]}" for name, value in errors if value is not None]
+    return text + (f"; RMSE to their original labels: {', '.join(differences)}." if differences else ".")
 
 
 def e0s(results: Results) -> Section:
@@ -105,10 +105,10 @@ def e0s(results: Results) -> Section:
     doctor = results.e0s
     if doctor is None:
         return Section("E0s", "Atomic reference energies (E0s)", [absent("the E0 doctor's result", "e0s")])
-    chosen, error = doctor.method, doctor.error_per_atom
+    method, error = doctor.method, doctor.error_per_atom
     blocks: list[Block] = [
         Paragraph(
-            f"Chosen: **{chosen}**. With these E0s the untouched foundation misses the target energies by "
+            f"Chosen: **{method}**. With these E0s the untouched foundation misses the target energies by "
             f"**{number(error.rmse)} meV/atom** (RMSE; mean {number(error.mean)}, largest {number(error.max)})."
         )
     ]
@@ -137,7 +137,7 @@ def e0s(results: Results) -> Section:
         row = [Cell(symbol)]
         for name in candidates:
             value = available[name].E0s.get(atomic_numbers[symbol]) if name in available else None
-            row.append(Cell("–") if value is None else Cell(f"{value:.4f}", mark="chosen" if name == chosen else ""))
+            row.append(Cell("–") if value is None else Cell(f"{value:.4f}", mark="chosen" if name == method else ""))
         rows.append(row)
     errors = {name: dict(candidate.error_per_atom) for name, candidate in available.items()}
     for key, title in (("rmse", "RMSE after the shift"), ("max", "largest error")):
@@ -154,7 +154,7 @@ def e0s(results: Results) -> Section:
 def _basis(doctor: ReferenceEnergies) -> list[Block]:
     """Frames that were left out, what each E0 rests on, and what that does to other compositions."""
     blocks: list[Block] = [
-        Paragraph(f"{count} training frame(s) {why}", "note") for why, count in doctor.left_out.items() if count
+        Paragraph(f"{count} training frame(s) {reason}", "note") for reason, count in doctor.left_out.items() if count
     ]
     blocks.append(_evidence(doctor))
     new = doctor.new_compositions
@@ -174,12 +174,12 @@ def _evidence(doctor: ReferenceEnergies) -> Table:
     rows = [
         [
             Cell(symbol),
-            Cell(known.rests_on),
-            Cell(f"{known.clusters:.1f}"),
-            Cell("open" if known.standard_error is None else f"{known.standard_error:.3f}"),
-            Cell("–" if known.off_free_atom is None else f"{known.off_free_atom:+.3f}"),
+            Cell(evidence.rests_on),
+            Cell(f"{evidence.clusters:.1f}"),
+            Cell("open" if evidence.standard_error is None else f"{evidence.standard_error:.3f}"),
+            Cell("–" if evidence.off_free_atom is None else f"{evidence.off_free_atom:+.3f}"),
         ]
-        for symbol, known in doctor.evidence.items()
+        for symbol, evidence in doctor.evidence.items()
     ]
     titles = [("Element", ""), ("Rests on", ""), ("Compositions or groups", ""), ("Standard error", "eV")]
     return Table([*titles, ("E0 minus free atom", "eV")], rows)
@@ -224,9 +224,9 @@ def proof(results: Results) -> Section:
 
 def _proof_row(training: Training) -> list[Cell]:
     effective, outcome = training.effective, training.outcome
-    compared = len(effective.asked.model_dump()) if effective else 0
+    points = len(effective.asked.model_dump()) if effective else 0
     differences = "none" if training.proven else str(len(effective.differences)) if effective else "unknown"
-    first = [training.strategy, str(training.seed), str(compared), differences]
+    first = [training.strategy, str(training.seed), str(points), differences]
     if outcome is None:
         return [*map(Cell, first), Cell("–"), Cell(str(len(training.history))), Cell("–"), Cell("–"), Cell("–")]
     return [

@@ -39,16 +39,16 @@ def section(results: Results) -> Section:
         "`retemper metrics` says what each metric is; tables, plots and the structures that failed: "
         "`runs/robustness/<strategy>/seed-<k>/`."
     )
-    every = [
+    measures = [
         (metric, measure)
         for robustness in results.robustness.values()
         for metric, measure in robustness.summary.items()
     ]
-    metrics = list(dict.fromkeys(metric for metric, _ in every))
-    reasons = {f"Not measured: {metric}: {measure.reason}" for metric, measure in every if measure.value is None}
-    levels_of_theory = {f"{metric}: {measure.against}" for metric, measure in every if measure.against}
+    metrics = list(dict.fromkeys(metric for metric, _ in measures))
+    reasons = {f"Not measured: {metric}: {measure.reason}" for metric, measure in measures if measure.value is None}
+    levels_of_theory = {f"{metric}: {measure.against}" for metric, measure in measures if measure.against}
     blocks: list[Block] = [_table(results, metrics), Paragraph(note, "note")]
-    blocks += [Paragraph(text, "note") for text in _limits(dict(every))]
+    blocks += [Paragraph(text, "note") for text in _limits(dict(measures))]
     blocks += _against_foundation(results, metrics)
     blocks += [Paragraph(text, "note") for text in (*sorted(reasons), *sorted(levels_of_theory))]
     return Section("Robustness", title, blocks)
@@ -60,7 +60,7 @@ def _table(results: Results, metrics: Sequence[str]) -> Table:
         measures = {n: r.summary[metric] for n, r in results.robustness.items() if metric in r.summary}
         scores = {n: m.score for n, m in measures.items() if n != FOUNDATION and m.score is not None}
         top = max(scores.values(), default=None)
-        comparable = len(set(scores.values())) > 1 and _measured_alike(results, scores, metric)
+        comparable = len(set(scores.values())) > 1 and _is_comparable(results, scores, metric)
         best[metric] = {n for n, score in scores.items() if score == top} if comparable else set()
         columns.append((metric, next(measure.unit for measure in measures.values())))
     table = [
@@ -71,10 +71,10 @@ def _table(results: Results, metrics: Sequence[str]) -> Table:
     return Table(columns, table, reference=reference)
 
 
-def _measured_alike(results: Results, names: Iterable[str], metric: str) -> bool:
+def _is_comparable(results: Results, names: Iterable[str], metric: str) -> bool:
     """Whether all that decides a metric beside the model is the same for the strategies `names`."""
-    every = [_first_seed(results.robustness[name]).metrics[metric].identity for name in names]
-    return not any(identity.difference(other, every[0]) for other in every)
+    identities = [_first_seed(results.robustness[name]).metrics[metric].identity for name in names]
+    return not any(identity.difference(entry, identities[0]) for entry in identities)
 
 
 def _cell(measure: Measure | None, best: bool) -> Cell:
@@ -128,13 +128,13 @@ def _units(results: Results, name: str, metric: str) -> list[Unit]:
 
 
 def _difference(results: Results, name: str, metric: str) -> Cell:
-    ours, theirs = (_units(results, side, metric) for side in (name, FOUNDATION))
-    if not ours or not theirs:
+    model_units, foundation_units = (_units(results, side, metric) for side in (name, FOUNDATION))
+    if not model_units or not foundation_units:
         return Cell("–")
     identities = (_first_seed(results.robustness[side]).metrics[metric].identity for side in (name, FOUNDATION))
     if identity.difference(*identities):
         return Cell("other")
-    interval = units.paired(ours, theirs)
+    interval = units.paired(model_units, foundation_units)
     if interval.groups < FEWEST_GROUPS:
         return Cell(f"too few ({interval.groups})")
     bounds = f"{interval.low:+.3g} – {interval.high:+.3g} ({interval.groups})"

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from retemper.plotting import plots
 from retemper.records.evaluation import Estimate
 from retemper.records.runs import FOUNDATION, Results
-from retemper.report.comparison import Comparison, interval, number, shown
+from retemper.report.comparison import Comparison, interval, mean_text, number
 from retemper.report.findings import findings
 from retemper.report.page import Block, Bullets, Cell, Paragraph, Plot, Plots, Section, Table
 
 MOST_PARITY_POINTS = 1500
 
 
-def absent(what: str, stage: str) -> Paragraph:
+def absent(name: str, stage: str) -> Paragraph:
     """A warning that a stage has not run."""
-    return Paragraph(f"Missing: {what}. Run `dvc repro {stage}`.", "warning")
+    return Paragraph(f"Missing: {name}. Run `dvc repro {stage}`.", "warning")
 
 
 def summary(results: Results, comparison: Comparison) -> Section:
@@ -31,8 +31,8 @@ def summary(results: Results, comparison: Comparison) -> Section:
     if comparison.elsewhere:
         names = ", ".join(f"`{name}`" for name in comparison.elsewhere)
         blocks.append(Paragraph(f"Measured on other frames and not compared: {names}. Run `dvc repro`.", "warning"))
-    found = findings(results, comparison)
-    blocks.append(Bullets(found) if found else Paragraph("There is nothing to compare yet."))
+    sentences = findings(results, comparison)
+    blocks.append(Bullets(sentences) if sentences else Paragraph("There is nothing to compare yet."))
     return Section("Findings", "Findings", blocks)
 
 
@@ -41,24 +41,24 @@ def headline(results: Results, comparison: Comparison) -> Section:
     if not comparison.rows:
         return Section("Comparison", "Comparison", [absent("all trainings and evaluations", "report")])
     columns = [("Strategy", "")]
-    used = [c for c in comparison.columns if any(row[c.key] is not None for row in comparison.rows.values())]
-    columns += [(column.title, column.under) for column in used]
+    present = [c for c in comparison.columns if any(row[c.key] is not None for row in comparison.rows.values())]
+    columns += [(column.title, column.under) for column in present]
     rows = []
     for name, values in comparison.rows.items():
         row = [Cell(name, mark="front" if name in comparison.front else "")]
-        for column in used:
+        for column in present:
             value = values[column.key]
             mark = "best" if comparison.best.get(column.key) == name else ""
             if name in comparison.tied.get(column.key, ()):
                 mark = "tied"
-            row.append(Cell("–") if value is None else Cell(shown(column, value), interval(column, value), mark))
+            row.append(Cell("–") if value is None else Cell(mean_text(column, value), interval(column, value), mark))
         rows.append(row)
     level = f"{100 * results.settings.evaluate.confidence:g} %"
     groups = results.groups()
-    counted = ", ".join(f"{number} of the {part} set" for part, number in groups.items())
+    group_counts = ", ".join(f"{number} of the {part} set" for part, number in groups.items())
     notes = (
         f"Root mean square errors on the test sets, means over seeds; below them the {level} interval for other groups "
-        f"of test structures (trajectories, molecules; {counted}) and other seeds. ★ lowest in the column; "
+        f"of test structures (trajectories, molecules; {group_counts}) and other seeds. ★ lowest in the column; "
         "≈ not distinguished from it on the same structures (paired, 95 %). The foundation is the reference and "
         "takes no part in this. Retention is the error on held-out structures of the foundation's pretraining "
         "distribution; forgetting is that force error over the foundation's own. A model with a replay head has two "
@@ -78,11 +78,11 @@ def pareto(results: Results, comparison: Comparison) -> Section:
         y = comparison.value(name, "retention.force_rmse")
         if x is None or y is None:
             continue
-        ratio, own = (
+        ratio, foundation = (
             comparison.value(name, "forgetting_ratio_replay_head"),
             comparison.value(FOUNDATION, "retention.force_rmse"),
         )
-        replay = ratio.value * own.value if ratio and own else None
+        replay = ratio.value * foundation.value if ratio and foundation else None
         points.append(plots.Point(name, x.value, y.value, _bounds(x), _bounds(y), name in comparison.front, replay))
     if not points:
         return Section("Pareto", title, [absent("evaluations on the target and on the retention set", "evaluate")])
@@ -105,7 +105,7 @@ def _bounds(value: Estimate) -> tuple[float, float] | None:
 def curves(results: Results) -> Section:
     """Validation errors by epoch."""
     histories = {name: [t.history for t in seeds.values()] for name, seeds in results.trainings.items()}
-    drawn = []
+    curve_plots = []
     for column, title, caption in (
         ("valid.force_rmse", "target force RMSE (meV/Å)", "Target. Line: mean over seeds; band: lowest to highest."),
         ("valid.energy_rmse", "target energy RMSE (meV/atom)", "Target."),
@@ -113,13 +113,13 @@ def curves(results: Results) -> Section:
     ):
         plot = plots.curves_svg(histories, column, title, results.settings.strategies)
         if plot is not None:
-            drawn.append(Plot(plot, caption))
-    if not drawn:
+            curve_plots.append(Plot(plot, caption))
+    if not curve_plots:
         return Section("Curves", "Learning curves", [absent("the trainings", "finetune")])
     note = (
         "Errors on the validation sets, on which the best epoch was chosen. The table above is made on the test sets."
     )
-    return Section("Curves", "Learning curves", [Plots(drawn, 440), Paragraph(note, "note")])
+    return Section("Curves", "Learning curves", [Plots(curve_plots, 440), Paragraph(note, "note")])
 
 
 def parity(results: Results) -> Section:
@@ -177,12 +177,12 @@ def _config_type_table(results: Results, part: str) -> Table | None:
     for name, evaluation in results.evaluations.items():
         values: dict[str, list[float]] = {}
         for accuracy in evaluation.seeds.values():
-            measured = accuracy.sets().get(part)
-            for kind, errors in measured.by_config_type.items() if measured else ():
+            set_errors = accuracy.sets().get(part)
+            for kind, errors in set_errors.by_config_type.items() if set_errors else ():
                 frames[kind] = errors.n_frames
                 values.setdefault(kind, []).append(errors.force_rmse)
-        for kind, found in values.items():
-            means.setdefault(kind, {})[name] = statistics.fmean(found)
+        for kind, per_seed in values.items():
+            means.setdefault(kind, {})[name] = statistics.fmean(per_seed)
     if not means:
         return None
     names = list(results.evaluations)

@@ -124,7 +124,7 @@ def _verdict(claim: str, judgement: Judgement) -> list[str]:
         first = [claim, f"**{judgement.verdict}**"] if number == 0 else ["", part.verdict]
         if number == 0 and len(judgement.parts) > 1:
             first[1] += f" ({part.verdict})"
-        rows.append("| " + " | ".join([*first, part.effect, part.words, part.why]) + " |")
+        rows.append("| " + " | ".join([*first, part.effect, part.words, part.note]) + " |")
     return rows
 
 

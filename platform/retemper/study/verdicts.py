@@ -21,7 +21,7 @@ class Part:
     words: str  # what is compared, so that the effect reads as a sentence
     verdict: Verdict
     effect: str  # with its interval; empty without
-    why: str  # what the interval is over, or what is missing
+    note: str  # what the interval is over, or what is missing
 
 
 @dataclass(frozen=True)
