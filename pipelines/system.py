@@ -19,13 +19,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     os.environ["OMP_NUM_THREADS"] = "1"  # small matrices: more threads are slower; read by tblite when it loads
-    from retemper.core.ending import told
+    from retemper.core.ending import handle_errors
     from retemper.core.files import project_root
     from retemper.systems import find
     from retemper.systems.listing import size
     from retemper.systems.make import make
 
-    with told():
+    with handle_errors():
         root = project_root()
         system = find(arguments.system, root)
         path = make(

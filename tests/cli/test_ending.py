@@ -22,8 +22,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROO
 
 
 def python(code: str, **more: object) -> subprocess.CompletedProcess[str]:
-    """Run `code` within `ending.told` in a process of its own."""
-    body = "from retemper.core.ending import told\nwith told():\n" + textwrap.indent(textwrap.dedent(code), "    ")
+    """Run `code` within `ending.handle_errors` in a process of its own."""
+    body = "from retemper.core.ending import handle_errors\nwith handle_errors():\n" + textwrap.indent(
+        textwrap.dedent(code), "    "
+    )
     return subprocess.run(
         [sys.executable, "-c", body], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, **more
     )  # type: ignore[call-overload,no-any-return]
@@ -97,7 +99,9 @@ def test_an_interruption_ends_workers_that_still_compute() -> None:
             pool.submit(Job(time.sleep, (60,), started=lambda: print("computes", flush=True)))
             list(pool.finished())
         """
-    body = "from retemper.core.ending import told\nwith told():\n" + textwrap.indent(textwrap.dedent(code), "    ")
+    body = "from retemper.core.ending import handle_errors\nwith handle_errors():\n" + textwrap.indent(
+        textwrap.dedent(code), "    "
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", body],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -53,7 +53,7 @@ def test_the_folder_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Within a closed folder, and short enough for the names of sockets."""
     for place in (tmp_path / ("long" * 20), Path("/tmp") / f"rt-{os.getpid()}"):
         monkeypatch.setenv("RETEMPER_SCRATCH", str(place))
-        found = scratch.of_ray()
+        found = scratch.ray_folder()
         assert len(str(found)) <= scratch.LONGEST
         assert stat.S_IMODE(found.parent.stat().st_mode) == 0o700
     place.rmdir()

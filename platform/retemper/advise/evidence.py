@@ -5,9 +5,9 @@ and broad: the rule by which sweeps choose (`retemper.sweep.choice`). A *way* is
 runs have varied. Ways are compared within blocks alone: runs of one study on one system with the same foundation, E0s,
 size and settings of params.yaml. Blocks without a second way say nothing; those of sizes near the one that is asked
 about weigh more. Which way is best depends on foundation and E0s (with wrong E0s replay saves what naive fine-tuning
-loses), so `runs_like` keeps the runs that have those in question. Differences are logarithms of error ratios, means over
-seeds fitted by least squares; standard errors come from leaving out each system in turn, since systems are what is
-independent.
+loses), so `runs_like` keeps the runs that have those in question. Differences are logarithms of error ratios, means
+over seeds fitted by least squares; standard errors come from leaving out each system in turn, since systems are what
+is independent.
 """
 
 from __future__ import annotations

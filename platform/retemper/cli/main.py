@@ -14,12 +14,12 @@ from retemper.cli.active import COMMANDS as ROUND_COMMANDS
 from retemper.cli.advise import COMMANDS as ADVICE_COMMANDS
 from retemper.cli.promotion import COMMANDS as MODEL_COMMANDS
 from retemper.cli.study import COMMANDS as STUDY_COMMANDS
-from retemper.core.ending import told
+from retemper.core.ending import handle_errors
 from retemper.core.version import __version__
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a stage script's `main` a command that ends as `ending.told` says, without orphans.
+    """Make a stage script's `main` a command that ends as `ending.handle_errors` says, without orphans.
 
     Inside DVC the stage ends when DVC is
     killed, so that it cannot write outputs later.
@@ -37,7 +37,7 @@ def stage(function: Callable[..., None]) -> Callable[..., None]:
             from retemper.core.processes import die_with_parent
 
             die_with_parent()
-        with told():
+        with handle_errors():
             function(*arguments)
 
     return command
@@ -211,5 +211,5 @@ def main(arguments: list[str] | None = None) -> None:
     for name, (_, arguments_of, about) in every.items():
         arguments_of(commands.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)
-    with told():
+    with handle_errors():
         every[options.command][0](options)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from retemper.core import output, processes
 from retemper.core.errors import RetemperError, WaitingError
-from retemper.core.files import explained
+from retemper.core.files import explain
 
 FAILED = 1
 WAITING = 75  # not finished, and nothing is wrong: sysexits.h calls it EX_TEMPFAIL
@@ -17,7 +17,7 @@ INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def handle_errors() -> Iterator[None]:
     """Within the block a command runs: what a user can put right is printed, Ctrl-C ends it with ``interrupted``.
 
     Errors of this package and of the file system (a full disk, a quota, missing rights) end with status 1, waiting
@@ -40,7 +40,7 @@ def told() -> Iterator[None]:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except OSError as error:
-        reason = explained(error)
+        reason = explain(error)
         if reason is None:
             raise
         print(f"error: {reason}", file=sys.stderr)

@@ -21,8 +21,8 @@ class RetemperError(Exception):
     def __init__(self, what: str, *, expected: object = None, got: object = None, fix: str | None = None):
         self.what = short(what)
         self.expected, self.got, self.fix = (None if part is None else short(part) for part in (expected, got, fix))
-        named = (("expected: ", self.expected), ("got:      ", self.got), (self.advice, self.fix))
-        super().__init__("\n".join([self.what, *(f"  {name}{part}" for name, part in named if part is not None)]))
+        labelled = (("expected: ", self.expected), ("got:      ", self.got), (self.advice, self.fix))
+        super().__init__("\n".join([self.what, *(f"  {name}{part}" for name, part in labelled if part is not None)]))
 
     def __reduce__(self) -> Any:
         """For pickle, which carries errors out of processes."""
@@ -54,7 +54,7 @@ def short(value: object, longest: int = LONGEST) -> str:
 def unknown(kind: str, name: object, options: Iterable[str]) -> UnknownNameError:
     """Error for a name that is none of `options`; suggests the nearest one."""
     options = sorted(map(str, options))
-    near = difflib.get_close_matches(short(name, 200), options, n=1)
-    listed = ", ".join(options) or "none: there are none yet"
-    fix = f"did you mean {near[0]!r}?" if near else f"use one of {listed}"
-    return UnknownNameError(f"Unknown {kind} {short(repr(name), 200)}.", expected=f"one of {listed}", fix=fix)
+    matches = difflib.get_close_matches(short(name, 200), options, n=1)
+    listing = ", ".join(options) or "none: there are none yet"
+    fix = f"did you mean {matches[0]!r}?" if matches else f"use one of {listing}"
+    return UnknownNameError(f"Unknown {kind} {short(repr(name), 200)}.", expected=f"one of {listing}", fix=fix)

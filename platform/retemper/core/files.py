@@ -23,19 +23,19 @@ def project_root(start: Path | None = None) -> Path:
     Without `start`, ``RETEMPER_ROOT`` names the project: a job on a cluster runs in a copy of the
     code, and its data and results are elsewhere.
     """
-    if start is None and (named := os.environ.get("RETEMPER_ROOT")):
-        start = Path(named)
+    if start is None and (configured := os.environ.get("RETEMPER_ROOT")):
+        start = Path(configured)
         if not (start / "params.yaml").is_file():
             raise RetemperError(
-                f"RETEMPER_ROOT is {named}, where there is no params.yaml.",
+                f"RETEMPER_ROOT is {configured}, where there is no params.yaml.",
                 fix="give the project's folder, or unset it",
             )
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
+    start_folder = (start or Path.cwd()).resolve()
+    for folder in (start_folder, *start_folder.parents):
         if (folder / "params.yaml").is_file():
             return folder
     raise RetemperError(
-        f"No params.yaml in {here} or above it.",
+        f"No params.yaml in {start_folder} or above it.",
         fix="run retemper inside a project folder (a clone of the repository)",
     )
 
@@ -65,27 +65,27 @@ ANSWERS = {
 }
 
 
-def explained(error: OSError, path: str | Path | None = None) -> RetemperError | None:
+def explain(error: OSError, path: str | Path | None = None) -> RetemperError | None:
     """What the file system answered, as a `RetemperError`; `None` where that is not for the user to put right.
 
     `path` is what was written or read, where the error does not say it, or names a temporary file beside it.
     """
     if error.errno not in ANSWERS:
         return None
-    what, fix = ANSWERS[error.errno]
-    named = error.filename if isinstance(error.filename, str) else None
-    if path is not None and (named is None or Path(named).name.endswith(Path(path).name)):  # or what it was to replace
-        named = str(path)
-    return RetemperError(what.format(path=named or "a file"), fix=fix)
+    problem, fix = ANSWERS[error.errno]
+    name = error.filename if isinstance(error.filename, str) else None
+    if path is not None and (name is None or Path(name).name.endswith(Path(path).name)):  # or what it was to replace
+        name = str(path)
+    return RetemperError(problem.format(path=name or "a file"), fix=fix)
 
 
 @contextlib.contextmanager
-def disk_explained(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """What the disk refuses within the block (full, quota, rights, ...) becomes a `RetemperError` about `path`."""
     try:
         yield
     except OSError as error:
-        reason = explained(error, path)
+        reason = explain(error, path)
         if reason is None:
             raise
         raise reason from error
@@ -109,10 +109,10 @@ def _clear(path: Path) -> None:
 
 def clear_leftovers(folder: Path, name: str = "*") -> None:
     """Remove the temporary files and folders that killed processes left in `folder`, beside files of this `name`."""
-    for left in folder.glob(f".[0-9]*.{name}"):
-        process = left.name[1:].partition(".")[0]
+    for leftover in folder.glob(f".[0-9]*.{name}"):
+        process = leftover.name[1:].partition(".")[0]
         if process.isdigit() and not _alive(int(process)):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -124,7 +124,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with disk_explained(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path)
         try:
@@ -139,7 +139,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success it replaces `path` whole."""
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with disk_explained(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -154,15 +154,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """One process at a time within the block; `what` says what the other one does, when this one has to wait."""
+def locked(path: Path, activity: str) -> Iterator[None]:
+    """One process at a time within the block; `activity` says what the other one does, when this one has to wait."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
     try:
         lock.acquire(timeout=SILENCE)
     except Timeout:
-        log.info(f"waiting for another process that {what} (it holds {path})")
+        log.info(f"waiting for another process that {activity} (it holds {path})")
         lock.acquire()
     try:
         yield
@@ -195,7 +195,7 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; a missing or broken one is a `RetemperError`."""
     path = Path(path)
     try:
-        with disk_explained(path):
+        with disk_errors(path):
             return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RetemperError(f"{path} does not exist.", fix="run `dvc repro` to make it") from None

@@ -35,21 +35,21 @@ class Hashes:
     def of(self, path: Path) -> str:
         """Hex sha256 of a file; for a folder, a hash over names and contents of all files in it."""
         if path.is_dir():
-            inside = [one for one in sorted(path.rglob("*")) if one.is_file()]
-            return digest([(one.relative_to(path).as_posix(), self.of(one)) for one in inside])
+            files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+            return digest([(file.relative_to(path).as_posix(), self.of(file)) for file in files])
         place = os.path.realpath(path)
         status = os.stat(place)
         state = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        known = self.known.get(place)
-        if isinstance(known, list) and known[:-1] == state:
-            self.used[place] = known
-            return str(known[-1])
+        remembered = self.known.get(place)
+        if isinstance(remembered, list) and remembered[:-1] == state:
+            self.used[place] = remembered
+            return str(remembered[-1])
         now = time.time()
         self.computed += 1
-        found = sha256(place)
+        value = sha256(place)
         if now - max(status.st_mtime, status.st_ctime) > SETTLED:
-            self.used[place] = [*state, found]
-        return found
+            self.used[place] = [*state, value]
+        return value
 
     def save(self) -> None:
         """Remember what was asked for; the rest is forgotten."""

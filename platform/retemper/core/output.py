@@ -39,12 +39,12 @@ def progress(total: int, every: float = 10.0) -> Iterator[Callable[[int, str], N
             bar = bars.add_task("", total=total)
             yield lambda done, line: bars.update(bar, completed=done, description=line.strip())
         return
-    said = time.monotonic()
+    last = time.monotonic()
 
     def say(done: int, line: str) -> None:
-        nonlocal said
-        if time.monotonic() - said > every:
-            said = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last > every:
+            last = time.monotonic()
             log.info(line)
 
     yield say

@@ -34,7 +34,7 @@ def require(needs: Mapping[str, float], *, cluster: bool, grace: float = GRACE) 
         No node has it, and the cluster does not grow.
     """
     deadline = time.monotonic() + (grace if cluster else 0.0)
-    said = False
+    announced = False
     while not any(_has(node, needs) for node in _nodes()):
         if _has(_largest(), needs):
             log.info(f"no node has {words(needs)} yet: waiting for one that the cluster can start")
@@ -46,9 +46,9 @@ def require(needs: Mapping[str, float], *, cluster: bool, grace: float = GRACE) 
                 got="; ".join(words(_asked(node, needs)) or "nothing of it" for node in _nodes()) or "no node",
                 fix="set finetune.device to cpu, or sweep.gpus to less; or give RAY_ADDRESS a cluster that has it",
             )
-        if not said:
+        if not announced:
             log.info(f"no node of the cluster has {words(needs)}: waiting {grace:.0f} s for one to join")
-            said = True
+            announced = True
         time.sleep(1.0)
 
 
@@ -56,16 +56,16 @@ def places(gpus: float) -> int:
     """Jobs at a time: one a core, or as many as the GPUs hold at `gpus` of one each."""
     import ray
 
-    held: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return max(1, int(held.get("GPU", 0.0) / gpus if gpus else held.get("CPU", 1.0)))
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return max(1, int(total.get("GPU", 0.0) / gpus if gpus else total.get("CPU", 1.0)))
 
 
-def _has(held: Mapping[str, float], needs: Mapping[str, float]) -> bool:
-    return all(held.get(name, 0.0) >= number for name, number in needs.items())
+def _has(available: Mapping[str, float], needs: Mapping[str, float]) -> bool:
+    return all(available.get(name, 0.0) >= number for name, number in needs.items())
 
 
-def _asked(held: Mapping[str, float], needs: Mapping[str, float]) -> dict[str, float]:
-    return {name: held.get(name, 0.0) for name in needs}
+def _asked(available: Mapping[str, float], needs: Mapping[str, float]) -> dict[str, float]:
+    return {name: available.get(name, 0.0) for name in needs}
 
 
 def _nodes() -> list[dict[str, float]]:

@@ -88,8 +88,8 @@ def _start(cores: int) -> None:
     import psutil
     import ray
 
-    mine = psutil.Process()
-    before = {child.pid for child in mine.children()}
+    process = psutil.Process()
+    earlier = {child.pid for child in process.children()}
     for last in (False, False, True):
         try:
             ray.init(
@@ -99,17 +99,17 @@ def _start(cores: int) -> None:
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
                 object_store_memory=OBJECT_STORE,
-                _temp_dir=str(scratch.of_ray()),
+                _temp_dir=str(scratch.ray_folder()),
             )
             return
         except Exception as error:  # Ray raises no class of its own
             if "timed out during startup" not in str(error):
                 raise
-            for child in mine.children():  # Ray forgets what it had started, and that would slow the next try
-                if child.pid not in before:
-                    for one in (*child.children(recursive=True), child):
+            for child in process.children():  # Ray forgets what it had started, and that would slow the next try
+                if child.pid not in earlier:
+                    for descendant in (*child.children(recursive=True), child):
                         with contextlib.suppress(psutil.NoSuchProcess):
-                            one.kill()
+                            descendant.kill()
             if last:
                 raise RetemperError(
                     f"Ray did not start: {error}", fix="try again when the machine is less busy: what is done is kept"

@@ -18,10 +18,10 @@ def folder() -> Path:
     return private(Path(os.environ.get("RETEMPER_SCRATCH") or _below(tempfile.gettempdir())))
 
 
-def of_ray() -> Path:
+def ray_folder() -> Path:
     """Where a Ray of this process keeps its sockets and logs: its own choice is open to every user of the machine."""
-    found = folder() / "ray"
-    return found if len(str(found)) <= LONGEST else private(_below("/tmp")) / "ray"
+    path = folder() / "ray"
+    return path if len(str(path)) <= LONGEST else private(_below("/tmp")) / "ray"
 
 
 def _below(place: str) -> Path:
@@ -39,14 +39,14 @@ def private(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    found = path.lstat()
+    status = path.lstat()
     got = ""
-    if not stat.S_ISDIR(found.st_mode):
-        got = "a link" if stat.S_ISLNK(found.st_mode) else "a file"
-    elif found.st_uid != os.getuid():
-        got = f"a folder of user {found.st_uid}"
-    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        got = f"a folder that others can write to (mode {stat.S_IMODE(found.st_mode):o})"
+    if not stat.S_ISDIR(status.st_mode):
+        got = "a link" if stat.S_ISLNK(status.st_mode) else "a file"
+    elif status.st_uid != os.getuid():
+        got = f"a folder of user {status.st_uid}"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        got = f"a folder that others can write to (mode {stat.S_IMODE(status.st_mode):o})"
     if got:
         raise RetemperError(
             f"The scratch folder {path} is not this user's own.",

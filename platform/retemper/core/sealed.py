@@ -34,7 +34,7 @@ class _BrokenError(Exception):
     """What is kept cannot be used; the text says why."""
 
 
-def put_aside(path: Path, why: str, then: str = "made again") -> None:
+def put_aside(path: Path, reason: str, then: str = "made again") -> None:
     """Rename a file or folder to ``<name>.corrupt`` (``.corrupt-2``, ...), and say so, and what comes `then`."""
     aside, number = path.with_name(f"{path.name}.corrupt"), 2
     while os.path.lexists(aside):
@@ -45,13 +45,13 @@ def put_aside(path: Path, why: str, then: str = "made again") -> None:
         return
     except OSError as error:
         raise RetemperError(
-            f"{path} cannot be used ({why}) and cannot be put aside: {error.strerror}.",
+            f"{path} cannot be used ({reason}) and cannot be put aside: {error.strerror}.",
             fix=f"make {path.parent} your own and writable, or remove that file",
         ) from error
-    log.warning(f"  {path}: {why}; put aside as {aside.name}, {then}")
+    log.warning(f"  {path}: {reason}; put aside as {aside.name}, {then}")
 
 
-def own_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder, with its parents; what lies in its place is put aside."""
     if os.path.lexists(folder) and not folder.is_dir():
         put_aside(folder, "it is no folder")
@@ -84,7 +84,7 @@ def write(path: Path, key: str, content: Any) -> None:
         Something else in it, or a full disk.
     """
     try:
-        body = msgpack.packb(content, default=_packed, strict_types=True)
+        body = msgpack.packb(content, default=_pack, strict_types=True)
     except (TypeError, ValueError, OverflowError) as error:
         raise RetemperError(
             f"A result cannot be kept: {error}.", expected="numbers, text, arrays, and lists and dicts of these"
@@ -98,7 +98,7 @@ def write(path: Path, key: str, content: Any) -> None:
 def read(path: Path, key: str) -> Any:
     """What `write` kept under `key`; `None` where there is nothing, or nothing sound (which is put aside)."""
 
-    def opened(data: bytes) -> Any:
+    def parse(data: bytes) -> Any:
         line, _, body = data.partition(b"\n")
         header = json.loads(line)
         if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -107,9 +107,9 @@ def read(path: Path, key: str) -> Any:
             raise _BrokenError(ELSEWHERE)
         if header.get("sha256") != _hash(key, body):
             raise _BrokenError(DAMAGED)
-        return msgpack.unpackb(body, ext_hook=_unpacked, strict_map_key=False)
+        return msgpack.unpackb(body, ext_hook=_unpack, strict_map_key=False)
 
-    return _sound(path, opened)
+    return _sound(path, parse)
 
 
 def _hash(key: str, body: bytes) -> str:
@@ -118,22 +118,22 @@ def _hash(key: str, body: bytes) -> str:
     return total.hexdigest()
 
 
-def _packed(value: Any) -> msgpack.ExtType:
+def _pack(value: Any) -> msgpack.ExtType:
     """What msgpack does not know: arrays, numbers of NumPy, tuples; other mappings and numbers as Python's."""
     if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
         array = np.asarray(value)
         content = msgpack.packb([array.dtype.str, list(array.shape), array.tobytes()])
         return msgpack.ExtType(ARRAY if isinstance(value, np.ndarray) else SCALAR, content)
     if isinstance(value, tuple):
-        return msgpack.ExtType(TUPLE, msgpack.packb(list(value), default=_packed, strict_types=True))
+        return msgpack.ExtType(TUPLE, msgpack.packb(list(value), default=_pack, strict_types=True))
     if isinstance(value, dict):
         return dict(value)  # type: ignore[return-value]
     raise TypeError(f"{type(value).__name__} is no number, text or array")
 
 
-def _unpacked(code: int, content: bytes) -> Any:
+def _unpack(code: int, content: bytes) -> Any:
     if code == TUPLE:
-        return tuple(msgpack.unpackb(content, ext_hook=_unpacked, strict_map_key=False))
+        return tuple(msgpack.unpackb(content, ext_hook=_unpack, strict_map_key=False))
     name, shape, data = msgpack.unpackb(content)
     dtype = np.dtype(name)
     if dtype.hasobject:
@@ -159,7 +159,7 @@ def read_json(path: Path, key: str, *, unsealed: bool = False, then: str = "made
     `unsealed` takes files without a checksum too, as earlier versions wrote them; `then` as in `put_aside`.
     """
 
-    def opened(data: bytes) -> Any:
+    def parse(data: bytes) -> Any:
         content = json.loads(data)
         if not isinstance(content, dict) or (SEAL not in content and not unsealed):
             raise _BrokenError("it has no checksum: it is damaged, or of an earlier version")
@@ -167,7 +167,7 @@ def read_json(path: Path, key: str, *, unsealed: bool = False, then: str = "made
             raise _BrokenError(f"{DAMAGED}, or belongs to something else")
         return content
 
-    return _sound(path, opened, then)
+    return _sound(path, parse, then)
 
 
 def _seal(key: str, content: dict[str, Any]) -> str:
@@ -184,12 +184,12 @@ def file(path: Path, key: str, make: Callable[[Path], None]) -> Path:
     Its checksum lies beside it, in ``<name>.seal``.
     """
     record = path.with_name(f"{path.name}.seal")
-    kept = read_json(record, key) if os.path.lexists(path) else None
-    if kept is not None:
-        why = difference(path.parent, kept["files"])
-        if not why:
+    recorded = read_json(record, key) if os.path.lexists(path) else None
+    if recorded is not None:
+        damage = difference(path.parent, recorded["files"])
+        if not damage:
             return path
-        put_aside(path, why)
+        put_aside(path, damage)
     elif os.path.lexists(path) and not path.is_file():
         put_aside(path, "it is no file")
     with _writable(path), atomic_write(path) as temporary:
@@ -208,11 +208,11 @@ def check_folder(folder: Path, key: str) -> bool:
     if not folder.is_dir():
         put_aside(folder, "it is no folder")
         return False
-    kept = read_json(folder / FOLDER_SEAL, key)
-    why = "it has no sound list of checksums" if kept is None else difference(folder, kept["files"])
-    if why:
-        put_aside(folder, why)
-    return not why
+    recorded = read_json(folder / FOLDER_SEAL, key)
+    damage = "it has no sound list of checksums" if recorded is None else difference(folder, recorded["files"])
+    if damage:
+        put_aside(folder, damage)
+    return not damage
 
 
 def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -237,21 +237,21 @@ def difference(folder: Path, recorded: dict[str, str]) -> str:
 # ------------------------------------------------------------------ reading
 
 
-def _sound(path: Path, opened: Callable[[bytes], Any], then: str = "made again") -> Any:
-    """`opened` of a file's bytes; `None` without a file, and where it cannot be used."""
+def _sound(path: Path, parse: Callable[[bytes], Any], then: str = "made again") -> Any:
+    """`parse` of a file's bytes; `None` without a file, and where it cannot be used."""
     try:
-        return opened(_bytes(path))
+        return parse(_bytes(path))
     except FileNotFoundError:
         return None
     except _BrokenError as error:
-        why = str(error)
+        reason = str(error)
     except NotADirectoryError:
-        path, why = next(one for one in path.parents if one.exists()), "it is no folder"
+        path, reason = next(parent for parent in path.parents if parent.exists()), "it is no folder"
     except OSError as error:
-        why = f"it cannot be read ({error.strerror})"
+        reason = f"it cannot be read ({error.strerror})"
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException):
-        why = DAMAGED
-    put_aside(path, why, then)
+        reason = DAMAGED
+    put_aside(path, reason, then)
     return None
 
 

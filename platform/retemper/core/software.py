@@ -31,17 +31,23 @@ Ingredients = Mapping[str, "str | Ingredients"]  # versions and hashes by name, 
 def packages(*names: str) -> dict[str, str]:
     """Version of the distribution that provides each top-level module; nothing for one that none provides."""
     providers = _providers()
-    return {one: importlib.metadata.version(one) for name in names for one in providers.get(name, ())}
+    return {
+        distribution: importlib.metadata.version(distribution)
+        for name in names
+        for distribution in providers.get(name, ())
+    }
 
 
 @functools.lru_cache
 def _providers() -> Mapping[str, list[str]]:
-    return {name: sorted(set(found)) for name, found in importlib.metadata.packages_distributions().items()}
+    return {
+        name: sorted(set(distributions)) for name, distributions in importlib.metadata.packages_distributions().items()
+    }
 
 
-def classes(of: type) -> Ingredients:
+def classes(kind: type) -> Ingredients:
     """Distributions and source files of a class and of all that it inherits from."""
-    modules = sorted({base.__module__ for base in of.__mro__} - sys.stdlib_module_names)
+    modules = sorted({base.__module__ for base in kind.__mro__} - sys.stdlib_module_names)
     sources = [getattr(sys.modules[name], "__file__", None) for name in modules]
     return {
         "packages": packages(*(name.partition(".")[0] for name in modules)),
@@ -61,16 +67,16 @@ def files(value: Any) -> dict[str, str]:
     A text with wildcards (``models/*.model``) names what it matches. A keyword of `WRITTEN` names what a calculator
     writes, and is left out.
     """
-    found = {}
+    hashes = {}
     for text in _texts(value):
         path = Path(text)
         if path.is_file():
-            found[text] = content(path)
+            hashes[text] = content(path)
         elif text.strip() not in ("", ".") and path.is_dir():
-            found |= {str(one): content(one) for one in sorted(path.rglob("*")) if one.is_file()}
+            hashes |= {str(file): content(file) for file in sorted(path.rglob("*")) if file.is_file()}
         elif glob.has_magic(text):
-            found |= {one: content(Path(one)) for one in sorted(glob.glob(text)) if Path(one).is_file()}
-    return found
+            hashes |= {file: content(Path(file)) for file in sorted(glob.glob(text)) if Path(file).is_file()}
+    return hashes
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -87,12 +93,12 @@ def _texts(value: Any) -> Iterator[str]:
 
 def program(command: str) -> dict[str, str]:
     """Content of the programs and scripts that a command line names, as far as they are on this machine."""
-    found = {}
+    hashes = {}
     for word in shlex.split(command):
         path = shutil.which(word) or (word if Path(word).is_file() else None)
         if path:
-            found[word] = content(path)
-    return found
+            hashes[word] = content(path)
+    return hashes
 
 
 def content(path: str | Path) -> str:

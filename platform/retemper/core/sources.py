@@ -51,11 +51,11 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     path = _file(module)
     assert path is not None, module
     status = path.stat()
-    return _parsed(path, status.st_mtime_ns, status.st_size)
+    return _parse(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=1024)
-def _parsed(path: Path, mtime: int, size: int) -> tuple[str, tuple[str, ...]]:
+def _parse(path: Path, mtime: int, size: int) -> tuple[str, tuple[str, ...]]:
     """`mtime` and `size` are there for the cache's key."""
     tree = ast.parse(path.read_bytes())
     total = hashlib.sha256()
@@ -68,12 +68,12 @@ def _parsed(path: Path, mtime: int, size: int) -> tuple[str, tuple[str, ...]]:
 def _file(module: str) -> Path | None:
     """Source of a module, which is not imported; `None` where the name is none (a function imported from one)."""
     top, *rest = module.split(".")
-    found = importlib.util.find_spec(top)
-    if found is None:
+    spec = importlib.util.find_spec(top)
+    if spec is None:
         return None
     if not rest:
-        return Path(found.origin) if found.origin and found.has_location else None
-    for folder in found.submodule_search_locations or ():
+        return Path(spec.origin) if spec.origin and spec.has_location else None
+    for folder in spec.submodule_search_locations or ():
         for path in (Path(folder, *rest[:-1], f"{rest[-1]}.py"), Path(folder, *rest, "__init__.py")):
             if path.is_file():
                 return path
@@ -92,9 +92,9 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 def _parts(node: object) -> Iterator[str]:
     """What a tree consists of; fields that are empty are left out, as newer versions of Python add some."""
     if isinstance(node, list):
-        for one in node:
-            if not _prints(one):
-                yield from _parts(one)
+        for element in node:
+            if not _prints(element):
+                yield from _parts(element)
     elif not isinstance(node, ast.AST):
         yield repr(node)
     else:

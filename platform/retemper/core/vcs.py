@@ -44,14 +44,14 @@ def _dvc(root: Path, *arguments: str) -> int:
 
 def git(root: Path, *arguments: str) -> str:
     """Output of a git command; a failure is a `RetemperError`."""
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
+    process = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    if process.returncode:
         raise RetemperError(
             f"`git {' '.join(arguments)}` failed.",
-            got=(done.stderr or done.stdout).strip()[:500],
+            got=(process.stderr or process.stdout).strip()[:500],
             fix="see git's message",
         )
-    return done.stdout.rstrip("\n")
+    return process.stdout.rstrip("\n")
 
 
 def require_clean(root: Path) -> None:
@@ -71,9 +71,9 @@ def require_clean(root: Path) -> None:
 
 def commit(root: Path, message: str, paths: Sequence[str] = OWN) -> bool:
     """Commit what changed among `paths`; whether there was anything."""
-    there = [path for path in paths if (root / path).exists()]
-    git(root, "add", "--", *there)
-    if not git(root, "status", "--porcelain", "--untracked-files=no", "--", *there):
+    existing = [path for path in paths if (root / path).exists()]
+    git(root, "add", "--", *existing)
+    if not git(root, "status", "--porcelain", "--untracked-files=no", "--", *existing):
         return False
-    git(root, "commit", "-q", "-m", message, "--", *there)
+    git(root, "commit", "-q", "-m", message, "--", *existing)
     return True

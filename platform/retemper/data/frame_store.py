@@ -21,7 +21,7 @@ from typing import Any, overload
 import numpy as np
 from ase import Atoms
 
-from retemper.core.files import disk_explained
+from retemper.core.files import disk_errors
 
 Array = np.ndarray
 
@@ -77,7 +77,7 @@ class Store(_Lazy):
     def append(self, atoms: Atoms) -> int:
         """Add a frame with its arrays and info, without calculator and constraints; returns its index."""
         record = pickle.dumps((atoms.arrays, atoms.info, atoms.cell.array, atoms.pbc), protocol=5)
-        with disk_explained(self._folder):
+        with disk_errors(self._folder):
             self._file.write(record)
         self._ends.append(self._ends[-1] + len(record))
         self._flushed = False
@@ -91,7 +91,7 @@ class Store(_Lazy):
 
     def _get(self, index: int) -> Atoms:
         if not self._flushed:
-            with disk_explained(self._folder):
+            with disk_errors(self._folder):
                 self._file.flush()
             self._flushed = True
         start, end = self._ends[index], self._ends[index + 1]

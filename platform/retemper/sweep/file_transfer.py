@@ -71,7 +71,7 @@ def fetch(path: str, driver: Any) -> str:
 
     sha = ray.get(driver.sha256.remote(path))
     local = scratch.folder() / "files" / f"{sha}{Path(path).suffix}"
-    sealed.own_folder(local.parent)
+    sealed.make_folder(local.parent)
     with FileLock(f"{local}.lock"):
         sealed.plain_files(local.parent, [local.name])
         if local.is_file() and sha256(local) != sha:

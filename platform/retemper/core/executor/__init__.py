@@ -65,21 +65,21 @@ class Job:
     def _take(self, kind: str, content: bytes) -> None:
         """Note a message of its place."""
         try:
-            found = pickle.loads(content)
+            message = pickle.loads(content)
         except Exception as error:  # pickle writes objects that it cannot read
-            kind, found = "error", (TypeError(f"What the job gave cannot be read: {error}"), "")
+            kind, message = "error", (TypeError(f"What the job gave cannot be read: {error}"), "")
         self.seconds = time.monotonic() - self._since
         if kind == "begun":
             self._since, self._late = time.monotonic(), 0.0
         elif kind == "progress" and self.progress is not None:
-            self.progress(found)
+            self.progress(message)
         elif kind == "done":
-            self.value = found
+            self.value = message
         elif kind == "error":
-            self.error, where = found
-            self.error.add_note(where)
+            self.error, origin = message
+            self.error.add_note(origin)
         elif kind == "died":
-            self.error = DiedError(f"{DIED} ({found})")
+            self.error = DiedError(f"{DIED} ({message})")
 
     def _overran(self) -> bool:
         """Whether its time is over."""
@@ -128,8 +128,8 @@ class Executor:
 
     def __enter__(self) -> Executor:
         processes.prepare(self.device)
-        most = self._session.enter_context(places.joined(self.device, self.gpus)) if self.cluster else self.count
-        self.count = min(self.count or most, most) or processes.cores()
+        limit = self._session.enter_context(places.joined(self.device, self.gpus)) if self.cluster else self.count
+        self.count = min(self.count or limit, limit) or processes.cores()
         return self
 
     def __exit__(self, *_: object) -> None:

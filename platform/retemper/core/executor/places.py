@@ -197,9 +197,9 @@ def _answer(call: bytes) -> Message:
         _send("begun", pickle.dumps(None))
         return "done", pickle.dumps(function(*arguments))
     except Exception as error:  # whatever it is, it is raised where the job was submitted
-        where = f"in process {os.getpid()}:\n{traceback.format_exc()}"
+        origin = f"in process {os.getpid()}:\n{traceback.format_exc()}"
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:  # pickle cannot carry it
             error = RuntimeError(f"{type(error).__name__}: {error}")
-        return "error", pickle.dumps((error, where))
+        return "error", pickle.dumps((error, origin))

@@ -54,7 +54,7 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
         The effective configuration differs from the plan, labels were changed, frozen
         parameters moved, or the loss diverged.
     """
-    sealed.own_folder(folder)
+    sealed.make_folder(folder)
     with locked(folder / ".lock", "trains the same"):
         return _train_or_find(plan, folder, progress, probe)
 
