@@ -20,6 +20,7 @@ from retemper.config.settings import Acquire
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, digest, sha256
+from retemper.core.output import log
 from retemper.data import rounds
 from retemper.data.frames import FORCES, read_frames, structure_hash, write_frames
 from retemper.data.grouping import groups_of
@@ -67,7 +68,7 @@ def make(project: Project, number: int, *, labels: int | None = None, partial: b
                 fix=f"put the labels back, or remove {out.relative_to(project.root)} with its .dvc file to make the "
                 "round anew",
             )
-        print(f"round {number}: the labels were changed and are taken anew", flush=True)
+        log.info(f"round {number}: the labels were changed and are taken anew")
     options = project.settings.acquire
     label.require_level(options.oracle, project.settings.dataset.level_of_theory)
     if not (work / PLAN).is_file():
@@ -81,7 +82,7 @@ def make(project: Project, number: int, *, labels: int | None = None, partial: b
     if not (work / CHOSEN).is_dir():
         _choose(project, plan, work)
     chosen = read_frames(work / CHOSEN / "chosen.extxyz")
-    print(f"round {number}: {len(chosen)} structures for {options.oracle.name}", flush=True)
+    log.info(f"round {number}: {len(chosen)} structures for {options.oracle.name}")
     labelled, failed = _label(project, plan, work, chosen, partial)
     if not labelled:
         raise RetemperError(
@@ -151,7 +152,7 @@ def _begin(project: Project, number: int, work: Path, labels: int) -> None:
     check = None
     if options.verify and not label.is_manual(options.oracle):
         check = label.verify(ensemble.train, options, project.root)
-        print(f"the oracle reproduces {check.number} labels of the data", flush=True)
+        log.info(f"the oracle reproduces {check.number} labels of the data")
     with atomic_folder(work) as folder:
         for seed, path in ensemble.models.items():
             shutil.copy2(path, folder / f"seed-{seed}{weight_files.SUFFIX}")
@@ -177,12 +178,12 @@ def _choose(project: Project, plan: Plan, work: Path) -> None:
     options = project.settings.acquire
     ensemble = source.of_plan(project, plan, work)
     explored = choose.explore(ensemble, options, plan.seed, project.cache("active"))
-    print(f"round {plan.round}: {len(explored.frames)} candidates, {len(explored.unphysical)} unphysical", flush=True)
+    log.info(f"round {plan.round}: {len(explored.frames)} candidates, {len(explored.unphysical)} unphysical")
     excluded = choose.known_frames(project)
     with atomic_folder(work / CHOSEN) as folder:
         estimate = choose.estimator(ensemble, options)
         held_out = calibration_of(ensemble, estimate, ensemble.valid, folder / "calibration")
-        print(f"{options.uncertainty.name}: {held_out.sentence()}", flush=True)
+        log.info(f"{options.uncertainty.name}: {held_out.sentence()}")
         candidates, turned_away = choose.admissible(explored, estimate, held_out, ensemble, project.settings, excluded)
         if not candidates:
             reasons = ", ".join(f"{number} {reason}" for reason, number in turned_away.items())
@@ -231,7 +232,7 @@ def _finish(project: Project, plan: Plan, work: Path, out: Path, labelled: list[
     with atomic_folder(out) as folder:
         scale = Scale.of(exploration.calibration)
         prospective = calibration_of(ensemble, estimate, labelled, folder / "prospective", scale)
-        print(f"{options.uncertainty.name} on what was labelled: {prospective.sentence()}", flush=True)
+        log.info(f"{options.uncertainty.name} on what was labelled: {prospective.sentence()}")
         write_frames(folder / "labelled.extxyz", labelled)
         write_frames(folder / "failed.extxyz", failed)
         for name in ("unphysical.extxyz", "calibration.png"):

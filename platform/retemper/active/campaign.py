@@ -12,6 +12,7 @@ from retemper.active.lock import alone
 from retemper.config.project import Project
 from retemper.core import vcs
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 from retemper.data import rounds
 from retemper.records.campaign import Campaign, ForceError, GateResult, Gates, RoundResult
 from retemper.records.runs import read_results
@@ -127,7 +128,7 @@ def _round(project: Project, number: int, labels: int, partial: bool) -> None:
         _record(project, number)
     result = next(result for result in read_history(project).rounds if result.round == number)
     vcs.commit(root, f"Round {number} of {project.settings.system}: {result.sentence()}")
-    print(result.sentence(), flush=True)
+    log.info(result.sentence())
 
 
 def _is_recorded(project: Project, number: int) -> bool:

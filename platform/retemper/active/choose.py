@@ -20,6 +20,7 @@ from retemper.active.source import Source
 from retemper.config.project import Project
 from retemper.config.settings import Acquire, Settings
 from retemper.core.errors import unknown
+from retemper.core.output import log
 from retemper.data import rounds
 from retemper.data.duplicates import near_pairs
 from retemper.data.frames import is_isolated_atom, read_frames
@@ -39,7 +40,7 @@ def explore(ensemble: Source, options: Acquire, seed: int, cache: Path) -> Explo
     """
     starts = [*ensemble.train, *ensemble.valid]
     subject, backend = evaluators.fastest(_subject(ensemble), starts[:REFEREES], ensemble.elements, cache)
-    print(f"exploring with {ensemble.strategy} through {backend}", flush=True)
+    log.info(f"exploring with {ensemble.strategy} through {backend}")
 
     def run(tasks: Sequence[engine.Task]) -> list[Any]:
         return engine.run(tasks, workers=options.workers, cache=cache, ray=options.ray)

@@ -17,6 +17,7 @@ from retemper.active.label import ENERGY_OFF, FORCE_OFF, bare, put
 from retemper.config.project import Project
 from retemper.core.errors import RetemperError, WaitingError
 from retemper.core.files import digest, sha256
+from retemper.core.output import log
 from retemper.data import charge, rounds
 from retemper.data.duplicates import near_pairs
 from retemper.data.frames import ENERGY, FORCES, STRESS, labels_hash, read_frames, structure_hash, write_frames
@@ -157,7 +158,7 @@ def _give(folder: Path, chosen: Sequence[Atoms]) -> None:
         if any(folder.glob(f"{BACK}*")):
             aside = next(a for k in count(1) if not (a := folder.with_name(f"{folder.name}-before-{k}")).exists())
             folder.rename(aside)
-            print(f"round {int(folder.name)} chose other structures than before; labels of those are in {aside}")
+            log.info(f"round {int(folder.name)} chose other structures than before; labels of those are in {aside}")
     write_frames(path, [bare(atoms) for atoms in chosen])
 
 

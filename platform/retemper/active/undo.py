@@ -10,6 +10,7 @@ from retemper.active.lock import alone
 from retemper.config.project import Project
 from retemper.core import vcs
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 from retemper.core.vcs import MOVES, OWN, STATE, git
 from retemper.data import rounds
 from retemper.registry import history
@@ -130,7 +131,7 @@ def _give_back(project: Project, number: int, moves: list[Move]) -> None:
         earlier = history.last([move for move in moves if move.system == settings.system], alias)
         version = earlier.version if earlier is not None and earlier.to is not None else None
         aliases.move(root, settings.system, alias, version, "override", f"round {number} was undone")
-        print(f"{alias} of {settings.system}: {'nobody' if version is None else f'version {version}'}, as it was")
+        log.info(f"{alias} of {settings.system}: {'nobody' if version is None else f'version {version}'}, as it was")
     if list((project.runs / "register").glob("*.json")):
         from retemper.registry import register
 

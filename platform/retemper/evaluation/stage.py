@@ -15,6 +15,7 @@ from retemper.config.project import FOUNDATION, Project
 from retemper.config.settings import Dataset
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, sha256
+from retemper.core.output import log
 from retemper.data.frames import FORCES, is_isolated_atom, labels_hash, read_frames
 from retemper.data.grouping import groups_of
 from retemper.evaluation import accuracy
@@ -65,7 +66,7 @@ def read_sets(project: Project) -> HeldOut:
         )
     source = settings.evaluate.retention or project.foundation.retention
     if source is None:
-        print("evaluate: no retention set (evaluate.retention): what was forgotten is not measured", flush=True)
+        log.info("evaluate: no retention set (evaluate.retention): what was forgotten is not measured")
     limit = settings.evaluate.max_retention
     retention = retention_set(project.root / source, limit, settings.dataset) if source else []
     return HeldOut(project, heads.of_foundation(project), target, retention)
@@ -168,14 +169,11 @@ def foundation_retention(sets: HeldOut) -> FrameErrors:
     """
     folder = sets.project.evaluation(FOUNDATION)
     if not (folder / METRICS).is_file():
-        print("evaluate: runs/evaluate/foundation is not there: measuring the foundation", flush=True)
+        log.info("evaluate: runs/evaluate/foundation is not there: measuring the foundation")
     elif _is_comparable(folder / METRICS, sets):
         return _forces_of(folder / FRAMES, groups_of(sets.retention))
     else:
-        print(
-            "evaluate: runs/evaluate/foundation is of other frames or weights: measuring the foundation again",
-            flush=True,
-        )
+        log.info("evaluate: runs/evaluate/foundation is of other frames or weights: measuring the foundation again")
     return measure(sets, sets.project.weights, sets.head, sets.retention).errors
 
 
@@ -287,11 +285,10 @@ def _say(name: str, seed: int, by_set: Mapping[str, Measured]) -> None:
         report, force = on_set.report, on_set.report.force_rmse
         assert force is not None and report.energy_rmse is not None
         interval = "" if force.low is None else f" [{force.low:.1f}, {force.high:.1f}]"
-        print(
+        log.info(
             f"evaluate: {name} seed {seed}, {part} ({report.n_frames} structures, {report.n_groups} groups, "
             f"head {on_set.head}): energy RMSE {report.energy_rmse.value:.1f} meV/atom, "
-            f"force RMSE {force.value:.1f}{interval} meV/A",
-            flush=True,
+            f"force RMSE {force.value:.1f}{interval} meV/A"
         )
 
 

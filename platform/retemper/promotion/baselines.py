@@ -7,6 +7,7 @@ from pathlib import Path
 
 from retemper.core import sealed
 from retemper.core.files import digest
+from retemper.core.output import log
 from retemper.evaluation import stage
 from retemper.promotion.gates import References
 from retemper.records.evaluation import Accuracy
@@ -53,7 +54,7 @@ def remeasure(registry: Registry, results: Results, version: Version, earlier: M
     path = results.project.cache("promotion") / f"{key}.json"
     content = sealed.read_json(path, key)
     if content is None:
-        print(f"promote: {version.name} was measured on other frames: measuring it again", flush=True)
+        log.info(f"promote: {version.name} was measured on other frames: measuring it again")
         with tempfile.TemporaryDirectory() as folder:
             parts = stage.measure_fine_tuned(sets, attachments.weights(registry, version, Path(folder)))
         content = {

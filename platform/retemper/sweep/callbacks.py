@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from ray.tune import Callback
 
+from retemper.core.output import log
 from retemper.sweep import optuna_study as studies
 from retemper.sweep.choice import Trial, score
 from retemper.sweep.setup import Sweep
@@ -77,7 +78,7 @@ class Watch(Callback):
         return ""
 
     def _print(self, words: str) -> None:
-        print(("\r\033[K" if self.live else "") + words, flush=True)
+        log.info(("\r\033[K" if self.live else "") + words)
 
     def _status(self) -> None:
         """The trials that run, on the last line of a terminal."""

@@ -12,6 +12,7 @@ from ase.data import atomic_numbers
 from retemper.config.project import FOUNDATION, Project
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import atomic_folder
+from retemper.core.output import log
 from retemper.data.frames import ENERGY, is_isolated_atom, read_frames
 from retemper.evaluation.robustness import metrics, suite
 from retemper.evaluation.robustness.context import Context
@@ -131,7 +132,7 @@ def run(project: Project, name: str) -> Robustness:
                 cache=project.root / CACHE,
                 ray=options.ray,
             )
-            print(suite.table(seeds[seed]), flush=True)
+            log.info(suite.table(seeds[seed]))
         robustness = Robustness(
             name=name,
             system=settings.system,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from retemper.core.output import log
 from retemper.evaluation.robustness import metrics, result
 from retemper.evaluation.robustness.context import Context, NotApplicableError, Plan, starts
 from retemper.evaluation.robustness.identity import identity
@@ -61,7 +62,7 @@ def evaluate(
     start = time.monotonic()
     subject, decision = fastest(context.subject, referees(context), context.elements, cache)
     context = replace(context, subject=subject)
-    print(f"{subject.name}: {context.level}, {', '.join(names)}; back end {decision}", flush=True)
+    log.info(f"{subject.name}: {context.level}, {', '.join(names)}; back end {decision}")
     modules = {name: metrics.load(name) for name in names}
     plans: dict[str, Plan] = {}
     results: dict[str, Result] = {}
