@@ -18,7 +18,7 @@ from retemper.core.errors import RetemperError
 from retemper.data.frames import read_frames
 from retemper.finetune.mace import adapters, train
 from retemper.finetune.mace.setup import Setup
-from retemper.models import architecture, mace, model_file, predict, sparse_contraction
+from retemper.models import architecture, fast_blocks, mace, model_file, predict
 from retemper.records.training import Effective
 
 BUILT = {"mh1": (build_mh1, MH1_HEADS[1]), "omol": (build_omol, None)}
@@ -189,15 +189,15 @@ def test_addition_to_what_torchscript_returned(sets: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", list(BUILT))
-def test_sparse_contraction_is_the_same_model(kind: str, sets: dict[str, Any]) -> None:
-    """Energies, forces and gradients of an element-agnostic product."""
+def test_fast_blocks_are_the_same_model(kind: str, sets: dict[str, Any]) -> None:
+    """Energies, forces and gradients of element-agnostic products and non-linear blocks."""
     model = torch.load(sets[kind]["model"], weights_only=False)
     frames = read_frames(sets[kind]["folder"] / "valid.extxyz")
     with mace.default_dtype("float64"):
         _, batch = next(mace.batches(model, frames, sets[kind]["head"] or "omol", "cpu"))
         dense = outputs(model, batch)
-        with sparse_contraction.sparse(model) as number:
-            fast = outputs(model, batch)
+        with fast_blocks.fast(model) as number:
+            quick = outputs(model, batch)
     assert number > 0
-    for one, two in zip(dense, fast, strict=True):
+    for one, two in zip(dense, quick, strict=True):
         torch.testing.assert_close(two, one, rtol=1e-9, atol=1e-9)

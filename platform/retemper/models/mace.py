@@ -172,13 +172,13 @@ def predict_torch(
     """`predict` with MACE's own code. Without `checked` frames and outputs are taken as they come."""
     import torch
 
-    from retemper.models import sparse_contraction
+    from retemper.models import fast_blocks
 
     module = load(model, device, dtype)
     energy, stress = np.full(len(frames), np.nan), np.full((len(frames), 3, 3), np.nan)
     forces: list[np.ndarray] = [np.empty(0)] * len(frames)
     tick = ticker("torch", len(frames), progress)
-    with default_dtype(dtype), sparse_contraction.verified(module):
+    with default_dtype(dtype), fast_blocks.verified(module):
         for indices, batch in batches(module, frames, head, device):
             periodic = np.array([has_stress(frames[i]) for i in indices])
             output = module(batch, training=False, compute_force=True, compute_stress=bool(periodic.any()))

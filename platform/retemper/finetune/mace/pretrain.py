@@ -17,7 +17,7 @@ from retemper.core.files import atomic_folder
 from retemper.data.frames import is_isolated_atom, read_frames, write_frames
 from retemper.finetune.mace.train import arguments, in_place_of
 from retemper.finetune.plan import Flags
-from retemper.models import sparse_contraction
+from retemper.models import fast_blocks
 
 FOLDER = Path("foundations/pretraining")
 
@@ -55,11 +55,11 @@ def pretrain(name: str, root: Path) -> Path:
     }
     train = mace.tools.train
 
-    def with_sparse_contractions(**given: Any) -> Any:
-        with sparse_contraction.sparse(given["model"]):
+    def with_fast_blocks(**given: Any) -> Any:
+        with fast_blocks.fast(given["model"]):
             return train(**given)
 
-    with in_place_of(mace.tools, "train", with_sparse_contractions):
+    with in_place_of(mace.tools, "train", with_fast_blocks):
         run_train.run(arguments(flags))
     return work / f"{name}.model"
 

@@ -32,7 +32,7 @@ from retemper.finetune import collect
 from retemper.finetune.mace import adapters, checkpoint, lmdb_cache, loaded_labels, loop, verification
 from retemper.finetune.mace.setup import Setup
 from retemper.finetune.plan import TARGET, Flags, Plan, mace_flags
-from retemper.models import architecture, model_file, model_writing, sparse_contraction
+from retemper.models import architecture, fast_blocks, model_file, model_writing
 from retemper.records.training import Outcome
 
 
@@ -109,7 +109,7 @@ def _train(
     frames = built.frames()
     frame_weights = loaded_labels.check(plan, frames)
     setup, batch = built.with_replay(plan, frames), built.first_batch()
-    with sparse_contraction.sparse(model), architecture.addition(model):
+    with fast_blocks.fast(model), architecture.addition(model):
         gap = _gap_to_foundation(plan, _forces(model, batch))
     trained = verification.trainable(model, setup.optimizer)
     effective = verification.compared(plan, setup, frames, gap, trained)
@@ -122,7 +122,7 @@ def _train(
         )
     _require_writable(model, strategy)
     before = verification.fingerprint(model)
-    with sparse_contraction.sparse(model), architecture.addition(model):
+    with fast_blocks.fast(model), architecture.addition(model):
         course, best = loop.run(setup, folder, plan.key, saved, progress, probe)
     counts = verification.check_moved(before, model, trained)
     ran = effective.ran

@@ -12,19 +12,14 @@ I. Batatia et al., Advances in Neural Information Processing Systems 35 (2022), 
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
 
 import torch
 from mace.modules.symmetric_contraction import Contraction
 
-ROUNDINGS = 1e5  # of the largest value: what the same sum may differ by, in another order
 
-
-class Sparse:
+class SparseContraction:
     """The polynomial of one `Contraction`, whose weights it reads at each call."""
 
     def __init__(self, contraction: Contraction):
@@ -98,51 +93,3 @@ def _matrix(
     for product, coefficients in terms.items():
         matrix[:, place[product]] = coefficients
     return matrix
-
-
-@contextlib.contextmanager
-def sparse(model: torch.nn.Module) -> Iterator[int]:
-    """Within the block the model's contractions are computed as `Sparse`; yields how many.
-
-    Parameters, buffers and their names stay the same. Other back ends (cuEquivariance) have modules of
-    their own and are left alone.
-    """
-    with _in_place([Sparse(module) for module in model.modules() if isinstance(module, Contraction)]) as number:
-        yield number
-
-
-@contextlib.contextmanager
-def verified(model: torch.nn.Module) -> Iterator[int]:
-    """`sparse` for a model that does not change; a contraction that differs from MACE's is left to MACE."""
-    with _in_place(_equal(model)) as number:
-        yield number
-
-
-@contextlib.contextmanager
-def _in_place(contractions: Sequence[Sparse]) -> Iterator[int]:
-    for one in contractions:
-        one.contraction.forward = one  # type: ignore[method-assign]
-    try:
-        yield len(contractions)
-    finally:
-        for one in contractions:
-            del one.contraction.forward
-
-
-@functools.lru_cache(maxsize=8)
-def _equal(model: torch.nn.Module) -> tuple[Sparse, ...]:
-    """The model's contractions without zeros, as far as they give MACE's own values for random features."""
-    made = [Sparse(module) for module in model.modules() if isinstance(module, Contraction)]
-    return tuple(one for one in made if _difference(one) <= ROUNDINGS)
-
-
-@torch.no_grad()
-def _difference(one: Sparse) -> float:
-    """Largest difference from MACE's values for random features, over the largest value, in roundings."""
-    weight = one.contraction.weights_max  # [elements, paths, channels]
-    generator = torch.Generator().manual_seed(0)
-    shape = (len(weight), weight.shape[-1], one.contraction.U_tensors(1).shape[-2])
-    x = torch.randn(shape, generator=generator, dtype=torch.float64).to(weight)
-    y = torch.eye(len(weight)).to(weight)
-    right = one.contraction(x, y)
-    return float((one(x, y) - right).abs().max() / right.abs().max() / torch.finfo(weight.dtype).eps)
