@@ -26,11 +26,12 @@ OPTIONAL = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.e0_recovery", description=__doc__)
-    parser.add_argument("foundation", nargs="?", default="mini", help="an entry of foundations/foundations.yaml")
+    parser.add_argument("foundation", nargs="?", default="mini", help="a foundation, as in params.yaml")
     parser.add_argument("--data", type=Path, default=os.environ.get("RETEMPER_DATA"), help="folder of more sets")
     arguments = parser.parse_args()
 
-    from retemper.config.foundations import find, weights
+    from retemper.config.foundation_files import weights
+    from retemper.config.foundations import find
     from retemper.core.errors import RetemperError
     from retemper.core.files import project_root
     from retemper.data.frames import is_isolated_atom, read_frames

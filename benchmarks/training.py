@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from retemper.config import foundations, strategies
+from retemper.config import foundation_files, foundations, strategies
 from retemper.core import processes
 from retemper.core.files import project_root
 from retemper.data.frames import is_isolated_atom, read_frames, write_frames
@@ -34,7 +34,7 @@ def plan_for(folder: Path, epochs: int, seed: int = 1) -> Plan:
 
     root = project_root()
     entry = foundations.find("mini", root)
-    weights = foundations.weights(entry, root)
+    weights = foundation_files.weights(entry, root)
     if not (folder / "train.extxyz").exists():
         frames = [a for a in read_frames(root / str(entry.retention)) if not is_isolated_atom(a) and len(a) > 4]
         write_frames(folder / "train.extxyz", frames[:240])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -15,7 +17,7 @@ from conftest import ROOT
 
 import retemper
 from retemper.active.plugins import KINDS
-from retemper.config import foundations, released, strategies
+from retemper.config import foundation_files, foundations, strategies
 from retemper.config.settings import load_settings
 from retemper.core.files import sha256
 from retemper.evaluation.robustness import ensembles, metrics
@@ -228,29 +230,65 @@ def test_defaults_are_the_papers(name: str, lr: float, ema: float, clip: float) 
 def test_foundation_entries(name: str) -> None:
     entry = foundations.find(name, ROOT)
     if entry.file:
-        assert sha256(foundations.weights(entry, ROOT)) == entry.sha256
+        assert sha256(foundation_files.weights(entry, ROOT)) == entry.sha256
         card = (ROOT / f"foundations/{name}.md").read_text()
         assert entry.sha256 in card
         for extra in (entry.pool, entry.retention):
             assert extra and (ROOT / extra).is_file()
-    else:
-        assert entry.model in released.URLS[str(entry.loader)]
+    assert foundations.published(entry) is None or entry.url
 
 
-def test_released_models_are_where_mace_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses, and names in the cache: a file that is there is found by both."""
+def test_released_models_are_those_of_mace() -> None:
+    """Every model that mace-torch names, at its address, and no other; and the structures that it knows for replay."""
     from mace.calculators import foundations_models
+    from mace.tools import multihead_tools
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert released.URLS["mace_mp"] == foundations_models.mace_mp_urls
-    assert released.URLS["mace_off"] == foundations_models.mace_off_urls
-    for url in released.URLS["mace_omol"].values():
-        assert url in Path(foundations_models.__file__).read_text()
-    (tmp_path / "mace").mkdir()
-    for model in released.URLS["mace_mp"]:
-        path = released.cached("mace_mp", model)
-        path.touch()
-        assert Path(foundations_models.download_mace_mp_checkpoint(model)) == path
+    ours: dict[str, dict[str, str]] = {}
+    for entry in foundations.shipped().values():
+        function, name = str(entry.mace).split()
+        ours.setdefault(function, {})[name] = str(entry.url)
+    assert ours.pop("mace_mp") == foundations_models.mace_mp_urls
+    assert ours.pop("mace_off") == foundations_models.mace_off_urls
+    assert ours.pop("mace_polar") == foundations_models.polar_model_urls
+    written = {"mace_omol": ("extra_large",), "mace_anicc": ("ani500k_large_CC",)}  # without a table
+    for function, names in written.items():
+        code = inspect.getsource(getattr(foundations_models, function))
+        assert tuple(ours[function]) == names and set(ours.pop(function).values()) == addresses(code)
+    assert ours == {} and foundations_models.mace_mp_names == [None, *foundations_models.mace_mp_urls]
+    code = inspect.getsource(multihead_tools.assemble_replay_data)
+    published = foundations.structures()
+    assert {one.url for one in published.values()} == addresses(code)
+    for name, one in published.items():
+        assert f'name == "{name}":\n            checkpoint_url = "{one.url}"' in code
+        assert (one.keys.energy, one.keys.forces, one.keys.stress) == ("energy", "forces", "stress")
+
+
+def addresses(code: str) -> set[str]:
+    """Addresses of files in Python code."""
+    return {
+        url for url in re.findall(r'"(https://[^"]+)"', code) if url.rpartition(".")[2] in ("model", "xyz", "extxyz")
+    }
+
+
+def test_released_foundations_are_complete() -> None:
+    from ase.data import atomic_numbers
+
+    entries = foundations.shipped()
+    for entry in entries.values():
+        symbols = (entry.elements or "").split()
+        assert set(symbols) <= set(atomic_numbers) and len(set(symbols)) == len(symbols)
+        assert entry.url and entry.level_of_theory and entry.citation
+        assert (terms := foundations.licence(entry)) is not None and terms.url.startswith("https://")
+        assert entry.heads is None or entry.heads[str(entry.head)] == entry.level_of_theory
+    assert len((entries["mace-mp-0-small"].elements or "").split()) == 89
+    assert {name for name, entry in entries.items() if entry.licence == "MIT"} == {
+        *(f"mace-mp-0-{size}" for size in ("small", "medium", "large")),
+        *(f"mace-mp-0b-{size}" for size in ("small", "medium")),
+        *(f"mace-mp-0b2-{size}" for size in ("small", "medium", "large")),
+        "mace-mp-0b3-medium",
+        "mace-mpa-0-medium",
+        "mace-ani-cc",
+    }
 
 
 def test_a_reader_may_leave_early() -> None:

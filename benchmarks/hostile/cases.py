@@ -32,6 +32,7 @@ KINDS = {
     "registry": "copied, moved, broken, locked, unreachable stores; runs and versions that are registered again",
     "trust": "code in weights, tags, names of calculators, scratch folders; secrets that travel",
     "server": "requests that cannot or must not be computed",
+    "network": "breaks, pages in the place of files, files that changed, hosts and processes that do not answer",
     "messages": "what a person is told when something is wrong",
     "kills": "SIGKILL and Ctrl-C anywhere",
     "users": "two processes, users or projects at once",

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from retemper.config import foundations
+from retemper.config import foundation_files, foundations
 from retemper.config.settings import load_settings
 from retemper.core import files
 from retemper.core.errors import RetemperError
@@ -65,10 +65,10 @@ def test_foundation_with_another_sha256_is_not_opened(tmp_path: Path) -> None:
     entry = foundations.find("mini", tmp_path)
     (tmp_path / str(entry.file)).write_bytes(b"not the model")
     with pytest.raises(RetemperError, match="It was not opened"):
-        foundations.weights(entry, tmp_path)
+        foundation_files.weights(entry, tmp_path)
     (tmp_path / str(entry.file)).unlink()
     with pytest.raises(RetemperError, match="does not exist"):
-        foundations.weights(entry, tmp_path)
+        foundation_files.weights(entry, tmp_path)
     with pytest.raises(RetemperError, match="did you mean 'mini'"):
         foundations.find("mimi", tmp_path)
 

@@ -55,8 +55,9 @@ def test_no_secret_travels(folder: str, project: Path, tmp_path: Path) -> None:
 
 
 def test_the_code_travels(project: Path, tmp_path: Path) -> None:
-    """Every module, stage and strategy, and the settings."""
-    package = {str(path.relative_to(ROOT / "platform/retemper")) for path in (ROOT / "platform/retemper").rglob("*.py")}
+    """Every module, the released foundations, every stage and strategy, and the settings."""
+    folder = ROOT / "platform/retemper"
+    package = {str(path.relative_to(folder)) for kind in ("py", "yaml") for path in folder.rglob(f"*.{kind}")}
     assert packed(project, Path("platform/retemper"), tmp_path / "module.zip") == package
     sent = packed(project, Path(), tmp_path / "folder.zip")
     assert {f"platform/retemper/{name}" for name in package} <= sent

@@ -15,11 +15,12 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from retemper.config import foundation_lock
 from retemper.config.project import Project
 from retemper.config.settings import Settings, parse
 from retemper.core import sources
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_folder, clear_leftovers
+from retemper.core.files import atomic_folder, clear_leftovers, sha256
 from retemper.core.hashes import Hashes
 from retemper.prepare import inputs
 from retemper.records.inputs import StageInputs
@@ -90,6 +91,16 @@ def swap(name: str) -> Callable[[Path], None]:
     return change
 
 
+def accept(name: str) -> Callable[[Path], None]:
+    """As `swap`, and what was remembered of the file is taken out of the lock."""
+
+    def change(root: Path) -> None:
+        swap(name)(root)
+        (root / foundation_lock.LOCK).unlink()
+
+    return change
+
+
 def touch(root: Path) -> None:
     for name in NAMED:
         os.utime(root / name)
@@ -104,7 +115,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "a reference figure": (swap("../outside/figures/s66.extxyz"), {"robustness"}),
     "another figure": (lambda root: (root / "../outside/figures/path.extxyz").write_text("x"), {"robustness"}),
     "a file of the oracle": (swap("emt.txt"), {"robustness"}),
-    "weights without a sha256": (swap("mini.model"), MACE),
+    "weights that are taken for what they are now": (accept("mini.model"), MACE),
     "another head of the foundation": (lambda root: catalogue(root, head="omat"), EVERY),
     "a head in the settings": (lambda root: (root / "params.yaml").open("a").write("head: omat\n"), EVERY),
     "a default said": (lambda root: params(root, e0s={"method": "reestimate"}), set()),
@@ -156,7 +167,7 @@ def test_what_changed_is_said(project: Path) -> None:
 @pytest.mark.hostile("inputs")
 def test_downloaded_weights_count_by_their_hash(project: Path, tmp_path: Path) -> None:
     """Where they lie, and whether they are there yet, is of no matter: a clone needs none of them to skip."""
-    entry = {key: value for key, value in ENTRY.items() if key != "file"} | {"loader": "mace_mp", "model": "small"}
+    entry = {key: value for key, value in ENTRY.items() if key != "file"} | {"url": "https://example.org/x.model"}
 
     def write_with(root: Path, **more: str) -> dict[str, str]:
         (root / "foundations/foundations.yaml").write_text(yaml.safe_dump({"mini": {**entry, **more}}))
@@ -168,7 +179,27 @@ def test_downloaded_weights_count_by_their_hash(project: Path, tmp_path: Path) -
     assert write(clone) == first
     now = write_with(project, sha256="b" * 64)
     assert {name for name, text in now.items() if text != first[name]} == MACE
-    assert {name for name, text in write_with(project).items() if text != now[name]} == MACE
+    lock(project, "a" * 64)
+    assert write_with(project) == first
+    lock(project, "b" * 64)
+    assert write_with(project) == now
+
+
+def lock(root: Path, sha256: str) -> None:
+    content = {"source": "https://example.org/x.model", "sha256": sha256, "size": 1}
+    (root / foundation_lock.LOCK).write_text(yaml.safe_dump({"foundations": {"mini": content}}))
+
+
+@pytest.mark.hostile("inputs")
+def test_weights_that_changed_stop_before_a_stage_runs(project: Path) -> None:
+    """What they were at first use is remembered in a file of the project; the message has both hashes."""
+    before = sha256(project / "mini.model")
+    first = write(project)
+    swap("mini.model")(project)
+    with pytest.raises(RetemperError) as raised:
+        write(project)
+    assert before in str(raised.value.expected) and sha256(project / "mini.model") in str(raised.value.got)
+    assert {path.stem: path.read_text() for path in (project / "runs/inputs").iterdir()} == first
 
 
 # ------------------------------------------------------------------ the package's own code
@@ -225,6 +256,7 @@ EDITS = {  # file: what is replaced, by what, stages that run again
 CODE = """
 import json, sys, pathlib, retemper
 from retemper.prepare import inputs
+from retemper.config import foundation_lock
 from retemper.config.project import Project
 
 package = pathlib.Path(retemper.__file__).parent

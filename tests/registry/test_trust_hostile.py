@@ -23,7 +23,7 @@ from conftest import ROOT, as_trained, build_tiny
 
 import retemper
 from retemper.cli import main
-from retemper.config import foundations
+from retemper.config import foundation_files, foundation_lock, foundations
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
@@ -244,33 +244,20 @@ def catalogue(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.hostile("trust")
-@pytest.mark.parametrize("loader", [None, "mace_mp", "mace_off", "mace_omol"])
-def test_weights_without_a_sha256_are_not_opened(
-    loader: str | None, catalogue: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message has the line to add; with it they are admitted. What was downloaded before is not trusted either."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_weights_are_what_they_were_at_first_use(catalogue: Callable[..., Path], tmp_path: Path) -> None:
+    """By the entry's sha256, else by the lock of the project. Nothing is opened to find out."""
     bad = evil(tmp_path / "bad.model", tmp_path / "mark")
-    if loader is None:
-        entry: dict[str, Any] = {"file": "foundations/tiny.model"}
-        root = catalogue(bad.read_bytes(), **entry)
-    else:
-        model, name = {
-            "mace_mp": ("small", "20231210mace128L0_energy_epoch249model"),
-            "mace_off": ("small", "MACE-OFF23_small.model"),
-            "mace_omol": ("extra_large", "MACE-omol-0-extra-large-1024.model"),
-        }[loader]
-        (tmp_path / "cache/mace").mkdir(parents=True)
-        shutil.copy(bad, tmp_path / "cache/mace" / name)
-        entry = {"loader": loader, "model": model}
-        root = catalogue(**entry)
-    with pytest.raises(RetemperError, match=f"(?s)has no sha256.*was not opened.*'sha256: {sha256(bad)}'"):
-        foundations.weights(foundations.find("tiny", root), root)
-    root = catalogue(bad.read_bytes(), **entry, sha256=sha256(bad))
-    assert sha256(foundations.weights(foundations.find("tiny", root), root)) == sha256(bad)
-    root = catalogue(bad.read_bytes(), **entry, sha256="0" * 64)
-    with pytest.raises(RetemperError, match="is not the file of the catalogue. It was not opened"):
-        foundations.weights(foundations.find("tiny", root), root)
+    root = catalogue(bad.read_bytes(), file="foundations/tiny.model")
+    entry = foundations.find("tiny", root)
+    assert sha256(foundation_files.weights(entry, root)) == sha256(bad)
+    assert foundation_lock.read(root).foundations["tiny"].sha256 == sha256(bad)
+    (root / str(entry.file)).write_bytes(bad.read_bytes() + b"\0")
+    with pytest.raises(RetemperError, match="It was not opened") as raised:
+        foundation_files.weights(entry, root)
+    assert sha256(bad) in str(raised.value.expected) and sha256(root / str(entry.file)) in str(raised.value.got)
+    root = catalogue(bad.read_bytes(), file="foundations/tiny.model", sha256="0" * 64)
+    with pytest.raises(RetemperError, match="It was not opened"):
+        foundation_files.weights(foundations.find("tiny", root), root)
     assert not (tmp_path / "mark").exists()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 from scipy.linalg import qr
 
-from retemper.config import foundations
+from retemper.config import foundation_files, foundations
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
 from retemper.config.settings import Dataset, Keys, Settings, parse
@@ -177,7 +177,7 @@ def distance(entry: Foundation, frames: list[Atoms], root: Path) -> Distance | N
 
     from retemper.models.descriptors import mean_descriptors
 
-    model = foundations.weights(entry, root)
+    model = foundation_files.weights(entry, root)
     pool, held_out = (_file_points(model, entry, root / path, root) for path in (entry.pool, entry.retention))
     picks = np.sort(np.random.default_rng(SEED).permutation(len(frames))[:MOST])
     frame_points = mean_descriptors(model, [frames[i] for i in picks], head=entry.head)

@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
-from retemper.config import foundations
+from retemper.config import foundation_files, foundations
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
 from retemper.config.settings import load_settings
@@ -74,7 +74,7 @@ def _subject(options: argparse.Namespace, project: Project | None) -> Subject:
             path = project.model(model, min(TrainingSummary.read(project.summary(model)).seeds))
         elif model in foundations.catalogue(root):
             entry = _entry(model, project)
-            path, head = foundations.weights(entry, root), head or entry.head
+            path, head = foundation_files.weights(entry, root), head or entry.head
         elif "@" in model or model.startswith("models:/"):
             from retemper.registry.versions import weights
 
@@ -88,7 +88,7 @@ def _subject(options: argparse.Namespace, project: Project | None) -> Subject:
             )
         return evaluators.describe(str(path), name=model, head=head, device=options.device)
     if not model.startswith(PREFIX):
-        foundations.admitted(model, options.sha256, options.trust_pickle, project.root if project else None)
+        foundation_files.admitted(model, options.sha256, options.trust_pickle, project.root if project else None)
     return evaluators.describe(model, name=model, head=head, device=options.device)
 
 
@@ -141,9 +141,9 @@ def _foundation(options: argparse.Namespace, project: Project | None) -> Subject
         _entry(options.foundation, project) if project and options.foundation in foundations.catalogue(root) else None
     )
     if entry is None:
-        path = foundations.admitted(options.foundation, None, options.trust_pickle, root)
+        path = foundation_files.admitted(options.foundation, None, options.trust_pickle, root)
         return evaluators.describe(str(path), name="foundation")
-    return evaluators.describe(str(foundations.weights(entry, root)), name="foundation", head=entry.head)
+    return evaluators.describe(str(foundation_files.weights(entry, root)), name="foundation", head=entry.head)
 
 
 def _entry(name: str, project: Project) -> Foundation:

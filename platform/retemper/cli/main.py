@@ -12,6 +12,7 @@ from typing import Any
 
 from retemper.cli.active import COMMANDS as ROUND_COMMANDS
 from retemper.cli.advise import COMMANDS as ADVICE_COMMANDS
+from retemper.cli.foundations import COMMANDS as FOUNDATION_COMMANDS
 from retemper.cli.promotion import COMMANDS as MODEL_COMMANDS
 from retemper.cli.study import COMMANDS as STUDY_COMMANDS
 from retemper.core.ending import handle_errors
@@ -48,14 +49,6 @@ def _strategies(_: argparse.Namespace) -> None:
 
     for name in strategies.names():
         print(f"{name:20s} {strategies.load(name).about}")
-
-
-def _foundations(_: argparse.Namespace) -> None:
-    from retemper.config import foundations
-
-    for name, entry in foundations.catalogue().items():
-        where = "embedded" if entry.file else "download"
-        print(f"{name:16s} {where:9s} {entry.level_of_theory:14s} {entry.licence:14s} {entry.about}")
 
 
 def _systems(options: argparse.Namespace) -> None:
@@ -148,7 +141,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from retemper.config import foundations
+    from retemper.config import foundation_files
     from retemper.core.errors import RetemperError
     from retemper.core.files import project_root
     from retemper.models import library, model_writing
@@ -157,7 +150,7 @@ def _convert(options: argparse.Namespace) -> None:
         root: Path | None = project_root()
     except RetemperError:
         root = None
-    path = foundations.admitted(options.model, options.sha256, options.trust_pickle, root)
+    path = foundation_files.admitted(options.model, options.sha256, options.trust_pickle, root)
     library.import_mace()
     model_writing.convert(path, Path(options.out))
     print(options.out)
@@ -189,7 +182,6 @@ def _nothing(_: argparse.ArgumentParser) -> None:
 Command = tuple[Callable[[argparse.Namespace], Any], Callable[[argparse.ArgumentParser], None], str]
 COMMANDS: dict[str, Command] = {
     "strategies": (_strategies, _nothing, "list the fine-tuning strategies"),
-    "foundations": (_foundations, _nothing, "list the foundation models"),
     "systems": (_systems, _systems_arguments, "list the systems: what, level of theory, size, elements, observables"),
     "table": (_table, _nothing, "print the comparison of the strategies that have been evaluated"),
     "sweep": (_sweep, _sweep_arguments, "show sweeps: trials, best so far, Pareto front, importance of each parameter"),
@@ -207,7 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=f"retemper {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    every = {**COMMANDS, **STUDY_COMMANDS, **ADVICE_COMMANDS, **ROUND_COMMANDS, **MODEL_COMMANDS}
+    every = {**COMMANDS, **FOUNDATION_COMMANDS, **STUDY_COMMANDS, **ADVICE_COMMANDS, **ROUND_COMMANDS, **MODEL_COMMANDS}
     for name, (_, arguments_of, about) in every.items():
         arguments_of(commands.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)

@@ -1,65 +1,138 @@
-"""The catalogue of foundation models, ``foundations/foundations.yaml``.
+"""The catalogue of foundation models: those that come with retemper, and a project's own beside them.
 
-An entry is either embedded (``file``) or named: downloaded on first use from where MACE's own
-loaders have it (``loader: mace_mp|mace_off|mace_omol`` and ``model``). Weights are pickles: they are
-opened when the entry has their ``sha256``, and not before.
+``foundations.yaml`` beside this module has the released ones, ``foundations/foundations.yaml`` those of the project.
+What the settings call a foundation is an entry of either, the path of a file, or an address.
 """
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, TypeVar
 
-from retemper.config import released
-from retemper.config.setting_errors import in_file
-from retemper.config.settings import Section, Settings, parse_named
-from retemper.config.strict_yaml import Location, read_yaml
+from pydantic import Field, model_validator
+
+from retemper.config.licences import Licence
+from retemper.config.setting_errors import Place, in_file
+from retemper.config.settings import Keys, Section, Settings, parse_named
+from retemper.config.strict_yaml import read_yaml
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError, unknown
-from retemper.core.files import project_root, sha256
-from retemper.core.output import log
+from retemper.core.files import project_root
 
 CATALOGUE = Path("foundations/foundations.yaml")
+SHIPPED = Path(__file__).with_name("foundations.yaml")
+SUFFIXES = (".model", weight_files.SUFFIX, ".pt", ".pth")  # of files of weights
+NOT_SAID = "not said"  # of a file without an entry: level of theory, licence
+HUB = re.compile(r"hf://(?P<repo>[^/@#]+/[^/@#]+)(@(?P<revision>[^/#]+))?/(?P<file>[^#]+)")
+Kind = TypeVar("Kind", bound=Section)
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
 
 class Foundation(Section):
-    """One entry. `name` is its key in the catalogue."""
+    """One entry. `name` is its key in the catalogue, or what the settings have instead of one."""
 
     name: str
     about: str
-    level_of_theory: str
+    level_of_theory: str  # of the labels of `head`
     licence: str
     citation: str
-    elements: str | None = None  # "H Li B ..." or a description such as "89 elements"
-    file: str | None = None  # embedded model, relative to the project root
-    sha256: str | None = None  # of the file, without which it is not opened
-    loader: Literal["mace_mp", "mace_off", "mace_omol"] | None = None
-    model: str | None = None  # name that the loader knows
+    elements: str | None = None  # "H Li B ..."; null: those of the file
+    file: str | None = None  # model in the project, or elsewhere: relative to the project's root, or absolute
+    url: str | None = None  # where it is fetched from
+    sha256: Sha256 | None = None  # of the file; null: what it was at first use (foundations/lock.yaml)
+    mace: str | None = None  # function and name by which mace-torch has it
     head: str | None = None  # head to use of a multihead model
     heads: dict[str, str] | None = None  # level of theory by head, where it has several and they are known
+    replay: str | None = None  # structures of the catalogue that are published for it
     pool: str | None = None  # pretraining structures with labels: default replay pool
     retention: str | None = None  # held-out structures of the pretraining distribution
 
+    @model_validator(mode="after")
+    def _one_place(self) -> Foundation:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("have exactly one of file and url")
+        return self
+
+
+class Structures(Section):
+    """Labelled structures that are published for replay. `name` is their key in the catalogue."""
+
+    name: str
+    about: str
+    url: str
+    level_of_theory: str
+    keys: Keys
+    citation: str
+    sha256: Sha256 | None = None
+
+
+# ------------------------------------------------------------------ entries
+
+
+@functools.cache
+def _shipped() -> tuple[dict[str, Foundation], dict[str, Structures], dict[str, Licence]]:
+    content = read_yaml(SHIPPED)
+    groups = {name: " ".join(symbols.split()) for name, symbols in content["elements"].items()}
+    for entry in content["foundations"].values():
+        if (group := entry.get("elements")) in groups:
+            entry["elements"] = groups[group]
+    place = in_file(SHIPPED)
+    return (
+        _entries(Foundation, content["foundations"], place, "foundations"),
+        _entries(Structures, content["structures"], place, "structures"),
+        _entries(Licence, content["licences"], place, "licences"),
+    )
+
+
+def _entries(kind: type[Kind], content: Mapping[str, Any], place: Place, *section: str) -> dict[str, Kind]:
+    def parsed(name: str) -> Kind:
+        return parse_named(kind, name, content[name], lambda location: place((*section, name, *location)))
+
+    return {name: parsed(name) for name in content}
+
+
+def shipped() -> dict[str, Foundation]:
+    """The released foundations, by name."""
+    return dict(_shipped()[0])
+
+
+def structures() -> dict[str, Structures]:
+    """The structures that are published for replay, by name."""
+    return dict(_shipped()[1])
+
 
 def catalogue(root: Path | None = None) -> dict[str, Foundation]:
-    """All entries by name."""
+    """All entries by name: those of the project, then the released ones.
+
+    Raises
+    ------
+    RetemperError
+        An entry of the project has the name of a released foundation.
+    """
     path = (root or project_root()) / CATALOGUE
-    return {name: _entry(path, name, content) for name, content in read_yaml(path).items()}
-
-
-def _entry(path: Path, name: str, content: Any) -> Foundation:
-    def place(location: Location) -> str:
-        return in_file(path, str(CATALOGUE))((name, *location))
-
-    return parse_named(Foundation, name, content, place)
+    place = in_file(path, str(CATALOGUE))
+    own = _entries(Foundation, read_yaml(path) if path.is_file() else {}, place)
+    for name in own.keys() & _shipped()[0].keys():
+        raise RetemperError(
+            f"{place((name,))}: {name} is a foundation that comes with retemper.",
+            fix="give the entry another name, or delete it to use the released one",
+        )
+    return {**own, **_shipped()[0]}
 
 
 def find(name: str, root: Path | None = None) -> Foundation:
-    """The entry called `name`; an unknown name lists the options."""
+    """The foundation that settings call `name`: an entry, a file, or an address; an unknown name lists the options."""
+    if "://" in name:
+        return _of_address(name)
     entries = catalogue(root)
-    if name not in entries:
-        raise unknown("foundation", name, entries)
-    return entries[name]
+    if name in entries:
+        return entries[name]
+    if "/" in name or name.endswith(SUFFIXES):
+        return _without_entry(name, "a file of the user's", file=name)
+    raise unknown("foundation", name, entries)
 
 
 def chosen(settings: Settings, root: Path | None = None) -> Foundation:
@@ -75,71 +148,49 @@ def with_head(entry: Foundation, head: str | None) -> Foundation:
     return entry.model_copy(update={"head": head, "level_of_theory": level})
 
 
-def weights(foundation: Foundation, root: Path | None = None) -> Path:
-    """Path of the weights on this machine, checked: no one unpickles a file whose sha256 the catalogue does not know.
+def _without_entry(name: str, about: str, **where: str | None) -> Foundation:
+    said = dict.fromkeys(("level_of_theory", "licence", "citation"), NOT_SAID)
+    return Foundation.model_validate({"name": name, "about": about, **said, **where})
 
-    Named models are downloaded into MACE's cache on first use.
+
+def _of_address(name: str) -> Foundation:
+    """``https://.../x.model``, with ``#sha256=...`` where it is known, or ``hf://org/repo/file`` of Hugging Face."""
+    url, _, fragment = name.partition("#")
+    key, _, given = fragment.partition("=")
+    hub = HUB.fullmatch(url)
+    if hub:
+        url = f"https://huggingface.co/{hub['repo']}/resolve/{hub['revision'] or 'main'}/{hub['file']}"
+    known = re.fullmatch("[0-9a-fA-F]{64}", given) if key == "sha256" else None
+    if not url.startswith(("https://", "http://")) or (fragment and not known):
+        raise RetemperError(
+            f"The foundation {name} is no address of a file.",
+            expected="https://example.org/x.model, hf://organisation/repository/x.model, hf://organisation/repository@"
+            "revision/x.model, each with #sha256= and 64 digits where it is known",
+        )
+    if url.startswith("http://") and not known:
+        raise RetemperError(
+            f"The foundation {name} comes over http, where anyone on the way can change it.",
+            fix="give an https address, or add #sha256= and the sum that its author gives",
+        )
+    return _without_entry(name, "fetched from an address", url=url, sha256=given or None)
+
+
+def licence(entry: Foundation) -> Licence | None:
+    """The licence of what is fetched for an entry; `None` where it is not known, or nothing is fetched."""
+    return _shipped()[2].get(entry.licence) if entry.url is not None else None
+
+
+def published(entry: Foundation) -> Structures | None:
+    """The structures that are published for replay with an entry; `None` where there are none.
 
     Raises
     ------
     RetemperError
-        A missing file, an entry without a sha256 (the message says which it would be), another sha256,
-        or a download that failed. The file was not opened.
+        The entry names some that the catalogue does not have.
     """
-    if foundation.file is not None:
-        path = (root or project_root()) / foundation.file
-        if not path.is_file():
-            raise RetemperError(
-                f"Foundation {foundation.name}: {path} does not exist.", fix="dvc pull, or git checkout the file"
-            )
-    else:
-        path = _download(foundation)
-    got = sha256(path)
-    if foundation.sha256 is None:
-        origin = "whoever gave you the file" if foundation.file is not None else f"{foundation.about} as published"
-        raise RetemperError(
-            f"Foundation {foundation.name} has no sha256 in {CATALOGUE}. Weights are a pickle, to open them is to run "
-            f"what is in them: {path} was not opened.",
-            expected="the sha256 of the file that you trust, once, in the entry; later changes are refused by it",
-            got=f"sha256 {got}",
-            fix=f"compare with {origin}, then add to the entry {foundation.name}: 'sha256: {got}', and commit it",
-        )
-    if got != foundation.sha256.lower():
-        raise RetemperError(
-            f"Foundation {foundation.name}: {path} is not the file of the catalogue. It was not opened.",
-            expected=f"sha256 {foundation.sha256}",
-            got=f"sha256 {got}",
-            fix="restore the file, or update the entry if you trust the new one",
-        )
-    return path
-
-
-def admitted(path: str | Path, sha: str | None, trust_pickle: bool, root: Path | None) -> Path:
-    """`weight_files.admitted` for a file that a user names; one with a sha256 of the catalogue needs no word."""
-    path = Path(path)
-    known = {entry.sha256 for entry in catalogue(root).values()} if root is not None else set()
-    if sha is None and known and path.is_file() and sha256(path) in known:
-        return path
-    return weight_files.admitted(path, sha, trust_pickle)
-
-
-def _download(foundation: Foundation) -> Path:
-    """Fetch the file of a named model into MACE's cache, and return it, unopened."""
-    if foundation.loader is None:
-        raise RetemperError(f"Foundation {foundation.name} names neither a file nor a loader.", fix=f"edit {CATALOGUE}")
-    urls = released.URLS[foundation.loader]
-    if foundation.model not in urls:
-        raise unknown(f"model of {foundation.loader} (foundation {foundation.name})", foundation.model, urls)
-    path = released.cached(foundation.loader, foundation.model)
-    if not path.is_file():
-        url = urls[foundation.model]
-        log.info(f"downloading {url} ({foundation.licence})")
-        try:
-            released.download(url, path)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise RetemperError(
-                f"Foundation {foundation.name} could not be downloaded: {error}",
-                expected=f"a network connection, or the weights in MACE's cache ({path})",
-                fix="download it on a machine with a network and copy it there, or use the embedded foundation",
-            ) from error
-    return path
+    if entry.replay is None:
+        return None
+    known = _shipped()[1]
+    if entry.replay not in known:
+        raise unknown(f"published structures (replay of {entry.name})", entry.replay, known)
+    return known[entry.replay]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from retemper.config import foundations
+from retemper.config import foundation_files, foundations
 from retemper.config.foundations import Foundation
 from retemper.config.settings import Settings, load_settings
 from retemper.core import weight_files
@@ -44,8 +44,8 @@ class Project:
 
     @cached_property
     def weights(self) -> Path:
-        """The foundation's weights on this machine, checked against their sha256."""
-        return foundations.weights(self.foundation, self.root)
+        """The foundation's weights on this machine, fetched at first use, and the same file ever after."""
+        return foundation_files.weights(self.foundation, self.root)
 
     # ------------------------------------------------------------------ what stages write
 

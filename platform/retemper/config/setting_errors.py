@@ -29,6 +29,7 @@ EXPECTED = dict(KINDS.values()) | {
 }
 # Settings that earlier versions had, without positions in lists, and what became of them.
 GONE = {
+    "loader": "released foundations come with retemper (retemper foundations); others have file or url",
     "evaluate.bootstrap": "intervals are over groups, nothing is resampled; evaluate.confidence sets their level",
     "promotion.gates.better": "metrics know which direction is better",
     "promotion.resamples": "gates compare over groups, nothing is resampled; a gate's confidence sets its level",

@@ -271,7 +271,7 @@ class Promotion(Section):
 
 class Settings(Section):
     system: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")  # name of the registered model
-    foundation: str  # an entry of foundations/foundations.yaml
+    foundation: Name  # of `retemper foundations`, a model file, or an address: docs/foundations.md
     head: Name | None = None  # of a foundation with several; null: the one of its entry
     strategies: Once[Name] = Field(min_length=1)  # names of strategies/*.yaml
     seeds: Once[Seed] = Field(min_length=1)

@@ -15,18 +15,19 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from retemper.config import metric_names
+from retemper.config.foundation_files import known_sha256
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
 from retemper.config.settings import GENERATED, Settings
 from retemper.core import experiment, software, sources
 from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_folder
+from retemper.core.files import atomic_folder, sha256
 from retemper.core.hashes import Hashes
 from retemper.records.inputs import Oracle, StageInputs
 from retemper.records.record import OtherFormError
 
-PROSE = frozenset({"name", "about", "licence", "citation"})  # of a foundation's entry
-NAMING = frozenset({"file", "sha256", "pool", "retention"})  # of it too: their contents count
+PROSE = frozenset({"name", "about", "licence", "citation", "mace"})  # of a foundation's entry
+NAMING = frozenset({"file", "url", "sha256", "replay", "pool", "retention"})  # of it too: their contents count
 # Settings of how fast and where: they decide no number.
 EFFORT = frozenset(
     {"finetune.device", "finetune.disk_above", "finetune.workers", "robustness.ray", "robustness.workers"}
@@ -37,7 +38,8 @@ CARRIERS = frozenset(
     sources.PACKAGE + name
     for name in (
         *("cli", "core", "plotting", "tracking"),
-        *("config.foundations", "config.project", "config.released"),
+        *("config.foundation_files", "config.foundation_lock", "config.foundations", "config.licences"),
+        "config.project",
         *("config.setting_errors", "config.settings", "config.strict_yaml"),
         *("records.campaign", "records.dataset", "records.e0s", "records.evaluation", "records.inputs"),
         *("records.origin", "records.pseudolabel", "records.record", "records.replay", "records.robustness"),
@@ -266,16 +268,20 @@ def _settings(settings: Settings, paths: tuple[str, ...]) -> dict[str, JsonValue
 
 
 def _weights(project: Project, hashes: Hashes) -> str:
-    """Hash of the foundation's weights: of the embedded file, else the entry's, by which what is downloaded is checked.
+    """Hash of the foundation's weights: of a file, else what is fetched has to be; the first use fetches and remembers.
 
-    Without a hash in the entry no stage opens the weights.
+    Raises
+    ------
+    RetemperError
+        As `foundation_files.weights`: a file that is not what it was, among others.
     """
-    entry = project.foundation
-    if entry.file is None:
-        return entry.sha256 or "no sha256 in the catalogue"
-    if not (project.root / entry.file).is_file():
-        raise _missing(f"The file of foundation {entry.name}", entry.file, project.root)
-    return hashes.of(project.root / entry.file)
+    entry, root = project.foundation, project.root
+    if entry.file is not None and not (root / entry.file).is_file():
+        raise _missing(f"The file of foundation {entry.name}", entry.file, root)
+    known = known_sha256(entry, root)
+    if known is not None and (entry.file is None or hashes.of(root / entry.file) == known.lower()):
+        return known.lower()
+    return sha256(project.weights)
 
 
 def _oracle(spec: str, root: Path, hashes: Hashes) -> Oracle:

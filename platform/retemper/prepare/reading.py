@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from retemper.config.foundation_files import place
 from retemper.config.project import Project
 from retemper.config.settings import Dataset
 from retemper.core.errors import RetemperError, unknown
@@ -85,8 +86,7 @@ def leave_out(parts: Sequence[Part], dataset: Dataset, store: Store) -> tuple[li
 def judge_units(parts: Sequence[Part], store: Store, project: Project) -> Judged:
     """Units of each file with enough frames, and of all small ones together.
 
-    What the labels leave open is asked of an embedded foundation. A named one may not be on this
-    machine before the e0s stage fetches it: there `retemper.prepare.e0s` asks.
+    What the labels leave open is asked of the foundation, unless it is a file of the project that is not there.
     """
     settings, entry = project.settings, project.foundation
     small: list[Atoms] = []
@@ -103,7 +103,7 @@ def judge_units(parts: Sequence[Part], store: Store, project: Project) -> Judged
     if small:
         judged["small files"] = small
     predict = None
-    if entry.file is not None and (project.root / entry.file).is_file():
+    if entry.url is not None or place(entry, project.root).is_file():
         predict = predictor(project.weights, heads.of_foundation(project), settings.finetune.device)
     return require_units(judged, settings.dataset.energy_unit, settings.dataset.length_unit, predict)
 

@@ -39,7 +39,7 @@ class Joined:
     rounds: list[JoinedRound] = field(default_factory=list)
 
 
-def join(sets: Sets, project: Project, allowed: Collection[str] | None) -> Joined:
+def join(sets: Sets, project: Project, allowed: Collection[str]) -> Joined:
     """Sort the structures of ``data/rounds`` in.
 
     Parameters
@@ -47,7 +47,7 @@ def join(sets: Sets, project: Project, allowed: Collection[str] | None) -> Joine
     sets
         train, valid and test of the raw data, with their groups; they are not changed.
     allowed
-        Elements that the foundation knows; `None`: not checked.
+        Elements that the foundation knows.
 
     Raises
     ------
@@ -69,8 +69,7 @@ def join(sets: Sets, project: Project, allowed: Collection[str] | None) -> Joine
             )
         name = f"{rounds.FOLDER}/{rounds.name(number)}"
         mapped = _mapped(rounds.frames(project.rounds, number), dataset, name)
-        if allowed is not None:
-            checks.check_elements(mapped.frames, allowed, project.settings.foundation)
+        checks.check_elements(mapped.frames, allowed, project.settings.foundation)
         before = len(joined.rejected)
         joined.rejected += mapped.rejected
         sound = _sound(mapped.frames, sets, dataset, joined)

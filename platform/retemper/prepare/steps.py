@@ -23,10 +23,14 @@ from retemper.records.dataset import Groups, JoinedRound, LevelOfTheory, Nearnes
 Array = np.ndarray
 
 
-def _known_elements(project: Project) -> set[str] | None:
-    """Symbols that the catalogue lists for the foundation; `None` where it only describes them."""
+def _known_elements(project: Project) -> set[str]:
+    """Symbols that the catalogue lists for the foundation; those of its file where it does not."""
     symbols = set((project.foundation.elements or "").split())
-    return symbols if symbols and symbols <= set(atomic_numbers) else None
+    if symbols and symbols <= set(atomic_numbers):
+        return symbols
+    from retemper.models import mace
+
+    return {chemical_symbols[z] for z in mace.elements(project.weights)}
 
 
 class DataSet:
@@ -93,10 +97,7 @@ class DataSet:
     def check_kind(self) -> LevelOfTheory:
         """Elements, level of theory, charge and spin of all frames."""
         foundation, labelled = self.project.settings.foundation, Picked(self.store, self.frames)
-        if self.allowed is None:
-            self.warnings.append(f"the catalogue does not list the elements of {foundation}: not checked here")
-        else:
-            checks.check_elements(labelled, self.allowed, foundation)
+        checks.check_elements(labelled, self.allowed, foundation)
         tags, warnings = checks.level_tags(labelled)
         self.warnings += warnings + charge.warnings(self._labels())
         return LevelOfTheory(declared=self.settings.level_of_theory, info_keys=tags, left_out=len(self.other_level))

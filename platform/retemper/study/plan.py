@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retemper import systems
-from retemper.config import foundations, strategies
+from retemper.config import foundation_files, foundations, strategies
 from retemper.config.settings import GENERATED, Settings, parse
 from retemper.config.strategies import Strategy
 from retemper.core.errors import RetemperError
@@ -62,7 +62,7 @@ class Run:
     def foundation(self) -> dict[str, str | None]:
         """What identifies the foundation: hash of its weights, head."""
         entry = foundations.chosen(self.settings, self.root)
-        return {"sha256": file_hash(foundations.weights(entry, self.root)), "head": entry.head}
+        return {"sha256": file_hash(foundation_files.weights(entry, self.root)), "head": entry.head}
 
     @property
     def replayed(self) -> bool:
@@ -93,7 +93,7 @@ class Run:
                 "settings": settings.dataset.model_dump(exclude={"files", "test_files"}),
                 "test_files": settings.dataset.test_files,
                 "files": [file_hash(self.root / name) for name in files],
-                "elements": foundations.chosen(settings, self.root).elements,
+                "elements": foundations.chosen(settings, self.root).elements or self.foundation["sha256"],
                 "versions": versions(),
             }
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from retemper.config.foundation_files import known_sha256
 from retemper.config.foundations import find
 from retemper.config.settings import Settings, load_settings
 from retemper.config.strict_yaml import read_yaml
@@ -197,11 +198,11 @@ def retention_data(root: Path, settings: Settings) -> DataFile | None:
 
 
 def foundation_file(root: Path, name: str, hashes: dict[str, str]) -> DataFile:
-    """The foundation's weights; the entry of the catalogue stands for weights that are downloaded."""
+    """The foundation's weights; weights that are fetched have their sha256."""
     entry = find(name, root)
     if entry.file is not None and (root / entry.file).is_file():
         return _data_file(root, hashes, "foundation", "foundation", entry.file)
-    identity = entry.sha256 or digest(entry.model_dump())
+    identity = known_sha256(entry, root) or digest(entry.model_dump())
     return DataFile("foundation", "foundation", name, identity[:32], None, None)
 
 

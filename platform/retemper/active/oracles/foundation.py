@@ -17,7 +17,7 @@ READS_INFO = True  # its labels of charged structures were those of neutral ones
 
 
 class Options(Section):
-    name: str  # an entry of foundations/foundations.yaml
+    name: str  # a foundation, as in params.yaml
     head: str | None = None  # of one with several; null: the one of its entry
     dtype: Literal["float32", "float64"] = "float64"
 
@@ -31,14 +31,16 @@ def level(options: Options) -> str:
 
 def ingredients(options: Options, atoms: Atoms) -> Ingredients:
     """The weights, and the version of MACE."""
-    from retemper.config.foundations import find, weights
+    from retemper.config.foundation_files import weights
+    from retemper.config.foundations import find
 
     return {"weights": software.content(weights(find(options.name))), **software.packages("mace")}
 
 
 def calculator(options: Options, atoms: Atoms, state: State, folder: Path) -> Any:
     """MACE's own calculator; structures with charge and spin are refused unless the model embeds them."""
-    from retemper.config.foundations import find, weights
+    from retemper.config.foundation_files import weights
+    from retemper.config.foundations import find
     from retemper.models import library
     from retemper.models.mace import pick_head, reads
 
