@@ -22,7 +22,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from conftest import build_tiny
+
+from retemper.models import describing, mace, model_writing
+from retemper.models.architecture import addition
 
 EMBEDDING = {  # as MACE's `embedding_specs` of mace-omol-0, with smaller embeddings
     "total_spin": {"type": "categorical", "per": "graph", "num_classes": 11, "emb_dim": 4},
@@ -66,3 +70,24 @@ def build_omol(path: Path) -> Path:
 def build_plain(path: Path, **more: Any) -> Path:
     """One head, plain blocks; what `more` says is different."""
     return build_tiny(path, ["Default"], **more)
+
+
+def run(path: Path) -> Any:
+    """The model as torch unpickles it: with the code that lies in the file."""
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=False).eval()
+
+
+def answers(model: Any) -> list[np.ndarray]:
+    """Energies, forces and stress of every head."""
+    import torch
+
+    answered: list[np.ndarray] = []
+    with mace.default_dtype(describing.describe(model).dtype), addition(model), torch.jit.optimized_execution(False):
+        for head in getattr(model, "heads", None) or ["Default"]:
+            frames = model_writing.probes([int(z) for z in model.atomic_numbers])
+            for _, batch in mace.batches(model, frames, head, "cpu"):
+                output = model(batch, training=False, compute_force=True, compute_stress=True)
+                answered += [output[name].detach().numpy() for name in ("energy", "forces", "stress")]
+    return answered

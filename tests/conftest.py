@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY_ELEMENTS = (1, 6, 7, 8, 11, 17)
 
 
-def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path:
+def build_tiny(path: Path, heads: list[str], seed: int = 0, kind: str = "ScaleShiftMACE", **more: Any) -> Path:
     """Save an untrained two-layer MACE; energies are smooth, equivariant and not zero."""
     import torch
     from mace import modules
@@ -58,7 +58,9 @@ def build_tiny(path: Path, heads: list[str], seed: int = 0, **more: Any) -> Path
         "atomic_inter_shift": [0.0] * len(heads),
         "heads": heads,
     }
-    model = modules.ScaleShiftMACE(**arguments | more)
+    if kind == "MACE":
+        del arguments["atomic_inter_scale"], arguments["atomic_inter_shift"]
+    model = getattr(modules, kind)(**arguments | more)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model, path)
     return path

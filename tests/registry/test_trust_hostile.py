@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import architectures
-import numpy as np
 import pytest
 import yaml
 from ase.build import molecule
-from conftest import ROOT, as_trained, build_tiny
+from conftest import as_trained
 
 import retemper
 from retemper.cli import main
@@ -27,7 +26,7 @@ from retemper.config import foundation_files, foundation_lock, foundations
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
-from retemper.models import mace, model_file, model_writing, predict
+from retemper.models import mace, model_file, model_writing
 from retemper.registry import artifact, attachments, client, export
 from retemper.registry.client import Version
 from retemper.registry.versions import resolve
@@ -52,60 +51,6 @@ def evil(path: Path, mark: Path) -> Path:
 
 
 # ------------------------------------------------------------------ models as files that execute nothing
-
-BUILT: dict[str, Callable[[Path], Path]] = {
-    "one head": lambda path: build_tiny(path, ["Default"]),
-    "two heads": lambda path: build_tiny(path, ["pt_head", "Default"]),
-    "two body orders": lambda path: build_tiny(path, ["Default"], correlation=[3, 2]),
-    "last layer kept": lambda path: build_tiny(path, ["Default"], keep_last_layer_irreps=True),
-    "tanh, soft distances": lambda path: build_tiny(path, ["Default"], gate=_tanh(), distance_transform="Soft"),
-    "MH-1": architectures.build_mh1,
-    "OMOL": architectures.build_omol,
-    "miniature, float32": lambda path: ROOT / "foundations/mini.model",
-}
-
-
-def _tanh() -> Any:
-    import torch
-
-    return torch.tanh
-
-
-def answers(model: Path, dtype: str) -> list[np.ndarray]:
-    """Energies and forces of every head."""
-    found = []
-    for head in mace.heads(model):
-        frames = model_writing.probes(mace.elements(model))
-        own = predict.predict(model, frames, head=head, dtype=dtype, backend="torch")
-        found += [own.energy, np.concatenate(own.forces)]
-    return found
-
-
-@pytest.mark.parametrize("kind", BUILT)
-def test_a_model_comes_back_bit_by_bit(kind: str, tmp_path: Path) -> None:
-    given = BUILT[kind](tmp_path / "given.model")
-    model_writing.convert(given, tmp_path / "a.safetensors")
-    model_writing.convert(tmp_path / "a.safetensors", tmp_path / "b.model")
-    dtype = model_file.description_of((tmp_path / "a.safetensors").read_bytes(), "a").dtype
-    right = answers(given, dtype)
-    for other in (tmp_path / "a.safetensors", tmp_path / "b.model"):
-        for one, two in zip(right, answers(other, dtype), strict=True):
-            assert (one == two).all()
-    model_writing.convert(tmp_path / "b.model", tmp_path / "c.safetensors")
-    assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
-
-
-def test_models_by_others_come_back(real_data: Path, tmp_path: Path) -> None:
-    """Files of earlier releases of MACE, which lack some tensors of today's."""
-    files = sorted((real_data.parent / "models").glob("*.model"))
-    if not files:
-        pytest.skip("no models by others beside RETEMPER_DATA")
-    for path in files:
-        model_writing.convert(path, tmp_path / f"{path.stem}.safetensors")
-        for one, two in zip(
-            answers(path, "float64"), answers(tmp_path / f"{path.stem}.safetensors", "float64"), strict=True
-        ):
-            assert np.abs(one - two).max() < 1e-9
 
 
 def test_reading_changes_no_random_numbers(tiny_model: Path, tmp_path: Path) -> None:
@@ -290,7 +235,7 @@ def test_with_a_word_it_is_opened(how: str, catalogue: Callable[..., Path], tiny
     flags = {"sha256": ["--sha256", sha256(given).upper()], "trust": ["--trust-pickle"], "catalogue": []}[how]
     main.main(["convert", str(given), str(tmp_path / "out.safetensors"), *flags])
     main.main(["convert", str(tmp_path / "out.safetensors"), str(tmp_path / "back.model")])  # its own need none
-    one, two = (answers(tmp_path / name, "float64") for name in ("theirs.model", "back.model"))
+    one, two = (architectures.answers(architectures.run(tmp_path / name)) for name in ("theirs.model", "back.model"))
     assert all((a == b).all() for a, b in zip(one, two, strict=True))
 
 

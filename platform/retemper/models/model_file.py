@@ -1,15 +1,14 @@
-"""Model files: ``*.safetensors`` with a description, which execute nothing, and pickles, which can execute anything.
+"""Model files of two kinds, neither of which executes anything here.
 
-What retemper writes is of the first kind: one file, tensors with the description of the model in its header
-(`retemper.models.description`). Foundations and models of other programs are pickles (``*.model``): those are opened
-after their sha256 was compared with one that does not lie beside them, or because someone said that they trust them.
+What retemper writes is one file, ``*.safetensors``: tensors with the description of the model in its header
+(`retemper.models.description`). Foundations and models of other programs are pickles (``*.model``), which are read as
+data and built anew (`retemper.models.opening`). Programs that open nothing but pickles get one that was written here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import struct
 import tempfile
@@ -20,14 +19,13 @@ from typing import TYPE_CHECKING
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
-from retemper.models import description as described
-from retemper.models import library
+from retemper.models import building, opening
+from retemper.models.description import Description, parse
 
 if TYPE_CHECKING:
     import torch
 
 KEY = "retemper"  # of the description in the header
-PICKLE = b"PK"  # how the archives begin that torch writes
 LONGEST_HEADER = 100_000_000  # bytes, as the format allows
 
 
@@ -39,12 +37,15 @@ def read(path: str | Path, device: str = "cpu") -> torch.nn.Module:
     RetemperError
         Another kind of file, a description that is not one, or tensors that are not those that were written.
     """
-    path = Path(path)
+    return from_bytes(content_of(path), str(path)).to(device)
+
+
+def content_of(path: str | Path) -> bytes:
+    """The bytes of a file."""
     try:
-        content = path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise RetemperError(f"{path} cannot be read: {error.strerror}.", fix="check the path") from error
-    return from_bytes(content, str(path)).to(device)
 
 
 def from_bytes(content: bytes, origin: str) -> torch.nn.Module:
@@ -56,9 +57,7 @@ def from_bytes(content: bytes, origin: str) -> torch.nn.Module:
     try:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise RetemperError(
-            f"{origin} is damaged: {error}.", expected="a whole file", fix="restore the file, or make it again"
-        ) from error
+        raise damaged(origin, error) from error
     if (got := _digest(tensors)) != description.tensors_sha256:
         raise RetemperError(
             f"{origin} is damaged: its tensors are not those that were written.",
@@ -66,21 +65,27 @@ def from_bytes(content: bytes, origin: str) -> torch.nn.Module:
             got=f"sha256 {got}",
             fix="restore the file, or make it again",
         )
-    return described.build(description, tensors, origin)
+    return building.build(description, tensors, origin)
+
+
+def damaged(origin: str, error: Exception) -> RetemperError:
+    """For a file that the reader of tensors does not read."""
+    return RetemperError(
+        f"{origin} is damaged: {error}.", expected="a whole file", fix="restore the file, or make it again"
+    )
+
+
+def is_pickle(content: bytes) -> bool:
+    """Whether the bytes are not those of a file with a description."""
+    return content[8:9] != b"{"
 
 
 def loads(content: bytes, origin: str) -> torch.nn.Module:
-    """`load` of what is in memory, for who compared its sha256 with one that does not lie beside it."""
-    if content[:2] != PICKLE:
-        return from_bytes(content, origin)
-    library.import_mace()  # before torch.load: it allows pickled modules
-    import torch
-
-    model: torch.nn.Module = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
-    return model
+    """`load` of what is in memory, for who compared its sha256; `origin` is for messages."""
+    return opening.open_model(content, origin) if is_pickle(content) else from_bytes(content, origin)
 
 
-def description_of(content: bytes, origin: str) -> described.Description:
+def description_of(content: bytes, origin: str) -> Description:
     """The description in the header of a file."""
     expected = f"a model that retemper wrote (*{weight_files.SUFFIX})"
     if len(content) < 8:
@@ -98,35 +103,31 @@ def description_of(content: bytes, origin: str) -> described.Description:
         raise RetemperError(
             f"{origin} has no description of a model.", expected=expected, got="tensors without one"
         ) from None
-    return described.parse(str(text), origin)
+    return parse(str(text), origin)
 
 
-# ------------------------------------------------------------------ pickles
+# ------------------------------------------------------------------ both kinds
 
 
 def load(path: str | Path, device: str = "cpu") -> torch.nn.Module:
-    """The model of a file of either kind, in its own precision; a pickle is one that was `admitted`, or is your own."""
-    if weight_files.executes_nothing(path):
-        return read(path, device)
-    library.import_mace()  # before torch.load: it allows pickled modules
-    import torch
+    """The model of a file of either kind, in its own precision, in evaluation mode. Nothing in the file is executed.
 
-    model: torch.nn.Module = torch.load(path, map_location=device, weights_only=False)
-    return model
+    Raises
+    ------
+    RetemperError
+        A file of another kind, a damaged one, or a model that today's MACE cannot build (`opening.open_model`).
+    """
+    if Path(path).suffix == weight_files.SUFFIX:
+        return read(path, device)
+    return loads(content_of(path), str(path)).to(device)
 
 
 @contextlib.contextmanager
 def pickled(path: str | Path) -> Iterator[Path]:
-    """The same model as a pickle, for programs that read nothing else; for as long as the block runs.
-
-    A file that is one already is given as it is.
-    """
-    if not weight_files.executes_nothing(path):
-        yield Path(path)
-        return
+    """The model of a file as a pickle that is written here, for programs that open nothing else, within the block."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model.model"
-        write_pickle(read(path), out)
+        write_pickle(load(path), out)
         yield out
 
 

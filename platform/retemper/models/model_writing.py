@@ -12,7 +12,8 @@ from ase.data import covalent_radii
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
-from retemper.models import description as described
+from retemper.models import building, describing
+from retemper.models.description import Description
 from retemper.models.model_file import KEY, _digest, load, write_pickle
 
 if TYPE_CHECKING:
@@ -54,21 +55,19 @@ def require_describable(model: torch.nn.Module) -> None:
 
 
 def convert(path: Path, out: Path) -> None:
-    """Write a model as a file of the kind that the name of `out` says; `path` is one that was `admitted`."""
-    from retemper.models import mace
-
-    mace.load(path)  # says what is wrong with a file that is no model
+    """Write a model as a file of the kind that the name of `out` says."""
+    model = load(path)
     if weight_files.executes_nothing(out):
-        write(load(path), out)
+        write(model, out)
     else:
-        write_pickle(load(path), out)
+        write_pickle(model, out)
 
 
-def _twin(model: torch.nn.Module) -> tuple[torch.nn.Module, described.Description]:
+def _twin(model: torch.nn.Module) -> tuple[torch.nn.Module, Description]:
     """The model built from its description, compared with the model itself on two small structures."""
-    description = described.describe(model)
-    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    twin = described.build(description, tensors, "the model")
+    description = describing.describe(model)
+    tensors = describing.state(model)
+    twin = building.build(description, tensors, "the model")
     exact = all(name in tensors and tensors[name].dtype == own.dtype for name, own in twin.state_dict().items())
     answers, of_twin = _answers(model, description), _answers(twin, description)
     largest = max(1.0, *(float(np.abs(answer).max(initial=0.0)) for answer in answers))
@@ -85,7 +84,7 @@ def _twin(model: torch.nn.Module) -> tuple[torch.nn.Module, described.Descriptio
     return twin, description
 
 
-def _answers(model: torch.nn.Module, description: described.Description) -> list[np.ndarray]:
+def _answers(model: torch.nn.Module, description: Description) -> list[np.ndarray]:
     """Energies and forces of every head for two small structures."""
     from retemper.models import mace
     from retemper.models.architecture import addition

@@ -1,0 +1,161 @@
+"""A model as a tree of modules that were read as data: attributes, numbers, comparison with one that was built."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retemper.models.foreign.values import Array, Name, PickleError, Record, Tensor
+
+if TYPE_CHECKING:
+    import torch
+
+DEEPEST = 30  # modules within modules; a model has some 8
+GRAPH = Name("torch.fx.graph_module", "reduce_graph_module")  # code of a contraction, as a function of its source
+CODE = "__codegen__"  # where e3nn keeps code that it generates, by the names of the modules that it becomes
+UNSCALED = Name("mace.modules.models", "MACE")  # built as the class with scale 1 and shift 0
+UNCOMPARED = ("training", "_prof_str", "_profiling_str", "_code", "_graph")
+
+
+class Module:
+    """One module, with attributes like a live one's: parameters and buffers as arrays, submodules by name or number."""
+
+    def __init__(self, record: Record, numbers: Callable[[Tensor], np.ndarray], depth: int = 0):
+        if depth > DEEPEST:
+            raise PickleError("it has modules within modules without end")
+        self.kind = record.kind
+        state = record.state
+        if record.kind == GRAPH and record.arguments and isinstance(record.arguments[0], dict):
+            state = record.arguments[0]
+        self.attributes: Mapping[str, object] = {
+            name: value for name, value in state.items() if name not in ("_modules", "_parameters", "_buffers")
+        }
+        self.tensors: dict[str, Tensor] = {}
+        dropped = self.attributes.get("_non_persistent_buffers_set") or ()
+        for group in ("_parameters", "_buffers"):
+            for name, value in _dictionary(state, group).items():
+                if isinstance(value, Tensor) and (group == "_parameters" or name not in dropped):  # type: ignore[operator]
+                    self.tensors[name] = value
+        self.parameters = [name for name, value in _dictionary(state, "_parameters").items() if value is not None]
+        self.modules = {
+            name: Module(value, numbers, depth + 1)
+            for name, value in _dictionary(state, "_modules").items()
+            if isinstance(value, Record)
+        }
+        self._numbers = numbers
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("modules", "tensors", "attributes"):
+            raise AttributeError(name)
+        if name in self.modules:
+            return self.modules[name]
+        if name in self.tensors:
+            return self._numbers(self.tensors[name])
+        if name not in self.attributes:
+            raise AttributeError(f"{self.kind.name} has no {name}")
+        value = self.attributes[name]
+        if isinstance(value, Tensor):
+            return self._numbers(value)
+        return value.numbers() if isinstance(value, Array) else value
+
+    def __len__(self) -> int:
+        return len(self.modules) or len(self.parameters)
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self.modules.values())[index]
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.modules.values())
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Every module with its name, as `torch.nn.Module.named_modules` gives them."""
+        yield prefix, self
+        for name, module in self.modules.items():
+            yield from module.walk(f"{prefix}.{name}" if prefix else name)
+
+    @functools.cached_property
+    def state(self) -> dict[str, np.ndarray]:
+        """Every tensor by its name, as `state_dict` has them, but for constants of generated code."""
+        return {
+            f"{path}.{name}" if path else name: self._numbers(tensor)
+            for path, module in self.walk()
+            for name, tensor in module.tensors.items()
+        }
+
+    def generated(self) -> list[str]:
+        """Names of the modules that e3nn's generated code becomes; their tensors are made anew."""
+        return [
+            f"{path}.{name}" if path else name
+            for path, module in self.walk()
+            for name in _dictionary(module.attributes, CODE)
+        ]
+
+
+def _dictionary(state: Mapping[str, object], name: str) -> dict[str, object]:
+    value = state.get(name) or {}
+    if type(value) is not dict or not all(isinstance(key, str) for key in value):
+        raise PickleError(f"{name} of a module is no dictionary")
+    return value
+
+
+def differences(tree: Module, model: torch.nn.Module) -> list[str]:
+    """In which classes and settings a model that was built differs from what the file says, in words; empty if in none.
+
+    Settings are plain attributes (numbers, texts, lists of them) that both have. What only the built one has is of a
+    later release of MACE, whose default is what was before.
+    """
+    modules = dict(tree.walk())
+    generated = tuple(tree.generated())
+    found: list[str] = []
+    for path, built in model.named_modules(remove_duplicate=False):
+        if path in generated or path.startswith(tuple(f"{name}." for name in generated)):
+            continue
+        ours = modules.get(path)
+        if ours is None:
+            if path != "scale_shift" or tree.kind != UNSCALED:
+                found.append(f"{path} is lacking")
+            continue
+        if ours.kind == GRAPH:
+            continue
+        kind = Name(type(built).__module__, type(built).__name__)
+        if ours.kind != kind and (path or ours.kind != UNSCALED):
+            found.append(f"{path or 'the model'} is a {ours.kind}, not a {kind}")
+            continue
+        for name, value in vars(built).items():
+            if name in UNCOMPARED or name not in ours.attributes:
+                continue
+            one, two = _plain(value), _plain(ours.attributes[name])
+            if one is not None and two is not None and one != two:
+                found.append(f"{path}.{name} is {two[:60]}, not {one[:60]}")
+    lacking = set(modules) - {path for path, _ in model.named_modules(remove_duplicate=False)}
+    return found + [f"{path} would be left out" for path in sorted(lacking)]
+
+
+def _plain(value: object, depth: int = 0) -> str | None:
+    """A setting as text, of a live object and of one that was read alike; nothing of what is no setting."""
+    if depth > 4:
+        return None
+    if value is None or isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int | float | np.integer | np.floating):
+        return f"{float(value):.12g}"
+    if isinstance(value, Name):
+        return value.name
+    if isinstance(value, Record):
+        if value.state or value.kind.name == "slice":
+            return None
+        arguments = value.arguments
+        return _plain(arguments[0] if len(arguments) == 1 else list(arguments), depth)
+    if type(value).__name__ in ("Irreps", "Irrep", "_MulIr"):
+        return str(value)
+    if isinstance(value, list | tuple):
+        if len(value) > 10_000:
+            return None
+        parts = [_plain(part, depth + 1) for part in value]
+        return None if None in parts else f"[{', '.join(map(str, parts))}]"
+    if isinstance(value, Array | Tensor | dict | set) or not callable(value) or hasattr(value, "parameters"):
+        return None
+    return getattr(value, "__name__", None)
