@@ -47,6 +47,7 @@ CARRIERS = frozenset(
         *(
             "data.frame_store",
             "models.convert",
+            "models.inspection",
             "models.lammps",
             "prepare.inputs",
             "simulation.sources",
