@@ -10,7 +10,7 @@ from retemper.prepare import replay
 
 @stage
 def main() -> None:
-    """Choose from ``replay.pool`` or the foundation's pool, and audit against the retention set."""
+    """Choose from ``replay.pools``; keep structures apart for retention where no file is named for it."""
     project = Project.here()
     processes.prepare(project.settings.finetune.device)
     replay.run(project)

@@ -26,7 +26,7 @@ from retemper.records.dataset import (
 )
 from retemper.records.e0s import Candidate, EnergyError, Evidence, Levels, ReferenceEnergies, Unavailable
 from retemper.records.pseudolabel import LabelErrors, PseudolabelledSet, PseudolabelManifest
-from retemper.records.replay import Coverage, LabelledSet, ReplayManifest
+from retemper.records.replay import Coverage, KeptApart, LabelledSet, PoolOfReplay, ReplayManifest
 
 COUNTS = {"train": 40, "valid": 6, "test": 8, "isolated": 0, "unused": 2, "rejected": 3}
 
@@ -123,19 +123,24 @@ def replay() -> ReplayManifest:
     part = LabelledSet(
         n_frames=3, n_atoms=21, labels_hash="a", config_types={"salt": 3}, elements={"H": 3, "Na": 3, "O": 3}
     )
-    return ReplayManifest(
-        source="foundations/pool.extxyz",
+    pool = PoolOfReplay(
+        name="foundations/pool.extxyz",
         sha256="0" * 64,
         labels="original",
         agreement=None,
+        structures=900,
+        train=3,
+        valid=3,
+    )
+    return ReplayManifest(
+        pools=[pool],
+        retention=KeptApart(source="foundations/test.extxyz", labels="original", structures=4),
         select="farthest-point",
         seed=0,
-        pool=900,
         left_out={},
         candidates=900,
         groups_for_validation=10,
         coverage=Coverage(radius=0.5, radius_random=0.9),
-        audited_against_retention=4,
         train=part,
         valid=part,
     )

@@ -43,6 +43,14 @@ def params(folder: Path, **changes: object) -> Path:
         ({"dataset__valid": 1.5}, "less than 1"),
         ({"seeds": []}, "at least 1"),
         ({"system": "my system"}, "pattern"),
+        ({"replay__pool": "generated"}, r"replay\.pools: \[FILE\]"),
+        ({"replay__pools": []}, "at least 1"),
+        ({"replay__pools": ["a.xyz", "./a.xyz"]}, "twice"),
+        ({"replay__pools": [{"pool": "a.xyz", "share": 0.6}, {"pool": "b.xyz", "share": 0.6}]}, "sum to 1.2"),
+        ({"replay__pools": [{"pool": "a.xyz", "share": 0.6}]}, "sum to 0.6"),
+        ({"replay__pools": [{"pool": "a.xyz", "share": 1.0}, "default"]}, "sum to 1"),
+        ({"replay__pools": [{"pool": "default", "keys": {"energy": "E"}}]}, "keys of files"),
+        ({"replay__pools": [{"pool": "a.xyz", "part": 0.5}]}, "part"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -21,8 +21,11 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.data.frames import ENERGY, FORCES, STRESS, write_frames
 from retemper.evaluation import accuracy, stage
+from retemper.evaluation.robustness import stage as robustness
 from retemper.models import model_file, model_writing, predict, predictions
+from retemper.prepare import pseudolabel
 from retemper.records.evaluation import Evaluation
+from retemper.registry import measurements
 
 SHIFT = 0.7  # eV an atom that the target's level of theory adds to every E0
 NOISE = 0.03  # eV/A on the labels of the foundation
@@ -202,6 +205,46 @@ def test_both_heads_of_a_replay_model(project: Made) -> None:
         if part == "retention_replay_head":
             expected = rms(errors) / rms(project.retention_noise)
             assert metrics.summary.forgetting_ratio_replay_head.value == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def drifted(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_multihead: Path) -> Made:
+    """Without a named retention set: the replay stage kept structures apart, with the foundation's labels."""
+    made = Made(tmp_path_factory.mktemp("drifted"), tiny_model, tiny_multihead)
+    path = made.root / "foundations/foundations.yaml"
+    entry = yaml.safe_load(path.read_text())["tiny"]
+    del entry["retention"]
+    path.write_text(yaml.safe_dump({"tiny": entry}))
+    made.retention = pseudolabel.of_project(Project(made.root, made.settings), made.retention).frames
+    write_frames(made.root / "runs/replay/retention.extxyz", made.retention)
+    return made
+
+
+def test_without_labels_the_drift_from_the_foundation_is_measured(drifted: Made) -> None:
+    """Both heads against the foundation's predictions; the foundation has no drift, and nothing a forgetting ratio."""
+    here = Project(drifted.root, drifted.settings)
+    foundation = stage.run(here, "foundation")
+    assert list(foundation.seeds[0].sets()) == ["target"]
+    metrics = stage.run(here, "replay")
+    parts = metrics.seeds[1].sets()
+    assert list(parts) == ["target", "drift", "drift_replay_head"]
+    _, forces = by_calculator(drifted.foundation, drifted.retention, "Default")
+    assert rms(forces) < 1e-3  # the labels are its own
+    for part, head in (("drift", "Default"), ("drift_replay_head", "pt_head")):
+        _, errors = by_calculator(drifted.model("replay", 1), drifted.retention, head)
+        assert parts[part].force_rmse.value == pytest.approx(rms(errors), rel=1e-5)
+    assert metrics.summary.drift.force_rmse.value == pytest.approx(parts["drift"].force_rmse.value)
+    assert metrics.summary.forgetting_ratio is None and parts["drift"].forgetting_ratio is None
+    assert {"drift.force_rmse", "drift_replay_head.force_rmse"} < set(metrics.numbers(1))
+    assert foundation.identity == metrics.identity
+    measured = measurements.from_accuracy(metrics.seeds[1], 0.95)
+    assert measured["drift.force_rmse"].groups == parts["drift"].n_groups
+
+
+def test_robustness_takes_no_drift_for_retention(drifted: Made, project: Made) -> None:
+    for made, number in ((drifted, 0), (project, 12)):
+        write_frames(made.root / "runs/dataset/valid.extxyz", made.target)
+        assert len(robustness.context(Project(made.root, made.settings)).retention) == number
 
 
 def test_tables(project: Made) -> None:

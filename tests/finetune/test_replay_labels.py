@@ -7,7 +7,7 @@ import pytest
 
 from retemper.core.errors import RetemperError
 from retemper.finetune.planning import _require_original
-from retemper.records.replay import Agreement
+from retemper.records.replay import Agreement, ReplayManifest
 
 CLOSE = Agreement(
     frames=60,
@@ -21,12 +21,17 @@ CLOSE = Agreement(
 OTHER = CLOSE.model_copy(update={"energy": 2800.0, "offsets": {"O": -4.6}})
 
 
+def changed(change: dict[str, object]) -> ReplayManifest:
+    manifest = prepared.replay()
+    return manifest.model_copy(update={"pools": [manifest.pools[0].model_copy(update=change)]})
+
+
 def test_labels_of_the_foundations_kind_are_replayed() -> None:
-    _require_original("replay", prepared.replay().model_copy(update={"agreement": CLOSE}))
+    _require_original("replay", changed({"agreement": CLOSE}))
 
 
 @pytest.mark.parametrize("change", [{"labels": "foundation"}, {"agreement": OTHER}])
 def test_other_labels_are_refused_before_training(change: dict[str, object]) -> None:
     with pytest.raises(RetemperError) as caught:
-        _require_original("replay", prepared.replay().model_copy(update=change))
+        _require_original("replay", changed(change))
     assert "pseudolabel-replay" in str(caught.value.fix)

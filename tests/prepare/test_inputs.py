@@ -35,7 +35,7 @@ PARAMS: dict[str, Any] = {  # no optional section but those that name files
     "strategies": ["naive"],
     "seeds": [1],
     "dataset": {"files": ["../outside/salt.xyz"], "test_files": ["held.xyz"], "level_of_theory": "PBE"},
-    "replay": {"pool": "../outside/pool.xyz"},
+    "replay": {"pools": ["../outside/pool.xyz"]},
     "evaluate": {"retention": "retention.xyz"},
     "robustness": {
         "metrics": ["rss"],
@@ -145,7 +145,7 @@ def test_what_changes_a_stage(project: Path, what: str) -> None:
     [
         ("../outside/salt.xyz", "dataset.files"),
         ("held.xyz", "dataset.test_files"),
-        ("../outside/pool.xyz", "replay.pool"),
+        ("../outside/pool.xyz", "replay.pools"),
         ("retention.xyz", "evaluate.retention"),
         ("../outside/md.xyz", "robustness.reference"),
         ("mini.model", "file of foundation mini"),
@@ -161,7 +161,7 @@ def test_what_changed_is_said(project: Path) -> None:
     write(project)
     swap("../outside/pool.xyz")(project)
     params(project, replay={"number": 7})
-    assert inputs.run(read(project)) == ["replay: replay.number, replay.pool: ../outside/pool.xyz"]
+    assert inputs.run(read(project)) == ["replay: replay.number, replay.pools: ../outside/pool.xyz"]
 
 
 @pytest.mark.hostile("inputs")
@@ -408,7 +408,7 @@ def test_the_graph_sees_files_outside_and_absent_keys(project: Path) -> None:
     assert "Stage 'used' didn't change, skipping" in dvc(project, "repro", "used")
     (project / "../outside/pool.xyz").write_text("half")
     text = dvc(project, "repro", "used")
-    assert "changed for replay: replay.pool: ../outside/pool.xyz" in text and "Running stage 'used'" in text
+    assert "changed for replay: replay.pools: ../outside/pool.xyz" in text and "Running stage 'used'" in text
     assert (project / "runs/seen").read_text().split() == ["4"]
 
 
@@ -434,7 +434,7 @@ def test_metrics_have_old_values(project: Path) -> None:
 def test_what_is_written_is_short_and_readable(project: Path) -> None:
     write(project)
     content = StageInputs.read(read(project).inputs("replay"))
-    assert list(content.files) == ["replay.pool: ../outside/pool.xyz", "evaluate.retention: retention.xyz"]
+    assert list(content.files) == ["replay.pools: ../outside/pool.xyz", "evaluate.retention: retention.xyz"]
     assert content.settings["replay.number"] == 200 and content.settings["foundation"] == "mini"
     assert all(read(project).inputs(name).stat().st_size < 10_000 for name in inputs.STAGES)
 

@@ -57,6 +57,23 @@ def judged(candidate: Measured, gate: Gate, champion: Measured | None = None, **
     return outcome
 
 
+def test_where_drift_is_measured_forgetting_is_not_defined() -> None:
+    drift = {"drift.force_rmse": Number(40.0, 30.0, 50.0, "meV/Å", groups=20)}
+    candidate = model([100], numbers=drift)
+    for metric in ("forgetting_ratio", "retention.force_rmse", "forgetting_ratio_replay_head"):
+        outcome = judged(candidate, Gate(metric=metric, max=2))
+        assert not outcome.passed and outcome.value is None and "drift.force_rmse" in outcome.reason
+    assert judged(candidate, Gate(metric="drift.force_rmse", max=60)).passed
+    assert not judged(candidate, Gate(metric="drift.force_rmse", max=45)).passed
+    labelled = model([100], numbers={"retention.force_rmse": Number(40.0, 30.0, 50.0, "meV/Å")})
+    assert "forgetting_ratio" in judged(labelled, Gate(metric="drift.force_rmse", max=60)).reason
+
+
+def test_the_foundation_has_no_drift_to_compare_with() -> None:
+    with pytest.raises(ValueError, match="distance from the foundation"):
+        Gate(metric="drift.force_rmse", relative_to="foundation")
+
+
 # ------------------------------------------------------------------ limits
 
 

@@ -392,6 +392,33 @@ def test_evaluation_without_retention(tmp_path: Path, tiny_model: Path) -> None:
     assert "30.0" in text
 
 
+def test_drift_stands_where_there_is_no_retention(project: tuple[Path, Settings]) -> None:
+    """The foundation has none; strategies are ranked by it, and nothing is called retention or forgetting."""
+    root, settings = project
+    for name in ("foundation", *STRATEGIES):
+        folder = root / "runs/evaluate" / name
+        for path in folder.glob("*.csv"):
+            lines = path.read_text().replace("retention", "drift").splitlines(keepends=True)
+            path.write_text("".join(line for line in lines if name != "foundation" or "drift" not in line))
+        content = read_json(folder / "metrics.json")
+        for part in (content["summary"], *content["seeds"].values()):
+            for head in ("", "_replay_head"):
+                errors = part.pop(f"retention{head}", None)
+                part[f"drift{head}"] = None if name == "foundation" else errors
+                (errors or {}).pop("forgetting_ratio", None)
+                part.pop(f"forgetting_ratio{head}", None)
+        write_json(folder / "metrics.json", content)
+    found = table.compare(read_results(Project(root, settings)))
+    assert found.forgotten == "drift.force_rmse" and found.best["drift.force_rmse"] == "replay"
+    assert set(found.front) == {"naive", "lora", "replay"} and found.value("foundation", "drift.force_rmse") is None
+    text = report.terminal_table(Project.here(root))
+    assert "Drift" in text and "Forgetting" not in text and "retention" not in text
+    page = (report.run(Project(root, settings)) / "report.md").read_text()
+    assert "**replay** stays nearest" in page and "forgets" not in page
+    metrics = read_json(root / "runs/report/metrics.json")
+    assert metrics["replay.drift.force_rmse"] == pytest.approx(60.5)
+
+
 def test_terminal_table(project: tuple[Path, Settings]) -> None:
     root, _ = project
     text = report.terminal_table(Project.here(root))

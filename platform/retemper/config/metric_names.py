@@ -9,15 +9,19 @@ set                       measured on
 ``target``                test frames of the target
 ``retention``             held-out frames of the foundation's pretraining distribution, target head
 ``retention_replay_head`` the same frames, replay head
+``drift``                 structures kept apart from replay, target head, against the foundation's own predictions
+``drift_replay_head``     the same structures, replay head
 ``robustness``            the robustness suite: ``robustness.<metric>``
 ========================  =============================================================================
 
-Besides them ``forgetting_ratio`` and ``forgetting_ratio_replay_head``, which compare two models.
+Besides them ``forgetting_ratio`` and ``forgetting_ratio_replay_head``, which compare two models. A project has either
+``retention`` or, without labels of the pretraining domain, ``drift``; the foundation has no drift from itself, and over
+its error, zero, there is no forgetting ratio.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +30,10 @@ from retemper.core.errors import unknown
 
 VALIDATION = ("valid", "valid_replay", "valid_retention")
 TARGET, RETENTION, REPLAY_HEAD = "target", "retention", "retention_replay_head"
-TEST = (TARGET, RETENTION, REPLAY_HEAD)
+DRIFT, DRIFT_REPLAY_HEAD = "drift", "drift_replay_head"
+TEST = (TARGET, RETENTION, REPLAY_HEAD, DRIFT, DRIFT_REPLAY_HEAD)
+OF_DRIFT = (DRIFT, DRIFT_REPLAY_HEAD)
+OTHER_HEAD = {RETENTION: REPLAY_HEAD, DRIFT: DRIFT_REPLAY_HEAD}  # set: the same frames with the replay head
 FORGETTING = {RETENTION: "forgetting_ratio", REPLAY_HEAD: "forgetting_ratio_replay_head"}  # set: its ratio
 SUITE = "evaluation.robustness.metrics"  # a file for each metric
 ROBUSTNESS = "robustness"
@@ -74,6 +81,19 @@ def set_of(name: str) -> str:
     """The set that a metric is measured on."""
     of_ratio = {ratio: part for part, ratio in FORGETTING.items()}
     return of_ratio.get(name, name.partition(".")[0])
+
+
+def undefined(name: str, measured: Collection[str]) -> str | None:
+    """Why a metric of what was forgotten is not among the `measured` ones, where its counterpart is; else `None`."""
+    part, sets = set_of(name), {set_of(other) for other in measured}
+    if part in (RETENTION, REPLAY_HEAD) and DRIFT in sets:
+        return (
+            "not defined: there are no labels of the pretraining domain, and the foundation's error against its own "
+            "predictions is zero; a gate on drift.force_rmse limits how far a model moved from them"
+        )
+    if part in OF_DRIFT and RETENTION in sets:
+        return "not measured: there is a retention set with labels (retention.force_rmse, forgetting_ratio)"
+    return None
 
 
 def better(name: str) -> Literal["lower", "higher"]:

@@ -32,6 +32,7 @@ GONE = {
     "loader": "released foundations come with retemper (retemper foundations); others have file or url",
     "evaluate.bootstrap": "intervals are over groups, nothing is resampled; evaluate.confidence sets their level",
     "promotion.gates.better": "metrics know which direction is better",
+    "replay.pool": "there may be several: replay.pools: [FILE], [generated], or [default]",
     "promotion.resamples": "gates compare over groups, nothing is resampled; a gate's confidence sets its level",
 }
 

@@ -114,15 +114,44 @@ class E0s(Section):
     mixed: Literal["refuse", "warn"] = "refuse"  # offsets that structures do not explain: prepare/one_level.py
 
 
-GENERATED = "generated"  # as replay.pool
+DEFAULT, GENERATED = "default", "generated"  # of replay.pools
+
+
+class Pool(Section):
+    """Structures to replay; in YAML a bare name stands for the defaults."""
+
+    pool: Name  # file; `default`: the foundation's own, else `generated`: made for the foundation's elements
+    share: float | None = Field(None, gt=0, le=1)  # of what is replayed; null: pools without share the rest
+    keys: Keys = Keys()  # of the labels in a file; units are eV and A
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"pool": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _of_files(self) -> Pool:
+        if self.pool in (DEFAULT, GENERATED) and "keys" in self.model_fields_set:
+            raise ValueError(f"have keys of files alone: {self.pool} has its own")
+        return self
 
 
 class Replay(Section):
-    pool: str | None = None  # file, or `generated`: made for the foundation; null: the pool of the foundation's entry
+    pools: list[Pool] = Field([Pool(pool=DEFAULT)], min_length=1)  # chosen from together
     number: int = Field(200, ge=2)  # training structures
-    valid: int = Field(40, ge=1)  # validation structures, from the pool's groups that training does not use
+    valid: int = Field(40, ge=1)  # validation structures, from groups of the pools that training does not use
     select: Literal["farthest-point", "random", "elements"] = "farthest-point"
     seed: Seed = 0
+
+    @field_validator("pools")
+    @classmethod
+    def _shared(cls, pools: list[Pool]) -> list[Pool]:
+        _paths_once([pool.pool for pool in pools])
+        shares = [pool.share for pool in pools if pool.share is not None]
+        total, complete = sum(shares), len(shares) == len(pools)
+        if total > 1 + 1e-6 or (complete and total < 1 - 1e-6) or (not complete and total > 1 - 1e-6):
+            raise ValueError(f"have shares that sum to 1, or to less where a pool has none: they sum to {total:g}")
+        return pools
 
 
 class Pseudolabel(Section):
@@ -256,6 +285,8 @@ class Gate(Section):
             raise ValueError(f"the gate on {self.metric} needs exactly one of max, min, relative_to")
         if self.relative_to is None and self.margin:
             raise ValueError(f"margin belongs to relative gates; the one on {self.metric} has max or min")
+        if self.relative_to == "foundation" and metric_names.set_of(self.metric) in metric_names.OF_DRIFT:
+            raise ValueError(f"{self.metric} is the distance from the foundation: its gate has max, or the champion")
         if self.relative_to is not None and self.by != "bound":
             raise ValueError(f"by belongs to gates with max or min; the one on {self.metric} compares")
         return self

@@ -59,7 +59,7 @@ def check_variation(frames: Sequence[Atoms]) -> None:
 
 
 def frame_fault(frame: Atoms, limits: Dataset) -> str | None:
-    """What is wrong with one frame with mapped labels, in words; `None` when nothing is.
+    """What is wrong with one frame with mapped labels, or without any, in words; `None` when nothing is.
 
     Checks, in this order: atoms, finite positions and labels, cell, size of stress and forces, net
     force, distances. Energies are judged over all frames by `energy_faults`.
@@ -75,7 +75,7 @@ def frame_fault(frame: Atoms, limits: Dataset) -> str | None:
             f"a stress of {stress:.3g} eV/A^3 ({stress / units.GPa:.0f} GPa) is above dataset.max_stress "
             f"({limits.max_stress:g})"
         )
-    forces = frame.arrays[FORCES]
+    forces = frame.arrays.get(FORCES, np.zeros((1, 3)))
     largest = float(np.linalg.norm(forces, axis=1).max())
     if largest > limits.max_force:
         return f"a force of {largest:.1f} eV/A is above dataset.max_force ({limits.max_force:g})"
@@ -103,9 +103,9 @@ def _numbers_fault(frame: Atoms) -> str | None:
     longest = float(np.linalg.norm(frame.cell.array, axis=1).max())
     if longest > FARTHEST:
         return f"the cell is {longest:.2g} A long (at most {FARTHEST:g} A)"
-    if not np.isfinite(frame.info[ENERGY]):
+    if not np.isfinite(frame.info.get(ENERGY, 0.0)):
         return "the energy is not finite"
-    if not np.isfinite(frame.arrays[FORCES]).all():
+    if not np.isfinite(frame.arrays.get(FORCES, 0.0)).all():
         return "a force is not finite"
     if not np.isfinite(frame.info.get(STRESS, 0.0)).all():
         return "the stress is not finite"

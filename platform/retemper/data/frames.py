@@ -26,6 +26,7 @@ from retemper.core.files import atomic_write
 from retemper.data import charge, frame_weights
 
 ENERGY, FORCES, STRESS = "REF_energy", "REF_forces", "REF_stress"
+LABEL_SOURCE = "label_source"  # info key of who labelled a frame, where that was a foundation
 BLOCK = 500  # frames that are parsed and written at a time
 LINES = 50_000  # and lines, for large frames
 

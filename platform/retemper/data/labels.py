@@ -77,7 +77,7 @@ def map_labels(frames: Sequence[Atoms], dataset: Dataset, origin: str) -> Mapped
 
 
 def stream_labels(
-    read: Callable[[], Iterable[Atoms]], dataset: Dataset, origin: str
+    read: Callable[[], Iterable[Atoms]], dataset: Dataset, origin: str, setting: str = "dataset.keys"
 ) -> Iterator[tuple[Atoms, str | None, list[str]]]:
     """Frames of one file with retemper's keys and units.
 
@@ -89,6 +89,8 @@ def stream_labels(
         Settings: keys and units.
     origin
         Name of the file, for messages and ``info["source"]`` (origin:index).
+    setting
+        What the keys are called in messages.
 
     Yields
     ------
@@ -117,7 +119,7 @@ def stream_labels(
     for index, frame in enumerate(read()):
         missing -= {label for label, key, _ in keys if label in missing and look_up(frame, key) is not None}
         only_atoms = only_atoms and is_free_atom(frame)
-        new = _plain(frame, f"{origin}:{index}", dataset.keys)
+        new = plain(frame, f"{origin}:{index}", dataset.keys)
         fault = _map_energy_forces(frame, new, dataset.keys, energy, length)
         extra = (MACE_READS - {dataset.keys.virial}) & {*frame.info, *frame.arrays}
         ignored = [f"frames have {key}, which is no label here; it is ignored" for key in extra]
@@ -141,7 +143,7 @@ def stream_labels(
         missing -= {"forces"}
     for label, key, fits in keys:
         if label in missing:
-            raise _missing(read(), label, key, fits, dataset.keys, origin)
+            raise _missing(read(), label, key, fits, dataset.keys, origin, setting)
 
 
 def ignored_warnings(origin: str, ignored: Mapping[str, int]) -> list[str]:
@@ -149,7 +151,7 @@ def ignored_warnings(origin: str, ignored: Mapping[str, int]) -> list[str]:
     return [f"{origin}: {number} {notice}" for notice, number in sorted(ignored.items())]
 
 
-def _plain(frame: Atoms, source: str, keys: Keys) -> Atoms:
+def plain(frame: Atoms, source: str, keys: Keys) -> Atoms:
     """Structure and plain info of a frame; positions and cell rounded as extxyz will write them."""
     free = is_free_atom(frame)
     new = Atoms(
@@ -248,7 +250,9 @@ def _wanted_keys(keys: Keys) -> list[tuple[str, str, Fits]]:
     return [(label, key, fits) for label, key, needed, fits in candidates if key is not None and needed]
 
 
-def _missing(frames: Iterable[Atoms], label: str, key: str, fits: Fits, keys: Keys, origin: str) -> RetemperError:
+def _missing(
+    frames: Iterable[Atoms], label: str, key: str, fits: Fits, keys: Keys, origin: str, setting: str
+) -> RetemperError:
     """Error for a missing key, with the nearest key that could hold this label; keys of other labels could not."""
     candidates: dict[str, None] = {}
     other_keys = {"numbers", "positions", keys.energy, keys.forces, keys.stress, keys.virial}
@@ -265,13 +269,13 @@ def _missing(frames: Iterable[Atoms], label: str, key: str, fits: Fits, keys: Ke
     similar = [name for name in sorted(candidates) if label[:5] in name.lower()]
     nearest = lower[matches[0]] if matches else (similar[0] if similar else None)
     if nearest is not None:
-        fix = f"set dataset.keys.{label}: {nearest} in params.yaml"
+        fix = f"set {setting}.{label}: {nearest} in params.yaml"
     elif label in ("stress", "virial"):
-        fix = f"where the labels have no {label}, set dataset.keys.{label}: null in params.yaml, else its key"
+        fix = f"where the labels have no {label}, set {setting}.{label}: null in params.yaml, else its key"
     else:
-        fix = f"set dataset.keys.{label} in params.yaml to the key of the {label}, or label the structures"
+        fix = f"set {setting}.{label} in params.yaml to the key of the {label}, or label the structures"
     return RetemperError(
-        f"{origin}: no frame has {key!r}, the key of the {label} (dataset.keys.{label}).",
+        f"{origin}: no frame has {key!r}, the key of the {label} ({setting}.{label}).",
         got=f"keys that could be it: {', '.join(sorted(candidates))}"
         if candidates
         else "no key in the file could be it",

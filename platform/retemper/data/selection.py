@@ -10,7 +10,9 @@ from ase import Atoms
 from retemper.core.errors import RetemperError
 
 
-def farthest_point(points: np.ndarray, k: int, start: int | None = None) -> np.ndarray:
+def farthest_point(
+    points: np.ndarray, k: int, start: int | None = None, parts: np.ndarray | None = None, most: Sequence[int] = ()
+) -> np.ndarray:
     """Greedy farthest-point sampling: each pick is the point farthest from all picks before it.
 
     Exact and deterministic (ties go to the lower index). The greedy choice covers the points with
@@ -27,6 +29,8 @@ def farthest_point(points: np.ndarray, k: int, start: int | None = None) -> np.n
         Number to pick, at most n.
     start
         Index of the first pick; by default the point nearest to the mean of all.
+    parts, most
+        [n] part of each point, and how many are picked of each part, `k` in all. By default all are of one part.
 
     Returns
     -------
@@ -38,9 +42,14 @@ def farthest_point(points: np.ndarray, k: int, start: int | None = None) -> np.n
     # one contiguous copy: the loop below is bound by reading it
     centred = np.ascontiguousarray(points - np.mean(points, axis=0, dtype=np.float64), dtype=np.float32)
     squares = np.einsum("nd,nd->n", centred, centred)
-    pick = int(np.argmin(squares)) if start is None else int(start)
+    parts = np.zeros(n, dtype=int) if parts is None else parts
+    left = [k] if not most else list(most)
+    if sum(left) != k:
+        raise ValueError(f"{left} of the parts are not {k} in all")
+    full = np.isin(parts, np.flatnonzero(np.array(left) == 0))
+    pick = int(np.argmin(np.where(full, np.inf, squares))) if start is None else int(start)
     picks = np.empty(k, dtype=np.int64)
-    nearest = np.full(n, np.inf, dtype=np.float32)  # squared distance to the picks so far
+    nearest = np.where(full, -1.0, np.inf).astype(np.float32)  # squared distance to the picks so far
     distance = np.empty(n, dtype=np.float32)
     for step in range(k):
         picks[step] = pick
@@ -51,6 +60,9 @@ def farthest_point(points: np.ndarray, k: int, start: int | None = None) -> np.n
         np.maximum(distance, 0.0, out=distance)
         np.minimum(nearest, distance, out=nearest)
         nearest[pick] = -1.0  # never again, even among duplicates
+        left[parts[pick]] -= 1
+        if left[parts[pick]] == 0:
+            nearest[parts == parts[pick]] = -1.0
         pick = int(np.argmax(nearest))
     return picks
 

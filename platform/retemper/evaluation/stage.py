@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from retemper.config.metric_names import FORGETTING, REPLAY_HEAD, RETENTION, TARGET
+from retemper.config.metric_names import DRIFT, FORGETTING, OTHER_HEAD, RETENTION, TARGET
 from retemper.config.project import FOUNDATION, Project
 from retemper.config.settings import Dataset
 from retemper.core.errors import RetemperError
@@ -21,7 +21,7 @@ from retemper.data.grouping import groups_of
 from retemper.evaluation import accuracy
 from retemper.evaluation.accuracy import FrameErrors
 from retemper.models import heads, mace, predict
-from retemper.prepare import reference_set
+from retemper.prepare import reference_set, retention_file
 from retemper.prepare.overlap import audit
 from retemper.records.e0s import ReferenceEnergies
 from retemper.records.evaluation import Accuracy, Errors, Evaluation, Summary
@@ -51,6 +51,7 @@ class HeldOut:
     head: str  # the foundation's head
     target: list[Atoms]
     retention: list[Atoms]  # empty when there is none
+    kind: str = RETENTION  # or DRIFT: its labels are the foundation's own predictions
 
 
 # ------------------------------------------------------------------ sets
@@ -64,12 +65,12 @@ def read_sets(project: Project) -> HeldOut:
         raise RetemperError(
             "runs/dataset/test.extxyz holds isolated atoms only.", fix="raise dataset.test, or give more data"
         )
-    source = settings.evaluate.retention or project.foundation.retention
+    source = retention_file.path(project)
     if source is None:
         log.info("evaluate: no retention set (evaluate.retention): what was forgotten is not measured")
-    limit = settings.evaluate.max_retention
-    retention = retention_set(project.root / source, limit, settings.dataset) if source else []
-    return HeldOut(project, heads.of_foundation(project), target, retention)
+    retention = retention_set(source, settings.evaluate.max_retention, settings.dataset) if source else []
+    kind = DRIFT if retention_file.labelled_by_foundation(retention) else RETENTION
+    return HeldOut(project, heads.of_foundation(project), target, retention, kind)
 
 
 def retention_set(path: Path, maximum: int | None, limits: Dataset) -> list[Atoms]:
@@ -125,11 +126,14 @@ def measure(
 
 
 def measure_foundation(sets: HeldOut) -> dict[str, Measured]:
-    """The foundation on both sets; on the target with the atomic reference energies of ``runs/e0s``."""
+    """The foundation on both sets; on the target with the atomic reference energies of ``runs/e0s``.
+
+    From its own predictions there is nothing to measure.
+    """
     model = sets.project.weights
     fitted = ReferenceEnergies.read(sets.project.e0s).E0s
     by_set = {TARGET: measure(sets, model, sets.head, sets.target, (mace.atomic_energies(model, sets.head), fitted))}
-    if sets.retention:
+    if sets.retention and sets.kind == RETENTION:
         by_set[RETENTION] = measure(sets, model, sets.head, sets.retention)
     return by_set
 
@@ -140,10 +144,10 @@ def measure_fine_tuned(sets: HeldOut, model: Path) -> dict[str, Measured]:
     by_set = {TARGET: measure(sets, model, head, sets.target)}
     if sets.retention:
         exchange = mace.atomic_energies(model, head), mace.atomic_energies(sets.project.weights, sets.head)
-        by_set[RETENTION] = measure(sets, model, head, sets.retention, exchange)
+        by_set[sets.kind] = measure(sets, model, head, sets.retention, exchange)
         other_heads = [name for name in mace.heads(model) if name != head]
         if other_heads:
-            by_set[REPLAY_HEAD] = measure(sets, model, other_heads[0], sets.retention)
+            by_set[OTHER_HEAD[sets.kind]] = measure(sets, model, other_heads[0], sets.retention)
     return by_set
 
 

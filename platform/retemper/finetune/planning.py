@@ -124,8 +124,8 @@ def _replay(project: Project, strategy: Strategy, sha: str) -> HeadData:
     if train.is_file() and train.stat().st_size == 0:
         raise RetemperError(
             f"Strategy {strategy.name} replays pretraining structures, but the replay set is empty.",
-            expected=f"a pool of structures (foundation {project.foundation.name} brings none)",
-            fix="set replay.pool in params.yaml to a labelled file, or leave this strategy out",
+            expected="structures in runs/replay",
+            fix="dvc repro -f replay",
         )
     if strategy.replay.number is not None:
         train = _first(train, strategy.replay.number, project.root)
@@ -135,15 +135,18 @@ def _replay(project: Project, strategy: Strategy, sha: str) -> HeadData:
 
 def _require_original(strategy: str, manifest: ReplayManifest) -> None:
     """Raise where the replay set has no labels of its own, or labels that are not of the foundation's kind."""
-    if manifest.labels == "foundation":
-        raise RetemperError(
-            f"Strategy {strategy} replays original labels, and {manifest.source} has none.",
-            expected="a pool with labels of the foundation's level of theory",
-            got="structures that the foundation labelled",
-            fix="use pseudolabel-replay, which replays the foundation's labels, or set replay.pool to a labelled file",
-        )
-    if manifest.agreement is not None:
-        pool_check.require_own_kind(manifest.agreement, str(manifest.source))
+    replayed = [pool for pool in manifest.pools if pool.train or pool.valid]
+    for pool in replayed:
+        if pool.labels == "foundation":
+            raise RetemperError(
+                f"Strategy {strategy} replays original labels, and {pool.name} has none.",
+                expected="pools with labels of the foundation's level of theory",
+                got="structures that the foundation labelled",
+                fix="use pseudolabel-replay, which replays the foundation's labels, or name labelled files in "
+                "replay.pools",
+            )
+        if pool.agreement is not None:
+            pool_check.require_own_kind(pool.agreement, pool.name)
 
 
 def _first(path: Path, number: int, root: Path) -> Path:

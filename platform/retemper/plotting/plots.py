@@ -115,8 +115,8 @@ def plain_ticks(axes: Axes, which: str) -> None:
 # ------------------------------------------------------------------ the report's plots
 
 
-def pareto_svg(points: Sequence[Point], names: Sequence[str]) -> str:
-    """Target force RMSE against retention force RMSE, both logarithmic; the front as a line."""
+def pareto_svg(points: Sequence[Point], names: Sequence[str], kept: str = "retention") -> str:
+    """Target force RMSE against that of retention, or what is `kept` otherwise, both logarithmic; a line as front."""
     drawing, axes = figure(7.4, 4.9)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -168,7 +168,7 @@ def pareto_svg(points: Sequence[Point], names: Sequence[str]) -> str:
             )
     for which in ("x", "y"):
         plain_ticks(axes, which)
-    label(axes, "target force RMSE (meV/Å), lower is better", "retention force RMSE (meV/Å), lower is better")
+    label(axes, "target force RMSE (meV/Å), lower is better", f"{kept}, force RMSE (meV/Å), lower is better")
     legend(axes)
     return svg(drawing, "Accuracy against retention")
 

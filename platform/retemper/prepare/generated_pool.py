@@ -96,7 +96,7 @@ def _taken(structures: Iterator[Atoms], number: int, energies: Energies, family:
                 f"The foundation gives forces above {MAX_FORCE} eV/A to most structures of the family {family}.",
                 expected=f"{number} structures",
                 got=f"{len(taken)} of {asked}",
-                fix="give replay.pool, structures that the foundation was trained on, or others that are like them",
+                fix="name files of structures that the foundation was trained on, or like them, in replay.pools",
             )
     return taken
 

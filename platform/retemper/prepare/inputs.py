@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from retemper.config import metric_names
+from retemper.config import metric_names, pretraining_data
 from retemper.config.foundation_files import known_sha256
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
-from retemper.config.settings import GENERATED, Settings
+from retemper.config.settings import Settings
 from retemper.core import experiment, software, sources
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, sha256
@@ -88,19 +88,13 @@ def _data(settings: Settings, entry: Foundation) -> Named:
 
 
 def _pool(settings: Settings, entry: Foundation) -> Named:
-    if settings.replay.pool == GENERATED:
-        return
-    if settings.replay.pool:
-        yield "replay.pool", settings.replay.pool
-    elif entry.pool:
-        yield f"pool of foundation {entry.name}", entry.pool
+    yield from ((pool.setting, pool.name) for pool in pretraining_data.pools(settings, entry) if not pool.generated)
 
 
 def _retention(settings: Settings, entry: Foundation) -> Named:
-    if settings.evaluate.retention:
-        yield "evaluate.retention", settings.evaluate.retention
-    elif entry.retention:
-        yield f"retention of foundation {entry.name}", entry.retention
+    named = pretraining_data.retention(settings, entry)
+    if named is not None:
+        yield named[1], named[0]
 
 
 def _references(settings: Settings, entry: Foundation) -> Named:

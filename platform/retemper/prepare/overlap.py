@@ -19,6 +19,14 @@ def near(pool: Sequence[Atoms], others: Sequence[Atoms], tolerance: float) -> se
     return {j - n for i, j in near_pairs([*uncharged(others), *uncharged(pool)], tolerance) if i < n <= j}
 
 
+def repeats(frames: Sequence[Atoms], tolerance: float) -> dict[int, int]:
+    """Indices of frames that are within `tolerance` (A) of an earlier one, and the first such."""
+    first: dict[int, int] = {}
+    for i, j in near_pairs(frames, tolerance):
+        first.setdefault(j, i)
+    return first
+
+
 def apart(pool: Sequence[Atoms], held_out: Sequence[Atoms], tolerance: float) -> list[Atoms]:
     """Structures of `pool` that are none of `held_out` (within `tolerance`, A): prototypes are the same everywhere."""
     taken = near(pool, held_out, tolerance)
@@ -44,5 +52,5 @@ def audit(
             f"{what} and the retention set share {len(leaked)} structure(s) or group(s), the first: {first['kind']}, "
             f"{first['a']} and {first['b']}. Forgetting would look smaller than it is.",
             expected=f"no structure within {tolerance:g} A (dataset.near_duplicate) and no group in both",
-            fix="take the held-out structures and their groups out of replay.pool, or set another evaluate.retention",
+            fix="take the held-out structures and their groups out of replay.pools, or set another evaluate.retention",
         )

@@ -88,5 +88,5 @@ def require_own_kind(sample: Agreement, pool: str) -> None:
         expected=f"labels of the foundation's own level of theory: at most {1e3 * OTHER:.0f} meV/atom from it",
         got=f"{sample.energy:.0f} meV/atom over {sample.frames} structures of the pool",
         fix="replay these structures with the foundation's labels (strategy pseudolabel-replay), or give another "
-        "replay.pool",
+        "replay.pools",
     )

@@ -25,6 +25,7 @@ from retemper.data import charge
 from retemper.data.frames import (
     ENERGY,
     FORCES,
+    LABEL_SOURCE,
     STRESS,
     labels_hash,
     read_frames,
@@ -37,7 +38,7 @@ from retemper.prepare import inputs
 from retemper.records.pseudolabel import LabelErrors, PseudolabelledSet, PseudolabelManifest
 from retemper.records.record import Part
 
-SOURCE = "label_source"
+SOURCE = LABEL_SOURCE
 
 
 class _Made(Part):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from ase import Atoms
 
+from retemper.config.pretraining_data import PoolSource
 from retemper.config.settings import Dataset
 from retemper.core.errors import RetemperError
 from retemper.data import checks, frame_weights
 from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, read_frames
+from retemper.data.labels import look_up, plain, stream_labels
 from retemper.data.units import require_units
 from retemper.data.units.predicted import Predict
 from retemper.prepare.manifest import reason_kind
@@ -31,24 +33,54 @@ def read(path: Path, limits: Dataset) -> list[Atoms]:
     weighted = Counter(key for atoms in frames for key in frame_weights.stated_weights(atoms))
     if weighted and limits.weights == "refuse":
         raise frame_weights.refusal(weighted, str(path))
-    faults = [_fault(atoms, limits) for atoms in frames]
+    sound = _sound(frames, [_fault(atoms, limits) for atoms in frames], str(path), limits)
+    for atoms in sound if limits.weights != "use" else []:
+        for key in [key for key in atoms.info if frame_weights.is_weight(key)]:
+            del atoms.info[key]
+    return sound
+
+
+def read_pool(path: Path, pool: PoolSource, limits: Dataset) -> list[Atoms]:
+    """Frames of a pool with its labels under retemper's keys, or all without; broken ones are left out and counted.
+
+    Raises
+    ------
+    RetemperError
+        As `read`; keys that were asked for and that no frame has; labels of some frames that others lack, where
+        these are more than ``dataset.max_rejected``.
+    """
+    frames, keys = read_frames(path), pool.keys
+    labelled = any(look_up(atoms, key) is not None for atoms in frames for key in (keys.energy, keys.forces))
+    if labelled or keys.model_fields_set:
+        dataset = limits.model_copy(update={"keys": keys, "energy_unit": "eV", "length_unit": "Angstrom"})
+        mapped = list(stream_labels(lambda: frames, dataset, pool.name, "keys of replay.pools: keys"))
+        faults = [fault or _fault(new, limits) for new, fault, _ in mapped]
+        return _sound([new for new, _, _ in mapped], faults, pool.name, limits)
+    if any(look_up(atoms, "energy") is not None and look_up(atoms, "forces") is not None for atoms in frames):
+        print(
+            f"replay: {pool.name} has no {keys.energy} and {keys.forces}, but energy and forces: they are not read; "
+            f"with `- {{pool: {pool.name}, keys: {{energy: energy, forces: forces, stress: stress}}}}` they are",
+            flush=True,
+        )
+    bare = [plain(atoms, f"{pool.name}:{k}", keys) for k, atoms in enumerate(frames)]
+    return _sound(bare, [checks.frame_fault(atoms, limits) for atoms in bare], pool.name, limits)
+
+
+def _sound(frames: list[Atoms], faults: list[str | None], name: str, limits: Dataset) -> list[Atoms]:
+    """Frames without faults; the others are counted, and too many raise."""
     kinds = Counter(reason_kind(fault) for fault in faults if fault is not None)
     if sum(kinds.values()) > limits.max_rejected * len(frames):
         first = next(k for k, fault in enumerate(faults) if fault is not None)
         raise RetemperError(
-            f"{path}: {sum(kinds.values())} of {len(frames)} frames fail the checks: "
+            f"{name}: {sum(kinds.values())} of {len(frames)} frames fail the checks: "
             + "; ".join(f"{kind} ({number})" for kind, number in kinds.most_common(8)),
             expected=f"at most {limits.max_rejected:.0%} (dataset.max_rejected)",
             got=f"frame {first}: {faults[first]}",
             fix="mend or remove these frames",
         )
     for kind, number in kinds.items():
-        print(f"{path.name}: {number} frame(s) left out: {kind}", flush=True)
-    sound = [atoms for atoms, fault in zip(frames, faults, strict=True) if fault is None]
-    for atoms in sound if limits.weights != "use" else []:
-        for key in [key for key in atoms.info if frame_weights.is_weight(key)]:
-            del atoms.info[key]
-    return sound
+        print(f"{Path(name).name}: {number} frame(s) left out: {kind}", flush=True)
+    return [atoms for atoms, fault in zip(frames, faults, strict=True) if fault is None]
 
 
 def _fault(atoms: Atoms, limits: Dataset) -> str | None:

@@ -1,31 +1,34 @@
 """Choosing the structures that are replayed: old data that the fine-tuned model must not forget.
 
-The pool is data of the foundation's pretraining distribution, by default the pretraining set of the foundation's
-entry; or structures made for its elements (`retemper.prepare.generated_pool`). Where the pool has no labels, the
-foundation gives them. Training and validation structures come from disjoint groups of the pool (``info["group"]``, or
-the composition where a frame has no group).
+The pools are structures of the foundation's pretraining distribution, by default those of the foundation's entry; or
+structures made for its elements (`retemper.prepare.generated_pool`). Where a pool has no labels, the foundation gives
+them. Training and validation structures come from disjoint groups of the pools (``info["group"]``, or the composition
+where a frame has no group).
+
+What is forgotten is measured on the retention set that the settings or the foundation's entry name. Without one, whole
+groups of the pools are kept apart for it: of those with labels of the foundation's level, else of all, labelled by the
+foundation, from whose predictions models drift.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from ase import Atoms
 
+from retemper.config import pretraining_data
 from retemper.config.project import Project
-from retemper.config.settings import GENERATED
-from retemper.core.files import atomic_folder, sha256
-from retemper.data.frames import elements, is_isolated_atom, labels_hash, read_frames, write_frames
+from retemper.core.files import atomic_folder
+from retemper.data.frames import elements, labels_hash, read_frames, write_frames
 from retemper.models import heads
-from retemper.prepare import generated_pool, pool_check, pseudolabel, reference_set
-from retemper.prepare.overlap import apart, audit
-from retemper.prepare.predictor import energies_of, predictor
-from retemper.prepare.replay_choice import Choice, choose, has_labels
-from retemper.records.replay import Agreement, LabelledSet, ReplayManifest
-
-FROM = 3  # structures made for each one that farthest-point sampling chooses
+from retemper.prepare import pools, pseudolabel, replay_choice
+from retemper.prepare.overlap import audit
+from retemper.prepare.pools import Pool
+from retemper.prepare.replay_choice import Candidates, has_labels
+from retemper.records.replay import KeptApart, LabelledSet, ReplayManifest
 
 
 def describe(frames: Sequence[Atoms]) -> LabelledSet:
@@ -40,109 +43,106 @@ def describe(frames: Sequence[Atoms]) -> LabelledSet:
 
 
 def run(project: Project) -> ReplayManifest:
-    """Choose from ``replay.pool`` or the foundation's pool, and audit against the retention set.
+    """Choose from ``replay.pools``, keep structures apart where no retention set is named, else audit against that.
 
-    The pool and the retention set pass the checks of the data set, units included; labels are compared with the
-    foundation's. A foundation without a pool gives empty sets (and a line that says so): strategies without replay do
-    not need them.
+    The pools and the retention set pass the checks of the data set, units included; labels are compared with the
+    foundation's.
     """
     settings, entry = project.settings, project.foundation
-    source, retention = settings.replay.pool or entry.pool, settings.evaluate.retention or entry.retention
-    chosen: dict[str, list[Atoms]] = {"train": [], "valid": []}
-    pool, held_out, choice = [], [], Choice(np.array([]), np.array([]), {}, 0, 0, None)
-    agreement, labelled = None, True
-    if source is None:
-        print(
-            f"replay: foundation {entry.name} has no pool and replay.pool is not set: nothing to replay "
-            f"(replay.pool: {GENERATED} makes structures for its elements)",
-            flush=True,
-        )
+    tolerance = settings.dataset.near_duplicate
+    named = pretraining_data.retention(settings, entry)
+    retention = pools.retention(project, named[0]) if named is not None else []
+    every = pools.read(project, retention)
+    target = [a for name in ("train", "valid", "test") for a in read_frames(project.structures(name))]
+    offered = replay_choice.candidates([pool.frames for pool in every], project.weights, target, tolerance)
+    kept, record = np.zeros(0, dtype=int), None
+    if named is not None:
+        record = KeptApart(source=named[0], labels="original", structures=len(retention))
     else:
-        tolerance, held_out = settings.dataset.near_duplicate, _read(project, retention) if retention else []
-        made = source == GENERATED
-        pool = apart(_generated(project), held_out, tolerance) if made else _read(project, source)
-        labelled = any(map(has_labels, pool))
-        agreement = _compared(project, pool, source) if labelled else None
-        choice = choose(
-            pool,
-            settings.replay,
-            model=project.weights,
-            head=heads.of_foundation(project),
-            device=settings.finetune.device,
-            target=[a for name in ("train", "valid", "test") for a in read_frames(project.structures(name))],
-            tolerance=tolerance,
-            labelled=labelled,
-        )
-        for name, indices in (("train", choice.train), ("valid", choice.valid)):
-            frames = [pool[i] for i in indices]
-            chosen[name] = frames if labelled else pseudolabel.of_project(project, frames).frames
-            audit(chosen[name], held_out, tolerance=tolerance, groups=not made)
+        kept, record = _kept_apart(project, every, offered)
+    offered = Candidates(offered.frames, offered.pools, np.setdiff1d(offered.indices, kept), offered.left_out)
+    choice = replay_choice.choose(
+        offered,
+        settings.replay,
+        model=project.weights,
+        head=heads.of_foundation(project),
+        device=settings.finetune.device,
+        target=target,
+    )
+    kept_frames = [offered.frames[i] for i in kept]
+    frames = {
+        "train": _labelled(project, [offered.frames[i] for i in choice.train]),
+        "valid": _labelled(project, [offered.frames[i] for i in choice.valid]),
+        pretraining_data.KEPT: _relabelled(project, kept_frames) if _drift(record) else kept_frames,
+    }
+    of_one_origin = named is None or not any(pool.source.generated for pool in every)
+    for name in ("train", "valid"):
+        audit(frames[name], retention or kept_frames, tolerance=tolerance, groups=of_one_origin)
+    counts = [np.bincount(offered.pools[chosen], minlength=len(every)) for chosen in (choice.train, choice.valid)]
     manifest = ReplayManifest(
-        source=source,
-        sha256=sha256(project.root / source) if source not in (None, GENERATED) else None,
-        labels="original" if labelled else "foundation",
-        agreement=agreement,
+        pools=[pool.record(int(counts[0][k]), int(counts[1][k])) for k, pool in enumerate(every)],
+        retention=record,
         select=settings.replay.select,
         seed=settings.replay.seed,
-        pool=len(pool),
         left_out=choice.left_out,
         candidates=choice.candidates,
         groups_for_validation=choice.groups_for_validation,
         coverage=choice.coverage,
-        audited_against_retention=len(held_out),
-        train=describe(chosen["train"]),
-        valid=describe(chosen["valid"]),
+        train=describe(frames["train"]),
+        valid=describe(frames["valid"]),
     )
     with atomic_folder(project.replay) as folder:
-        for name, frames in chosen.items():
-            write_frames(folder / f"{name}.extxyz", frames)
+        for name, chosen in frames.items():
+            write_frames(folder / f"{name}.extxyz", chosen)
         manifest.write(folder / "manifest.json")
-    if source is not None:
-        _say(manifest, sorted(set(elements(pool)) - set(manifest.train.elements)))
+    _say(manifest, sorted(set(elements(offered.frames)) - set(manifest.train.elements)))
     return manifest
 
 
-def _generated(project: Project) -> list[Atoms]:
-    """A pool made for the foundation's elements."""
-    from retemper.models import mace
-
-    settings, head, device = project.settings.replay, heads.of_foundation(project), project.settings.finetune.device
-    number = (settings.number + settings.valid) * (FROM if settings.select == "farthest-point" else 2)
-    print(f"replay: making {number} structures of the foundation's elements", flush=True)
-    energies = energies_of(project.weights, head, device)
-    return generated_pool.generate(mace.elements(project.weights), number, energies, seed=settings.seed)
-
-
-def _read(project: Project, name: str) -> list[Atoms]:
-    """Frames of a pool or a retention set, checked."""
-    path, device = project.root / name, project.settings.finetune.device
-    frames = reference_set.read(path, project.settings.dataset)
-    predict = predictor(project.weights, heads.of_foundation(project), device)
-    for text in reference_set.judge_units(frames, path.name, predict):
-        print(f"replay: warning: {text}", flush=True)
-    return frames
+def _kept_apart(project: Project, every: Sequence[Pool], offered: Candidates) -> tuple[np.ndarray, KeptApart | None]:
+    """Candidates that are kept apart, of pools with labels of the foundation's level, else of all."""
+    own_level = [k for k, pool in enumerate(every) if pool.of_the_foundations_level]
+    for eligible in (own_level, list(range(len(every)))):
+        kept = replay_choice.kept_apart(offered, eligible, project.settings.replay)
+        if len(kept):
+            labels: Literal["original", "foundation"] = "original" if eligible == own_level else "foundation"
+            source = ", ".join(every[k].source.name for k in eligible)
+            return kept, KeptApart(source=source, labels=labels, structures=len(kept))
+    return np.zeros(0, dtype=int), None
 
 
-def _compared(project: Project, pool: Sequence[Atoms], source: str) -> Agreement | None:
-    """The pool's labels against the foundation's predictions; says what is odd."""
-    ask = predictor(project.weights, heads.of_foundation(project), project.settings.finetune.device)
-    predicted = ask([atoms for atoms in pool if has_labels(atoms) and not is_isolated_atom(atoms)])
-    if predicted is None:
-        return None
-    agreement = pool_check.agreement(predicted)
-    if (text := pool_check.warning(agreement, source)) is not None:
-        print(f"replay: warning: {text}", flush=True)
-    return agreement
+def _drift(kept: KeptApart | None) -> bool:
+    return kept is not None and kept.labels == "foundation"
+
+
+def _relabelled(project: Project, frames: list[Atoms]) -> list[Atoms]:
+    return pseudolabel.of_project(project, frames).frames if frames else []
+
+
+def _labelled(project: Project, frames: list[Atoms]) -> list[Atoms]:
+    """`frames`, with the foundation's labels where they have none."""
+    bare = [k for k, atoms in enumerate(frames) if not has_labels(atoms)]
+    made = iter(_relabelled(project, [frames[k] for k in bare]))
+    return [atoms if has_labels(atoms) else next(made) for atoms in frames]
 
 
 def _say(manifest: ReplayManifest, absent: Sequence[str]) -> None:
-    """`absent`: elements of the pool that the training structures lack."""
-    train, valid = manifest.train.n_frames, manifest.valid.n_frames
-    print(f"replay: {train} training and {valid} validation structures of {manifest.source}")
-    if manifest.labels == "foundation":
-        print("replay: the pool has no labels: they are the foundation's own")
+    """`absent`: elements of the pools that the training structures lack."""
+    for pool in manifest.pools:
+        labels = "" if pool.labels == "original" else "; it has no labels: they are the foundation's own"
+        print(
+            f"replay: {pool.train} training and {pool.valid} validation structures of {pool.structures} of "
+            f"{pool.name}{labels}"
+        )
     for why, number in manifest.left_out.items():
         if number:
-            print(f"replay: left out {number} pool structure(s): {why}")
+            print(f"replay: left out {number} structure(s): {why}")
     if absent:
-        print(f"replay: elements of the pool that the training structures lack: {' '.join(absent)}")
+        print(f"replay: elements of the pools that the training structures lack: {' '.join(absent)}")
+    kept = manifest.retention
+    if kept is None:
+        print("replay: too few structures to keep any apart: what is forgotten is not measured (evaluate.retention)")
+    elif _drift(kept):
+        print(f"replay: {kept.structures} structures kept apart, to measure the drift from the foundation")
+    elif kept.source in {pool.name for pool in manifest.pools}:
+        print(f"replay: {kept.structures} structures kept apart as retention set")

@@ -24,6 +24,7 @@ HEADLINES = (
     ("target.energy_rmse", "target E"),
     ("retention.force_rmse", "retention F"),
     ("forgetting_ratio", "forgetting"),
+    ("drift.force_rmse", "drift F"),
 )
 SHORTEST_HASH = 6  # digits
 LINEAGE = ("sha256", "key", "git_commit")  # tags that name what a version came from, beside data.* and dvc.*

@@ -77,6 +77,8 @@ class Accuracy(Part):
     target: Errors
     retention: Errors | None = None
     retention_replay_head: Errors | None = None
+    drift: Errors | None = None  # from the foundation's own predictions
+    drift_replay_head: Errors | None = None
 
     def sets(self) -> dict[str, Errors]:
         """Errors by set, of those that were measured."""
@@ -106,6 +108,8 @@ class Summary(Part):
     forgetting_ratio: Estimate | None = None
     retention_replay_head: Means | None = None
     forgetting_ratio_replay_head: Estimate | None = None
+    drift: Means | None = None
+    drift_replay_head: Means | None = None
 
     def numbers(self) -> dict[str, Estimate]:
         """Every number by its name, as those of one model."""

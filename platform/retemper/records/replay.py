@@ -36,22 +36,50 @@ class Coverage(Part):
     radius_random: float  # of as many at random
 
 
-class ReplayManifest(Record):
-    """The replay set; without a pool both sets are empty."""
+class PoolOfReplay(Part):
+    """One of the pools."""
 
+    name: str  # file, or "generated"
+    sha256: str | None  # of the file
+    labels: Literal["original", "foundation"]  # whose the labels of its structures are
+    agreement: Agreement | None  # of original labels; None where the foundation knows none of the elements
+    structures: int
+    train: int  # chosen ones
+    valid: int
+
+
+class KeptApart(Part):
+    """What is forgotten is measured on."""
+
+    source: str  # file of the settings or the foundation's entry; else the pools that structures were kept apart from
+    labels: Literal["original", "foundation"]  # "foundation": its own predictions, from which models drift
+    structures: int  # none of which is replayed
+
+
+class ReplayManifest(Record):
+    """The replay set, and what is kept apart from it."""
+
+    FORM = 2
     STAGE = "replay"
 
-    source: str | None  # the pool: a file, or "generated"
-    sha256: str | None  # of the file
-    labels: Literal["original", "foundation"]  # whose the labels of the chosen structures are
-    agreement: Agreement | None  # of original labels; None where the foundation knows none of the elements
+    pools: list[PoolOfReplay]
+    retention: KeptApart | None  # None: there were too few structures to keep any apart
     select: str
     seed: int
-    pool: int  # structures in it
-    left_out: dict[str, int]  # of these by reason
+    left_out: dict[str, int]  # structures of the pools by reason
     candidates: int
     groups_for_validation: int
     coverage: Coverage | None  # of farthest-point sampling
-    audited_against_retention: int  # structures of the retention set, none of which is replayed
     train: LabelledSet
     valid: LabelledSet
+
+    @property
+    def source(self) -> str:
+        """The pools."""
+        return ", ".join(pool.name for pool in self.pools)
+
+    @property
+    def labels(self) -> Literal["original", "foundation"]:
+        """ "original" where all chosen structures have labels of their own."""
+        chosen = (pool.labels for pool in self.pools if pool.train or pool.valid)
+        return "original" if set(chosen) <= {"original"} else "foundation"

@@ -97,7 +97,9 @@ class Results:
         """Groups of test structures that intervals are over, by set; of the first evaluation that is there."""
         for evaluation in self.evaluations.values():
             sets = next(iter(evaluation.seeds.values())).sets()
-            return {name: errors.n_groups for name, errors in sets.items() if name != metric_names.REPLAY_HEAD}
+            return {
+                name: errors.n_groups for name, errors in sets.items() if name not in metric_names.OTHER_HEAD.values()
+            }
         return {}
 
     def numbers(self, name: str, seed: int | None = None) -> dict[str, Estimate]:

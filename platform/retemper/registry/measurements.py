@@ -63,6 +63,8 @@ class Measured:
 
     def number(self, metric: str) -> Number:
         """A metric; one that is not there has no value."""
+        if metric not in self.numbers and (reason := metric_names.undefined(metric, self.numbers)) is not None:
+            return Number(None, reason=reason)
         setting = " (robustness.metrics)" if metric.startswith("robustness.") else ""
         return self.numbers.get(metric, Number(None, reason=f"not measured{setting}"))
 

@@ -16,6 +16,9 @@ ROWS = (
     ("Retention with the replay head, force RMSE (meV/Å)", "retention_replay_head.force_rmse"),
     ("Forgetting ratio, target head", "forgetting_ratio"),
     ("Forgetting ratio, replay head", "forgetting_ratio_replay_head"),
+    ("Drift from the foundation, energy RMSE (meV/atom)", "drift.energy_rmse"),
+    ("Drift from the foundation, force RMSE (meV/Å)", "drift.force_rmse"),
+    ("Drift from the foundation with the replay head, force RMSE (meV/Å)", "drift_replay_head.force_rmse"),
 )
 
 
@@ -77,6 +80,8 @@ def _errors(results: Results, strategy: str, seed: int) -> list[str]:
         *lines,
         "",
         "Retention is measured on held-out structures of the foundation's pretraining distribution; the forgetting "
-        "ratio is its force RMSE over the foundation's own on the same structures. Intervals: over groups of frames.",
+        "ratio is its force RMSE over the foundation's own on the same structures. Without labels there, drift is the "
+        "difference from the foundation's own predictions on structures kept apart from replay. Intervals: over "
+        "groups of frames.",
         "",
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from retemper.config.metric_names import RATIOS, RETENTION, ROBUSTNESS, TARGET
+from retemper.config.metric_names import DRIFT, RATIOS, RETENTION, ROBUSTNESS, TARGET
 from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import experiment
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 RECORDED = "recorded"  # tag of a version, the last that is written: the hash of all that stands with it
 TAGGED = (  # numbers that a version is judged by, beside robustness
-    *(f"{part}.{quantity}" for part in (TARGET, RETENTION) for quantity in ("energy_rmse", "force_rmse")),
+    *(f"{part}.{quantity}" for part in (TARGET, RETENTION, DRIFT) for quantity in ("energy_rmse", "force_rmse")),
     *RATIOS,
 )
 # Tags of a version that are its training run's, by their names there.

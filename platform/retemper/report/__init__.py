@@ -10,11 +10,12 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from retemper.config.metric_names import set_of
 from retemper.config.project import Project
 from retemper.core.files import atomic_folder, write_json
 from retemper.records.runs import FOUNDATION, Results, read_results
 from retemper.report import inputs, robustness, sections
-from retemper.report.comparison import Comparison, compare, terminal
+from retemper.report.comparison import DRIFT, Comparison, compare, terminal
 from retemper.report.page import Document, to_html, to_markdown
 from retemper.report.promotion import promotion
 from retemper.tracking import lineage
@@ -58,8 +59,11 @@ def terminal_table(project: Project) -> str:
         f"{settings.system} ({settings.dataset.level_of_theory}), fine-tuned from {foundation.name} "
         f"({foundation.level_of_theory}): RMSE on test sets, mean over seeds (interval)",
         terminal(comparison),
-        "* best   ~ not distinguished from it   P Pareto front of target and retention forces   lower is better",
+        f"* best   ~ not distinguished from it   P Pareto front of target and {set_of(comparison.forgotten)} forces   "
+        "lower is better",
     ]
+    if comparison.forgotten == DRIFT:
+        lines.append("drift: from the foundation's own forces on structures of its domain, which have no labels")
     if comparison.elsewhere:
         lines.append(f"measured on other frames, not compared (dvc repro): {', '.join(comparison.elsewhere)}")
     if results.missing:
@@ -133,14 +137,14 @@ def table_csv(comparison: Comparison) -> str:
 
 
 def pareto_csv(comparison: Comparison) -> str:
-    """Target against retention force RMSE (meV/A), one row a point."""
+    """Target against retention force RMSE, or drift from the foundation (meV/A), one row a point."""
     rows: list[dict[str, object]] = []
     for name in comparison.rows:
-        x, y = comparison.value(name, "target.force_rmse"), comparison.value(name, "retention.force_rmse")
+        x, y = comparison.value(name, "target.force_rmse"), comparison.value(name, comparison.forgotten)
         if x is not None and y is not None:
-            point = {"target.force_rmse": x.value, "retention.force_rmse": y.value}
+            point = {"target.force_rmse": x.value, comparison.forgotten: y.value}
             rows.append({"strategy": name, **point, "pareto_front": int(name in comparison.front)})
-    return _csv(rows, ["strategy", "target.force_rmse", "retention.force_rmse", "pareto_front"])
+    return _csv(rows, ["strategy", "target.force_rmse", "retention.force_rmse", "drift.force_rmse", "pareto_front"])
 
 
 def curves_csv(results: Results) -> str:

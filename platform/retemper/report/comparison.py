@@ -19,6 +19,7 @@ from retemper.records.evaluation import Estimate
 from retemper.records.runs import FOUNDATION, Results, pareto_front
 from retemper.registry.measurements import FRAMES, Errors, read_frames_csv
 
+RETENTION, DRIFT = "retention.force_rmse", "drift.force_rmse"
 Recipes = dict[str, list[Errors]]  # strategy -> errors on one set, one entry a seed
 
 
@@ -62,7 +63,7 @@ class Comparison:
     rows: dict[str, dict[str, Estimate | None]]
     best: dict[str, str]  # column -> strategy with the lowest mean
     tied: dict[str, list[str]]  # column -> strategies that are not distinguished from the best
-    front: list[str]  # names on the Pareto front of target and retention force RMSE
+    front: list[str]  # names on the Pareto front of target force RMSE and what is `forgotten`
     recipes: dict[str, Recipes] = field(default_factory=dict)  # column -> errors by frame
     elsewhere: tuple[str, ...] = ()  # strategies measured on other frames than the first row: their errors are left out
 
@@ -83,6 +84,11 @@ class Comparison:
         names = [strategy for strategy in dict.fromkeys((name, other)) if strategy != FOUNDATION]
         ratio = _ratio(errors, other_errors, column.errors[1], two_sided(0.95), scatter, names)
         return ratio.groups >= FEWEST_GROUPS and ratio.low > 1.0
+
+    @property
+    def forgotten(self) -> str:
+        """The column that tells how much: the error on the retention set, or the drift from the foundation."""
+        return DRIFT if any(row.get(DRIFT) is not None for row in self.rows.values()) else RETENTION
 
     @property
     def strategies(self) -> list[str]:
@@ -108,6 +114,8 @@ COLUMNS = (
     Column("retention.force_rmse", "Retention forces", "meV/Å", terminal=False),
     Column("forgetting_ratio", "Forgetting", "target head"),
     Column("forgetting_ratio_replay_head", "Forgetting", "replay head"),
+    Column("drift.force_rmse", "Drift forces", "meV/Å, target head"),
+    Column("drift_replay_head.force_rmse", "Drift forces", "meV/Å, replay head"),
     Column("trainable_share", "Trained", "%", _share, 100.0, terminal=False),
     Column("training_cpu_seconds", "CPU time", "s", _cpu_seconds),
 )
@@ -140,12 +148,13 @@ def compare(results: Results) -> Comparison:
             rows[name][column.key] = _with_seeds(value, name, recipes[column.key], column, confidence)
         if column.judged and len(values) > 1:
             best[column.key] = min(values, key=lambda name: values[name].value)
+    comparison = Comparison(COLUMNS, rows, best, {}, [], recipes, elsewhere)
     points = {
         name: (x.value, y.value)
         for name, row in rows.items()
-        if (x := row["target.force_rmse"]) is not None and (y := row["retention.force_rmse"]) is not None
+        if (x := row["target.force_rmse"]) is not None and (y := row[comparison.forgotten]) is not None
     }
-    comparison = Comparison(COLUMNS, rows, best, {}, pareto_front(points), recipes, elsewhere)
+    comparison.front.extend(pareto_front(points))
     for key, first in best.items():
         rivals = [name for name, row in rows.items() if name not in (FOUNDATION, first) and row[key] is not None]
         comparison.tied[key] = [name for name in rivals if not comparison.worse(name, first, key)]
@@ -243,9 +252,11 @@ def interval(column: Column, value: Estimate) -> str | None:
 def terminal(comparison: Comparison) -> str:
     """The table for a terminal: mean and interval, ``*`` best, ``~`` not distinguished from it, ``P`` Pareto front.
 
-    What a terminal has no room for (retention forces, which the forgetting ratio tells as well) is in the report.
+    What a terminal has no room for (retention forces, which the forgetting ratio tells as well) is in the report; of
+    drift and forgetting ratio there is one.
     """
-    columns = [column for column in comparison.columns if column.terminal]
+    absent = "drift" if comparison.forgotten == RETENTION else "forgetting"
+    columns = [c for c in comparison.columns if c.terminal and not c.key.startswith(absent)]
     lines = [
         ["  strategy", *(f"{column.title} " for column in columns)],
         ["", *(column.under.replace("Å", "A") + " " for column in columns)],

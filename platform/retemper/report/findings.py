@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from retemper.config.metric_names import set_of
 from retemper.evaluation.statistics import FEWEST_GROUPS
 from retemper.records import course
 from retemper.records.evaluation import Estimate
 from retemper.records.runs import FOUNDATION, Results
-from retemper.report.comparison import Comparison, number
+from retemper.report.comparison import DRIFT, Comparison, number
 
 
 def findings(results: Results, comparison: Comparison) -> list[str]:
@@ -16,6 +17,7 @@ def findings(results: Results, comparison: Comparison) -> list[str]:
     return [
         *_accuracy(results, comparison),
         *_forgetting(comparison),
+        *_drift(comparison),
         *_front(comparison),
         *_courses(results),
         *_caution(results),
@@ -100,6 +102,18 @@ def _forgetting(comparison: Comparison) -> list[str]:
     return lines
 
 
+def _drift(comparison: Comparison) -> list[str]:
+    drifts = {n: v for n in comparison.strategies if n != "scratch" and (v := comparison.value(n, DRIFT)) is not None}
+    if not drifts:
+        return []
+    least, most = (choose(drifts, key=lambda name: drifts[name].value) for choose in (min, max))
+    text = (
+        f"There are no labels of the pretraining domain. **{least}** stays nearest to the foundation's own predictions "
+        f"there ({_range(drifts[least], 'meV/Å')})"
+    )
+    return [text + (f"; **{most}** drifts farthest ({_range(drifts[most], 'meV/Å')})." if most != least else ".")]
+
+
 def _front(comparison: Comparison) -> list[str]:
     if len(comparison.front) < 1 or len(comparison.rows) < 2:
         return []
@@ -107,7 +121,8 @@ def _front(comparison: Comparison) -> list[str]:
         name for name in comparison.rows if name not in comparison.front and comparison.value(name, "target.force_rmse")
     ]
     verb = "is" if len(comparison.front) == 1 else "are"
-    text = f"{names_of(comparison.front)} {verb} on the Pareto front of target and retention force RMSE"
+    text = f"{names_of(comparison.front)} {verb} on the Pareto front of target and "
+    text += f"{set_of(comparison.forgotten)} force RMSE"
     if beaten:
         text += f"; for {names_of(beaten)} another choice is at least as good in both and better in one"
     return [text + ". The front is drawn through means: neighbours that are not distinguished may change places."]

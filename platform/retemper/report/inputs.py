@@ -71,15 +71,22 @@ def _replay(manifest: ReplayManifest | None) -> str:
     """How the replay structures were chosen."""
     if manifest is None:
         return "Replay structures: missing (`dvc repro replay`)."
-    if manifest.source is None:
-        return "Replay structures: none, because the foundation has no pool."
-    labels = "" if manifest.labels == "original" else ", which has no labels: they are the foundation's own"
+    pools = [
+        f"{pool.train} and {pool.valid} of the {pool.structures:,} structures of `{pool.name}`"
+        + ("" if pool.labels == "original" else ", which has no labels: they are the foundation's own")
+        for pool in manifest.pools
+    ]
     text = (
-        f"Replay structures: {manifest.train.n_frames} for training and {manifest.valid.n_frames} for validation of "
-        f"`{manifest.source}` ({manifest.pool:,} structures; choice: {manifest.select}, seed {manifest.seed}){labels}; "
-        f"{len(manifest.train.elements)} elements. None of them is among the "
-        f"{manifest.audited_against_retention} retention structures."
+        f"Replay structures: {manifest.train.n_frames} for training and {manifest.valid.n_frames} for validation, "
+        f"{'; '.join(pools)} (choice: {manifest.select}, seed {manifest.seed}); "
+        f"{len(manifest.train.elements)} elements."
     )
+    kept = manifest.retention
+    if kept is not None:
+        what = "drift from the foundation" if kept.labels == "foundation" else "retention"
+        text += (
+            f" None of them is among the {kept.structures} structures of `{kept.source}` that {what} is measured on."
+        )
     coverage = manifest.coverage
     if coverage is not None:
         text += (

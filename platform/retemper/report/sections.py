@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from retemper.plotting import plots
 from retemper.records.evaluation import Estimate
 from retemper.records.runs import FOUNDATION, Results
-from retemper.report.comparison import Comparison, interval, mean_text, number
+from retemper.report.comparison import DRIFT, RETENTION, Comparison, interval, mean_text, number
 from retemper.report.findings import findings
 from retemper.report.page import Block, Bullets, Cell, Paragraph, Plot, Plots, Section, Table
 
+SETS = {"target": "Target test set", "retention": "Retention set", "drift": "Drift from the foundation's predictions"}
 MOST_PARITY_POINTS = 1500
 
 
@@ -34,6 +35,14 @@ def summary(results: Results, comparison: Comparison) -> Section:
     sentences = findings(results, comparison)
     blocks.append(Bullets(sentences) if sentences else Paragraph("There is nothing to compare yet."))
     return Section("Findings", "Findings", blocks)
+
+
+FORGOTTEN = {
+    RETENTION: "Retention is the error on held-out structures of the foundation's pretraining distribution; forgetting "
+    "is that force error over the foundation's own.",
+    DRIFT: "Drift is the difference from the foundation's own predictions on structures that were kept apart from "
+    "replay: there are no labels of the pretraining distribution, so what of it is loss is not known.",
+}
 
 
 def headline(results: Results, comparison: Comparison) -> Section:
@@ -60,8 +69,7 @@ def headline(results: Results, comparison: Comparison) -> Section:
         f"Root mean square errors on the test sets, means over seeds; below them the {level} interval for other groups "
         f"of test structures (trajectories, molecules; {group_counts}) and other seeds. ★ lowest in the column; "
         "≈ not distinguished from it on the same structures (paired, 95 %). The foundation is the reference and "
-        "takes no part in this. Retention is the error on held-out structures of the foundation's pretraining "
-        "distribution; forgetting is that force error over the foundation's own. A model with a replay head has two "
+        f"takes no part in this. {FORGOTTEN[comparison.forgotten]} A model with a replay head has two "
         "answers: the target head is the one to use for the target system. Trained: share of the weights that were "
         "free to move. CPU time: of the process that trained one seed."
     )
@@ -75,15 +83,17 @@ def pareto(results: Results, comparison: Comparison) -> Section:
     points = []
     for name in comparison.rows:
         x = comparison.value(name, "target.force_rmse")
-        y = comparison.value(name, "retention.force_rmse")
+        y = comparison.value(name, comparison.forgotten)
         if x is None or y is None:
             continue
         ratio, foundation = (
             comparison.value(name, "forgetting_ratio_replay_head"),
             comparison.value(FOUNDATION, "retention.force_rmse"),
         )
-        replay = ratio.value * foundation.value if ratio and foundation else None
+        drift = comparison.value(name, "drift_replay_head.force_rmse")
+        replay = ratio.value * foundation.value if ratio and foundation else drift.value if drift else None
         points.append(plots.Point(name, x.value, y.value, _bounds(x), _bounds(y), name in comparison.front, replay))
+    kept = "drift from the foundation" if comparison.forgotten == DRIFT else "retention"
     if not points:
         return Section("Pareto", title, [absent("evaluations on the target and on the retention set", "evaluate")])
     caption = (
@@ -95,7 +105,7 @@ def pareto(results: Results, comparison: Comparison) -> Section:
         caption += (
             " A bar below or above a point, joined by dots, is the same model's replay head on the retention set."
         )
-    return Section("Pareto", title, [Plot(plots.pareto_svg(points, results.settings.strategies), caption)])
+    return Section("Pareto", title, [Plot(plots.pareto_svg(points, results.settings.strategies, kept), caption)])
 
 
 def _bounds(value: Estimate) -> tuple[float, float] | None:
@@ -124,7 +134,7 @@ def curves(results: Results) -> Section:
 
 def parity(results: Results) -> Section:
     """Predicted against reference forces, target and retention, one plot a strategy."""
-    pairs: dict[str, dict[str, list[tuple[float, float]]]] = {"target": {}, "retention": {}}
+    pairs: dict[str, dict[str, list[tuple[float, float]]]] = {"target": {}, "retention": {}, "drift": {}}
     for name in results.evaluations:
         path = results.project.evaluation(name) / "parity.csv"
         if not path.is_file():
@@ -144,7 +154,7 @@ def parity(results: Results) -> Section:
             thin = rows[:: max(1, -(-len(rows) // MOST_PARITY_POINTS))]
             text = f"{100 * outside:.1f} % outside" if outside >= 0.01 else ""
             small.append(Plot(plots.parity_svg(thin, colour, name, limit, f"{kind}-{name}"), text))
-        title = {"target": "Target test set", "retention": "Retention set"}[kind]
+        title = SETS[kind]
         blocks += [Paragraph(title, "heading"), Plots(small, 200)]
     if not blocks:
         return Section("Parity", "Parity of forces", [absent("parity.csv of the evaluations", "evaluate")])
@@ -158,7 +168,7 @@ def parity(results: Results) -> Section:
 def config_types(results: Results) -> Section:
     """Force RMSE by configuration type."""
     blocks: list[Block] = []
-    for part, title in (("target", "Target test set"), ("retention", "Retention set")):
+    for part, title in SETS.items():
         table = _config_type_table(results, part)
         if table is not None:
             blocks += [Paragraph(title, "heading"), table]

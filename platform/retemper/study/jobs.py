@@ -39,6 +39,11 @@ STAGES: dict[str, tuple[str, ...]] = {  # and those whose outputs they read
 }
 
 
+def needs_of(kind: str, run: Run) -> tuple[str, ...]:
+    """Stages whose outputs a stage reads; the foundation may be measured on what the replay stage kept apart."""
+    return (*STAGES[kind], "replay") if run.keeps_apart and kind.startswith("foundation") else STAGES[kind]
+
+
 @dataclass(frozen=True)
 class Job:
     """A stage of some runs, or a run."""
@@ -86,9 +91,9 @@ def jobs(runs: Sequence[Run]) -> list[Job]:
     run_jobs: list[Job] = []
     for run in runs:
         names = {kind: f"{'dataset' if kind == 'whole' else kind}/{key}" for kind, key in run.folders.items()}
-        for kind, needs in STAGES.items():
+        for kind in STAGES:
             if kind in run.folders:
-                job = Job(kind, run.folders[kind], run, tuple(names[need] for need in needs))
+                job = Job(kind, run.folders[kind], run, tuple(names[need] for need in needs_of(kind, run)))
                 stages.setdefault(job.name, job)
         run_jobs.append(Job("run", run.key, run, tuple(names.values())))
     return [*stages.values(), *{job.name: job for job in run_jobs}.values()]
@@ -167,7 +172,7 @@ def _stage(job: Job) -> None:
     """One stage in a project folder of its own, by the function that its script in ``pipelines`` calls."""
     settings = job.run.everything if job.kind == "whole" else job.run.settings
     shutil.rmtree(job.folder / "runs", ignore_errors=True)  # of a process that was killed
-    job_project = Project(project(job.folder, job.run, STAGES[job.kind]), settings)
+    job_project = Project(project(job.folder, job.run, needs_of(job.kind, job.run)), settings)
     if job.kind in ("dataset", "whole"):
         from retemper.prepare import dataset
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from retemper import systems
-from retemper.config import foundation_files, foundations, strategies
-from retemper.config.settings import GENERATED, Settings, parse
+from retemper.config import foundation_files, foundations, pretraining_data, strategies
+from retemper.config.settings import Settings, parse
 from retemper.config.strategies import Strategy
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest, sha256
@@ -75,6 +75,12 @@ class Run:
         return self.strategy.replay is not None and self.strategy.replay.labels == "foundation"
 
     @property
+    def keeps_apart(self) -> bool:
+        """Whether no retention set is named, and structures of the pools are kept apart for it."""
+        entry = foundations.chosen(self.settings, self.root)
+        return pretraining_data.retention(self.settings, entry) is None
+
+    @property
     def everything(self) -> Settings:
         """The settings with every training structure of the system: what the replay set is chosen beside.
 
@@ -102,15 +108,16 @@ class Run:
     def keys(self) -> dict[str, str]:
         """Key of every stage that the run needs, and of the run itself under ``run``."""
         settings, entry = self.settings, foundations.chosen(self.settings, self.root)
-        retention = self._file(settings.evaluate.retention or entry.retention)
+        named = pretraining_data.retention(settings, entry)
+        retention = self._file(named[0]) if named is not None else None
         keys = {"dataset": self._dataset(settings)}
         keys["e0s"] = digest([keys["dataset"], self.foundation, settings.e0s.model_dump()])
-        if self.replayed:
+        if self.replayed or self.keeps_apart:
             keys["whole"] = self._dataset(self.everything)
-            generated = settings.replay.pool == GENERATED
-            pool = GENERATED if generated else self._file(settings.replay.pool or entry.pool)
-            replay = settings.replay.model_dump(exclude={"pool"})
-            keys["replay"] = digest([keys["whole"], self.foundation, replay, pool, retention])
+            replay = settings.replay.model_dump(exclude={"pools"})
+            keys["replay"] = digest([keys["whole"], self.foundation, replay, self._pools(), retention])
+        if self.keeps_apart:
+            retention = keys["replay"]
         if self.pseudolabelled:
             keys["pseudolabel"] = digest([keys["replay"], settings.pseudolabel.model_dump()])
         accuracy = settings.evaluate.model_dump(exclude={"retention"})
@@ -142,10 +149,21 @@ class Run:
     def folders(self) -> dict[str, str]:
         """Names of the folders of the stages: their keys with the code behind them, so that mended code runs."""
         return {
-            kind: digest([key, [self.code[stage] for stage in BEHIND[kind]]])
+            kind: digest([key, [self.code[stage] for stage in self._behind(kind)]])
             for kind, key in self.keys.items()
             if kind != "run"
         }
+
+    def _behind(self, kind: str) -> tuple[str, ...]:
+        """Stages of the pipeline whose code is behind a stage."""
+        return (*BEHIND[kind], "replay") if self.keeps_apart and kind.startswith("foundation") else BEHIND[kind]
+
+    def _pools(self) -> object:
+        """What identifies the pools; of one file as it is, its hash."""
+        sources = pretraining_data.pools(self.settings, foundations.chosen(self.settings, self.root))
+        hashes = [source.name if source.generated else self._file(source.name) for source in sources]
+        more = [[s.share, s.keys.model_dump(exclude_unset=True)] for s in sources]
+        return hashes[0] if more == [[None, {}]] else [hashes, more]
 
     def _file(self, name: str | None) -> str | None:
         return None if name is None else file_hash(self.root / name)
@@ -264,7 +282,9 @@ def places(settings: Settings, root: Path) -> list[str]:
         An unknown foundation; a path for whose first part there can be no link.
     """
     entry, robustness = foundations.chosen(settings, root), settings.robustness
-    paths = [entry.file, settings.evaluate.retention or entry.retention, robustness.reference, robustness.figures]
+    retention = pretraining_data.retention(settings, entry)
+    paths = [entry.file, retention[0] if retention else None, robustness.reference, robustness.figures]
+    paths += [pool.name for pool in pretraining_data.pools(settings, entry) if not pool.generated]
     names: list[str] = []
     for name in paths:
         if name is None or Path(name).is_absolute():

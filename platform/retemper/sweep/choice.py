@@ -78,6 +78,6 @@ def choose(trials: Sequence[Trial], objectives: Sequence[str], scope: str) -> Tr
     if WEIGHT[scope] > 0 and any(RETENTION not in trial.values for trial in complete):
         raise RetemperError(
             f"Scope {scope} weighs retention, which was not measured.",
-            fix="set replay.pool in params.yaml to a labelled file, or sweep.scope to single-system",
+            fix="name files with more structures in replay.pools, or sweep.scope to single-system",
         )
     return min(complete, key=lambda trial: (score(trial.values, objectives, scope), trial.number))

@@ -44,7 +44,7 @@ def check(objectives: Sequence[str], retention: Path | None) -> None:
         raise RetemperError(
             "The sweep is to watch retention, but there are no pretraining structures to measure it on.",
             expected="validation structures in runs/replay",
-            fix="set replay.pool in params.yaml to a labelled file, or sweep.objectives to [target]",
+            fix="dvc repro replay, or sweep.objectives to [target]",
         )
 
 

@@ -53,7 +53,7 @@ def of(project: Project, strategy: str) -> Sweep:
     if WEIGHT[options.scope] > 0 and retention is None:
         raise RetemperError(
             f"sweep.scope {options.scope} weighs retention, and there are no structures to measure it on.",
-            fix="set replay.pool in params.yaml to a labelled file, or sweep.scope to single-system",
+            fix="dvc repro replay, or sweep.scope to single-system",
         )
     finetune = settings.finetune.model_copy(update={"epochs": options.epochs or settings.finetune.epochs})
     of_trial = settings.model_copy(update={"seeds": settings.seeds[:1], "finetune": finetune})

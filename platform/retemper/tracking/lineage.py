@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from retemper.config import pretraining_data
 from retemper.config.foundation_files import known_sha256
 from retemper.config.foundations import find
 from retemper.config.settings import Settings, load_settings
@@ -190,9 +191,10 @@ def training_data(root: Path, settings: Settings, replay_labels: str | None) -> 
 
 
 def retention_data(root: Path, settings: Settings) -> DataFile | None:
-    """The held-out set of the pretraining distribution; `None` where the foundation has none."""
-    path = settings.evaluate.retention or find(settings.foundation, root).retention
-    if path is None or not (root / path).is_file():
+    """The held-out set of the pretraining distribution; `None` where there is none."""
+    named = pretraining_data.retention(settings, find(settings.foundation, root))
+    path = named[0] if named else f"runs/replay/{pretraining_data.KEPT}.extxyz"
+    if not (root / path).is_file() or not (root / path).stat().st_size:
         return None
     return _data_file(root, dvc_hashes(root), "retention", "testing", path)
 

@@ -20,6 +20,7 @@ from retemper.evaluation.robustness.result import METRICS
 from retemper.models import calculator, evaluators, heads
 from retemper.models.calculator import PREFIX
 from retemper.models.evaluators import Subject
+from retemper.prepare import retention_file
 from retemper.records.robustness import Measure, ModelMeasure, ModelRobustness, Robustness
 from retemper.records.training import TrainingSummary
 from retemper.simulation.engine import CACHE
@@ -90,14 +91,15 @@ def context(project: Project) -> Context:
     isolated = project.structures("isolated")
     free = read_frames(isolated) if isolated.is_file() and isolated.stat().st_size else []
     foundation = foundation_subject(project)
-    source = settings.evaluate.retention or project.foundation.retention
+    source = retention_file.path(project)
+    retention = molecules(read_frames(source)) if source else []
     return Context(
         subject=foundation,
         elements=numbers(options.elements) if options.elements else elements_of(all_frames),
         level=options.level,
         frames=sets["test"],
         reference=read_frames(root / options.reference) if options.reference else all_frames,
-        retention=molecules(read_frames(root / source)) if source else [],
+        retention=[] if retention_file.labelled_by_foundation(retention) else retention,
         free_atoms={int(atoms.numbers[0]): float(atoms.info[ENERGY]) for atoms in free},
         oracle=oracle_subject(options.oracle),
         oracle_level=oracle_level(options.oracle, options.oracle_level),

@@ -57,7 +57,8 @@ def plan(context: Context) -> Plan:
     frames = _frames(context)
     if not frames:
         raise NotApplicableError(
-            "no labelled structures of the pretraining domain with known elements: give --retention"
+            "no labelled structures of the pretraining domain with known elements: name them in evaluate.retention, or "
+            "give --retention"
         )
     return {
         (k, number): Task(
