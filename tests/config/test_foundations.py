@@ -338,6 +338,24 @@ def test_the_list(server: FileServer, project: Path, capsys: pytest.CaptureFixtu
     assert " MB " in lines[MIT] and " no " in lines[ASL] and "(accept)" in lines[ASL]
 
 
+def test_what_a_file_is(
+    server: FileServer, project: Path, tiny_multihead: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its path, and by the name of a foundation; heads, elements and E0s are the file's."""
+    server.files[path_of(MIT)] = tiny_multihead.read_bytes()
+    for name in (str(tiny_multihead), MIT):
+        main.main(["foundations", "inspect", name])
+        lines = capsys.readouterr().out.splitlines()
+        rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+        assert rows["sha256"] == [sha256(tiny_multihead)]
+        assert rows["heads"] == ["pt_head,", "Default"] and rows["elements"] == "6: H C N O Na Cl".split()
+        assert [float(number) for number in rows["H"]] == [-30.0, -29.5]
+        assert [float(number) for number in rows["Cl"]] == [-1.0, -0.5]
+    (project / "notes.model").write_text("no model")
+    with pytest.raises(SystemExit):
+        main.main(["foundations", "inspect", "notes.model"])
+
+
 # ------------------------------------------------------------------ whole or not, by the look of it
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def _run(options: argparse.Namespace) -> None:
     if options.what == "get":
         _get(options)
+    elif options.what == "inspect":
+        _inspect(options.name)
     else:
         _list()
 
@@ -28,6 +30,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     get.add_argument("name", help="a foundation, as in params.yaml")
     get.add_argument("--accept-licence", action="store_true", help="accept its licence, where it must be accepted")
     get.add_argument("--weights-only", action="store_true", help="leave the structures for replay")
+    about = "what a model file is: elements, heads, architecture, E0s; nothing in it is run"
+    inspect = what.add_parser("inspect", help=about, description=about)
+    inspect.add_argument("name", help="a model file, or a foundation as in params.yaml")
 
 
 def _root() -> Path | None:
@@ -75,15 +80,60 @@ def _row(entry: Foundation, root: Path | None) -> tuple[str, ...]:
     )
 
 
+def _entry(name: str, root: Path | None) -> Foundation:
+    """What a foundation is called by; without a project a released one or an address."""
+    from retemper.config import foundations
+
+    if root is None and name not in foundations.shipped() and "://" not in name:
+        raise unknown("foundation", name, foundations.shipped())
+    return foundations.shipped().get(name) or foundations.find(name, root)
+
+
+def _weights(entry: Foundation, root: Path | None) -> Path:
+    from retemper.config import foundation_files
+
+    return foundation_files.fetched(entry, root) if root is None else foundation_files.weights(entry, root)
+
+
+def _inspect(name: str) -> None:
+    root = _root()
+    entry = None if Path(name).is_file() else _entry(name, root)
+    path = Path(name) if entry is None else _weights(entry, root)
+    from ase.data import chemical_symbols
+
+    from retemper.models.inspection import inspect
+
+    model = inspect(path)
+    levels = (entry.heads or {}) if entry is not None else {}
+    age = f"an earlier release: {', '.join(model.lacks)} came later" if model.lacks else "as of this release"
+    said = {
+        "file": f"{model.path}, {model.bytes / 1e6:.1f} MB",
+        "sha256": model.sha256,
+        "form": "written by MACE" if model.form == "pickle" else "written by retemper, executes nothing",
+        "generation": f"MACE, {age}",
+        "architecture": ("\n" + " " * 14).join(model.architecture),
+        "parameters": str(model.parameters),
+        "heads": ", ".join(head + (f" ({levels[head]})" if head in levels else "") for head in model.heads),
+        "elements": f"{len(model.elements)}: {' '.join(chemical_symbols[z] for z in model.elements)}",
+        "served": "yes" if model.reason is None else f"no: {model.reason}",
+    }
+    if entry is not None:
+        said["level"], said["licence"] = entry.level_of_theory, entry.licence
+    for key, text in said.items():
+        print(f"{key:12s}  {text}")
+    if model.e0s:
+        print("E0s (eV)" + "".join(f"{head:>18s}" for head in model.e0s))
+        for z in model.elements:
+            print(f"  {chemical_symbols[z]:6s}" + "".join(f"{energies[z]:18.6f}" for energies in model.e0s.values()))
+
+
 def _get(options: argparse.Namespace) -> None:
     from retemper.config import foundation_files, foundations
 
     root = _root()
-    if root is None and options.name not in foundations.shipped() and "://" not in options.name:
-        raise unknown("foundation", options.name, foundations.shipped())
-    entry = foundations.shipped().get(options.name) or foundations.find(options.name, root)
+    entry = _entry(options.name, root)
     _accept(entry, options.accept_licence)
-    path = foundation_files.fetched(entry, root) if root is None else foundation_files.weights(entry, root)
+    path = _weights(entry, root)
     print(f"{entry.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     published = foundations.published(entry)
     if published is not None and not options.weights_only:
@@ -110,5 +160,5 @@ def _accept(entry: Foundation, said: bool) -> None:
 
 Command = tuple[Callable[[argparse.Namespace], None], Callable[[argparse.ArgumentParser], None], str]
 COMMANDS: dict[str, Command] = {
-    "foundations": (_run, _arguments, "list the foundation models, or bring one here"),
+    "foundations": (_run, _arguments, "list the foundation models, bring one here, or say what a model file is"),
 }
