@@ -81,12 +81,12 @@ def make(project: Project, number: int, *, labels: int | None = None, partial: b
         )
     if not (work / CHOSEN).is_dir():
         _choose(project, plan, work)
-    chosen = read_frames(work / CHOSEN / "chosen.extxyz")
-    log.info(f"round {number}: {len(chosen)} structures for {options.oracle.name}")
-    labelled, failed = _label(project, plan, work, chosen, partial)
+    selection = read_frames(work / CHOSEN / "chosen.extxyz")
+    log.info(f"round {number}: {len(selection)} structures for {options.oracle.name}")
+    labelled, failed = _label(project, plan, work, selection, partial)
     if not labelled:
         raise RetemperError(
-            f"None of {len(chosen)} structures of round {number} was labelled.",
+            f"None of {len(selection)} structures of round {number} was labelled.",
             got=failed[0].info["reason"],
             fix="mend the oracle; then raise acquire.retries, which has failures tried again, and run again",
         )
@@ -109,15 +109,15 @@ def remove_work(project: Project, number: int) -> None:
 
 
 def _label(
-    project: Project, plan: Plan, work: Path, chosen: Sequence[Atoms], partial: bool
+    project: Project, plan: Plan, work: Path, selection: Sequence[Atoms], partial: bool
 ) -> tuple[list[Atoms], list[Atoms]]:
     """Labelled structures, and those that failed; labels by hand are compared with what the model expects."""
     options = project.settings.acquire
     if not label.is_manual(options.oracle):
-        return label.label_all(chosen, options, project.root)
+        return label.label_all(selection, options, project.root)
     ensemble = source.of_plan(project, plan, work)
     controls = label.to_verify(ensemble.train, plan.settings.verify)
-    labelled, failed = manual.collect(chosen, project, plan.round, partial, controls)
+    labelled, failed = manual.collect(selection, project, plan.round, partial, controls)
     if options.verify:
         require_consistent(ensemble, labelled)
     return labelled, failed
@@ -174,7 +174,7 @@ def _begin(project: Project, number: int, work: Path, labels: int) -> None:
 
 
 def _choose(project: Project, plan: Plan, work: Path) -> None:
-    """Explore, score and choose into ``chosen``; tasks that were computed before a kill are not computed again."""
+    """Explore, score and choose into ``selection``; tasks that were computed before a kill are not computed again."""
     options = project.settings.acquire
     ensemble = source.of_plan(project, plan, work)
     explored = choose.explore(ensemble, options, plan.seed, project.cache("active"))
@@ -192,10 +192,10 @@ def _choose(project: Project, plan: Plan, work: Path) -> None:
                 got=reasons or "; ".join(explored.notes[:3]),
                 fix="raise acquire.candidates, add explorers, or lower acquire.apart",
             )
-        chosen = choose.select(candidates, ensemble, options, plan.labels, plan.seed)
-        for atoms in chosen:
+        selection = choose.select(candidates, ensemble, options, plan.labels, plan.seed)
+        for atoms in selection:
             atoms.info["round"] = plan.round
-        write_frames(folder / "chosen.extxyz", chosen)
+        write_frames(folder / "chosen.extxyz", selection)
         write_frames(folder / "unphysical.extxyz", explored.unphysical[:UNPHYSICAL])
         Exploration(
             candidates=len(explored.frames),

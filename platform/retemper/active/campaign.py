@@ -47,8 +47,8 @@ def round_once(project: Project, *, resume: bool = False, partial: bool = False)
         return number
 
 
-def campaign(project: Project, *, most: int, budget: int | None) -> str:
-    """Rounds until `most` are made in all, `budget` structures were sent to the oracle, or `stopping` says so.
+def campaign(project: Project, *, max_rounds: int, budget: int | None) -> str:
+    """Rounds until `max_rounds` are made in all, `budget` structures were sent to the oracle, or `stopping` says so.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def campaign(project: Project, *, most: int, budget: int | None) -> str:
         open_round = unfinished(project)
         while True:
             if open_round is None:
-                reason = _reason(project, most, budget)
+                reason = _reason(project, max_rounds, budget)
                 if reason:
                     break
             number = open_round if open_round is not None else _begin(project)
@@ -106,11 +106,11 @@ def spent(project: Project) -> int:
     return sum(len(record.labelled) + len(record.failed) for record in records)
 
 
-def _reason(project: Project, most: int, budget: int | None) -> str | None:
+def _reason(project: Project, max_rounds: int, budget: int | None) -> str | None:
     if budget is not None and spent(project) >= budget:
         return f"the budget of {budget} labels is spent"
-    if len(rounds.numbers(project.rounds)) >= most:
-        return f"{most} rounds are made"
+    if len(rounds.numbers(project.rounds)) >= max_rounds:
+        return f"{max_rounds} rounds are made"
     options = project.settings.acquire
     return stopping.reason(read_history(project).rounds, options.stop, options.labels)
 

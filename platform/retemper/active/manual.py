@@ -29,9 +29,9 @@ GIVEN, BACK = "structures.extxyz", "labelled"  # labelled.extxyz, or labelled.* 
 
 
 def collect(
-    chosen: Sequence[Atoms], project: Project, number: int, partial: bool, controls: Sequence[Atoms] = ()
+    selection: Sequence[Atoms], project: Project, number: int, partial: bool, controls: Sequence[Atoms] = ()
 ) -> tuple[list[Atoms], list[Atoms]]:
-    """Labels that came back for `chosen`; the first call writes the structures and ends with a message.
+    """Labels that came back for `selection`; the first call writes the structures and ends with a message.
 
     Labels of a round that was begun anew since, with other structures, are put aside.
 
@@ -46,7 +46,7 @@ def collect(
         Labels are still to come, belong to other structures, contradict each other, or are not those of `controls`.
     """
     settings, folder = project.settings, project.to_label / rounds.name(number)
-    structures = _mix(chosen, controls)
+    structures = _mix(selection, controls)
     _give(folder, structures)
     files = _labels(folder)
     keys = settings.dataset.keys
@@ -77,7 +77,7 @@ def collect(
         )
     labelled, failed = [], []
     label_of = {id(structures[k]): label for k, label in labels.items()}
-    for atoms in chosen:
+    for atoms in selection:
         copy = atoms.copy()
         label = label_of.get(id(atoms))
         copy.info["label"] = digest(
@@ -107,9 +107,9 @@ def _labels(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{BACK}*") if path.is_file())
 
 
-def _mix(chosen: Sequence[Atoms], controls: Sequence[Atoms]) -> list[Atoms]:
+def _mix(selection: Sequence[Atoms], controls: Sequence[Atoms]) -> list[Atoms]:
     """Both in an order that tells nothing, the same for the same structures."""
-    return sorted([*chosen, *controls], key=structure_hash) if controls else list(chosen)
+    return sorted([*selection, *controls], key=structure_hash) if controls else list(selection)
 
 
 def _content(label: Atoms | None) -> str | None:
@@ -149,36 +149,36 @@ def _require_reproduced(structures: Sequence[Atoms], controls: Sequence[Atoms], 
         )
 
 
-def _give(folder: Path, chosen: Sequence[Atoms]) -> None:
-    """Write `chosen` out, with charge and spin alone, unless they are there; others go, with labels to a folder."""
+def _give(folder: Path, selection: Sequence[Atoms]) -> None:
+    """Write `selection` out, with charge and spin alone, unless they are there; others go, with labels to a folder."""
     path = folder / GIVEN
     if path.is_file():
-        if [structure_hash(atoms) for atoms in read_frames(path)] == [structure_hash(atoms) for atoms in chosen]:
+        if [structure_hash(atoms) for atoms in read_frames(path)] == [structure_hash(atoms) for atoms in selection]:
             return
         if any(folder.glob(f"{BACK}*")):
             aside = next(a for k in count(1) if not (a := folder.with_name(f"{folder.name}-before-{k}")).exists())
             folder.rename(aside)
             log.info(f"round {int(folder.name)} chose other structures than before; labels of those are in {aside}")
-    write_frames(path, [bare(atoms) for atoms in chosen])
+    write_frames(path, [bare(atoms) for atoms in selection])
 
 
-def _match(chosen: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, Atoms], path: Path) -> None:
+def _match(selection: Sequence[Atoms], frames: Sequence[Atoms], labels: dict[int, Atoms], path: Path) -> None:
     """Find the structure that each label belongs to; forces are as they were given, so atoms must not have moved.
 
     A label that does not say its charge and spin is of the structure with these atoms, whatever those of that are.
     """
     for position, frame in enumerate(frames):
-        owners = [k for k, atoms in enumerate(chosen) if _is_same(atoms, frame)]
-        if len({repr(charge.special(chosen[k])) for k in owners}) > 1:
+        owners = [k for k, atoms in enumerate(selection) if _is_same(atoms, frame)]
+        if len({repr(charge.special(selection[k])) for k in owners}) > 1:
             raise RetemperError(
                 f"{path}: structure {position} could be several of those that were given out.",
                 expected=f"{charge.CHARGE} and {charge.SPIN} in its info",
-                got="; ".join(f"number {k}: {charge.in_words(chosen[k])}" for k in owners),
+                got="; ".join(f"number {k}: {charge.in_words(selection[k])}" for k in owners),
                 fix=f"say its charge and spin, as {GIVEN} does",
             )
         owner = owners[0] if owners else None
         if owner is None:
-            near_copies = [i for i, j in near_pairs([*chosen, frame], 100 * SAME) if j == len(chosen)]
+            near_copies = [i for i, j in near_pairs([*selection, frame], 100 * SAME) if j == len(selection)]
             raise RetemperError(
                 f"{path}: structure {position} is none of those that were given out.",
                 got="a moved, turned or reordered copy" if near_copies else frame.get_chemical_formula(),

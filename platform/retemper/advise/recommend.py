@@ -87,18 +87,18 @@ def _foundation(facts: Facts, table: pd.DataFrame | None) -> Choice:
         reasons.append("it is the only one at hand that does; `retemper foundations` lists those to download")
         return Choice("foundation", able[0], "sure", tuple(reasons))
     ranking = evidence.foundations(table, facts.train) if table is not None else None
-    compared = ranking.among(able) if ranking is not None else None
-    if table is None or compared is None or len(compared.levels) < 2:
+    candidates = ranking.among(able) if ranking is not None else None
+    if table is None or candidates is None or len(candidates.levels) < 2:
         return Choice("foundation", able[0], "guess", (*reasons, "no runs compare them: the nearest is taken"))
     rows = finished(table)
-    counts = ", ".join(f"{(rows['foundation'] == name).sum()} of {name}" for name in compared.levels)
-    lead, error = compared.worse[1] - compared.worse[0], math.hypot(*compared.errors[:2])
+    counts = ", ".join(f"{(rows['foundation'] == name).sum()} of {name}" for name in candidates.levels)
+    lead, error = candidates.worse[1] - candidates.worse[0], math.hypot(*candidates.errors[:2])
     reasons.append(
-        f"target forces in {counts}: those of {compared.levels[1]} are {percent(lead)} larger than those of "
-        f"{compared.levels[0]} (factor of one standard error: {math.exp(error):.2f})"
+        f"target forces in {counts}: those of {candidates.levels[1]} are {percent(lead)} larger than those of "
+        f"{candidates.levels[0]} (factor of one standard error: {math.exp(error):.2f})"
     )
     sure: Sure = "likely" if lead > max(CLOSE, 2 * error) else "guess"
-    return Choice("foundation", compared.levels[0], sure, tuple(reasons), compared.runs)
+    return Choice("foundation", candidates.levels[0], sure, tuple(reasons), candidates.runs)
 
 
 def _e0s(facts: Facts, table: pd.DataFrame | None) -> Choice:

@@ -40,7 +40,7 @@ def _campaign(options: argparse.Namespace) -> None:
         return
     if options.against:
         raise RetemperError("--against belongs to `retemper campaign status`.")
-    why = campaign.campaign(project, most=options.rounds, budget=options.budget)
+    why = campaign.campaign(project, max_rounds=options.rounds, budget=options.budget)
     print(f"campaign stopped: {why}")
 
 

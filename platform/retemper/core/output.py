@@ -27,10 +27,10 @@ def show() -> None:
 
 
 @contextlib.contextmanager
-def progress(total: int, every: float = 10.0) -> Iterator[Callable[[int, str], None]]:
+def progress(total: int, interval: float = 10.0) -> Iterator[Callable[[int, str], None]]:
     """Yield a function that takes how much of `total` is done, and a line about it.
 
-    On a terminal the line stands behind a bar; elsewhere it is logged, at most once in `every` seconds.
+    On a terminal the line stands behind a bar; elsewhere it is logged, at most once in `interval` seconds.
     """
     if sys.stdout.isatty():
         from rich.progress import BarColumn, Progress, TextColumn
@@ -43,7 +43,7 @@ def progress(total: int, every: float = 10.0) -> Iterator[Callable[[int, str], N
 
     def say(done: int, line: str) -> None:
         nonlocal last
-        if time.monotonic() - last > every:
+        if time.monotonic() - last > interval:
             last = time.monotonic()
             log.info(line)
 

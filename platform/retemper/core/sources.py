@@ -24,7 +24,7 @@ def closure(roots: Iterable[str], followed: Callable[[str], bool]) -> list[str]:
         name = waiting.pop()
         if name not in seen and _file(name) is not None:
             seen.add(name)
-            waiting += [used for used in imports(name) if followed(used)]
+            waiting += [imported for imported in imports(name) if followed(imported)]
     return sorted(seen)
 
 

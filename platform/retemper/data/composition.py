@@ -100,9 +100,9 @@ def fixed_ratios(counts: np.ndarray, numbers: Sequence[int]) -> tuple[list[str],
             partner = next(column for column in relation if column != free)
             ratios.setdefault(partner, {partner: Fraction(1)})[free] = Fraction(-relation[partner], relation[free])
         else:
-            left = [_term(value, symbols[column]) for column, value in relation.items() if value > 0]
-            right = [_term(-value, symbols[column]) for column, value in relation.items() if value < 0]
-            words.append(f"{' + '.join(left)} = {' + '.join(right)} in every frame")
+            left_side = [_term(value, symbols[column]) for column, value in relation.items() if value > 0]
+            right_side = [_term(-value, symbols[column]) for column, value in relation.items() if value < 0]
+            words.append(f"{' + '.join(left_side)} = {' + '.join(right_side)} in every frame")
     for group in ratios.values():
         scale = lcm(*(value.denominator for value in group.values()))
         columns = sorted(group)

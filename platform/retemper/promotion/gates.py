@@ -38,7 +38,7 @@ class References:
     by_person: bool = False  # how the champion came to its place: a person decided
 
 
-Made = Callable[[bool, str, Interval | None], GateOutcome]
+MakeOutcome = Callable[[bool, str, Interval | None], GateOutcome]
 
 
 def judge(
@@ -87,9 +87,9 @@ def _absolute(candidate: Measured, gate: Gate) -> GateOutcome:
     limit = gate.max if gate.max is not None else gate.min
     assert limit is not None
     sign, word = ("≤", "above") if gate.max is not None else ("≥", "below")
-    good, reason = _within(gate, number, limit, word)
+    holds, reason = _within(gate, number, limit, word)
     rule = f"{sign} {limit:g} {number.unit}".rstrip() + (" by value" if gate.by == "value" else "")
-    return outcome_for(gate.metric, rule, number, limit, good, reason, absolute=True)
+    return outcome_for(gate.metric, rule, number, limit, holds, reason, absolute=True)
 
 
 def _within(gate: Gate, number: Number, limit: float, word: str) -> tuple[bool, str]:
@@ -117,9 +117,9 @@ def outcome_for(
     rule: str,
     number: Number,
     limit: float | None,
-    good: bool,
+    holds: bool,
     reason: str,
-    compared: Interval | None = None,
+    interval: Interval | None = None,
     *,
     absolute: bool = False,
 ) -> GateOutcome:
@@ -128,7 +128,7 @@ def outcome_for(
         metric=metric,
         rule=rule,
         absolute=absolute,
-        passed=bool(good),
+        passed=bool(holds),
         value=number.value,
         low=number.low,
         high=number.high,
@@ -136,7 +136,7 @@ def outcome_for(
         groups=number.groups,
         unit=number.unit,
         limit=limit,
-        compared=None if compared is None else Comparison.of(*astuple(compared)),
+        compared=None if interval is None else Comparison.of(*astuple(interval)),
         reason=reason,
     )
 
@@ -155,8 +155,8 @@ def _relative(
     rule = _rule(gate, by_frame, number.unit)
     limit = (1.0 + gate.margin) if by_frame else gate.margin
 
-    def outcome(good: bool, reason: str, ratio: Interval | None = None) -> GateOutcome:
-        return outcome_for(gate.metric, rule, number, limit, good, reason, ratio)
+    def outcome(holds: bool, reason: str, ratio: Interval | None = None) -> GateOutcome:
+        return outcome_for(gate.metric, rule, number, limit, holds, reason, ratio)
 
     if gate.relative_to == "champion":
         if references.obstacle is not None:
@@ -205,10 +205,10 @@ def _relative(
             candidate.recipe(part), reference.recipe(part), quantity, confidence, scatter, names
         )
     over, worst = max(ratios.items(), key=lambda entry: entry[1].high)
-    good = worst.high <= limit
+    holds = worst.high <= limit
     text = f"{100 * (worst.value - 1):+.1f} % [{100 * (worst.low - 1):+.1f}, {100 * (worst.high - 1):+.1f}] over {over}"
     text += f", {groups} groups"
-    return outcome(good, text if good else f"{text}: not shown to be within {100 * gate.margin:+g} %", worst)
+    return outcome(holds, text if holds else f"{text}: not shown to be within {100 * gate.margin:+g} %", worst)
 
 
 def _rule(gate: Gate, by_frame: bool, unit: str) -> str:
@@ -224,7 +224,7 @@ def _recipes(
     recipes: Mapping[str, Measured], candidate: Measured, reference: Measured, gate: Gate, part: str
 ) -> dict[str, list[Errors]]:
     """Errors on a set by recipe, one entry a seed: those of this run, the candidate's and the champion's among them."""
-    errors = {name: measured.recipe(part) for name, measured in recipes.items() if measured.model != reference.model}
+    errors = {name: model.recipe(part) for name, model in recipes.items() if model.model != reference.model}
     errors[candidate.strategy] = candidate.recipe(part)
     if gate.relative_to == "champion":
         errors[CHAMPION] = reference.recipe(part)
@@ -232,7 +232,7 @@ def _recipes(
 
 
 def _by_intervals(
-    candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: Made
+    candidate: Measured, reference: Measured, gate: Gate, confidence: float, outcome: MakeOutcome
 ) -> GateOutcome:
     """A metric without errors by frame: difference of two independent intervals."""
     candidate_number, reference_number = candidate.number(gate.metric), reference.number(gate.metric)
@@ -242,10 +242,10 @@ def _by_intervals(
     difference = robust.setup_difference(candidate, reference, gate.metric)
     if None not in (candidate_number.value, reference_number.value) and difference:
         return outcome(False, f"{reference.name} was measured otherwise: {difference}", None)
-    for measured, number in ((candidate, candidate_number), (reference, reference_number)):
+    for model, number in ((candidate, candidate_number), (reference, reference_number)):
         if number.value is None or number.low is None or number.high is None:
             obstacle = number.reason if number.value is None else "no interval"
-            return outcome(False, f"missing: {gate.metric} of {measured.name}: {obstacle}", None)
+            return outcome(False, f"missing: {gate.metric} of {model.name}: {obstacle}", None)
     sign = 1.0 if metric_names.better(gate.metric) == "lower" else -1.0
     a, b = ((n.value or 0.0, n.low or 0.0, n.high or 0.0) for n in (candidate_number, reference_number))
     paired = robust.paired(candidate, reference, gate.metric, confidence)
@@ -262,6 +262,6 @@ def _by_intervals(
         a, b, confidence, (candidate_number.level, reference_number.level), candidate_number.groups or 0
     )
     worst = interval.high if sign > 0 else -interval.low
-    good = worst <= gate.margin
+    holds = worst <= gate.margin
     text = f"{interval.value:+.3g} [{interval.low:+.3g}, {interval.high:+.3g}] {candidate_number.unit}".rstrip()
-    return outcome(good, text if good else f"{text}: not shown to be within {gate.margin:g}", interval)
+    return outcome(holds, text if holds else f"{text}: not shown to be within {gate.margin:g}", interval)

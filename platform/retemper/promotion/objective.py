@@ -39,8 +39,8 @@ def against_champion(candidate: Measured, options: Promotion, references: Refere
         return None
     rule = f"{metric_names.better(objective)} than the champion's, by value"
 
-    def outcome(good: bool, reason: str, limit: float | None = None) -> GateOutcome:
-        return gates.outcome_for(objective, rule, candidate_number, limit, good, reason)
+    def outcome(holds: bool, reason: str, limit: float | None = None) -> GateOutcome:
+        return gates.outcome_for(objective, rule, candidate_number, limit, holds, reason)
 
     if champion is None:
         return outcome(False, str(references.obstacle))
@@ -53,9 +53,9 @@ def against_champion(candidate: Measured, options: Promotion, references: Refere
     if champion_number.value is None or difference:
         obstacle = difference or f"missing: {objective} of {champion.name}: {champion_number.reason}"
         return outcome(False, f"{obstacle}; a person may promote with a reason")
-    good = order(objective, candidate_number.value) < order(objective, champion_number.value)
+    holds = order(objective, candidate_number.value) < order(objective, champion_number.value)
     return outcome(
-        good,
+        holds,
         f"{candidate_number.value:.4g} against {champion_number.value:.4g} {candidate_number.unit}".rstrip(),
         champion_number.value,
     )

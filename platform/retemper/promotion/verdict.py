@@ -57,8 +57,8 @@ def pick_seed(seeds: Mapping[int, Measured], losses: Mapping[int, float], option
     """
     metrics = {gate.metric for gate in options.gates}
     missing = {
-        seed: {metric for metric in metrics if measured.number(metric).value is None}
-        for seed, measured in seeds.items()
+        seed: {metric for metric in metrics if measures.number(metric).value is None}
+        for seed, measures in seeds.items()
     }
     fewest = min(map(len, missing.values()))
     complete = [seed for seed in seeds if len(missing[seed]) == fewest]

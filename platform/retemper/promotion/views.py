@@ -72,7 +72,7 @@ def show(root: Path, name: str) -> str:
     with open_registry(root, existing=True) as registry:
         version = resolve(registry, name)
         moves = aliases.settle_locked(registry, root, version.system)
-        measured = attachments.fetch(registry, version)
+        measures = attachments.fetch(registry, version)
         aliases_by_name = registry.entry(version.system).aliases
     tags = version.tags
     names = " ".join(f"@{alias}" for alias, number in aliases_by_name.items() if number == version.number)
@@ -84,9 +84,9 @@ def show(root: Path, name: str) -> str:
         lines.append(
             f"- data kept by: {f'dvc.lock of commit {commit}' if commit else 'no commit yet (git add dvc.lock)'}"
         )
-    if measured is not None:
+    if measures is not None:
         rows = [["metric", "value", "interval"]]
-        rows += [[metric, *_number(number)] for metric, number in measured.numbers.items()]
+        rows += [[metric, *_number(number)] for metric, number in measures.numbers.items()]
         lines += ["", "## Measures", "", table(rows)]
     gates = {tag.removeprefix("gate."): text for tag, text in sorted(tags.items()) if tag.startswith("gate.")}
     lines += ["", "## Gates", ""]
@@ -113,12 +113,12 @@ def compare_versions(root: Path, first: str, second: str) -> str:
     """Two versions side by side, with the ratio of their errors on the same frames and whether it is significant."""
     with open_registry(root, existing=True) as registry:
         pair = [resolve(registry, name) for name in (first, second)]
-        measured = [attachments.fetch(registry, version) for version in pair]
+        measures = [attachments.fetch(registry, version) for version in pair]
     titles = [version.name for version in pair]
-    for title, entry in zip(titles, measured, strict=True):
+    for title, entry in zip(titles, measures, strict=True):
         if entry is None:
             raise RetemperError(f"No measures are kept with {title}.", fix="dvc repro register")
-    a, b = (entry for entry in measured if entry is not None)
+    a, b = (entry for entry in measures if entry is not None)
     rows = [["metric", *titles, "second / first", "95 % interval", ""]]
     notes = []
     for metric in dict.fromkeys([*a.numbers, *b.numbers]):

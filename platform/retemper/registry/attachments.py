@@ -20,14 +20,14 @@ ORIGIN = ("params.yaml", "dvc.lock")
 FORMER_WEIGHTS = "artifacts/model.model"  # a pickle, of versions that an earlier release registered
 
 
-def keep(registry: Registry, version: Version, results: Results, measured: Measured) -> None:
+def keep(registry: Registry, version: Version, results: Results, model: Measured) -> None:
     """Put measures, errors by frame and the training's files beside the weights; again only when they changed."""
-    frames = results.project.evaluation(measured.strategy) / measurements.FRAMES
-    folder = results.trainings[measured.strategy][measured.seed].folder
+    frames = results.project.evaluation(model.strategy) / measurements.FRAMES
+    folder = results.trainings[model.strategy][model.seed].folder
     training = [folder / name for name in TRAINING if (folder / name).is_file()]
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        measurements.save(measured, frames, place)
+        measurements.save(model, frames, place)
         for path in training:
             shutil.copy(path, place)
         identity = digest([(path.name, file_md5(path)) for path in sorted(place.iterdir())])

@@ -169,17 +169,17 @@ def read_frames_csv(path: Path) -> dict[int, dict[str, Errors]]:
 # ------------------------------------------------------------------ kept with a version
 
 
-def save(measured: Measured, frames_csv: Path | None, folder: Path) -> None:
+def save(model: Measured, frames_csv: Path | None, folder: Path) -> None:
     """Write ``measures.json`` and ``units.csv``, and a copy of ``frames.csv``, into `folder`."""
     measures = Measures(
-        strategy=measured.strategy,
-        seed=measured.seed,
-        sha256=measured.sha256,
-        identity=measured.identity,
-        numbers=measured.numbers,
+        strategy=model.strategy,
+        seed=model.seed,
+        sha256=model.sha256,
+        identity=model.identity,
+        numbers=model.numbers,
     )
     measures.write(folder / MEASURES)
-    units.write(folder / units.UNITS, measured.units)
+    units.write(folder / units.UNITS, model.units)
     if frames_csv is not None and frames_csv.is_file():
         (folder / FRAMES).write_bytes(frames_csv.read_bytes())
 

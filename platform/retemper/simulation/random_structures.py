@@ -18,8 +18,8 @@ TRIES = 200
 PYXTAL_TRIES = 12
 
 
-def compositions(elements: Sequence[int], number: int, seed: int = 0, most: int = 10) -> list[dict[int, int]]:
-    """`number` compositions {atomic number: atoms} of one to three of `elements`, 4 to `most` atoms each.
+def compositions(elements: Sequence[int], number: int, seed: int = 0, max_atoms: int = 10) -> list[dict[int, int]]:
+    """`number` compositions {atomic number: atoms} of one to three of `elements`, 4 to `max_atoms` atoms each.
 
     The first ones are the elements themselves and equal pairs in turn, so that all of a small
     set occur; the rest is drawn.
@@ -34,7 +34,7 @@ def compositions(elements: Sequence[int], number: int, seed: int = 0, most: int 
         species = rng.choice(elements, size=min(len(elements), int(rng.integers(1, 4))), replace=False)
         counts = {int(z): int(rng.integers(1, 5)) for z in sorted(species)}
         attempts += 1
-        if 4 <= sum(counts.values()) <= most and (counts not in selection or attempts > TRIES):
+        if 4 <= sum(counts.values()) <= max_atoms and (counts not in selection or attempts > TRIES):
             selection.append(counts)
     return selection[:number]
 

@@ -147,10 +147,10 @@ def seconds(device: str) -> float:
 def _clock(job: Job) -> Iterator[Callable[[], float]]:
     """Yield a function that writes down and returns what a job has taken; it is called at the end in any case."""
     device = job.run.settings.finetune.device
-    before, start = spent_on(job.folder), seconds(device)
+    earlier, start = spent_on(job.folder), seconds(device)
 
     def spent() -> float:
-        total = round(before + seconds(device) - start, 2)
+        total = round(earlier + seconds(device) - start, 2)
         sealed.write_json(job.folder / SPENT, job.folder.name, {"cpu_seconds": total})
         return total
 

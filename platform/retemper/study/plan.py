@@ -124,10 +124,10 @@ class Run:
         keys["foundation"] = digest([keys["e0s"], retention, accuracy])
         robustness = None
         if settings.robustness.metrics:
-            measured = settings.robustness.model_dump(exclude={"workers", "ray", "reference", "seeds"})
-            robustness = {**measured, "reference": self._file(settings.robustness.reference), "retention": retention}
-            if measured["figures"] is not None and FIGURED & set(metrics.resolve(measured["metrics"])):
-                robustness["figures"] = self._folder(measured["figures"])
+            suite = settings.robustness.model_dump(exclude={"workers", "ray", "reference", "seeds"})
+            robustness = {**suite, "reference": self._file(settings.robustness.reference), "retention": retention}
+            if suite["figures"] is not None and FIGURED & set(metrics.resolve(suite["metrics"])):
+                robustness["figures"] = self._folder(suite["figures"])
             keys["foundation-robustness"] = digest([keys["dataset"], self.foundation, robustness])
         content = self.strategy.model_dump(exclude={"name", "about", "search"})
         finetune = settings.finetune.model_dump(exclude=NO_CONSEQUENCE)

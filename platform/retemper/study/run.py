@@ -147,10 +147,11 @@ class Driver:
                 f"{sum(map(bool, stale))} of those that are there were made by other code than today's ({stages}): "
                 "--again runs them again"
             )
-        if missing and (left := self.seconds_left()) is not None:
+        if missing and (seconds := self.seconds_left()) is not None:
             lines.append(
                 f"estimate from {self.model.runs} finished runs (a run is off by a factor of {self.model.spread:.2f}): "
-                f"{hours(left)} of one core left, {hours(left / processes.cores())} on {processes.cores()} cores here"
+                f"{hours(seconds)} of one core left, {hours(seconds / processes.cores())} on {processes.cores()} "
+                "cores here"
             )
         elif missing:
             lines.append("no run is finished: how long they take is not known yet; ask again after some")

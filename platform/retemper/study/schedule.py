@@ -51,14 +51,14 @@ def work_off(
     order = priorities(jobs, cost)
     waiting = {job.name: job for job in sorted(jobs, key=lambda job: -order[job.name])}
     running: dict[executor.Job, Job] = {}
-    lost: dict[str, Outcome | None] = {}  # by name: how a job failed; None: it was left out
+    failures: dict[str, Outcome | None] = {}  # by name: how a job failed; None: it was left out
 
     def start() -> None:
         for name, job in list(waiting.items()):
-            need = next((need for need in job.needs if need in lost), None)
+            need = next((need for need in job.needs if need in failures), None)
             if need is not None:
                 del waiting[name]
-                lost[name] = cause = lost[need]
+                failures[name] = cause = failures[need]
                 if cause:
                     reason = f"{need.partition('/')[0]}: {cause.failed}"
                     on_end(job, Outcome(spent_on(job.folder), reason, cause.died))
@@ -67,7 +67,7 @@ def work_off(
                 if may_start(job):
                     running[pool.submit(executor.Job(perform, (job,), retries=RETRIES))] = job
                 else:
-                    lost[name] = None
+                    failures[name] = None
 
     start()
     for call in pool.finished():
@@ -77,6 +77,6 @@ def work_off(
             reason = f"{DIED} ({type(call.error).__name__}: {call.error})"
             outcome = Outcome(spent_on(job.folder), reason, died=True)
         if outcome.failed is not None:
-            lost[job.name] = outcome
+            failures[job.name] = outcome
         on_end(job, outcome)
         start()

@@ -44,10 +44,10 @@ def parts(rows: pd.DataFrame, axes: Sequence[str], response: np.ndarray) -> dict
     shares = {}
     for axis in varied:
         reduced = np.hstack([constant, *(block for name, block in blocks.items() if name != axis)])
-        lost = rank - int(np.linalg.matrix_rank(reduced))
-        if lost == 0:
+        degrees = rank - int(np.linalg.matrix_rank(reduced))
+        if degrees == 0:
             return None  # the axis cannot be told from the others
-        shares[axis] = (_residual(reduced, response) - residual - lost * residual / freedom) / total
+        shares[axis] = (_residual(reduced, response) - residual - degrees * residual / freedom) / total
     return shares
 
 

@@ -48,30 +48,34 @@ def read(folder: Path) -> BySet | None:
     return None if content is None else {name: GroupErrors(**part) for name, part in content.items()}
 
 
-def of(used: Path, trials: dict[int, tuple[Path, float]], weights: dict[str, float]) -> Alike | None:
+def of(winner: Path, trials: dict[int, tuple[Path, float]], weights: dict[str, float]) -> Alike | None:
     """What is alike; `None` where no errors by group are there.
 
     Parameters
     ----------
-    used
+    winner
         Folder of the training of the trial that is used.
     trials
         By number: folder of a trial's training, and how much worse its score is.
     weights
         By set, what the logarithm of the force error counts in the score.
     """
-    used_errors = read(used)
+    used_errors = read(winner)
     if used_errors is None:
         return None
-    alike, compared = [], 0
+    numbers, number_compared = [], 0
     for number, (folder, behind) in sorted(trials.items()):
         trial_errors = read(folder) or {}
         if any(name not in trial_errors or used_errors[name].counts != trial_errors[name].counts for name in weights):
             continue  # measured on other structures
-        compared += 1
+        number_compared += 1
         if difference(used_errors, trial_errors, weights, behind).interval(statistics.two_sided(CONFIDENCE)).low <= 0:
-            alike.append(number)
-    return Alike(tuple(alike), compared, min(len(used_errors[name].counts) for name in weights)) if compared else None
+            numbers.append(number)
+    return (
+        Alike(tuple(numbers), number_compared, min(len(used_errors[name].counts) for name in weights))
+        if number_compared
+        else None
+    )
 
 
 def difference(

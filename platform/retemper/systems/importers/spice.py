@@ -61,12 +61,12 @@ def frames(source: Path, options: Options) -> Iterator[Atoms]:
             yield from _molecule(name, molecule, subset, charge, options.max_conformations)
 
 
-def _molecule(name: str, molecule: Any, subset: str, charge: int, most: int | None) -> Iterator[Atoms]:
+def _molecule(name: str, molecule: Any, subset: str, charge: int, limit: int | None) -> Iterator[Atoms]:
     length, energy = length_factor("Bohr"), energy_factor("Hartree")
     numbers = molecule["atomic_numbers"][:]
-    positions = molecule["conformations"][:most].astype(float) * length
-    energies = molecule["dft_total_energy"][:most].astype(float) * energy
-    forces = molecule["dft_total_gradient"][:most].astype(float) * (-energy / length)
+    positions = molecule["conformations"][:limit].astype(float) * length
+    energies = molecule["dft_total_energy"][:limit].astype(float) * energy
+    forces = molecule["dft_total_gradient"][:limit].astype(float) * (-energy / length)
     for x, e, f in zip(positions, energies, forces, strict=True):
         atoms = Atoms(numbers=numbers, positions=x)
         atoms.info.update({ENERGY: float(e), "group": f"spice:{name}", "config_type": subset, TOTAL: charge})

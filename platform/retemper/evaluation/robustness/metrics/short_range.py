@@ -80,7 +80,7 @@ def _bodies(context: Context) -> list[Atoms]:
     size = SIZES[context.level]
     rng = np.random.default_rng([context.seed, 7])
     clusters = []
-    for composition in compositions(context.elements, size["clusters"], context.seed + 1, most=8):
+    for composition in compositions(context.elements, size["clusters"], context.seed + 1, max_atoms=8):
         cluster = packing(composition, rng)
         cluster.pbc = False
         cluster.cell[:] = 0.0
