@@ -48,7 +48,7 @@ def main() -> None:
         own, cells = holes(folder, metric), []
         for pressure in PRESSURES:
             sides = [[u for u in side if u.name.startswith(f"{pressure:g} GPa")] for side in (own, reference)]
-            found = units.paired(*sides)
+            found = units.paired_difference(*sides)
             groups = found.groups
             cells.append(f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]")
         print(f"| {folder.name} | {' | '.join(cells)} |")

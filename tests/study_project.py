@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from retemper.core.files import sha256
 from retemper.records.result import GroupErrors, Groups, Result
-from retemper.study import kept, plan, work
+from retemper.study import plan, result_files, work
 from retemper.study.places import RESULTS
 from retemper.study.plan import Run
 from retemper.study.spec import Study
@@ -96,4 +96,4 @@ def write_result(run: Run, force: float = 50.0, seconds: float = 10.0, **more: A
         "code": {},
         "cpu_seconds": seconds,
     }
-    kept.keep(run.root / RESULTS / f"{run.key}.json", Result.model_validate({**content, **more}))
+    result_files.keep(run.root / RESULTS / f"{run.key}.json", Result.model_validate({**content, **more}))

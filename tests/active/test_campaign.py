@@ -71,7 +71,7 @@ def test_an_explorer_that_is_listed_twice_explores_twice(tmp_path: Path, tiny_mo
     """The first as if it were alone; the second on paths and with random numbers of its own."""
     one = {"name": "rattle", "options": {"amplitudes": [0.1]}}
     project = acquiring.project(tmp_path, tiny_model, explorers=[one, copy.deepcopy(one)], candidates=20)
-    here, options = source.of_project(project), project.settings.acquire
+    here, options = source.from_project(project), project.settings.acquire
     frames = choose.explore(here, options, 7, project.cache("active")).frames
     alone = options.model_copy(update={"explorers": options.explorers[:1], "candidates": 10})
     first = choose.explore(here, alone, 7, project.cache("active")).frames
@@ -84,7 +84,7 @@ def test_a_path_ends_where_the_model_is_lost_even_if_that_frame_is_turned_away(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     project = acquiring.project(tmp_path, tiny_model, trust=1.0)
-    here, settings = source.of_project(project), project.settings
+    here, settings = source.from_project(project), project.settings
     path = waters(3, 5, "new")
     path[1].positions[3:] -= (0.0, 0.0, 1.6)  # one molecule onto the other
     for atoms in path:
@@ -246,7 +246,7 @@ def test_the_champion_that_stands_explores(tmp_path: Path, tiny_model: Path) -> 
 
     def found(champion: str | None, before: TrainedModel | None, candidates: Any) -> tuple[str, bool, int]:
         run_files.write_verdict(tmp_path, candidates, champion, before)
-        here = source.of_project(Project(tmp_path, settings))
+        here = source.from_project(Project(tmp_path, settings))
         return here.strategy, here.champion, here.lead_seed
 
     assert found(None, None, judged) == ("replay", False, 1)  # the best objective

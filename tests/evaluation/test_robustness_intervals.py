@@ -110,7 +110,7 @@ def test_paired_units_cancel_what_makes_a_composition_hard() -> None:
     """Six compositions of 0 to 62 % holes: the difference is known better than the two shares."""
     hard = [[100.0 * (k < g) for k in range(8)] for g in range(6)]
     better = [[0.0 if k == 0 else value for k, value in enumerate(group)] for group in hard]
-    found = units.paired(of(better), of(hard))
+    found = units.paired_difference(of(better), of(hard))
     assert found.value == pytest.approx(-100 * 5 / 48) and found.groups == 6
     lone = [units.share_over_groups(of(side)) for side in (better, hard)]
     assert found.high - found.low < lone[1][2] - lone[0][1]
@@ -118,7 +118,7 @@ def test_paired_units_cancel_what_makes_a_composition_hard() -> None:
 
 def test_no_difference_in_few_compositions_does_not_show_that_there_is_none() -> None:
     same = of([[0.0] * 8] * 6)
-    found = units.paired(same, same)
+    found = units.paired_difference(same, same)
     assert found.value == 0.0 and found.low < -10 and found.high > 10
 
 
@@ -126,7 +126,7 @@ def test_ratios_are_compared_by_their_sums() -> None:
     """RMSE ratios 2 and 1 of the same weights: their difference is 1 whatever the groups."""
     ours = [Unit(str(k // 2), str(k), 4.0 * (1 + k), 1.0 + k, 0.5) for k in range(10)]
     theirs = [Unit(str(k // 2), str(k), 1.0 + k, 1.0 + k, 0.5) for k in range(10)]
-    found = units.paired(ours, theirs)
+    found = units.paired_difference(ours, theirs)
     assert (found.value, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
 
 

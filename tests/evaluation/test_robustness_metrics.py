@@ -113,7 +113,7 @@ def test_rss_passes_a_sound_calculator_and_finds_a_hole(here: Context, tmp_path:
     broken = found("rss", here, tmp_path, subject=planted(hole=300.0))
     assert broken.value is not None and broken.value > 20
     assert all(atoms.info["criteria"] for atoms in broken.failed)
-    apart = units.paired(broken.units, sound.units)
+    apart = units.paired_difference(broken.units, sound.units)
     assert apart.value == pytest.approx(broken.value) and apart.groups == 3
 
 

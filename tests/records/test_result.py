@@ -11,7 +11,7 @@ from retemper.core import sealed
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, write_json
 from retemper.records.result import Failure, Result
-from retemper.study import kept
+from retemper.study import result_files
 
 RESULT: dict[str, Any] = {  # as version 0.1 wrote it
     "values": {"target.groups": 5.0, "target.force_rmse": 215.0, "target.force_rmse.low": 180.0},
@@ -40,18 +40,18 @@ def test_a_result_of_before_there_were_forms_is_read(with_checksum: bool, tmp_pa
         sealed.write_json(path, path.stem, RESULT)
     else:
         write_json(path, RESULT)
-    result = kept.load(path)
+    result = result_files.load(path)
     assert isinstance(result, Result) and result.values["target.force_rmse"] == 215.0
     assert result.model_dump() == {"form": 1, **RESULT}
-    kept.keep(path, result)
-    assert kept.load(path) == result and read_json(path)["form"] == 1
+    result_files.keep(path, result)
+    assert result_files.load(path) == result and read_json(path)["form"] == 1
 
 
 def test_a_result_of_the_first_versions_is_read(tmp_path: Path) -> None:
     """It had neither errors by group nor the code behind it."""
     path = tmp_path / "0123456789abcdef.json"
     write_json(path, {name: value for name, value in RESULT.items() if name not in ("groups", "code")})
-    result = kept.load(path)
+    result = result_files.load(path)
     assert isinstance(result, Result) and result.code == {} and result.groups.model.cells == {}
 
 
@@ -62,11 +62,11 @@ def test_a_failure_is_read(tmp_path: Path) -> None:
         {"failed": "it broke", "cpu_seconds": 3.5, "died": True},
     ):
         write_json(path, content)
-        assert kept.load(path) == Failure(failed="it broke", cpu_seconds=3.5, died=content.get("died", False))
+        assert result_files.load(path) == Failure(failed="it broke", cpu_seconds=3.5, died=content.get("died", False))
 
 
 def test_what_is_no_result_is_said(tmp_path: Path) -> None:
     path = tmp_path / "0123456789abcdef.json"
     write_json(path, {**RESULT, "e0s": {}})
     with pytest.raises(RetemperError, match="e0s.error: Field required"):
-        kept.load(path)
+        result_files.load(path)

@@ -214,7 +214,9 @@ def test_null_is_a_level(root: Path) -> None:
         write_result(one)
     table.write(table.make(made, found), root / "table.csv")
     again = table.read(root / "table.csv")
-    assert list(again["training.clip_grad"]) == list(table.finished(again)["training.clip_grad"]) == ["own", "null"]
+    assert (
+        list(again["training.clip_grad"]) == list(table.finished_rows(again)["training.clip_grad"]) == ["own", "null"]
+    )
     assert again["value of training.clip_grad"].isna().tolist() == [False, True]
     central, _ = report.central_rows(again, study(root, centre={**CENTRE, "training.clip_grad": None}, designs=designs))
     assert list(central["training.clip_grad"]) == ["null"]
@@ -357,7 +359,7 @@ def test_killed_and_resumed(files: dict[str, Any], tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(compared(root), compared(other))
     rows = table.read(root / "studies/some/table.csv")
     assert all(rows.loc[rows["system"] == "broken", "reason"].str.startswith("dataset: "))
-    rows = table.finished(rows)
+    rows = table.finished_rows(rows)
     assert len(rows) == 4 and (rows["short_range_n"] > 5).all() and (rows["forgetting_ratio"] > 0).all()
     again = subprocess.run(command("studies/some.yaml"), cwd=root, env=environment(), capture_output=True, text=True)
     assert "7 are there, 0 to run" in again.stdout

@@ -13,7 +13,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.executor import Executor
 from retemper.core.files import write_json
 from retemper.records.result import Failure
-from retemper.study import cost, kept, run
+from retemper.study import cost, result_files, run
 from retemper.study.jobs import Job, Outcome, jobs
 from retemper.study.places import SPENT
 from retemper.study.schedule import DIED, priorities, work_off
@@ -132,6 +132,6 @@ def test_what_a_lost_stage_means_for_its_runs(root: Path) -> None:
     ]  # fmt: skip
     assert str(ended[-1][1].failed).startswith(f"e0s: {DIED}")
     for job, found in ended[2:]:
-        kept.keep(job.output, Failure(cpu_seconds=found.cpu_seconds, failed=str(found.failed), died=found.died))
+        result_files.keep(job.output, Failure(cpu_seconds=found.cpu_seconds, failed=str(found.failed), died=found.died))
     run.forget(every)
     assert not any(job.done for job in left)

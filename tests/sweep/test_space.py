@@ -41,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, files: dict[str, Any]) -> 
 
 
 def space_of(project: Path, name: str, n_train: int = 14, n_replay: int = 12) -> spaces.Space:
-    return spaces.of(strategies.load(name, project), load_settings(project / "params.yaml"), n_train, n_replay)
+    return spaces.build(strategies.load(name, project), load_settings(project / "params.yaml"), n_train, n_replay)
 
 
 def other(one: Any, default: Any) -> Any:
@@ -137,7 +137,7 @@ def test_spaces_fit_the_data_and_hold_the_defaults(project: Path) -> None:
     assert space.ranges["replay.number"][0].choices == [None, 50]
     settings = load_settings(project / "params.yaml")
     moved = strategies.load("naive", project, {"training.lr": 0.5, "training.ema_decay": 0.95})
-    space = spaces.of(moved, settings, 14, 0)
+    space = spaces.build(moved, settings, 14, 0)
     assert space.default()["training.lr"] == 0.5 and space.ranges["training.lr"][0].high == 0.5
     assert space.ranges["training.ema_decay"][0].choices[0] == 0.95
 

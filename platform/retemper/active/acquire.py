@@ -115,7 +115,7 @@ def _label(
     options = project.settings.acquire
     if not label.is_manual(options.oracle):
         return label.label_all(selection, options, project.root)
-    ensemble = source.of_plan(project, plan, work)
+    ensemble = source.from_plan(project, plan, work)
     controls = label.to_verify(ensemble.train, plan.settings.verify)
     labelled, failed = manual.collect(selection, project, plan.round, partial, controls)
     if options.verify:
@@ -144,7 +144,7 @@ def _decisive(settings: Acquire) -> dict[str, JsonValue]:
 
 def _begin(project: Project, number: int, work: Path, labels: int) -> None:
     """Fix what the round is made with: copies of the weights, the seed, the number of labels."""
-    ensemble = source.of_project(project)
+    ensemble = source.from_project(project)
     options = project.settings.acquire
     for earlier in work.parent.glob("[0-9]*"):
         if earlier.name < work.name:
@@ -176,7 +176,7 @@ def _begin(project: Project, number: int, work: Path, labels: int) -> None:
 def _choose(project: Project, plan: Plan, work: Path) -> None:
     """Explore, score and choose into ``selection``; tasks that were computed before a kill are not computed again."""
     options = project.settings.acquire
-    ensemble = source.of_plan(project, plan, work)
+    ensemble = source.from_plan(project, plan, work)
     explored = choose.explore(ensemble, options, plan.seed, project.cache("active"))
     log.info(f"round {plan.round}: {len(explored.frames)} candidates, {len(explored.unphysical)} unphysical")
     excluded = choose.known_frames(project)
@@ -225,7 +225,7 @@ def calibration_of(
 def _finish(project: Project, plan: Plan, work: Path, out: Path, labelled: list[Atoms], failed: list[Atoms]) -> Round:
     """The round's folder, whole or not at all; what the model expected is compared with what the oracle found."""
     options = project.settings.acquire
-    ensemble = source.of_plan(project, plan, work)
+    ensemble = source.from_plan(project, plan, work)
     by_hand = label.is_manual(options.oracle)
     estimate = choose.estimator(ensemble, options)
     exploration = Exploration.read(work / CHOSEN / EXPLORATION)

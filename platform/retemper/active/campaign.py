@@ -147,7 +147,7 @@ def result_of(project: Project, number: int) -> RoundResult:
     """What is noted of a round after the graph has run: counts, the explorer's successor, its error, the gates."""
     settings = project.settings
     results = read_results(project)
-    strategy = source.of_project(project).strategy
+    strategy = source.from_project(project).strategy
     verdict = results.verdict
     record = rounds.read(project.rounds, number) if number else None
     counts = results.counts()

@@ -94,12 +94,12 @@ def _label(frames: dict[str, Atoms], records: dict[str, Label], total: int, opti
     with executor.Executor(options.workers, cluster=options.ray) as pool, progress(total) as say:
 
         def submit(key: str) -> executor.Job:
-            def started() -> None:
+            def note_attempt() -> None:
                 records[key].attempts.append(Attempt(kind="interrupted", reason="nobody knows how it ended"))
                 _write(folder, records[key])
 
             job = Job(key, frames[key], options.oracle, _folder(folder, key))
-            return pool.submit(executor.Job(workers.compute, (job,), timeout=options.timeout, started=started))
+            return pool.submit(executor.Job(workers.compute, (job,), timeout=options.timeout, started=note_attempt))
 
         running = {submit(key): key for key in frames}
         for job in pool.finished():

@@ -53,7 +53,7 @@ class Source:
         return tuple(np.unique(np.concatenate([atoms.numbers for atoms in self.train])).tolist())
 
 
-def of_project(project: Project) -> Source:
+def from_project(project: Project) -> Source:
     """The models that the last `dvc repro` left: of the champion's strategy, else of the one with the best objective.
 
     Raises
@@ -71,7 +71,7 @@ def of_project(project: Project) -> Source:
     return _source(project, strategy, champion, models, lead)
 
 
-def of_plan(project: Project, plan: Plan, work: Path) -> Source:
+def from_plan(project: Project, plan: Plan, work: Path) -> Source:
     """The same for a round that has begun: its own copies of the weights."""
     models = {seed: work / f"seed-{seed}{weight_files.SUFFIX}" for seed in plan.models}
     source = _source(project, plan.strategy, plan.champion, models, plan.lead)

@@ -101,7 +101,7 @@ def _require_undisturbed(root: Path, number: int, commit: str, parent: str) -> N
 
 def _require_kept(root: Path, number: int, tracked: str) -> None:
     """Raise where the round's folder is not what DVC tracks; else have DVC's cache hold it."""
-    if (root / tracked).is_file() and not vcs.as_tracked(root, tracked):
+    if (root / tracked).is_file() and not vcs.is_as_tracked(root, tracked):
         raise RetemperError(
             f"The files of round {number} are not those that are committed.",
             fix=f"`dvc checkout {tracked}` puts them back; keep what you need of them elsewhere first",

@@ -22,7 +22,7 @@ import numpy as np
 
 from retemper.config.strategies import Value
 from retemper.study.spec import OWN, PARAMS
-from retemper.study.table import FINISHED, NULL, VALUE, axes_of, finished, read
+from retemper.study.table import FINISHED, NULL, VALUE, axes_of, finished_rows, read
 from retemper.sweep.choice import WEIGHT
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def tables(root: Path) -> pd.DataFrame | None:
 
 def score_runs(table: pd.DataFrame, scope: str) -> pd.DataFrame:
     """Finished rows with ``score``, ``way`` and ``block``; rows without what the scope needs are left out."""
-    rows, settings = finished(table), _settings(table)
+    rows, settings = finished_rows(table), _settings(table)
     errors = ["target_force_rmse", *(["retention_force_rmse"] if WEIGHT[scope] else [])]
     if rows.empty or any(name not in rows for name in errors):
         return rows[:0].assign(way="", block="", score=math.nan)
@@ -106,7 +106,7 @@ def runs_like(table: pd.DataFrame, **levels: str) -> pd.DataFrame:
 
 def usual_levels(table: pd.DataFrame) -> dict[str, str]:
     """The foundation and the E0s that most finished runs have."""
-    rows = finished(table)
+    rows = finished_rows(table)
     return {axis: str(rows[axis].mode()[0]) for axis in ("foundation", "e0s") if len(rows)}
 
 

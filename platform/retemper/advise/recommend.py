@@ -11,7 +11,7 @@ from retemper.advise.evidence import CLOSE, PAPER, percent
 from retemper.advise.facts import Facts
 from retemper.config.strategies import Value
 from retemper.study import paired_effects
-from retemper.study.table import finished, text
+from retemper.study.table import finished_rows, text
 from retemper.sweep.choice import WEIGHT
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _foundation(facts: Facts, table: pd.DataFrame | None) -> Choice:
     candidates = ranking.among(able) if ranking is not None else None
     if table is None or candidates is None or len(candidates.levels) < 2:
         return Choice("foundation", able[0], "guess", (*reasons, "no runs compare them: the nearest is taken"))
-    rows = finished(table)
+    rows = finished_rows(table)
     counts = ", ".join(f"{(rows['foundation'] == name).sum()} of {name}" for name in candidates.levels)
     lead, error = candidates.worse[1] - candidates.worse[0], math.hypot(*candidates.errors[:2])
     reasons.append(
@@ -191,7 +191,7 @@ def _settings(strategy: str, best: str, settings: dict[str, Value], ranking: evi
 def agreement(table: pd.DataFrame, way: str, scope: str, size: float) -> tuple[int, int]:
     """On how many systems a way is within 5 % of the best, and on how many it was run beside others."""
     wins = total = 0
-    for system in sorted(set(finished(table)["system"])):
+    for system in sorted(set(finished_rows(table)["system"])):
         system_ranking = evidence.ranking(table[table["system"].map(str) == system], scope, size)
         if (
             system_ranking is not None

@@ -43,7 +43,7 @@ def require(needs: Mapping[str, float], *, cluster: bool, grace: float = GRACE) 
             raise RetemperError(
                 f"{'No node of the Ray cluster has' if cluster else 'This machine does not have'} {words(needs)}.",
                 expected=f"{words(needs)} for each trial or job",
-                got="; ".join(words(_asked(node, needs)) or "nothing of it" for node in _nodes()) or "no node",
+                got="; ".join(words(_resources(node, needs)) or "nothing of it" for node in _nodes()) or "no node",
                 fix="set finetune.device to cpu, or sweep.gpus to less; or give RAY_ADDRESS a cluster that has it",
             )
         if not announced:
@@ -64,7 +64,7 @@ def _has(available: Mapping[str, float], needs: Mapping[str, float]) -> bool:
     return all(available.get(name, 0.0) >= number for name, number in needs.items())
 
 
-def _asked(available: Mapping[str, float], needs: Mapping[str, float]) -> dict[str, float]:
+def _resources(available: Mapping[str, float], needs: Mapping[str, float]) -> dict[str, float]:
     return {name: available.get(name, 0.0) for name in needs}
 
 

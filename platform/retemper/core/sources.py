@@ -102,7 +102,7 @@ def _parts(node: object) -> Iterator[str]:
         for name, value in ast.iter_fields(node):
             if name == "body" and _has_docstring(node):
                 value = value[1:]
-            if name != "func" and isinstance(node, ast.Call) and _called(node) in ERRORS:
+            if name != "func" and isinstance(node, ast.Call) and _callee(node) in ERRORS:
                 continue
             if value is not None and value != []:
                 yield f"{name}="
@@ -121,8 +121,8 @@ def _prints(node: object) -> bool:
         return False
     called = node.value.func
     logs = isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "log"
-    return logs or _called(node.value) == "print"
+    return logs or _callee(node.value) == "print"
 
 
-def _called(call: ast.Call) -> str | None:
+def _callee(call: ast.Call) -> str | None:
     return call.func.id if isinstance(call.func, ast.Name) else None

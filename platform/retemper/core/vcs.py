@@ -30,7 +30,7 @@ def dvc(root: Path, *arguments: str) -> None:
         )
 
 
-def as_tracked(root: Path, path: str) -> bool:
+def is_as_tracked(root: Path, path: str) -> bool:
     """Whether what a ``.dvc`` file tracks is as it says."""
     return _dvc(root, "status", "--quiet", path) == 0
 

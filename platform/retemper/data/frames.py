@@ -56,7 +56,7 @@ def stream_frames(path: str | Path) -> Iterator[Atoms]:
         raise RetemperError(f"{path} is empty.", expected="at least one structure")
     number = 0
     try:
-        for frame in _parsed(path):
+        for frame in _parse(path):
             settled = charge.settle(frame, f"{path}:{number}")
             number += 1
             yield settled
@@ -72,7 +72,7 @@ def stream_frames(path: str | Path) -> Iterator[Atoms]:
         raise RetemperError(f"{path} holds no structures.", expected="at least one")
 
 
-def _parsed(path: Path) -> Iterator[Atoms]:
+def _parse(path: Path) -> Iterator[Atoms]:
     opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
     kind = filetype(str(path)) if opener is None else filetype(path.stem, read=False)
     if kind == "extxyz":
@@ -103,7 +103,7 @@ def _extxyz(path: Path, file: TextIO) -> Iterator[Atoms]:
             ) from None
         body = list(islice(file, count))
         if len(body) < count:
-            raise _truncated(path, complete, 1 + len(body))
+            raise _truncation_error(path, complete, 1 + len(body))
         lines += [header, *body]
         header = file.readline()
         while header.lstrip().startswith("VEC"):  # a cell below the atoms
@@ -116,10 +116,10 @@ def _extxyz(path: Path, file: TextIO) -> Iterator[Atoms]:
     if lines:
         yield from read(io.StringIO("".join(lines)), index=":", format="extxyz")
     if trailing := sum(1 for line in file if line.strip()):
-        raise _truncated(path, complete, trailing)
+        raise _truncation_error(path, complete, trailing)
 
 
-def _truncated(path: Path, complete: int, lines: int) -> RetemperError:
+def _truncation_error(path: Path, complete: int, lines: int) -> RetemperError:
     return RetemperError(
         f"{path} is truncated: {complete} whole frames, then {lines} lines of a broken one.",
         fix="cut the broken last frame off, or copy the file again",

@@ -112,7 +112,7 @@ def stream_labels(
         (the nearest is named).
     """
     energy, length = energy_factor(dataset.energy_unit), length_factor(dataset.length_unit)
-    keys = _wanted_keys(dataset.keys)
+    keys = _required_keys(dataset.keys)
     missing = {label for label, _, _ in keys}
     only_atoms = True
     weighted: Counter[str] = Counter()
@@ -238,7 +238,7 @@ def _require_cell(frame: Atoms, stress: Array, source: str) -> bool:
     )
 
 
-def _wanted_keys(keys: Keys) -> list[tuple[str, str, Fits]]:
+def _required_keys(keys: Keys) -> list[tuple[str, str, Fits]]:
     """Labels that some frame must have: label, its key, and whether a value of this shape could be it."""
     explicit = keys.model_fields_set
     candidates: list[tuple[str, str | None, bool, Fits]] = [

@@ -146,11 +146,11 @@ def leaks(a: Sequence[Atoms], b: Sequence[Atoms], tolerance: float, groups: bool
         One entry a pair or group: ``kind`` (same structure, near duplicate, shared group),
         ``a`` and ``b`` (sources or indices, or the group).
     """
-    shared = _shared({"a": uncharged(a), "b": uncharged(b)}, tolerance, groups)
+    shared = _leaks_between({"a": uncharged(a), "b": uncharged(b)}, tolerance, groups)
     return [{key: leak[key] for key in ("kind", "a", "b")} for leak in shared]
 
 
-def _shared(sets: Mapping[str, Sequence[Atoms]], tolerance: float, groups: bool) -> list[dict[str, str]]:
+def _leaks_between(sets: Mapping[str, Sequence[Atoms]], tolerance: float, groups: bool) -> list[dict[str, str]]:
     """Leaks between all pairs of named sets, with the names as ``sets``."""
     all_frames = Chain(sets.values())
     names = np.repeat(np.arange(len(sets)), [len(part) for part in sets.values()])
@@ -181,7 +181,7 @@ def _name(frame: Atoms, index: int) -> str:
 
 def require_no_leaks(sets: Mapping[str, Sequence[Atoms]], tolerance: float) -> list[str]:
     """Audit all pairs of named sets; any leak raises. Returns which pairs were audited."""
-    shared = _shared(sets, tolerance, groups=True)
+    shared = _leaks_between(sets, tolerance, groups=True)
     if shared:
         raise RetemperError(
             f"{len(shared)} leak(s) between {', '.join(sorted({leak['sets'] for leak in shared}))}.",

@@ -48,7 +48,7 @@ def over_groups(errors: Errors, reference: Errors, quantity: str, confidence: fl
     return _estimate([errors], [reference], quantity).interval(confidence, statistics.exp)
 
 
-def of_recipe(
+def recipe_error(
     seeds: Sequence[Errors], quantity: str, confidence: float, scatter: Scatter | None, name: str
 ) -> Interval:
     """Error of a recipe, geometric mean over its seeds, and how far it would move with other groups and other seeds.

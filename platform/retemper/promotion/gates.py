@@ -248,7 +248,7 @@ def _by_intervals(
             return outcome(False, f"missing: {gate.metric} of {model.name}: {obstacle}", None)
     sign = 1.0 if metric_names.better(gate.metric) == "lower" else -1.0
     a, b = ((n.value or 0.0, n.low or 0.0, n.high or 0.0) for n in (candidate_number, reference_number))
-    paired = robust.paired(candidate, reference, gate.metric, confidence)
+    paired = robust.paired_difference(candidate, reference, gate.metric, confidence)
     if paired is not None and paired.groups < FEWEST_GROUPS:
         return outcome(False, f"only {paired.groups} groups of structures: too few to compare", None)
     fewest = min(

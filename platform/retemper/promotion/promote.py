@@ -22,7 +22,7 @@ from retemper.records.verdict import Verdict
 from retemper.registry import aliases, attachments, history, measurements
 from retemper.registry.aliases import CHALLENGER, CHAMPION, Standing
 from retemper.registry.client import Registry, Version, open_registry
-from retemper.registry.history import How, Move, barred
+from retemper.registry.history import How, Move, barred_models
 from retemper.registry.measurements import Measured
 
 
@@ -74,7 +74,9 @@ def run(project: Project) -> Verdict | None:
         judged_versions = [versions[name][candidate.seed] for name, candidate in contenders.items()]
         test_frames = next(iter(candidates.values())).identity["target"]
         look = 0 if champion is None else looks.number(registry.versions(system), judged_versions, test_frames)
-        decision = verdict.decide(contenders, references, candidates, settings.promotion, barred(moves, CHAMPION), look)
+        decision = verdict.decide(
+            contenders, references, candidates, settings.promotion, barred_models(moves, CHAMPION), look
+        )
         numbers = {name: versions[name][candidate.seed].number for name, candidate in candidates.items()}
         objective, gates = settings.promotion.objective, settings.promotion.gates
         record = Verdict(

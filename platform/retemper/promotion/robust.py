@@ -19,10 +19,12 @@ def setup_difference(model: Measured, reference: Measured, metric: str) -> str:
     return identity.difference(settings, reference_settings)
 
 
-def paired(model: Measured, reference: Measured, metric: str, confidence: float) -> Interval | None:
+def paired_difference(model: Measured, reference: Measured, metric: str, confidence: float) -> Interval | None:
     """model - reference over groups of the same structures, bounds with `confidence`; `None` where none are kept."""
     model_units, reference_units = (side.units.get(metric.removeprefix(PREFIX), []) for side in (model, reference))
-    return units.paired(model_units, reference_units, confidence) if model_units and reference_units else None
+    return (
+        units.paired_difference(model_units, reference_units, confidence) if model_units and reference_units else None
+    )
 
 
 def cells(first: Measured, second: Measured, metric: str) -> list[str]:
@@ -32,7 +34,7 @@ def cells(first: Measured, second: Measured, metric: str) -> list[str]:
     difference = setup_difference(second, first, metric)
     if difference:
         return ["", "", f"measured otherwise: {difference}"]
-    interval = paired(second, first, metric, two_sided(0.95))
+    interval = paired_difference(second, first, metric, two_sided(0.95))
     if interval is None:
         return ["", "", ""]
     word = "differ" if interval.low > 0 or interval.high < 0 else "not distinguished"

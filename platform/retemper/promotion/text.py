@@ -65,19 +65,19 @@ def outcomes(verdict: Verdict) -> list[str]:
 def decision(verdict: Verdict) -> list[str]:
     """The decision in sentences."""
 
-    def called(name: str) -> str:
+    def label(name: str) -> str:
         candidate = verdict.candidates[name]
         return f"`{verdict.model}/{candidate.version}` ({name}, seed {candidate.seed})"
 
     if verdict.champion:
-        champion = f"{called(verdict.champion)} passes every gate."
+        champion = f"{label(verdict.champion)} passes every gate."
     else:
         stays = f"stays {verdict.before}" if verdict.before else "none"
         champion = f"{stays}. No candidate passes every gate."
     challenger = "none. No other candidate passes the absolute gates."
     if verdict.challenger:
         challenger = (
-            f"{called(verdict.challenger)} is the best in {verdict.objective} of the others that pass the absolute "
+            f"{label(verdict.challenger)} is the best in {verdict.objective} of the others that pass the absolute "
             "gates."
         )
     return [f"Champion: {champion}", f"Challenger: {challenger}"]

@@ -148,7 +148,7 @@ def by_person(moves: Sequence[Move], alias: str) -> bool:
     return newest is not None and newest.how in PERSONS
 
 
-def barred(moves: Sequence[Move], alias: str) -> dict[TrainedModel, str]:
+def barred_models(moves: Sequence[Move], alias: str) -> dict[TrainedModel, str]:
     """Models from which a person took the alias and to which none has given it since, with the reason."""
     reasons: dict[TrainedModel, str] = {}
     holder: TrainedModel | None = None

@@ -117,7 +117,9 @@ def index(project: Project, strategies: list[str]) -> dict[str, Registration]:
                     for seed, run in runs[strategy].items()
                 }
                 records[strategy] = _record(project, results, strategy, versions)
-        _say_registered(registry, root, system, {str(run.info.experiment_id) for run in runs[strategies[0]].values()})
+        _tag_logged_models(
+            registry, root, system, {str(run.info.experiment_id) for run in runs[strategies[0]].values()}
+        )
         _set_candidate(registry, project, records)
         with registry.locked(system):
             aliases.settle(registry, root, system)  # a rebuilt store gets its champion back
@@ -232,7 +234,7 @@ def _register_seed(
     return version.number
 
 
-def _say_registered(registry: Registry, root: Path, system: str, experiments: set[str]) -> None:
+def _tag_logged_models(registry: Registry, root: Path, system: str, experiments: set[str]) -> None:
     """Tag the logged models of an embedded store with their versions, as a server does by itself.
 
     Raises

@@ -35,7 +35,7 @@ class Column:
     terminal: bool = True  # whether it is shown there
 
     @property
-    def judged(self) -> bool:
+    def is_metric(self) -> bool:
         """Whether it is a metric."""
         return self.read is None
 
@@ -48,7 +48,7 @@ class Column:
     def errors(self) -> tuple[str, str] | None:
         """Set and quantity whose errors by frame are behind it."""
         quantity = "force_rmse" if self.over_foundation else self.key.rpartition(".")[2]
-        return (set_of(self.key), quantity) if self.judged else None
+        return (set_of(self.key), quantity) if self.is_metric else None
 
     def value(self, results: Results, name: str) -> Estimate | None:
         """What stands in the row of a strategy."""
@@ -146,7 +146,7 @@ def compare(results: Results) -> Comparison:
         for name, value in values.items():
             confidence = results.settings.evaluate.confidence
             rows[name][column.key] = _with_seeds(value, name, recipes[column.key], column, confidence)
-        if column.judged and len(values) > 1:
+        if column.is_metric and len(values) > 1:
             best[column.key] = min(values, key=lambda name: values[name].value)
     comparison = Comparison(COLUMNS, rows, best, {}, [], recipes, elsewhere)
     points = {
@@ -199,7 +199,7 @@ def _with_seeds(value: Estimate, name: str, recipes: Recipes, column: Column, co
     if column.over_foundation:
         estimate = _ratio(recipes[name], recipes[FOUNDATION], quantity, bound, scatter, [name])
     else:
-        estimate = paired.of_recipe(recipes[name], quantity, bound, scatter, name)
+        estimate = paired.recipe_error(recipes[name], quantity, bound, scatter, name)
     if not math.isfinite(estimate.high):
         return value.model_copy(update={"low": None, "high": None})
     bounds = {

@@ -223,7 +223,7 @@ def proof(results: Results) -> Section:
     for name, seeds in results.trainings.items():
         first = next(iter(seeds.values()))
         if first.effective is not None:
-            table = _asked_and_ran(first.effective)
+            table = _settings_table(first.effective)
             blocks.append(Details(f"{name}: settings, asked and ran (seed {first.seed})", [table]))
     note = "`mace.yaml` beside each model is the same run for `mace_run_train --config`, without this project."
     return Section("Proof", "What ran", [*blocks, Paragraph(note, "note")])
@@ -246,7 +246,7 @@ def _proof_row(training: Training) -> list[Cell]:
     ]
 
 
-def _asked_and_ran(effective: Effective) -> Table:
+def _settings_table(effective: Effective) -> Table:
     asked, ran = effective.asked.model_dump(), effective.ran.model_dump()
     keys = [*asked, *(key for key in ran if key not in asked)]
     rows = [

@@ -134,7 +134,7 @@ def _difference(results: Results, name: str, metric: str) -> Cell:
     identities = (_first_seed(results.robustness[side]).metrics[metric].identity for side in (name, FOUNDATION))
     if identity.difference(*identities):
         return Cell("other")
-    interval = units.paired(model_units, foundation_units)
+    interval = units.paired_difference(model_units, foundation_units)
     if interval.groups < FEWEST_GROUPS:
         return Cell(f"too few ({interval.groups})")
     bounds = f"{interval.low:+.3g} – {interval.high:+.3g} ({interval.groups})"

@@ -95,24 +95,24 @@ def feed(total: Any, value: Any) -> None:
         total.update(repr(value).encode() + b",")
 
 
-def _plain(result: Any) -> Any:
+def _to_plain(result: Any) -> Any:
     """A result as lists, dicts, numbers, text and arrays."""
     if is_dataclass(result) and not isinstance(result, type):
-        return {field.name: _plain(getattr(result, field.name)) for field in fields(result)}
+        return {field.name: _to_plain(getattr(result, field.name)) for field in fields(result)}
     if isinstance(result, dict):
-        return {key: _plain(value) for key, value in result.items()}
-    return [_plain(part) for part in result] if isinstance(result, (list, tuple)) else result
+        return {key: _to_plain(value) for key, value in result.items()}
+    return [_to_plain(part) for part in result] if isinstance(result, (list, tuple)) else result
 
 
-def _typed(kind: Any, plain: Any) -> Any:
-    """What `_plain` was made from, by its type."""
+def _from_plain(kind: Any, plain: Any) -> Any:
+    """What `_to_plain` was made from, by its type."""
     if is_dataclass(kind):
         kinds = get_type_hints(kind)
-        return kind(**{name: _typed(kinds[name], value) for name, value in plain.items()})  # type: ignore[operator]
+        return kind(**{name: _from_plain(kinds[name], value) for name, value in plain.items()})  # type: ignore[operator]
     if get_origin(kind) is list:
-        return [_typed(get_args(kind)[0], part) for part in plain]
+        return [_from_plain(get_args(kind)[0], part) for part in plain]
     if get_origin(kind) is dict:
-        return {key: _typed(get_args(kind)[1], value) for key, value in plain.items()}
+        return {key: _from_plain(get_args(kind)[1], value) for key, value in plain.items()}
     return plain
 
 
@@ -164,7 +164,7 @@ def run(
             continue
         stored = None if task.alone else sealed.read(folder / f"{key}{SUFFIX}", key)
         if stored is not None:
-            results[key] = _typed(task.returns, stored[0])
+            results[key] = _from_plain(task.returns, stored[0])
         else:
             waiting[key] = task
     ordered = sorted(waiting, key=lambda key: -waiting[key].weight)
@@ -177,7 +177,7 @@ def run(
         for number, (key, result) in enumerate(_spread(parallel, waiting, count, ray), 1):
             results[key] = result
             if not isinstance(result, Failure):
-                sealed.write(folder / f"{key}{SUFFIX}", key, [_plain(result)])
+                sealed.write(folder / f"{key}{SUFFIX}", key, [_to_plain(result)])
             seconds = time.monotonic() - start
             say(number, f"  {number}/{len(parallel)} tasks, {seconds:.0f} s; last: {waiting[key].label}")
     for key in ordered:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from retemper.records.result import Result
-from retemper.study import kept
+from retemper.study import result_files
 from retemper.study.jobs import Job
 from retemper.study.places import RESULTS, spent_on
 from retemper.study.plan import Run
@@ -46,7 +46,7 @@ def fit(root: Path) -> Model:
     """The model from all results of finished runs below `root`."""
     from scipy.optimize import nnls
 
-    results = [kept.load(path) for path in sorted((root / RESULTS).glob("*.json"))]
+    results = [result_files.load(path) for path in sorted((root / RESULTS).glob("*.json"))]
     finished = [result for result in results if isinstance(result, Result) and result.cpu_seconds > 0]
     if not finished:
         return Model((0.0, 1.0, POOL_ATOMS, 0.0), {}, 0, 1.0)

@@ -222,8 +222,8 @@ def _run(job: Job, spent: Callable[[], float]) -> None:
     from retemper.evaluation import stage
     from retemper.finetune import collect, planning
     from retemper.finetune.mace.train import train
-    from retemper.study.kept import keep
     from retemper.study.result import gather
+    from retemper.study.result_files import keep
 
     run, settings = job.run, job.run.settings
     project_folder = project(job.folder, run, [kind for kind in run.folders if kind != "whole"])

@@ -22,7 +22,7 @@ import numpy as np
 
 from retemper.evaluation import statistics
 from retemper.study.groups import squares
-from retemper.study.table import CELL, VALUE, axes_of, finished, text
+from retemper.study.table import CELL, VALUE, axes_of, finished_rows, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def pairs(table: pd.DataFrame, axis: str, one: str, other: str, fixed: Mapping[s
 
     `fixed` fixes levels of axes. Levels are compared as text.
     """
-    rows = finished(table)
+    rows = finished_rows(table)
     for name, level in (fixed or {}).items():
         rows = rows[rows[name] == level] if name in rows else rows[:0]
     keys = [name for name in axes_of(table) if name != axis]

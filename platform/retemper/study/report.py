@@ -36,7 +36,7 @@ def write(study: Study, runs: Sequence[Run], root: Path) -> str:
     path = table.place(study, root)
     folder = path.parent
     waiting = bool((content["state"] == table.WAITING).all())
-    stale = waiting and path.is_file() and len(table.finished(table.read(path))) > 0
+    stale = waiting and path.is_file() and len(table.finished_rows(table.read(path))) > 0
     if stale:
         content = table.read(path)
     else:
@@ -60,7 +60,7 @@ def write(study: Study, runs: Sequence[Run], root: Path) -> str:
 
 def central_rows(content: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, str]:
     """The finished rows to show by strategy: those with everything else at the centre, or all where these are few."""
-    rows = table.finished(content)
+    rows = table.finished_rows(content)
     rows["strategy"] = rows["strategy"].astype(str)
     middle = {axis: table.text(level) for axis, level in study.middle().items()}
     fixed = [axis for axis in table.axes_of(content) if axis not in ("system", "strategy", "size", "seed")]

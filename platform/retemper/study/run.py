@@ -13,7 +13,7 @@ from retemper.core import executor, processes, ray_session, sealed
 from retemper.core.errors import RetemperError
 from retemper.core.output import log
 from retemper.records.result import Failure, Result
-from retemper.study import cost, kept, report, table, tracking
+from retemper.study import cost, report, result_files, table, tracking
 from retemper.study.jobs import Job, Outcome, jobs
 from retemper.study.places import CACHE, RESULTS, spent_on
 from retemper.study.plan import Run, runs
@@ -62,7 +62,7 @@ def forget(study_runs: Sequence[Run], retry: bool = False, again: bool = False) 
             sealed.check_folder(job.folder, job.key)
     for study_run in study_runs:
         path = study_run.root / RESULTS / f"{study_run.key}.json"
-        result = kept.load(path)
+        result = result_files.load(path)
         if result is None:
             continue
         failure = result if isinstance(result, Failure) else None
@@ -108,7 +108,7 @@ class Driver:
         return sum(self.counted.values())
 
     def _result(self, job: Job) -> Result | Failure:
-        result = kept.load(job.output)
+        result = result_files.load(job.output)
         if result is None:
             raise RetemperError(f"{job.output} is not there any more, or was damaged.", fix="run the study again")
         return result
@@ -123,13 +123,13 @@ class Driver:
                 needed |= set(job.needs)
         return [job for job in self.jobs if not job.done and (job.kind == "run" or job.name in needed)]
 
-    def expected(self, job: Job) -> float:
+    def expected_seconds(self, job: Job) -> float:
         """Seconds of a job; of a run without a fit its work."""
         return self.model.seconds(job.run) if job.kind == "run" else self.stages.get(job.kind, 0.0)
 
     def seconds_left(self) -> float | None:
         """Expected CPU seconds of what is missing; `None` without finished runs to judge by."""
-        return sum(self.expected(job) for job in self.missing) if self.model.runs else None
+        return sum(self.expected_seconds(job) for job in self.missing) if self.model.runs else None
 
     def plan(self) -> str:
         """What there is to do, in words."""
@@ -177,7 +177,9 @@ class Driver:
         words = self.root / CACHE / f"{self.study.name}.log"
         words.unlink(missing_ok=True)
         with executor.Executor(cluster=cluster, gpus=gpus, device=self.device, log=words) as pool:
-            work_off(missing, {job.name: self.expected(job) for job in missing}, pool, self.may_start, self.record)
+            work_off(
+                missing, {job.name: self.expected_seconds(job) for job in missing}, pool, self.may_start, self.record
+            )
 
     def may_start(self, job: Job) -> bool:
         """Whether the budget allows a run, or for a stage one of the runs that need it, beside those that are promised.
@@ -197,7 +199,7 @@ class Driver:
         for candidate in sorted(candidates, key=lambda candidate: candidate.name not in self.promised):
             promised = {*self.promised, job.name, candidate.name}
             needed = promised.union(*(missing[name].needs for name in promised & missing.keys()))
-            seconds = sum(self._priced(missing[name]) for name in needed & missing.keys())
+            seconds = sum(self._price(missing[name]) for name in needed & missing.keys())
             if self.spent + seconds <= self.study.budget.seconds:
                 self.promised = promised
                 return True
@@ -205,9 +207,9 @@ class Driver:
         self.promised -= self.refused
         return False
 
-    def _priced(self, job: Job) -> float:
+    def _price(self, job: Job) -> float:
         """Expected CPU seconds of a job as the budget counts them: none where nothing is known."""
-        return self.expected(job) if job.kind != "run" or self.model.runs else 0.0
+        return self.expected_seconds(job) if job.kind != "run" or self.model.runs else 0.0
 
     def record(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended, and say so."""
@@ -220,7 +222,7 @@ class Driver:
             return
         if outcome.failed is not None and not job.done:
             failure = Failure(cpu_seconds=outcome.cpu_seconds, failed=outcome.failed, died=outcome.died)
-            kept.keep(job.output, failure)
+            result_files.keep(job.output, failure)
         self.model = cost.fit(self.root)
         tracking.record(self.root, self.study, job.run)
         runs_left = [missing for missing in self.missing if missing.kind == "run"]

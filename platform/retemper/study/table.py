@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
 from retemper.records.result import Failure, Result
-from retemper.study import groups, kept
+from retemper.study import groups, result_files
 from retemper.study.places import RESULTS
 from retemper.study.plan import Run, values
 from retemper.study.spec import AXES, Level, Study
@@ -51,7 +51,7 @@ def place(study: Study, root: Path) -> Path:
 
 def result(root: Path, key: str) -> Result | Failure | None:
     """What is kept of a run; `None` while it has no result."""
-    return kept.load(root / RESULTS / f"{key}.json")
+    return result_files.load(root / RESULTS / f"{key}.json")
 
 
 def row(run: Run, result: Result | Failure | None, metrics: Sequence[str]) -> Row:
@@ -107,7 +107,7 @@ def earlier_rows(path: Path) -> dict[str, Row]:
     """State and numbers of the finished runs in a table, by key; none where there is no table."""
     if not path.is_file():
         return {}
-    rows = finished(read(path)).drop_duplicates("run").set_index("run")
+    rows = finished_rows(read(path)).drop_duplicates("run").set_index("run")
     columns = rows.columns[rows.columns.get_loc("state") :]
     return {str(key): dict(zip(columns, values, strict=True)) for key, *values in rows[columns].itertuples(name=None)}
 
@@ -157,7 +157,7 @@ def axes_of(table: pd.DataFrame) -> list[str]:
     return [*(axis for axis in AXES if axis in table), *dotted]
 
 
-def finished(table: pd.DataFrame) -> pd.DataFrame:
+def finished_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of runs that came to an end; axes as text, so that levels compare however they were written."""
     rows = table[table["state"] == FINISHED].copy()
     for axis in axes_of(table):

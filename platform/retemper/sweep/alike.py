@@ -48,7 +48,7 @@ def read(folder: Path) -> BySet | None:
     return None if content is None else {name: GroupErrors(**part) for name, part in content.items()}
 
 
-def of(winner: Path, trials: dict[int, tuple[Path, float]], weights: dict[str, float]) -> Alike | None:
+def comparable(winner: Path, trials: dict[int, tuple[Path, float]], weights: dict[str, float]) -> Alike | None:
     """What is alike; `None` where no errors by group are there.
 
     Parameters

@@ -46,17 +46,17 @@ class Watch(Callback):
             self._status()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ended(trial)
+        self._finish_trial(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ended(trial)
+        self._finish_trial(trial)
 
-    def interrupted(self) -> None:
+    def interrupt(self) -> None:
         """Someone ended the sweep: its run and those of the trials under way are killed, until it goes on."""
         under_way = [self.runs.get(number) for number in sorted(self.epochs)]
         tracking.interrupt([*under_way, self.sweep_run], self.sweep.project)
 
-    def _ended(self, trial: Any) -> None:
+    def _finish_trial(self, trial: Any) -> None:
         number = trial.config["task"].number
         self.epochs.pop(number, None)
         records = {record.number: record for record in studies.trials(self.study)}

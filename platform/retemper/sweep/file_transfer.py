@@ -59,7 +59,7 @@ def home() -> Any:
     return ray.get_actor(NAME)
 
 
-def sees(token: str, content: str) -> bool:
+def sees_project(token: str, content: str) -> bool:
     """Whether this process reads the project's folder: the driver left `content` in the file `token`."""
     file = Path(token)
     return not os.environ.get("RETEMPER_SCRATCH") and file.is_file() and file.read_text() == content

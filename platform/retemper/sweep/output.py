@@ -83,7 +83,7 @@ def comparable_trials(
         for number, value in scores.items()
         if number != winner.number and number in folders
     }
-    return alike.of(project.training(winner.training), other_trials, weights)
+    return alike.comparable(project.training(winner.training), other_trials, weights)
 
 
 def _best(sweep: Sweep, winner: Trial, trials: Sequence[Trial], comparable: alike.Alike | None) -> BestSetting:
@@ -94,8 +94,8 @@ def _best(sweep: Sweep, winner: Trial, trials: Sequence[Trial], comparable: alik
     return BestSetting(
         strategy=about.strategy,
         settings=winner.params,
-        objectives=_rounded(winner.values),
-        default=_rounded(default.values) if default else {},
+        objectives=_round_values(winner.values),
+        default=_round_values(default.values) if default else {},
         chosen=Choice(
             scope=scope,
             rule=f"smallest log(target) + {WEIGHT[scope]:g} * log(retention){holes}",
@@ -117,7 +117,7 @@ def _best(sweep: Sweep, winner: Trial, trials: Sequence[Trial], comparable: alik
     )
 
 
-def _rounded(values: dict[str, float]) -> dict[str, float]:
+def _round_values(values: dict[str, float]) -> dict[str, float]:
     return {name: round(values[name], 6) for name in MEASURED if name in values}
 
 

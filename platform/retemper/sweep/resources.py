@@ -13,7 +13,7 @@ from retemper.sweep import file_transfer
 
 
 @contextlib.contextmanager
-def connected(settings: Settings) -> Iterator[Any]:
+def connection(settings: Settings) -> Iterator[Any]:
     """`session` for a sweep; on a cluster files travel through the actor that it yields."""
     with session(settings.finetune.device, max(processes.cores(), settings.sweep.concurrent or 0)) as cluster:
         needs = resources(settings)

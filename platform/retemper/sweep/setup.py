@@ -39,7 +39,7 @@ class Sweep:
         return self.project.cache("sweep") / self.about.study
 
 
-def of(project: Project, strategy: str) -> Sweep:
+def make_sweep(project: Project, strategy: str) -> Sweep:
     """The sweep that the settings ask for.
 
     Raises
@@ -61,7 +61,7 @@ def of(project: Project, strategy: str) -> Sweep:
     (default,) = planning.plans(budget, strategy)
     replayed = default.replay.n_train if default.replay else 0
     full = load(strategy, project.root, settings.finetune.overrides)
-    space = spaces.of(full, settings, default.target.n_train, replayed)
+    space = spaces.build(full, settings, default.target.n_train, replayed)
     return Sweep(project, budget, strategy, retention, space, _about(project, strategy, default, space, retention))
 
 

@@ -55,7 +55,7 @@ class Space:
     def default(self) -> Point:
         """The strategy's own settings as a point of the space."""
         point = self.complete({})
-        assert point is not None  # `of` widens the ranges to hold it
+        assert point is not None  # `build` widens the ranges to hold it
         return point
 
     def union(self, path: str) -> SearchRange:
@@ -78,7 +78,7 @@ def contains(search_range: SearchRange, value: Value) -> bool:
     return isinstance(value, (int, float)) and search_range.low <= value <= search_range.high
 
 
-def of(strategy: Strategy, settings: Settings, n_train: int, n_replay: int) -> Space:
+def build(strategy: Strategy, settings: Settings, n_train: int, n_replay: int) -> Space:
     """The space of `strategy`, narrowed to what the data allow and widened to hold its own settings.
 
     Choices of structures above `n_train` (batch size) or from `n_replay` up (replay set) are left out,

@@ -67,7 +67,7 @@ def _train(task: Task, position: dict[str, int]) -> Report:
 
     plan, retention, prune = task.plan, task.retention, task.prune
     folder = Path(task.folder)
-    driver = None if file_transfer.sees(task.token, task.study) else file_transfer.home()
+    driver = None if file_transfer.sees_project(task.token, task.study) else file_transfer.home()
     if driver is not None:
         plan, folder = file_transfer.relocate(plan, driver), file_transfer.bring(task.folder, driver)
         retention = file_transfer.fetch(retention, driver) if retention else None

@@ -28,7 +28,7 @@ def search(project: Project, strategy: str) -> BestSetting:
     RetemperError
         Retention cannot be measured, no trial came to an end, or the same sweep runs already.
     """
-    sweep = setup.of(project, strategy)
+    sweep = setup.make_sweep(project, strategy)
     sweep.folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(sweep.folder / "lock", timeout=0):
@@ -61,7 +61,7 @@ def _search(sweep: Sweep, study: optuna.Study) -> None:
             log.info(f"{strategy}: earlier sweeps give {added} finished trial(s) and {queued} setting(s) to try")
     elif broken or studies.number_ended(study):
         log.info(f"{strategy}: going on after {studies.number_ended(study)} trials, {broken} of them broken off")
-    with resources.connected(settings):
+    with resources.connection(settings):
         _tune(sweep, study, remaining)
     if studies.number_ended(study) < trials:
         raise RetemperError(
@@ -112,5 +112,5 @@ def _tune(sweep: Sweep, study: optuna.Study, remaining: int) -> None:
     try:
         tuner.fit()
     except KeyboardInterrupt:
-        watcher.interrupted()
+        watcher.interrupt()
         raise

@@ -40,8 +40,8 @@ from retemper.tracking.store import (
     experiment_id,
     impatient,
     is_embedded,
+    is_of_project,
     log_datasets,
-    of_project,
     process_tags,
     project_tags,
     quiet,
@@ -256,7 +256,7 @@ def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
     synced: dict[str, Run] = {}
     for run in runs_where(client, experiment, "tags.`retemper.synced` != ''"):
         current = run.info.status == "FINISHED" and "retemper.superseded" not in run.data.tags
-        if current and of_project(run, root):
+        if current and is_of_project(run, root):
             synced.setdefault(run.data.tags["retemper.synced"], run)
     by_name: dict[str, dict[int, Run]] = {}
     models = [(name, seed) for name in results.summaries for seed in results.trainings[name]]
@@ -283,7 +283,7 @@ def _foundation_run(client: MlflowClient, experiment: str, results: Results, nam
     """The run that holds the foundation's evaluation: found by its content, or made."""
     root, content = results.root, digest(results.evaluations[name].model_dump(mode="json"))
     candidates = runs_with(client, experiment, key=content, strategy=name, seed=seed)
-    run = next((candidate for candidate in candidates if of_project(candidate, root)), None)
+    run = next((candidate for candidate in candidates if is_of_project(candidate, root)), None)
     if run is None:
         tags = run_tags(None, name, seed, content) | project_tags(root)
         run = client.create_run(experiment, run_name=name, tags=tags)
@@ -303,7 +303,7 @@ def _training_run(client: MlflowClient, experiment: str, results: Results, strat
     candidates = [
         candidate
         for candidate in runs_with(client, experiment, model_sha256=model, **identity)
-        if of_project(candidate, root)
+        if is_of_project(candidate, root)
     ]
     run = min(candidates, key=lambda candidate: "retemper.superseded" in candidate.data.tags, default=None)
     if run is None:

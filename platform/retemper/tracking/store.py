@@ -234,7 +234,7 @@ def _lives(process: str) -> bool:
         return False
 
 
-def of_project(run: Run, root: Path) -> bool:
+def is_of_project(run: Run, root: Path) -> bool:
     """Whether a run is not another project's; what does not say whose it is may be anyone's."""
     project, owner = lineage.project_identity(root), run.data.tags.get(PROJECT)
     return project is None or owner is None or project == owner or is_embedded(root)

@@ -128,7 +128,7 @@ class Executor:
 
     def __enter__(self) -> Executor:
         processes.prepare(self.device)
-        limit = self._session.enter_context(places.joined(self.device, self.gpus)) if self.cluster else self.count
+        limit = self._session.enter_context(places.join_ray(self.device, self.gpus)) if self.cluster else self.count
         self.count = min(self.count or limit, limit) or processes.cores()
         return self
 
@@ -157,7 +157,7 @@ class Executor:
                 self._fill()
                 places.wait(self._busy)
                 for place, job in list(self._busy.items()):
-                    if self._ended(place, job):
+                    if self._is_over(place, job):
                         self._fill()
                         yield job
         finally:
@@ -173,7 +173,7 @@ class Executor:
             self._busy[place] = job = self._waiting.popleft()
             job._give(place)
 
-    def _ended(self, place: Place, job: Job) -> bool:
+    def _is_over(self, place: Place, job: Job) -> bool:
         """Take what a place has sent; whether its job is over and is not tried again."""
         kind = ""
         for kind, content in place.messages():

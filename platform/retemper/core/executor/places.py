@@ -149,7 +149,7 @@ class Host:
 
 
 @contextlib.contextmanager
-def joined(device: str, gpus: float) -> Iterator[int]:
+def join_ray(device: str, gpus: float) -> Iterator[int]:
     """Ray within the block, the one of before where there is one; yields how many jobs it holds."""
     import ray
 

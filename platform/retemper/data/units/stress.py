@@ -57,7 +57,7 @@ def judge_stress(
     length
         A in the declared unit of length.
     """
-    signed = _signed(frames, predicted)
+    signed = _sign_witnesses(frames, predicted)
     size = stress_size(frames)
     witnesses = signed if size is None or any(w.force < 0 for w in signed) else [size, *signed]
     evidence = [witness.text for witness in witnesses]
@@ -79,7 +79,7 @@ def judge_stress(
     return StressVerdict(False, "", "", evidence, untested)
 
 
-def _signed(frames: Sequence[Atoms], predicted: Predicted | None) -> list[Witness]:
+def _sign_witnesses(frames: Sequence[Atoms], predicted: Predicted | None) -> list[Witness]:
     """Measurements that see the sign of the stress."""
     slope = None if predicted is None else stress_slope(predicted)
     return [witness for witness in (strained_copies(frames), slope) if witness is not None]
@@ -92,7 +92,7 @@ def _other_sign(
     virial_predictions = (
         None if predicted is None else replace(predicted, frames=_from_virials(predicted.frames, length))
     )
-    as_virials = _signed(_from_virials(frames, length), virial_predictions)
+    as_virials = _sign_witnesses(_from_virials(frames, length), virial_predictions)
     if as_virials and all(not w.negative and abs(w.log) < math.log(3) for w in as_virials):
         message = (
             f"The stress looks like a virial, -stress * volume, in the unit of the energies ({'; '.join(negative)})."

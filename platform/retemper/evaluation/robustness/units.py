@@ -46,12 +46,12 @@ def can_show(units: Sequence[Unit], better: str) -> float:
     return 100 * low if better == "higher" else 100 * (1 - low)
 
 
-def paired(model: Sequence[Unit], reference: Sequence[Unit], confidence: float = 0.975) -> Interval:
+def paired_difference(model: Sequence[Unit], reference: Sequence[Unit], confidence: float = 0.975) -> Interval:
     """The metric of `model` minus that of `reference` on the units that both have, over groups.
 
     Where units of a share changed sides in fewer than `FEWEST_GROUPS` groups a jackknife has nothing to go by, and the
-    interval is no narrower than that of the units that changed (`_changed`): few groups without a difference do not
-    show that there never is one.
+    interval is no narrower than that of the units that changed (`_difference_of_changed`): few groups without a
+    difference do not show that there never is one.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def paired(model: Sequence[Unit], reference: Sequence[Unit], confidence: float =
     interval = jackknife(group_sums(groups, table), difference).interval(confidence)
     changed = {group for group, (a, b, _) in zip(groups, table, strict=True) if a != b}
     if is_share(model) and is_share(reference) and len(changed) < FEWEST_GROUPS:
-        low, high = _changed(table[:, 0] > 0, table[:, 1] > 0, groups, 2 * confidence - 1)
+        low, high = _difference_of_changed(table[:, 0] > 0, table[:, 1] > 0, groups, 2 * confidence - 1)
         return Interval(interval.value, min(interval.low, low), max(interval.high, high), interval.groups)
     return interval
 
@@ -86,7 +86,9 @@ def is_share(units: Sequence[Unit]) -> bool:
     return bool(units) and {unit.value for unit in units} <= {0.0, SHARE} and {unit.weight for unit in units} == {1.0}
 
 
-def _changed(model: np.ndarray, reference: np.ndarray, groups: Sequence[str], confidence: float) -> tuple[float, float]:
+def _difference_of_changed(
+    model: np.ndarray, reference: np.ndarray, groups: Sequence[str], confidence: float
+) -> tuple[float, float]:
     """Bounds (points) of the difference of two shares from the shares of units that only one of the models meets.
 
     Method of variance estimates recovery (G. Y. Zou and A. Donner, Statist. Med. 27, 1693, 2008).

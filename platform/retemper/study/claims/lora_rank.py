@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retemper.study.paired_effects import by_value, estimate, pairs
-from retemper.study.table import finished
+from retemper.study.table import finished_rows
 from retemper.study.verdicts import Judgement, missing, more, together
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ AXIS = "lora.rank"
 def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     """The verdict of a table."""
     rows = by_value(table, AXIS)
-    ranks = sorted({float(r) for r in finished(rows)[AXIS] if r not in ("nan", "None")}) if len(rows) else []
+    ranks = sorted({float(r) for r in finished_rows(rows)[AXIS] if r not in ("nan", "None")}) if len(rows) else []
     if len(ranks) < 2:
         return missing(f"no two values of {AXIS}")
     low, high = f"{ranks[0]:g}", f"{ranks[-1]:g}"

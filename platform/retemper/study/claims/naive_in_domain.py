@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retemper.study.paired_effects import estimate, pairs
-from retemper.study.table import finished
+from retemper.study.table import finished_rows
 from retemper.study.verdicts import Judgement, missing, not_worse, together
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ OTHERS = 3
 
 def judge(table: pd.DataFrame, confidence: float = 0.95) -> Judgement:
     """The verdict of a table."""
-    strategies = sorted(set(finished(table)["strategy"]) - {"naive", "scratch"})
+    strategies = sorted(set(finished_rows(table)["strategy"]) - {"naive", "scratch"})
     pairs_by_strategy = {strategy: pairs(table, "strategy", strategy, "naive") for strategy in strategies}
     pairs_by_strategy = {strategy: run_pairs for strategy, run_pairs in pairs_by_strategy.items() if len(run_pairs)}
     if len(pairs_by_strategy) < OTHERS:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retemper.study.table import axes_of, finished
+from retemper.study.table import axes_of, finished_rows
 from retemper.study.variance import over_systems, parts
 from retemper.study.verdicts import Judgement, Part, missing, together
 
@@ -28,7 +28,7 @@ BESIDE = ("system", "size", "strategy")  # axes that are no prerequisites; seeds
 
 def rows_of(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows to decompose, and the prerequisites that vary in them; no rows where no design crosses them."""
-    rows = finished(table)
+    rows = finished_rows(table)
     rows = rows[rows["strategy"] != "scratch"]
     prerequisites = [axis for axis in axes_of(table) if axis not in (*BESIDE, "seed")]
     best, varied = rows[:0], list[str]()
