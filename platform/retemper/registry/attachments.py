@@ -74,8 +74,3 @@ def download(registry: Registry, version: Version, folder: Path) -> Path:
     path = registry.download(version, "", folder)
     artifact.require(path, version.tags.get(artifact.TAG), f"{version.name}")
     return path
-
-
-def training_file(registry: Registry, version: Version, name: str, folder: Path) -> Path:
-    """Download one of the training's files."""
-    return registry.download(version, f"{FOLDER}/{name}", folder)
