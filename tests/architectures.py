@@ -1,24 +1,11 @@
 """Small untrained models of the architectures of released foundations: twins of them, with random weights.
 
-Sizes are tiny; what is built of what follows the released models:
-
-========  ===========================================================================================================
-mp0       MACE-MP-0 small: invariant messages
-mp0m      MACE-MP-0 medium: equivariant messages
-off       MACE-OFF23 large: l_max 3, messages up to l = 2, two heads of activation in each readout
-mpa       MACE-MPA-0, MP-0b2 and b3: density normalisation, Agnesi transform of distances, ZBL repulsion
-omat      MACE-OMAT-0 small: the same with invariant messages, and a first block that is residual too
-mh1       MACE-MH-1: heads, readouts with biases, non-linear blocks, an element-agnostic product, edge irreps
-omol      MACE-OMOL-0: besides that the total charge and spin, embedded and with an energy of their own
-shallow   one layer
-deep      three layers
-single    weights in float32, as most released files
-old       a file of 2022: no heads, the class without scale and shift in its name left out
-========  ===========================================================================================================
+Sizes are tiny; what is built of what follows the released models.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +42,83 @@ def nonlinear() -> dict[str, Any]:
 
 
 def build_mh1(path: Path) -> Path:
-    """A model of the type of MH-1, with three heads."""
+    """MACE-MH-1: several heads, readouts with biases, non-linear blocks, an element-agnostic product, edge irreps."""
     return build_tiny(path, MH1_HEADS, pair_repulsion=True, **nonlinear())
 
 
 def build_omol(path: Path) -> Path:
-    """A model of the type of OMOL-0, with fewer channels than elements: TorchScript then returns a view."""
+    """MACE-OMOL-0: besides that the total charge and spin, embedded and with an energy of their own.
+
+    With fewer channels than elements: TorchScript then returns a view.
+    """
     from e3nn import o3
 
     charged = {"embedding_specs": EMBEDDING, "use_embedding_readout": True, "use_last_readout_only": True}
     return build_tiny(path, ["omol"], **nonlinear(), **charged, hidden_irreps=o3.Irreps("4x0e + 4x1o"))
+
+
+def build_like(path: Path, hidden: str, first: str = "RealAgnosticResidualInteractionBlock", **more: Any) -> Path:
+    """A model of plain blocks with messages of `hidden` irreps, spherical harmonics up to l = 3."""
+    from mace import modules
+    from e3nn import o3  # isort: skip  (after mace: see its weights_only handling)
+
+    block = modules.interaction_classes[first]
+    return build_tiny(
+        path,
+        ["Default"],
+        hidden_irreps=o3.Irreps(hidden),
+        interaction_cls_first=block,
+        max_ell=3,
+        correlation=3,
+        **more,
+    )
+
+
+def build_dense(path: Path, hidden: str) -> Path:
+    """Density normalisation, Agnesi transform of distances, ZBL repulsion."""
+    from mace import modules
+
+    block = modules.interaction_classes["RealAgnosticDensityResidualInteractionBlock"]
+    more = {"interaction_cls": block, "distance_transform": "Agnesi", "pair_repulsion": True}
+    return build_like(path, hidden, "RealAgnosticDensityInteractionBlock", **more)
+
+
+def build_old(path: Path) -> Path:
+    """A file of 2022: weights in float32, no heads."""
+    import torch
+
+    model = torch.load(build_tiny(path, ["Default"]), weights_only=False).float()
+    del model.heads
+    torch.save(model, path)
+    return path
+
+
+def build_shallow(path: Path) -> Path:
+    """One layer."""
+    return build_tiny(path, ["Default"], num_interactions=1)
+
+
+def build_deep(path: Path) -> Path:
+    """Three layers with equivariant messages."""
+    from e3nn import o3
+
+    return build_tiny(path, ["Default"], num_interactions=3, hidden_irreps=o3.Irreps("4x0e + 4x1o"))
+
+
+BUILD: dict[str, Callable[[Path], Path]] = {  # by the released model that it is a twin of
+    "mp-0-small": lambda path: build_like(path, "4x0e"),
+    "omat-0-small": lambda path: build_dense(path, "4x0e"),
+    "mh-1": build_mh1,
+    "mp-0-medium": lambda path: build_like(path, "4x0e + 4x1o"),
+    "omol": build_omol,
+    "off-large": lambda path: build_like(path, "2x0e + 2x1o + 2x2e", "RealAgnosticInteractionBlock"),
+    "mpa-0": lambda path: build_dense(path, "4x0e + 4x1o"),
+    "three layers": build_deep,
+    "one layer": build_shallow,
+    "old": build_old,
+}
+HEAD = {"mh-1": MH1_HEADS[1]}  # to start from, where there are several
+DTYPE = {"old": "float32"}  # to train in, where it is not float64
 
 
 def build_plain(path: Path, **more: Any) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from retemper.core.errors import RetemperError
+from retemper.models import describing
 
 EMBEDDED = ("joint_embedding", "embedding_readout")  # of total charge, spin and the like: part of the embedding
 
@@ -29,17 +30,16 @@ def config(foundation: torch.nn.Module) -> dict[str, object]:
     """
     from mace.tools.scripts_utils import extract_config_mace_model
 
+    described = describing.describe(foundation).arguments
     found: dict[str, object] = extract_config_mace_model(foundation)
-    obstacle = found.get("error")
-    if obstacle is None and type(foundation).__name__ != "ScaleShiftMACE":
-        obstacle = f"it is a {type(foundation).__name__}"
-    if obstacle is None and (off := differences(type(foundation)(**found), foundation)):
-        obstacle = f"a model built of what can be read from it differs ({'; '.join(off[:3])})"
-    if obstacle is not None:
+    found |= {"correlation": described.correlation, "keep_last_layer_irreps": described.keep_last_layer_irreps}
+    off = differences(type(foundation)(**found), foundation)
+    if off:
         raise RetemperError(
-            f"The foundation's architecture cannot be copied: {obstacle}.",
+            "The foundation's architecture cannot be copied: a model built of what can be read from it differs "
+            f"({'; '.join(off[:3])}).",
             expected="a ScaleShiftMACE that MACE can build again",
-            fix="leave out scratch",
+            fix="use another foundation; or report this with its name",
         )
     return found
 
@@ -74,7 +74,7 @@ def flags(found: dict[str, object]) -> dict[str, str | float | bool | None]:
         "edge_irreps": None if of.edge_irreps is None else str(of.edge_irreps),
         "MLP_irreps": str(of.MLP_irreps),
         "gate": gates.get(of.gate, "silu"),
-        "correlation": int(of.correlation),
+        "correlation": max(of.correlation),
         "radial_type": str(of.radial_type),
         "radial_MLP": str(list(of.radial_MLP)),
         "distance_transform": str(of.distance_transform),
@@ -98,6 +98,8 @@ def unflagged(found: dict[str, object]) -> list[str]:
     of = SimpleNamespace(**found)
     readout, gate = of.readout_cls.__name__, of.gate
     lacking = [] if readout == "NonLinearReadoutBlock" else [f"readouts of class {readout}"]
+    lacking += [f"body orders {of.correlation}, one a layer"] if len(set(of.correlation)) > 1 else []
+    lacking += ["equivariant features after the last layer"] if of.keep_last_layer_irreps else []
     return lacking if gate in gate_dict.values() else [*lacking, f"the activation {gate}"]
 
 

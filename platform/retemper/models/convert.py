@@ -27,15 +27,12 @@ def require_state(weights: Path, to: str) -> tuple[str, ...]:
 
 def single_head(weights: Path, head: str, out: Path) -> Path:
     """Write `weights` with `head` alone as a pickle, in their own precision."""
-    library.import_mace()
-    from mace.tools.scripts_utils import remove_pt_head
-
     mace.pick_head(weights, head)
     model = model_file.load(weights)
     if len(mace.heads(weights)) > 1:
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        with mace.default_dtype(dtype):
-            model = remove_pt_head(model, head)
+        from retemper.models.head_weights import with_heads
+
+        model = with_heads(model, {head: head})
     model_file.write_pickle(model, out)
     return out
 

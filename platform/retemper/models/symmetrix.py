@@ -101,14 +101,15 @@ def _extract(model: str | Path, head: str, elements: list[int]) -> str:
     """The extraction, as JSON."""
     library.import_mace()
     import torch
-    from mace.tools.scripts_utils import remove_pt_head
     from symmetrix import extract_mace_data as extraction
+
+    from retemper.models.head_weights import with_heads
 
     if not hasattr(extraction.U_matrix_real, "__wrapped__"):
         extraction.U_matrix_real = _remembered(extraction.U_matrix_real)
     with mace.default_dtype("float64"), TemporaryDirectory() as folder:
         if len(mace.heads(model)) > 1:
-            single = remove_pt_head(mace.load(model), head).double()
+            single = with_heads(mace.load(model), {head: head}).double()
             model = Path(folder) / "single.model"
             torch.save(single, model)
         with model_file.pickled(model) as pickle:

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,11 @@ from retemper.finetune import collect
 from retemper.finetune.mace import adapters, checkpoint, lmdb_cache, loaded_labels, loop, verification
 from retemper.finetune.mace.setup import Setup
 from retemper.finetune.plan import TARGET, Flags, Plan, mace_flags
-from retemper.models import architecture, fast_blocks, model_file, model_writing
+from retemper.models import architecture, fast_blocks, head_weights, model_file, model_writing
+from retemper.models import mace as mace_models
 from retemper.records.training import Outcome
+
+Builder = Callable[..., torch.nn.Module]  # with the arguments of MACE's `_build_model`
 
 
 class _Done(Exception):  # noqa: N818 (not an error)
@@ -65,8 +68,8 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
         return finished
     saved = checkpoint.read(folder, plan.key)
     sealed.plain_files(folder, (*collect.FILES, "training.log"))
-    strategy = plan.strategy
-    random = architecture.config(_foundation(plan, torch.device("cpu"))) if strategy.start == "random" else None
+    foundation = _foundation(plan)
+    random = architecture.config(foundation) if plan.strategy.start == "random" else None
     flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
     flags |= lmdb_cache.flags(plan, folder.parent)
     _write_config(folder / "mace.yaml", flags, plan, architecture.unflagged(random) if random else [])
@@ -79,9 +82,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     with (
         _quiet(folder / "training.log"),
         in_place_of(mace.tools, "train", in_place_of_mace_train),
-        in_place_of(model_script_utils, "_build_model", architecture.builder(random))
-        if random
-        else contextlib.nullcontext(),
+        _built_by(architecture.builder(random) if random else _starting_from(foundation, plan)),
         model_file.pickled(plan.foundation) as pickle,  # MACE opens nothing else
         contextlib.suppress(_Done),
     ):
@@ -120,7 +121,7 @@ def _train(
             got="; ".join(effective.differences),
             fix="this is a bug or a changed MACE release: report it with effective.json",
         )
-    _require_writable(model, strategy)
+    _rehearse_saving(model, strategy, batch)
     before = verification.fingerprint(model)
     with fast_blocks.fast(model), architecture.addition(model):
         course, best = loop.run(setup, folder, plan.key, saved, progress, probe)
@@ -153,17 +154,49 @@ def _set_reference_energies(model: Any, plan: Plan) -> None:
     energies.copy_(torch.tensor(values, dtype=energies.dtype, device=energies.device).reshape(energies.shape))
 
 
-def _foundation(plan: Plan, device: torch.device) -> torch.nn.Module:
+def _foundation(plan: Plan) -> torch.nn.Module:
     if sha256(plan.foundation) != plan.foundation_sha256:
         raise RetemperError(f"{plan.foundation} changed since the run was planned.", expected=plan.foundation_sha256)
-    return model_file.load(plan.foundation, str(device))
+    return model_file.load(plan.foundation)
 
 
-def _require_writable(model: torch.nn.Module, strategy: Strategy) -> None:
-    """Raise before the first step where the trained model could not be written (`model_file.write`)."""
+def _starting_from(foundation: torch.nn.Module, plan: Plan) -> Builder:
+    """In place of MACE's `_build_model`: every head begins as the foundation's."""
+    head = mace_models.pick_head(plan.foundation, plan.foundation_head)
+
+    def build(args: Any, model_config: Any, foundation_config: Any, heads: list[str]) -> torch.nn.Module:
+        return head_weights.with_heads(foundation, dict.fromkeys(heads, head)).to(torch.get_default_dtype())
+
+    return build
+
+
+@contextlib.contextmanager
+def _built_by(builder: Builder) -> Iterator[None]:
+    """Within the block MACE's set-up trains what `builder` builds, which has its weights already."""
+    with (
+        in_place_of(model_script_utils, "_build_model", builder),
+        in_place_of(model_script_utils, "load_foundations_elements", lambda model, *rest, **options: model),
+        in_place_of(run_train, "remove_pt_head", lambda model, head: model),
+    ):
+        yield
+
+
+def _rehearse_saving(model: torch.nn.Module, strategy: Strategy, batch: Any) -> None:
+    """Merge and describe a copy, with adapters as large as weights: what would fail at the end fails before it begins.
+
+    Raises
+    ------
+    RetemperError
+        Merged adapters are not the adapters, or the trained model could not be written (`model_writing.write`).
+    """
     if strategy.lora is not None:
-        model = copy.deepcopy(model)
-        adapters.merge(model)
+        model, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        with architecture.addition(model):
+            _merged(model, batch)
     model_writing.require_describable(model)
 
 
@@ -193,10 +226,10 @@ def _merged(model: Any, batch: Any) -> float:
     adapters.merge(model)
     after = _forces(model, batch)
     gap = float(np.abs(after - before).max())
-    if not np.allclose(after, before, rtol=1e-4, atol=1e-3):
+    if not gap <= 1e-3 + 1e-4 * float(np.abs(before).max()):
         raise RetemperError(
             "The model with merged adapters is not the one that was trained.",
-            expected="forces that agree to 0.001 eV/A",
+            expected="forces that agree to 0.001 eV/A, or 0.01 % of the largest",
             got=f"{gap:.3g} eV/A",
             fix="report this with the foundation's architecture",
         )
