@@ -45,7 +45,7 @@ PARAMS: dict[str, Any] = {
         "energy_window": 1e4,
     },
     "e0s": {"force": True, "max_error": 1000.0},
-    "replay": {"pool": "generated", "number": 6, "valid": 3, "select": "random"},
+    "replay": {"number": 6, "valid": 3, "select": "random"},
     "finetune": {"epochs": 1, "batch_size": 4, "workers": 1},
 }
 
