@@ -143,6 +143,11 @@ class Replay(Section):
     select: Literal["farthest-point", "random", "elements"] = "farthest-point"
     seed: Seed = 0
 
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _alone(cls, pools: Any) -> Any:
+        return [pools] if isinstance(pools, str) else pools  # `pools: generated`, and levels of a study
+
     @field_validator("pools")
     @classmethod
     def _shared(cls, pools: list[Pool]) -> list[Pool]:

@@ -328,7 +328,8 @@ def values(run: Run) -> Mapping[str, Level]:
             continue
         if axis.startswith(PARAMS):
             section, _, field = axis.removeprefix(PARAMS).partition(".")
-            levels[axis] = getattr(getattr(run.settings, section), field)
+            value = getattr(getattr(run.settings, section), field)
+            levels[axis] = value if value is None or isinstance(value, str | int | float) else run.levels[axis]
         else:
             levels[axis] = _value(run.strategy, axis)
     return levels
