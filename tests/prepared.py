@@ -138,6 +138,7 @@ def replay() -> ReplayManifest:
         select="farthest-point",
         seed=0,
         left_out={},
+        findings=[],
         candidates=900,
         groups_for_validation=10,
         coverage=Coverage(radius=0.5, radius_random=0.9),

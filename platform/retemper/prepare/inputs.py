@@ -114,7 +114,10 @@ STAGES: dict[str, Stage] = {
     "dataset": Stage(("foundation", "dataset"), ("prepare.dataset",), (_data,), mace=True),
     "e0s": Stage(("foundation", "e0s", "dataset.energy_unit", "dataset.length_unit"), ("prepare.e0s",), mace=True),
     "replay": Stage(
-        ("foundation", "replay", "pseudolabel", "evaluate.retention", "dataset.near_duplicate", *LIMITS),
+        (
+            *("foundation", "replay", "pseudolabel", "evaluate.retention", "dataset.near_duplicate"),
+            *("dataset.near_test", *LIMITS),
+        ),
         ("prepare.replay",),
         (_pool, _retention),
         apart=REFUSING - {sources.PACKAGE + "data.splits"},

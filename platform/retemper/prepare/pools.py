@@ -82,7 +82,7 @@ def _judge_units(frames: list[Atoms], name: str, predict: Predict) -> None:
 def _of_file(project: Project, source: PoolSource) -> Pool:
     """A file, checked as the data set's own; the foundation predicts one sample of it, for units and agreement."""
     path = project.root / source.name
-    frames = _grouped(reference_set.read_pool(path, source, project.settings.dataset))
+    frames = _grouped(reference_set.read_pool(path, source, project.settings.dataset), source.name)
     labelled = [atoms for atoms in frames if has_labels(atoms)]
     agreement = None
     if labelled:
@@ -90,17 +90,15 @@ def _of_file(project: Project, source: PoolSource) -> Pool:
         _judge_units(labelled, path.name, predict)
         predicted = predict([atoms for atoms in labelled if not is_isolated_atom(atoms)])
         agreement = None if predicted is None else pool_check.agreement(predicted)
-    if agreement is not None and (text := pool_check.warning(agreement, source.name)) is not None:
-        print(f"replay: warning: {text}", flush=True)
     return Pool(source, sha256(path), frames, agreement)
 
 
-def _grouped(frames: list[Atoms]) -> list[Atoms]:
+def _grouped(frames: list[Atoms], name: str) -> list[Atoms]:
     """`frames` with ``info["group"]``: where the file says none, as it is found for a data set."""
     several = [atoms for atoms in frames if not is_isolated_atom(atoms)]
     if len(several) >= MIN_FRAMES and not any("group" in atoms.info for atoms in several):
         for atoms, group in zip(several, group_frames(several, "auto", SHARE, SHARE).groups, strict=True):
-            atoms.info["group"] = group
+            atoms.info["group"] = f"{name}: {group}"
     return frames
 
 

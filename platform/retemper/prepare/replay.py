@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from retemper.config.project import Project
 from retemper.core.files import atomic_folder
 from retemper.data.frames import elements, labels_hash, read_frames, write_frames
 from retemper.models import heads
-from retemper.prepare import pools, pseudolabel, replay_choice
+from retemper.prepare import pool_doctor, pools, pseudolabel, replay_choice
 from retemper.prepare.overlap import audit
 from retemper.prepare.pools import Pool
 from retemper.prepare.replay_choice import Candidates, has_labels
@@ -53,21 +54,21 @@ def run(project: Project) -> ReplayManifest:
     named = pretraining_data.retention(settings, entry)
     retention = pools.retention(project, named[0]) if named is not None else []
     every = pools.read(project, retention)
-    target = [a for name in ("train", "valid", "test") for a in read_frames(project.structures(name))]
-    offered = replay_choice.candidates([pool.frames for pool in every], project.weights, target, tolerance)
+    target = {name: read_frames(project.structures(name)) for name in ("train", "valid", "test")}
+    whole = [atoms for frames in target.values() for atoms in frames]
+    offered = replay_choice.candidates([pool.frames for pool in every], project.weights, whole, tolerance)
     kept, record = np.zeros(0, dtype=int), None
     if named is not None:
         record = KeptApart(source=named[0], labels="original", structures=len(retention))
     else:
         kept, record = _kept_apart(project, every, offered)
-    offered = Candidates(offered.frames, offered.pools, np.setdiff1d(offered.indices, kept), offered.left_out)
     choice = replay_choice.choose(
-        offered,
+        replace(offered, indices=np.setdiff1d(offered.indices, kept)),
         settings.replay,
         model=project.weights,
         head=heads.of_foundation(project),
         device=settings.finetune.device,
-        target=target,
+        target=whole,
     )
     kept_frames = [offered.frames[i] for i in kept]
     frames = {
@@ -78,6 +79,9 @@ def run(project: Project) -> ReplayManifest:
     of_one_origin = named is None or not any(pool.source.generated for pool in every)
     for name in ("train", "valid"):
         audit(frames[name], retention or kept_frames, tolerance=tolerance, groups=of_one_origin)
+    replayed = [*frames["train"], *frames["valid"]]
+    findings = pool_doctor.labels(every, offered)
+    findings += pool_doctor.overlap(replayed, target, retention or kept_frames, settings.dataset.near_test)
     counts = [np.bincount(offered.pools[chosen], minlength=len(every)) for chosen in (choice.train, choice.valid)]
     manifest = ReplayManifest(
         pools=[pool.record(int(counts[0][k]), int(counts[1][k])) for k, pool in enumerate(every)],
@@ -85,6 +89,7 @@ def run(project: Project) -> ReplayManifest:
         select=settings.replay.select,
         seed=settings.replay.seed,
         left_out=choice.left_out,
+        findings=findings,
         candidates=choice.candidates,
         groups_for_validation=choice.groups_for_validation,
         coverage=choice.coverage,
@@ -137,6 +142,8 @@ def _say(manifest: ReplayManifest, absent: Sequence[str]) -> None:
     for why, number in manifest.left_out.items():
         if number:
             print(f"replay: left out {number} structure(s): {why}")
+    for finding in manifest.findings:
+        print(f"replay: warning: {finding.text}")
     if absent:
         print(f"replay: elements of the pools that the training structures lack: {' '.join(absent)}")
     kept = manifest.retention

@@ -32,6 +32,7 @@ class Candidates:
     pools: Array  # [n_frames] pool of each frame
     indices: Array  # of the candidates
     left_out: dict[str, int]  # of the others by reason
+    repeats: dict[int, int]  # frames that repeat an earlier one, and that
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def candidates(
             left_out[IN_TARGET] += 1
         else:
             indices.append(i)
-    return Candidates(frames, owner, np.array(indices, dtype=int), left_out)
+    return Candidates(frames, owner, np.array(indices, dtype=int), left_out, before)
 
 
 # ------------------------------------------------------------------ shares

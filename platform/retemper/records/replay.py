@@ -48,6 +48,15 @@ class PoolOfReplay(Part):
     valid: int
 
 
+class PoolFinding(Part):
+    """Something odd about the pools that does not stop the stage."""
+
+    kind: str  # level of theory, no stress, labels differ, groups of <set>, near <set>
+    number: int  # structures
+    of: int  # structures that were looked at
+    text: str
+
+
 class KeptApart(Part):
     """What is forgotten is measured on."""
 
@@ -67,6 +76,7 @@ class ReplayManifest(Record):
     select: str
     seed: int
     left_out: dict[str, int]  # structures of the pools by reason
+    findings: list[PoolFinding]
     candidates: int
     groups_for_validation: int
     coverage: Coverage | None  # of farthest-point sampling

@@ -63,7 +63,8 @@ def data(results: Results) -> Section:
         facts.append("No structure was rejected.")
     facts += [_replay(results.replay), _pseudolabel(results.pseudolabel)]
     blocks.append(Bullets(facts))
-    blocks += [Paragraph(text, "warning") for text in manifest.warnings]
+    findings = [finding.text for finding in results.replay.findings] if results.replay else []
+    blocks += [Paragraph(text, "warning") for text in [*manifest.warnings, *findings]]
     return Section("Data", "Data", blocks)
 
 
