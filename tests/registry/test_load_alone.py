@@ -17,8 +17,9 @@ from retemper.config.project import Project
 from retemper.config.settings import load_settings
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
+from retemper.models import predict
 from retemper.promotion import promote
-from retemper.registry import aliases, export
+from retemper.registry import aliases, export, serve
 from retemper.tracking.store import tracking_uri
 
 EXPORTS = [("model", "salt-3.model"), ("ase", "salt-3-ase.py"), ("lammps", "salt-3-lammps.pt"),
@@ -40,6 +41,26 @@ def test_exports_give_the_registered_models_numbers(project: Path, tmp_path: Pat
     with pytest.raises(RetemperError, match="does not give MACE's own energies"):
         export._check(weights, "pt_head", made[0], to, "float64")
     assert not made[0].exists()
+
+
+def test_every_head_is_exported_and_served_by_name(project: Path, tmp_path: Path) -> None:
+    """The replay head's energies, not the target's, which are exported beside them under another name."""
+    from starlette.testclient import TestClient
+
+    (atoms,) = water_frames(1, seed=5)
+    weights = project / "runs/finetune/replay/seed-3/model.safetensors"
+    wanted = {head: float(predict.predict(weights, [atoms], head=head).energy[0]) for head in ("Default", "pt_head")}
+    assert abs(wanted["Default"] - wanted["pt_head"]) > 1.0
+    export.export(project, "salt/3", "model", tmp_path)
+    export.export(project, "salt/3", "model", tmp_path, head="pt_head")
+    for head, name in (("Default", "salt-3.model"), ("pt_head", "salt-3-pt_head.model")):
+        assert predict.predict(tmp_path / name, [atoms]).energy[0] == pytest.approx(wanted[head], abs=1e-6)
+    with pytest.raises(RetemperError, match="did you mean 'pt_head'"):
+        export.export(project, "salt/3", "model", tmp_path, head="pt_haed")
+    row = {"numbers": atoms.numbers.tolist(), "positions": atoms.positions.tolist()}
+    with TestClient(serve.application(project, "salt/3", tmp_path / "served", "pt_head")) as client:
+        answer = client.post("/invocations", json={"dataframe_records": [row]}).json()
+    assert answer["predictions"][0]["energy"] == pytest.approx(wanted["pt_head"], abs=1e-6)
 
 
 def test_ase_script_and_load_give_the_same_energies(project: Path, tmp_path: Path) -> None:

@@ -218,7 +218,12 @@ def test_multihead_model_loads_with_the_target_head(
     model = root / "runs/finetune/replay/seed-1/model.safetensors"
     got = retemper.load("salt/3", root=root).get_potential_energy(water_frames(3, seed=5)[0])
     assert abs(got - energies(model, "Default")[0]) < 1e-6
-    assert abs(got - energies(model, "pt_head")[0]) > 1.0
+    replayed = energies(model, "pt_head")
+    assert abs(got - replayed[0]) > 1.0
+    of_head = retemper.load("salt/3", head="pt_head", root=root)
+    assert of_head.get_potential_energy(water_frames(3, seed=5)[0]) == pytest.approx(replayed[0], abs=1e-6)
+    with pytest.raises(RetemperError, match="pt_head"):
+        retemper.load("salt/3", head="pt_haed", root=root)
 
 
 def test_loads_in_a_fresh_process(project: tuple[Path, Settings, dict[str, Registration]]) -> None:

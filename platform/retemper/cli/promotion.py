@@ -56,18 +56,22 @@ def _rollback(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from retemper.registry import export
 
-    made = export.export(project_root(), options.name, options.to, Path(options.out), options.dtype)
+    made = export.export(project_root(), options.name, options.to, Path(options.out), options.dtype, options.head)
     print("\n".join(str(path) for path in made))
 
 
 def _serve(options: argparse.Namespace) -> None:
     from retemper.registry import serve
 
-    serve.run(project_root(), options.name, options.host, options.port)
+    serve.run(project_root(), options.name, options.host, options.port, options.head)
 
 
 def _name(parser: argparse.ArgumentParser, name: str = "name") -> None:
     parser.add_argument(name, help="nacl@champion, nacl/4, or nacl: the champion, else the candidate")
+
+
+def _head(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--head", help="of the model; default: the one that learned the target")
 
 
 def _show_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,12 +103,14 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", default="model", choices=FORMATS)
     parser.add_argument("--out", default=".", help="folder; default: here")
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
+    _head(parser)
 
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     _name(parser)
     parser.add_argument("--host", default="127.0.0.1", help="default: this machine alone; there are no passwords")
     parser.add_argument("--port", type=int, default=5055)
+    _head(parser)
 
 
 def _lineage_arguments(parser: argparse.ArgumentParser) -> None:

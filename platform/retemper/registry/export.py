@@ -102,7 +102,7 @@ def model(device="cpu", dtype=getattr(torch, {dtype})):
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of files, also in the words of LAMMPS and a shell
 
 
-def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64") -> list[Path]:
+def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64", head: str | None = None) -> list[Path]:
     """Write a registered version for another program, with a ``.json`` that says what it is.
 
     Parameters
@@ -115,6 +115,8 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
         Where to write; made where there is none.
     dtype : str
         Of the computation in the other program; a ``.model`` keeps the precision it was trained in.
+    head : str, optional
+        One of the model's; default: the one that learned the target. Another is part of the files' names.
 
     Returns
     -------
@@ -136,7 +138,9 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
         version = resolve(registry, name)
         weights = attachments.weights(registry, version, Path(temporary))
         read = require_state(weights, to)
-        head, stem = mace.pick_head(weights, version.tags.get("head")), _stem(version)
+        of_target = mace.pick_head(weights, version.tags.get("head"))
+        head = of_target if head is None else mace.pick_head(weights, head)
+        stem = _stem(version) if head == of_target else _named(f"{_stem(version)}-{head}", head)
         model_path = single_head(weights, head, Path(temporary) / "single.model")
         folder.mkdir(parents=True, exist_ok=True)
         about = f"{version.name}: {version.tags.get('strategy')}, seed {version.tags.get('seed')}"
@@ -172,10 +176,14 @@ def export(root: Path, name: str, to: str, folder: Path, dtype: str = "float64")
 
 def _stem(version: Version) -> str:
     """Beginning of the files' names; a name of letters that files, LAMMPS or a shell take otherwise is refused."""
-    stem = f"{version.system}-{version.number}"
+    return _named(f"{version.system}-{version.number}", version.system)
+
+
+def _named(stem: str, what: str) -> str:
+    """`stem`, where `what` is fit to be part of it."""
     if not NAME.fullmatch(stem):
         raise RetemperError(
-            f"The registered model is called {version.system!r}, which cannot name a file for other programs.",
+            f"The registered model, or its head, is called {what!r}, which cannot name a file for other programs.",
             expected="letters, digits, '.', '_' and '-'",
             fix="register it under another name (system in params.yaml)",
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retemper.core.errors import RetemperError, unknown
-from retemper.models import library
+from retemper.models import library, mace
 from retemper.registry import attachments
 from retemper.registry.client import open_registry
 from retemper.registry.versions import resolve
@@ -21,6 +21,7 @@ def load(
     to: str = "ase",
     device: str | None = None,
     dtype: str = "float64",
+    head: str | None = None,
     root: str | Path | None = None,
 ) -> Any:
     """A registered model, ready to use.
@@ -31,19 +32,21 @@ def load(
         ``nacl`` (the champion, else the candidate, else the newest version), ``nacl/3``,
         ``nacl@champion``, each with or without ``models:/`` before it.
     to : str
-        ``ase``: MACE's ASE calculator with the head of the target data (eV, eV/A, eV/A^3).
-        ``torch-sim``: a torch-sim model of that head alone.
+        ``ase``: MACE's ASE calculator (eV, eV/A, eV/A^3).
+        ``torch-sim``: a torch-sim model of one head alone.
     device : str, optional
         Where to compute; default: a CUDA GPU where there is one, else the CPU.
     dtype : str
         ``float64`` or ``float32``.
+    head : str, optional
+        One of the model's, such as ``pt_head``; default: the one that learned the target.
     root : path, optional
         Project whose embedded store to use; default: the one around the working directory.
 
     Raises
     ------
     RetemperError
-        An unknown name or version, a device that is not there, or weights whose sha256 is not the
+        An unknown name, version or head, a device that is not there, or weights whose sha256 is not the
         registered one: those are not opened.
     """
     if to not in TARGETS:
@@ -53,17 +56,19 @@ def load(
         version = resolve(registry, name_or_uri)
         with tempfile.TemporaryDirectory() as folder:
             path = attachments.weights(registry, version, Path(folder))
-            place = best_device(device)
+            place, chosen = best_device(device), str(version.tags.get("head"))
+            if head is not None:
+                chosen = mace.pick_head(path, head)
             if to == "torch-sim":
                 from retemper.models.convert import single_head, torch_sim_model
 
-                model_path = single_head(path, str(version.tags.get("head")), Path(folder) / "single.model")
+                model_path = single_head(path, chosen, Path(folder) / "single.model")
                 return torch_sim_model(model_path, place, dtype)
             library.import_mace()
             from retemper.registry.served_model import calculator
 
             try:
-                return calculator(path, version.tags["sha256"], str(version.tags.get("head")), place, dtype)
+                return calculator(path, version.tags["sha256"], chosen, place, dtype)
             except ValueError as error:
                 raise RetemperError(
                     f"Version {version.number} of {version.system} cannot be loaded: {error}.", fix="register it again"

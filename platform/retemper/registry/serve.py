@@ -19,13 +19,13 @@ DEEPEST = 64  # brackets within each other; a request needs seven, and Python's 
 SECONDS = 120  # of a request, the time that it waits included
 
 
-def application(root: Path, name: str, folder: Path) -> Any:
-    """MLflow's scoring application for a registered model, downloaded into `folder` and checked.
+def application(root: Path, name: str, folder: Path, head: str | None = None) -> Any:
+    """MLflow's scoring application for a head of a registered model, downloaded into `folder` and checked.
 
     Raises
     ------
     RetemperError
-        An unknown name, or an artifact of which any file is not the registered one: MLflow did not open it.
+        An unknown name or head, or an artifact of which any file is not the registered one: MLflow did not open it.
     """
     import os
 
@@ -35,20 +35,21 @@ def application(root: Path, name: str, folder: Path) -> Any:
 
     with open_registry(root, existing=True) as registry:
         place = attachments.download(registry, resolve(registry, name), folder)
+        config = None if head is None else {"head": head}
         os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(SECONDS)
         with default_store(root):
             import mlflow.pyfunc
             from mlflow.pyfunc import scoring_server
 
-            return Bounded(scoring_server.init(mlflow.pyfunc.load_model(str(place))))
+            return Bounded(scoring_server.init(mlflow.pyfunc.load_model(str(place), model_config=config)))
 
 
-def run(root: Path, name: str, host: str, port: int) -> None:
+def run(root: Path, name: str, host: str, port: int, head: str | None = None) -> None:
     """Serve until the process is ended."""
     import uvicorn
 
     with tempfile.TemporaryDirectory() as folder:
-        uvicorn.run(application(root, name, Path(folder)), host=host, port=port, log_level="warning")
+        uvicorn.run(application(root, name, Path(folder), head), host=host, port=port, log_level="warning")
 
 
 class Bounded:
