@@ -100,6 +100,13 @@ def structures(published: Structures, root: Path | None = None) -> Path:
     return path
 
 
+def structures_sha256(published: Structures, root: Path) -> str:
+    """What published structures have to be: as at first use, which this may be."""
+    remembered = foundation_lock.read(root).structures.get(published.name)
+    known = published.sha256 or (remembered.sha256 if remembered else None)
+    return known.lower() if known is not None else sha256(structures(published, root))
+
+
 def fetched_structures(published: Structures, root: Path | None) -> Path:
     """Path of published structures, fetched where they were not; compared with nothing but what the entry says."""
     path = downloads.kept(published.url)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os.path
 from dataclasses import dataclass
+from pathlib import Path
 
+from retemper.config import foundation_files, foundations
 from retemper.config.foundations import Foundation
 from retemper.config.settings import DEFAULT, GENERATED, Keys, Settings
 from retemper.core.errors import RetemperError
 
+PUBLISHED = "replay.pools, published"  # what names structures of the catalogue
 KEPT = "retention"  # file of the replay stage with what is kept apart where no retention set is named
 
 
 @dataclass(frozen=True)
 class PoolSource:
-    """One entry of ``replay.pools``; `name` is a file, or `GENERATED`."""
+    """One entry of ``replay.pools``; `name` is a file, structures that are published for replay, or `GENERATED`."""
 
     name: str
     share: float | None
@@ -24,6 +27,18 @@ class PoolSource:
     @property
     def generated(self) -> bool:
         return self.name == GENERATED
+
+    @property
+    def published(self) -> bool:
+        return self.setting == PUBLISHED
+
+    def path(self, root: Path) -> Path:
+        """The file; published structures are fetched at first use, and are the same ever after."""
+        return (
+            foundation_files.structures(foundations.structures()[self.name], root)
+            if self.published
+            else root / self.name
+        )
 
 
 def pools(settings: Settings, entry: Foundation) -> list[PoolSource]:
@@ -36,8 +51,11 @@ def pools(settings: Settings, entry: Foundation) -> list[PoolSource]:
     """
     sources: list[PoolSource] = []
     for pool in settings.replay.pools:
-        name, setting = pool.pool, "replay.pools"
-        if name == DEFAULT and entry.pool is not None:
+        name, setting, keys = pool.pool, "replay.pools", pool.keys
+        if name in foundations.structures():
+            setting = PUBLISHED
+            keys = keys if keys.model_fields_set else foundations.structures()[name].keys
+        elif name == DEFAULT and entry.pool is not None:
             name, setting = entry.pool, f"pool of foundation {entry.name}"
         elif name == DEFAULT:
             name = GENERATED
@@ -46,7 +64,7 @@ def pools(settings: Settings, entry: Foundation) -> list[PoolSource]:
                 f"replay.pools names {name} twice: it is the default of foundation {entry.name}.",
                 fix=f"take {DEFAULT} or {name} out of replay.pools",
             )
-        sources.append(PoolSource(name, pool.share, pool.keys, setting))
+        sources.append(PoolSource(name, pool.share, keys, setting))
     return sources
 
 

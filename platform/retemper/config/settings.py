@@ -120,7 +120,7 @@ DEFAULT, GENERATED = "default", "generated"  # of replay.pools
 class Pool(Section):
     """Structures to replay; in YAML a bare name stands for the defaults."""
 
-    pool: Name  # file; `default`: the foundation's own, else `generated`: made for the foundation's elements
+    pool: Name  # file, or published (mp, omat, ...); `default`: the foundation's own, else `generated`: made for it
     share: float | None = Field(None, gt=0, le=1)  # of what is replayed; null: pools without share the rest
     keys: Keys = Keys()  # of the labels in a file; units are eV and A
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from retemper.config import metric_names, pretraining_data
-from retemper.config.foundation_files import known_sha256
+from retemper.config import foundation_files, foundations, metric_names, pretraining_data
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
 from retemper.config.settings import Settings
@@ -197,6 +196,9 @@ def _of(name: str, project: Project, model: str, hashes: Hashes) -> StageInputs:
     stage, settings, root, files = STAGES[name], project.settings, project.root, {}
     for named in stage.files:
         for setting, path in named(settings, project.foundation):
+            if setting == pretraining_data.PUBLISHED:
+                files[f"{setting}: {path}"] = foundation_files.structures_sha256(foundations.structures()[path], root)
+                continue
             if not (root / path).exists():
                 raise _missing(setting, path, root)
             files[f"{setting}: {path}"] = hashes.of(root / path)
@@ -276,7 +278,7 @@ def _weights(project: Project, hashes: Hashes) -> str:
     entry, root = project.foundation, project.root
     if entry.file is not None and not (root / entry.file).is_file():
         raise _missing(f"The file of foundation {entry.name}", entry.file, root)
-    known = known_sha256(entry, root)
+    known = foundation_files.known_sha256(entry, root)
     if known is not None and (entry.file is None or hashes.of(root / entry.file) == known.lower()):
         return known.lower()
     return sha256(project.weights)

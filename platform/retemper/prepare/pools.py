@@ -81,7 +81,7 @@ def _judge_units(frames: list[Atoms], name: str, predict: Predict) -> None:
 
 def _of_file(project: Project, source: PoolSource) -> Pool:
     """A file, checked as the data set's own; the foundation predicts one sample of it, for units and agreement."""
-    path = project.root / source.name
+    path = source.path(project.root)
     frames = _grouped(reference_set.read_pool(path, source, project.settings.dataset), source.name)
     labelled = [atoms for atoms in frames if has_labels(atoms)]
     agreement = None

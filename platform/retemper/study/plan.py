@@ -161,7 +161,7 @@ class Run:
     def _pools(self) -> object:
         """What identifies the pools; of one file as it is, its hash."""
         sources = pretraining_data.pools(self.settings, foundations.chosen(self.settings, self.root))
-        hashes = [source.name if source.generated else self._file(source.name) for source in sources]
+        hashes = [source.name if source.generated else file_hash(source.path(self.root)) for source in sources]
         more = [[s.share, s.keys.model_dump(exclude_unset=True)] for s in sources]
         return hashes[0] if more == [[None, {}]] else [hashes, more]
 
@@ -284,7 +284,7 @@ def places(settings: Settings, root: Path) -> list[str]:
     entry, robustness = foundations.chosen(settings, root), settings.robustness
     retention = pretraining_data.retention(settings, entry)
     paths = [entry.file, retention[0] if retention else None, robustness.reference, robustness.figures]
-    paths += [pool.name for pool in pretraining_data.pools(settings, entry) if not pool.generated]
+    paths += [p.name for p in pretraining_data.pools(settings, entry) if not (p.generated or p.published)]
     names: list[str] = []
     for name in paths:
         if name is None or Path(name).is_absolute():
