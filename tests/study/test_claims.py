@@ -119,7 +119,7 @@ def test_level_of_the_intervals(between: float) -> None:
     assert low <= outside <= high, outside
 
 
-def compared(made: pd.DataFrame) -> paired_effects.Estimate:
+def compared(made: pd.DataFrame) -> paired_effects.Effect:
     found = paired_effects.estimate(paired_effects.pairs(made, "strategy", "naive", "replay"), "target_force_rmse")
     assert found is not None
     return found
@@ -246,8 +246,8 @@ def test_axes_that_cannot_be_told_apart() -> None:
 def test_verdicts() -> None:
     """Shown above zero, refuted below the smallest effect worth speaking of (even above zero), undecided between."""
 
-    def made(low: float, high: float) -> paired_effects.Estimate:
-        return paired_effects.Estimate((low + high) / 2, low, high, "log", 9, 3, "systems", 3)
+    def made(low: float, high: float) -> paired_effects.Effect:
+        return paired_effects.Effect((low + high) / 2, low, high, "log", 9, 3, "systems", 3)
 
     assert [verdicts.more("", made(*x)).verdict for x in ((0.01, 0.3), (-0.1, 0.04), (0.01, 0.02), (-0.1, 0.3))] == [
         "shown", "refuted", "refuted", "undecided",

@@ -7,11 +7,10 @@ an empty mapping, and `missing` names it.
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from retemper.config import metric_names
 from retemper.config.project import FOUNDATION as FOUNDATION
@@ -238,13 +237,6 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 # ------------------------------------------------------------------ numbers out of metrics.json
-
-
-def finite(value: Any) -> float | None:
-    """`value` as a finite float, else `None`."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return None
 
 
 def pareto_front(points: Mapping[Name, tuple[float, ...]]) -> list[Name]:

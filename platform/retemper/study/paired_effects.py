@@ -33,7 +33,7 @@ Scale = Literal["log", "points"]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Effect:
     """A mean effect with its interval: logarithm of a ratio, or percentage points."""
 
     effect: float
@@ -111,7 +111,7 @@ def effects(pair_rows: pd.DataFrame, metric: str, scale: Scale) -> pd.DataFrame:
     return pd.DataFrame(columns).loc[np.isfinite(effect) & np.isfinite(counting)]
 
 
-def estimate(pair_rows: pd.DataFrame, metric: str, scale: Scale = "log", confidence: float = 0.95) -> Estimate | None:
+def estimate(pair_rows: pd.DataFrame, metric: str, scale: Scale = "log", confidence: float = 0.95) -> Effect | None:
     """Mean effect of `pairs` on a metric; `None` where nothing is repeated."""
     frame = effects(pair_rows, metric, scale)
     if frame.empty:
@@ -141,7 +141,7 @@ def estimate(pair_rows: pd.DataFrame, metric: str, scale: Scale = "log", confide
         bounds = statistics.with_seeds(total, scatter, list(seeds), one_sided)
         share = unit / len(systems)
         bounds = statistics.Interval(share * bounds.value, share * bounds.low, share * bounds.high, bounds.groups)
-    return Estimate(bounds.value, bounds.low, bounds.high, scale, len(frame), len(systems), over, agree, decides)
+    return Effect(bounds.value, bounds.low, bounds.high, scale, len(frame), len(systems), over, agree, decides)
 
 
 def seed_effects(effect_rows: pd.DataFrame) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from retemper.study.paired_effects import Estimate, Scale
+from retemper.study.paired_effects import Effect, Scale
 
 Verdict = Literal["shown", "refuted", "undecided"]
 WORTH: dict[Scale, float] = {"log": math.log(1.05), "points": 5.0}  # smallest effect worth speaking of: 5 %, 5 points
@@ -33,7 +33,7 @@ class Judgement:
     details: str = ""
 
 
-def more(words: str, estimate: Estimate | None) -> Part:
+def more(words: str, estimate: Effect | None) -> Part:
     """Effect > 0 is claimed. Refuted: the interval is below the smallest effect of `WORTH`. Shown: it is above 0.
 
     Where it is both, the effect is real and too small to be what the claim means: refuted.
@@ -46,7 +46,7 @@ def more(words: str, estimate: Estimate | None) -> Part:
     return _part(words, verdict, estimate)
 
 
-def not_worse(words: str, estimate: Estimate | None, margin: float | None = None) -> Part:
+def not_worse(words: str, estimate: Effect | None, margin: float | None = None) -> Part:
     """An effect of at most `margin` (default: `WORTH`) is claimed. Shown: the interval is below; refuted: above."""
     if estimate is None:
         return Part(words, "undecided", "", NO_PAIRS)
@@ -55,12 +55,12 @@ def not_worse(words: str, estimate: Estimate | None, margin: float | None = None
     return _part(words, verdict, estimate)
 
 
-def _part(words: str, verdict: Verdict, estimate: Estimate) -> Part:
+def _part(words: str, verdict: Verdict, estimate: Effect) -> Part:
     """Undecided where the interval does not decide."""
     return Part(words, verdict if estimate.decides else "undecided", estimate.words(), basis(estimate))
 
 
-def basis(estimate: Estimate) -> str:
+def basis(estimate: Effect) -> str:
     """How many pairs, and what the interval is over."""
     agreement = f", {estimate.agree} of {estimate.systems} systems agree" if estimate.systems > 1 else ""
     doubt = "" if estimate.decides else ", which decides nothing"
