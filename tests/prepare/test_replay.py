@@ -20,7 +20,7 @@ from retemper.config.settings import Replay
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.data import selection
-from retemper.data.frames import ENERGY, FORCES, LABEL_SOURCE, read_frames, structure_hash, write_frames
+from retemper.data.frames import ENERGY, FORCES, LABEL_SOURCE, STRESS, read_frames, structure_hash, write_frames
 from retemper.models import predict
 from retemper.prepare import overlap, pseudolabel, replay, replay_choice, retention_file
 from retemper.prepare.replay_choice import Choice
@@ -281,6 +281,25 @@ def test_a_pool_that_is_labelled_in_part(
             assert replay.run(made).pools[0].structures == 46
     with pytest.raises(RetemperError, match="no forces"):
         replay.run(made)
+
+
+def test_what_the_foundation_finds_absurd_is_not_replayed(
+    pool: list[Atoms], target: list[Atoms], tiny_model: Path, tmp_path: Path
+) -> None:
+    """By its stress: labels that no data set may have are not made either, of a file or generated."""
+    bare = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc, info={"group": a.info["group"]}) for a in pool[1:49]]
+    stress = np.abs(predict.predict(tiny_model, bare[32:], backend="torch").stress).reshape(16, -1).max(axis=1)
+    limit = float(np.sort(stress)[-3:-1].mean())
+    write_frames(tmp_path / "pool.extxyz", bare)
+    for name in ("train", "valid", "test"):
+        write_frames(tmp_path / f"runs/dataset/{name}.extxyz", target)
+    replayed = {"number": 10, "valid": 4, "select": "random", "pools": ["pool.extxyz", "generated"]}
+    dataset = {"files": ["some.extxyz"], "level_of_theory": "test", "max_stress": limit}
+    made = prepared.project(tmp_path, tiny_model, replay=replayed, dataset=dataset)
+    assert replay.run(made).pools[0].structures == 46
+    for name in ("train", "valid", "retention"):
+        labels = [atoms.info[STRESS] for atoms in read_frames(made.replay / f"{name}.extxyz") if STRESS in atoms.info]
+        assert np.abs(labels).max(initial=0) <= limit * (1 + 1e-5)
 
 
 def test_one_pool_twice(tiny_model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ pretraining structures (arXiv:2606.12704, section 2.5 and appendix E). Made here
 - molecules: those of the G2 set (ASE) that have these elements, alone, rattled, and in small clusters;
 - pairs: two atoms of any two elements, from 0.6 to 2 times the sum of covalent radii.
 
-What the foundation itself finds absurd (forces above `MAX_FORCE`) is left out.
+What the foundation itself finds absurd (forces above `MAX_FORCE`, or a stress that no label may have) is left out.
 """
 
 from __future__ import annotations

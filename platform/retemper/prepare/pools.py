@@ -16,6 +16,7 @@ from retemper.data.grouping import MIN_FRAMES, group_frames
 from retemper.data.units.predicted import Predict, Predicted
 from retemper.models import heads
 from retemper.prepare import generated_pool, pool_check, reference_set
+from retemper.prepare.generated_pool import Energies
 from retemper.prepare.overlap import apart
 from retemper.prepare.predictor import energies_of, predictor
 from retemper.prepare.replay_choice import has_labels
@@ -90,7 +91,27 @@ def _of_file(project: Project, source: PoolSource) -> Pool:
         _judge_units(labelled, path.name, predict)
         predicted = predict([atoms for atoms in labelled if not is_isolated_atom(atoms)])
         agreement = None if predicted is None else pool_check.agreement(predicted)
+    else:
+        frames = _sane(project, frames, source.name)
     return Pool(source, sha256(path), frames, agreement)
+
+
+def _sane(project: Project, frames: list[Atoms], name: str) -> list[Atoms]:
+    """`frames` without those whose labels by the foundation would not pass the checks of forces and stress."""
+    from retemper.models import mace
+
+    known, limits = set(mace.elements(project.weights)), project.settings.dataset
+    asked = [atoms for atoms in frames if set(atoms.numbers.tolist()) <= known]
+    _, forces = _energies(project)(asked)
+    absurd = {id(atoms) for atoms, force in zip(asked, forces, strict=True) if not force <= limits.max_force}
+    if absurd:
+        print(f"replay: {name}: {len(absurd)} structure(s) left out, in which the foundation finds absurd forces")
+    return [atoms for atoms in frames if id(atoms) not in absurd]
+
+
+def _energies(project: Project) -> Energies:
+    head, device = heads.of_foundation(project), project.settings.finetune.device
+    return energies_of(project.weights, head, device, project.settings.dataset.max_stress)
 
 
 def _grouped(frames: list[Atoms], name: str) -> list[Atoms]:
@@ -118,9 +139,8 @@ def _generated(project: Project, source: PoolSource, retention: Sequence[Atoms])
     """Structures made for the foundation's elements."""
     from retemper.models import mace
 
-    settings, device = project.settings.replay, project.settings.finetune.device
+    settings = project.settings.replay
     number = (settings.number + settings.valid) * (FROM if settings.select == "farthest-point" else 2)
     print(f"replay: making {number} structures of the foundation's elements", flush=True)
-    energies = energies_of(project.weights, heads.of_foundation(project), device)
-    made = generated_pool.generate(mace.elements(project.weights), number, energies, seed=settings.seed)
+    made = generated_pool.generate(mace.elements(project.weights), number, _energies(project), seed=settings.seed)
     return Pool(source, None, apart(made, retention, project.settings.dataset.near_duplicate), None)

@@ -31,11 +31,16 @@ def predictor(model: Path, head: str | None, device: str) -> Predict:
     return ask
 
 
-def energies_of(model: Path, head: str | None, device: str) -> Energies:
-    """A function that gives energies (eV) and largest forces (eV/A) of structures, for `generated_pool`."""
+def energies_of(model: Path, head: str | None, device: str, max_stress: float) -> Energies:
+    """A function that gives energies (eV) and largest forces (eV/A) of structures, for `generated_pool`.
+
+    Where a component of the stress is above `max_stress` (eV/A^3) the largest force counts as infinite.
+    """
 
     def ask(frames: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
         predicted = predict.predict(model, frames, head=head, device=device, dtype="float32", backend="torch")
-        return predicted.energy, np.array([np.linalg.norm(forces, axis=1).max() for forces in predicted.forces])
+        largest = np.array([np.linalg.norm(forces, axis=1).max() for forces in predicted.forces])
+        largest[(np.abs(predicted.stress) > max_stress).reshape(len(frames), -1).any(axis=1)] = np.inf
+        return predicted.energy, largest
 
     return ask

@@ -1,8 +1,9 @@
 """What a trial is judged by: errors on the target's validation set and on the pretraining distribution, and holes.
 
 Retention is the force error of the head that is used afterwards (the target's) on the validation
-structures of the replay stage: pretraining structures with their original labels that no training
-set and no held-out retention set holds. For multihead strategies the replay head is measured too.
+structures of the replay stage: pretraining structures with their original labels, or the foundation's
+where they have none, that no training set and no held-out retention set holds. For multihead strategies the replay
+head is measured too.
 Holes, where asked for, are the robustness suite's cheapest probe: the share of dimer and compression
 curves of the target's elements and structures without a repulsive wall.
 """
