@@ -39,6 +39,7 @@ TOP_LEVEL = {
     "finetune/mace/adapters.py",
     "finetune/mace/setup.py",
     "models/architecture.py",
+    "models/head_weights.py",
     "models/ase_calculator.py",
     "finetune/mace/pretrain.py",
     "finetune/mace/verification.py",
