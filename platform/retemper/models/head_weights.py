@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from retemper.core.errors import RetemperError
 from retemper.models import building, describing
+
+if TYPE_CHECKING:
+    import torch
 
 BY_HEAD = (
     "readouts.",
