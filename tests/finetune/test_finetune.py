@@ -173,9 +173,13 @@ def test_mace_still_has_the_places_we_use() -> None:
 
     import mace.tools
     from mace.cli import run_train
+    from mace.tools import model_script_utils
     from mace.tools.train import evaluate, train_one_epoch
 
     assert run_train.tools is mace.tools
+    for module, name in ((run_train, "remove_pt_head"), (model_script_utils, "load_foundations_elements")):
+        assert callable(getattr(module, name))
+    assert list(inspect.signature(model_script_utils._build_model).parameters)[3] == "heads"
     needed = {"model", "loss_fn", "train_loader", "valid_loaders", "optimizer", "lr_scheduler", "ema", "max_grad_norm"}
     assert needed <= set(inspect.signature(mace.tools.train).parameters)
     assert {"logger", "ema", "max_grad_norm"} <= set(inspect.signature(train_one_epoch).parameters)

@@ -163,8 +163,11 @@ def _foundation(plan: Plan) -> torch.nn.Module:
 def _starting_from(foundation: torch.nn.Module, plan: Plan) -> Builder:
     """In place of MACE's `_build_model`: every head begins as the foundation's."""
     head = mace_models.pick_head(plan.foundation, plan.foundation_head)
+    of_mace: Builder = model_script_utils._build_model
 
     def build(args: Any, model_config: Any, foundation_config: Any, heads: list[str]) -> torch.nn.Module:
+        if plan.strategy.lora is not None:  # MACE draws weights before adapters: mace.yaml gives the same adapters
+            of_mace(args, model_config, foundation_config, heads)
         return head_weights.with_heads(foundation, dict.fromkeys(heads, head)).to(torch.get_default_dtype())
 
     return build
