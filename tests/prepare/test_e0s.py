@@ -398,3 +398,10 @@ def test_recovery_of_hidden_atoms(tiny_model: Path, formulas: list[str], hidden:
     assert result.mae("reestimate") < 1e-8
     assert result.mae("foundation") == pytest.approx(np.mean([abs(SHIFT[z]) for z in numbers]))
     assert result.mae("average") > 0.1
+
+
+def test_an_element_that_no_frame_has_rests_on_no_frames() -> None:
+    """Of one, two and three atoms of the other: weights 1, 4, 9 of least squares, an effective number of 14^2 / 98."""
+    counts = np.array([[1, 0], [2, 0], [3, 0]])
+    fit = e0_fit.fit(counts, counts @ [1.0, 0.0], np.arange(3), np.ones(3, dtype=bool), np.full(2, np.nan))
+    assert fit.support == pytest.approx([2.0, 0.0])

@@ -103,7 +103,8 @@ def fit(counts: Array, target: Array, cluster: Array, deciding: Array, atoms: Ar
     root = np.sqrt(weights[keep])
     shift = np.linalg.lstsq(some * root[:, None], target[keep] * root, rcond=None)[0]
     covariance = _covariance(some, target[keep] - some @ shift, weights[keep], own)
-    return Fit(shift, covariance, null_basis(some), few, weights, _support(some, own)[0])
+    support = np.where(some.any(axis=0), _support(some, own)[0], 0.0)
+    return Fit(shift, covariance, null_basis(some), few, weights, support)
 
 
 def settle(found: Fit, atoms: Array, limit: float) -> tuple[Array, Array]:
