@@ -155,7 +155,7 @@ def test_bad_input_is_a_message(
 
 def test_elements_that_the_model_lacks_are_a_message(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main.main(["evaluate", str(tiny_model), "--trust-pickle", "--elements", "Si", "O"])
+        main.main(["evaluate", str(tiny_model), "--elements", "Si", "O"])
     assert "lacks elements that are to be tested: Si" in capsys.readouterr().err
 
 

@@ -12,6 +12,7 @@ from retemper.config import foundation_files, foundations
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
 from retemper.config.settings import load_settings
+from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import project_root
 from retemper.data.frames import read_frames
@@ -88,7 +89,7 @@ def _subject(options: argparse.Namespace, project: Project | None) -> Subject:
             )
         return evaluators.describe(str(path), name=model, head=head, device=options.device)
     if not model.startswith(PREFIX):
-        foundation_files.admitted(model, options.sha256, options.trust_pickle, project.root if project else None)
+        weight_files.require(model, options.sha256)
     return evaluators.describe(model, name=model, head=head, device=options.device)
 
 
@@ -141,8 +142,7 @@ def _foundation(options: argparse.Namespace, project: Project | None) -> Subject
         _entry(options.foundation, project) if project and options.foundation in foundations.catalogue(root) else None
     )
     if entry is None:
-        path = foundation_files.admitted(options.foundation, None, options.trust_pickle, root)
-        return evaluators.describe(str(path), name="foundation")
+        return evaluators.describe(str(weight_files.require(options.foundation)), name="foundation")
     return evaluators.describe(str(foundation_files.weights(entry, root)), name="foundation", head=entry.head)
 
 

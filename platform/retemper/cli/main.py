@@ -116,12 +116,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics", nargs="+", default=["all"], help="names as `retemper metrics` lists them; default: all")
     add("--level", default="quick", choices=("quick", "standard", "thorough"), help="some 1 or 5 minutes, or hours")
     add("--calculator", help="measure this instead of a MACE model: ase:package.module:Class(keyword=value)")
-    add("--sha256", help="of a model file by others (a pickle): it is opened when it has this hash")
-    add(
-        "--trust-pickle",
-        action="store_true",
-        help="open model files whatever is in them: to open a pickle is to run it",
-    )
+    add("--sha256", help="what a model file has to be: another one is not opened")
     add("--head", help="head of a multihead model; default: the one called Default")
     add("--elements", nargs="+", help="symbols; default: those of the structures, else of the model")
     add("--structures", help="target structures, for dynamics; default: the project's test set")
@@ -141,16 +136,10 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from retemper.config import foundation_files
-    from retemper.core.errors import RetemperError
-    from retemper.core.files import project_root
+    from retemper.core import weight_files
     from retemper.models import library, model_writing
 
-    try:
-        root: Path | None = project_root()
-    except RetemperError:
-        root = None
-    path = foundation_files.admitted(options.model, options.sha256, options.trust_pickle, root)
+    path = weight_files.require(options.model, options.sha256)
     library.import_mace()
     model_writing.convert(path, Path(options.out))
     print(options.out)
@@ -158,10 +147,9 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", help="model file, a pickle (*.model) or one that executes nothing (*.safetensors)")
+    add("model", help="model file, of MACE (*.model) or as retemper writes it (*.safetensors)")
     add("out", help="file to write, of the other kind by its name")
-    add("--sha256", help="of the file, from where it comes: it is opened when it has this hash")
-    add("--trust-pickle", action="store_true", help="open it whatever is in it: to open a pickle is to run it")
+    add("--sha256", help="what the file has to be: another one is not opened")
 
 
 def _metrics(_: argparse.Namespace) -> None:

@@ -125,14 +125,3 @@ def _check_structures(path: Path, published: Structures, root: Path | None) -> N
             expected="a number of atoms in its first line",
             got=repr(first),
         )
-
-
-def admitted(path: str | Path, sha: str | None, trust_pickle: bool, root: Path | None) -> Path:
-    """`weight_files.admitted` for a file that a user names; one with a sha256 of the project needs no word."""
-    path = Path(path)
-    if sha is None and root is not None and path.is_file():
-        known = {entry.sha256 for entry in foundations.catalogue(root).values()}
-        known |= {content.sha256 for content in foundation_lock.read(root).foundations.values()}
-        if sha256(path) in known:
-            return path
-    return weight_files.admitted(path, sha, trust_pickle)

@@ -1,4 +1,4 @@
-"""Files of weights before they are opened: which execute nothing, which are pickles, and whose word a pickle needs."""
+"""Files of weights before they are opened: of which form, whether whole, and whether they are those that are meant."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NAME = "model.safetensors"  # of a trained model, in its folder
 SUFFIX = ".safetensors"
 
 
-def executes_nothing(path: str | Path) -> bool:
-    """Whether the file is of the kind that executes nothing, by its name; such files are never unpickled."""
+def described(path: str | Path) -> bool:
+    """Whether the file is of the form that retemper writes, by its name; others are pickles, which are read as data."""
     return Path(path).suffix == SUFFIX
 
 
@@ -48,38 +48,22 @@ def _ends(description: bytes) -> int:
         return -1
 
 
-def admitted(path: str | Path, sha: str | None = None, trust_pickle: bool = False) -> Path:
-    """`path` if it may be opened: it executes nothing, has this sha256, or someone said that they trust it.
-
-    Parameters
-    ----------
-    sha
-        What the file's sha256 has to be, from a place that is not beside the file.
-    trust_pickle
-        Someone said that what is in the file may run on this machine.
+def require(path: str | Path, sha: str | None = None) -> Path:
+    """`path` if it is there and has this sha256, where one is given.
 
     Raises
     ------
     RetemperError
-        A missing file, another sha256, or a pickle that no one vouches for: none of them was opened.
+        A missing file, or another sha256. The file was not opened.
     """
     path = Path(path)
     if not path.is_file():
         raise RetemperError(f"Model {path} does not exist.", fix="check the path")
-    if sha is not None:
-        got = sha256(path)
-        if got != sha.lower():
-            raise RetemperError(
-                f"{path} is not the file that was asked for, and was not opened.",
-                expected=f"sha256 {sha}",
-                got=f"sha256 {got}",
-                fix="fetch the file again; give its own sha256 only if you know where it comes from",
-            )
-    elif not executes_nothing(path) and not trust_pickle:
+    if sha is not None and (got := sha256(path)) != sha.lower():
         raise RetemperError(
-            f"{path} is a pickle: to open it is to run what is in it. It was not opened.",
-            expected=f"a file that executes nothing (*{SUFFIX}), or a word that this one is trusted",
-            got=f"sha256 {sha256(path)}",
-            fix="--sha256 with the hash that its author gives; or --trust-pickle if you made the file yourself",
+            f"{path} is not the file that was asked for, and was not opened.",
+            expected=f"sha256 {sha}",
+            got=f"sha256 {got}",
+            fix="fetch the file again; give its own sha256 only if you know where it comes from",
         )
     return path

@@ -59,9 +59,9 @@ def last_model(folder: Path) -> Path | None:
             return place / MODEL
         if (place / FORMER).is_file():
             raise RetemperError(
-                f"Round {number} kept its weights as a pickle, {FORMER}, which is not opened.",
+                f"Round {number} kept its weights in the form of earlier releases, {FORMER}.",
                 expected=MODEL,
-                fix=f"retemper convert {place / FORMER} {place / MODEL} --trust-pickle if the round is your own, "
+                fix=f"retemper convert {place / FORMER} {place / MODEL}, "
                 f"delete {FORMER}, then dvc add {FOLDER / name(number)}",
             )
     return None

@@ -17,7 +17,7 @@ SPELLINGS = {"total_charge": ("total_charge", "charge"), "total_spin": ("total_s
 
 
 def of_weights(path: Path, head: str, dtype: str) -> Any:
-    """MACE's calculator of a head of a model file that was `admitted`, on the CPU."""
+    """MACE's calculator of a head of a model file, on the CPU."""
     return MACECalculator(models=model_file.load(path), device="cpu", default_dtype=dtype, head=head)
 
 

@@ -19,8 +19,8 @@ TRANSFORMS = {"None": "None", "AgnesiTransform": "Agnesi", "SoftTransform": "Sof
 BASES = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
 
 
-def describe(model: torch.nn.Module | Module) -> Description:
-    """What MACE needs to build `model` again: a live one, or one that was read as data.
+def describe(model: torch.nn.Module | Module, origin: str = "the model") -> Description:
+    """What MACE needs to build `model` again: a live one, or one that was read as data; `origin` is for messages.
 
     A MACE without scale and shift is described as one that has them: 1 and 0 change nothing (see `state`).
 
@@ -29,27 +29,30 @@ def describe(model: torch.nn.Module | Module) -> Description:
     RetemperError
         An architecture that cannot be named: another class, an activation or block that MACE's tables lack.
     """
-    kind = _kind(model)
-    if kind not in KINDS:
-        raise _undescribable(f"it is a {kind}")
     try:
-        content = _content(model)
-    except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
-        raise _undescribable(str(error)) from error
-    try:
-        return Description.model_validate(content)
+        kind = _kind(model)
+        if kind not in KINDS:
+            raise ValueError(f"it is a {kind}")
+        return Description.model_validate(_content(model))
     except ValidationError as error:
         first = error.errors()[0]
-        raise _undescribable(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        why = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+        why = str(error)
+    raise RetemperError(
+        f"The architecture of {origin} cannot be described in a file without code: {why}.",
+        expected="a ScaleShiftMACE of blocks that mace-torch names",
+        fix="use a foundation of such an architecture; or ask for this one to be supported",
+    )
 
 
 def _content(model: Any) -> dict[str, object]:
     """The fields of a `Description`. What releases of MACE before today's lack is what it was then."""
     radial, first, readout = model.radial_embedding, model.interactions[0], model.readouts[-1]
     if getattr(model, "cueq_config", None) is not None:
-        raise _undescribable("it was converted to cuEquivariance")
-    heads = [str(head) for head in getattr(model, "heads", None) or ["Default"]]
-    hidden = str(model.products[0].linear.irreps_out)
+        raise ValueError("it was converted to cuEquivariance")
+    heads = [_text(head) for head in getattr(model, "heads", None) or ["Default"]]
+    hidden = _text(model.products[0].linear.irreps_out)
     specs = getattr(model, "embedding_specs", None)
     edge = getattr(model, "edge_irreps", None)
     arguments = {
@@ -62,7 +65,7 @@ def _content(model: Any) -> dict[str, object]:
         "num_interactions": int(model.num_interactions),
         "hidden_irreps": hidden,
         "MLP_irreps": f"{max(1, _scalars(getattr(readout, 'hidden_irreps', '1x0e')) // len(heads))}x0e",
-        "edge_irreps": None if edge is None else str(edge),
+        "edge_irreps": None if edge is None else _text(edge),
         "avg_num_neighbors": float(first.avg_num_neighbors),
         "correlation": _correlations(model),
         "gate": _activation(readout),
@@ -104,14 +107,6 @@ def state(model: torch.nn.Module | Module) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _undescribable(why: str) -> RetemperError:
-    return RetemperError(
-        f"The model's architecture cannot be described in a file without code: {why}.",
-        expected="a ScaleShiftMACE of blocks that mace-torch names",
-        fix="use a foundation of such an architecture; or ask for this one to be supported",
-    )
-
-
 def _kind(thing: object) -> str:
     """The class of a part of MACE, by its name; a class of the same name from elsewhere is not meant."""
     if thing is None:
@@ -120,7 +115,7 @@ def _kind(thing: object) -> str:
     module = kind.module if isinstance(kind, Name) else kind.__module__
     name = kind.name if isinstance(kind, Name) else kind.__name__
     if not module.startswith("mace."):
-        raise _undescribable(f"MACE has no name for {module}.{name}")
+        raise ValueError(f"MACE has no name for {module}.{name}")
     return name
 
 
@@ -135,17 +130,24 @@ def _activation(readout: Any) -> str:
     else:
         import torch
 
-        name = getattr(function, "__name__", str(function))
+        name = getattr(function, "__name__", type(function).__name__)
         if function not in (torch.abs, torch.tanh, torch.nn.functional.silu):
-            raise _undescribable(f"MACE has no name for {name}")
+            raise ValueError(f"MACE has no name for {name}")
     if name not in ("abs", "tanh", "silu"):
-        raise _undescribable(f"MACE has no name for {name}")
+        raise ValueError(f"MACE has no name for {name}")
     return name
+
+
+def _text(value: object) -> str:
+    """A name or irreducible representations as text; what nests is neither."""
+    if isinstance(value, str) or type(value).__name__ == "Irreps":
+        return str(value)
+    raise ValueError(f"a {type(value).__name__} in place of a name")
 
 
 def _scalars(irreps: object) -> int:
     """How many numbers of even parity that do not turn: ``128x0e+128x1o`` has 128."""
-    terms = [term.strip().partition("x") for term in str(irreps).split("+")]
+    terms = [term.strip().partition("x") for term in _text(irreps).split("+")]
     return sum(int(count) for count, _, kind in terms if kind == "0e")
 
 
@@ -177,4 +179,4 @@ def _correlations(model: Any) -> list[int]:
 
 
 def _keeps_last_layer(model: Any, hidden: str) -> bool:
-    return len(model.products) > 1 and str(model.products[-1].linear.irreps_out) == hidden and "+" in hidden
+    return len(model.products) > 1 and _text(model.products[-1].linear.irreps_out) == hidden and "+" in hidden

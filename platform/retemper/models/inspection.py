@@ -101,11 +101,12 @@ def _of_pickle(path: Path, content: bytes) -> Inspection:
     description, reason = None, None
     try:
         opening.require_known(modules, names, str(path))
-        description = describing.describe(modules)
+        description = describing.describe(modules, str(path))
     except RetemperError as error:
         reason = str(error)
     tensors = modules.state
-    heads = tuple(str(head) for head in modules.attributes.get("heads") or ["Default"])  # type: ignore[attr-defined]
+    named = modules.attributes.get("heads") or ["Default"]
+    heads = tuple(head for head in named if isinstance(head, str)) if isinstance(named, list | tuple) else ()
     elements = tuple(int(z) for z in tensors.get("atomic_numbers", ()))
     count = sum(int(np.prod(module.tensors[name].shape)) for _, module in modules.walk() for name in module.parameters)
     return Inspection(

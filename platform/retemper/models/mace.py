@@ -12,7 +12,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from retemper.core import weight_files
 from retemper.core.errors import RetemperError, unknown
 from retemper.data import charge, crowding
 from retemper.models import model_file
@@ -57,22 +56,7 @@ def _load(path: Path, mtime: int, size: int, device: str, dtype: str) -> Any:
     """`mtime` and `size` are there for the cache's key."""
     import torch
 
-    try:
-        module: Any = model_file.load(path, device)
-    except RetemperError:
-        raise
-    except Exception as error:  # unpickling a foreign file raises nearly anything
-        raise RetemperError(
-            f"{path} cannot be loaded as a MACE model: {type(error).__name__}: {error}",
-            expected=f"a model file of retemper ({weight_files.NAME}) or of mace_run_train (*.model)",
-        ) from error
-    if not isinstance(module, torch.nn.Module) or not hasattr(module, "atomic_energies_fn"):
-        raise RetemperError(
-            f"{path} is not a MACE model.",
-            expected=f"a model file of retemper ({weight_files.NAME}) or of mace_run_train (*.model)",
-            got=type(module).__name__,
-            fix="give the *.model file, not a checkpoint (*.pt)",
-        )
+    module: Any = model_file.load(path, device)
     module = module.to(device=device, dtype=getattr(torch, dtype)).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)

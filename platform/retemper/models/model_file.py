@@ -117,7 +117,7 @@ def load(path: str | Path, device: str = "cpu") -> torch.nn.Module:
     RetemperError
         A file of another kind, a damaged one, or a model that today's MACE cannot build (`opening.open_model`).
     """
-    if Path(path).suffix == weight_files.SUFFIX:
+    if weight_files.described(path):
         return read(path, device)
     return loads(content_of(path), str(path)).to(device)
 

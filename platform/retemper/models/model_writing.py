@@ -57,7 +57,7 @@ def require_describable(model: torch.nn.Module) -> None:
 def convert(path: Path, out: Path) -> None:
     """Write a model as a file of the kind that the name of `out` says."""
     model = load(path)
-    if weight_files.executes_nothing(out):
+    if weight_files.described(out):
         write(model, out)
     else:
         write_pickle(model, out)

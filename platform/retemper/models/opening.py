@@ -35,7 +35,7 @@ def tree(content: bytes, origin: str) -> tuple[Module, list[str]]:
             got=got + (f", with {', '.join(names[:10])}" if names else ""),
             fix="give the *.model file, not a checkpoint (*.pt)",
         )
-    return Module(value, archive.numbers), known.unknown(archive.names)
+    return Module(value, archive), known.unknown(archive.names)
 
 
 def open_model(content: bytes, origin: str) -> torch.nn.Module:
@@ -50,7 +50,7 @@ def open_model(content: bytes, origin: str) -> torch.nn.Module:
     try:
         modules, names = tree(content, origin)
         require_known(modules, names, origin)
-        description = describing.describe(modules)
+        description = describing.describe(modules, origin)
         model = building.build(description, describing.state(modules), origin)
     except PickleError as error:
         raise archives.refused(origin, error) from error

@@ -255,7 +255,7 @@ def _write_config(path: Path, flags: Flags, plan: Plan, unflagged: list[str]) ->
     strategy, note = plan.strategy, "# mace_run_train --config mace.yaml\n"
     for what in unflagged:
         note += f"# {what}: MACE has no setting for it and builds another model (retemper.models.architecture)\n"
-    if weight_files.executes_nothing(plan.foundation):
+    if weight_files.described(plan.foundation):
         note += f"# foundation_model: MACE opens pickles alone; write one with retemper convert {plan.foundation} OUT\n"
     if strategy.replay is None and strategy.start == "foundation":
         note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"

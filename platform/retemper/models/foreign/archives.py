@@ -26,6 +26,7 @@ class Archive:
     def __init__(self, value: object, names: set[Name], records: Mapping[str, bytes | memoryview]):
         self.value, self.names = value, names
         self._records = records
+        self.size = sum(map(len, records.values()))  # bytes of numbers
 
     def numbers(self, tensor: Tensor) -> np.ndarray:
         """A copy of the tensor's numbers.
@@ -93,15 +94,15 @@ def _zip(content: bytes, origin: str) -> Archive:
         raise PickleError(f"it has more than {MOST_ENTRIES} parts")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = _entries(archive, len(content))
-            pickle = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
-            if any(name.partition("/")[2].startswith("code/") for name in entries):
+            if any(name.partition("/")[2].startswith("code/") for name in archive.namelist()):
                 raise RetemperError(
                     f"{origin} is a program (TorchScript) and was not opened.",
                     expected=EXPECTED,
                     got="a compiled model, as for LAMMPS",
                     fix="give the *.model file that it was compiled from",
                 )
+            entries = _entries(archive, len(content))
+            pickle = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
             if len(pickle) != 1:
                 raise PickleError(f"it holds {len(pickle)} pickles that torch would have written")
             prefix = pickle[0].partition("/")[0]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retemper.models.foreign.archives import Archive
 from retemper.models.foreign.values import Array, Name, PickleError, Record, Tensor
 
 if TYPE_CHECKING:
@@ -17,35 +19,61 @@ DEEPEST = 30  # modules within modules; a model has some 8
 GRAPH = Name("torch.fx.graph_module", "reduce_graph_module")  # code of a contraction, as a function of its source
 CODE = "__codegen__"  # where e3nn keeps code that it generates, by the names of the modules that it becomes
 UNSCALED = Name("mace.modules.models", "MACE")  # built as the class with scale 1 and shift 0
+GROUPS = ("_modules", "_parameters", "_buffers", CODE)
+MOST_PARTS = 1_000_000  # attributes and tensors, a module as `MODULE`; a model has some 10,000
+MODULE = 100
+LONGEST = 50_000  # parts of a setting
+SMALLEST = 1_000_000  # numbers that any file may show
 UNCOMPARED = ("training", "_prof_str", "_profiling_str", "_code", "_graph")
+
+
+class Budget:
+    """How much a tree may hold: a file can name the same module or the same numbers again and again."""
+
+    def __init__(self, size: int):
+        self.parts, self.numbers = MOST_PARTS, 4 * size + SMALLEST
+
+    def charge(self, *counts: int) -> None:
+        self.parts -= sum(counts)
+        if self.parts < 0:
+            raise PickleError("it has modules and settings without end")
+
+    def charge_numbers(self, tensors: Iterable[Tensor]) -> None:
+        self.numbers -= sum(math.prod(tensor.shape) for tensor in tensors)
+        if self.numbers < 0:
+            raise PickleError("it has numbers without end")
 
 
 class Module:
     """One module, with attributes like a live one's: parameters and buffers as arrays, submodules by name or number."""
 
-    def __init__(self, record: Record, numbers: Callable[[Tensor], np.ndarray], depth: int = 0):
+    def __init__(self, record: Record, archive: Archive, depth: int = 0, budget: Budget | None = None):
+        budget = budget or Budget(archive.size)
         if depth > DEEPEST:
             raise PickleError("it has modules within modules without end")
         self.kind = record.kind
         state = record.state
         if record.kind == GRAPH and record.arguments and isinstance(record.arguments[0], dict):
             state = record.arguments[0]
+        budget.charge(MODULE, len(state), *(len(_dictionary(state, name)) for name in GROUPS))
         self.attributes: Mapping[str, object] = {
             name: value for name, value in state.items() if name not in ("_modules", "_parameters", "_buffers")
         }
         self.tensors: dict[str, Tensor] = {}
-        dropped = self.attributes.get("_non_persistent_buffers_set") or ()
+        dropped = self.attributes.get("_non_persistent_buffers_set")
+        dropped = dropped if isinstance(dropped, set) else set()
         for group in ("_parameters", "_buffers"):
             for name, value in _dictionary(state, group).items():
-                if isinstance(value, Tensor) and (group == "_parameters" or name not in dropped):  # type: ignore[operator]
+                if isinstance(value, Tensor) and (group == "_parameters" or name not in dropped):
                     self.tensors[name] = value
+        budget.charge_numbers(self.tensors.values())
         self.parameters = [name for name, value in _dictionary(state, "_parameters").items() if value is not None]
         self.modules = {
-            name: Module(value, numbers, depth + 1)
+            name: Module(value, archive, depth + 1, budget)
             for name, value in _dictionary(state, "_modules").items()
             if isinstance(value, Record)
         }
-        self._numbers = numbers
+        self._numbers = archive.numbers
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ("modules", "tensors", "attributes"):
@@ -134,9 +162,11 @@ def differences(tree: Module, model: torch.nn.Module) -> list[str]:
     return found + [f"{path} would be left out" for path in sorted(lacking)]
 
 
-def _plain(value: object, depth: int = 0) -> str | None:
-    """A setting as text, of a live object and of one that was read alike; nothing of what is no setting."""
-    if depth > 4:
+def _plain(value: object, left: list[int] | None = None) -> str | None:
+    """A setting as text, of a live object and of one that was read alike; None for what is no setting, or too long."""
+    left = [LONGEST] if left is None else left
+    left[0] -= 1
+    if left[0] < 0:
         return None
     if value is None or isinstance(value, bool | str):
         return str(value)
@@ -145,17 +175,19 @@ def _plain(value: object, depth: int = 0) -> str | None:
     if isinstance(value, Name):
         return value.name
     if isinstance(value, Record):
-        if value.state or value.kind.name == "slice":
+        if value.state:
             return None
         arguments = value.arguments
-        return _plain(arguments[0] if len(arguments) == 1 else list(arguments), depth)
+        return _plain(arguments[0] if len(arguments) == 1 else list(arguments), left)
     if type(value).__name__ in ("Irreps", "Irrep", "_MulIr"):
         return str(value)
     if isinstance(value, list | tuple):
-        if len(value) > 10_000:
-            return None
-        parts = [_plain(part, depth + 1) for part in value]
-        return None if None in parts else f"[{', '.join(map(str, parts))}]"
+        parts = []
+        for part in value:
+            parts.append(_plain(part, left))
+            if parts[-1] is None:
+                return None
+        return f"[{', '.join(map(str, parts))}]"
     if isinstance(value, Array | Tensor | dict | set) or not callable(value) or hasattr(value, "parameters"):
         return None
     return getattr(value, "__name__", None)
