@@ -85,7 +85,8 @@ class Convolution:
         """Messages [n, irreps] to the atoms of a group, of features [n_atoms, m1 * channels]."""
         n = len(group.atoms)
         if not group.edges.numel():
-            return harmonics.new_zeros(n, sum(mul * dim for _, mul, dim in self.paths))
+            none = harmonics[:0].sum()  # of which derivatives by the positions can be asked, and are zero
+            return none.expand(n, sum(mul * dim for _, mul, dim in self.paths))
         edges = group.edges.flatten()
         there = group.there.view(-1, 1).to(harmonics)
         coupled = ((harmonics.index_select(0, edges) * there) @ self.coefficients).split(self.sizes, dim=1)
