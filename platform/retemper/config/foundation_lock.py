@@ -91,5 +91,5 @@ def _remember(root: Path, kind: str, name: str, content: Content) -> dict[str, C
             with atomic_write(root / LOCK) as temporary:
                 temporary.write_text(HEAD + yaml.safe_dump({k: v for k, v in sections.items() if v}, sort_keys=False))
             log.info(f"{name}: sha256 {content.sha256} is remembered in {LOCK}; commit it")
-        found: dict[str, Content] = getattr(read(root), kind)
-    return found
+        section: dict[str, Content] = getattr(read(root), kind)
+    return section

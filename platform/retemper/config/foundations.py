@@ -114,13 +114,13 @@ def catalogue(root: Path | None = None) -> dict[str, Foundation]:
     """
     path = (root or project_root()) / CATALOGUE
     place = in_file(path, str(CATALOGUE))
-    own = _entries(Foundation, read_yaml(path) if path.is_file() else {}, place)
-    for name in own.keys() & _shipped()[0].keys():
+    entries = _entries(Foundation, read_yaml(path) if path.is_file() else {}, place)
+    for name in entries.keys() & _shipped()[0].keys():
         raise RetemperError(
             f"{place((name,))}: {name} is a foundation that comes with retemper.",
             fix="give the entry another name, or delete it to use the released one",
         )
-    return {**own, **_shipped()[0]}
+    return {**entries, **_shipped()[0]}
 
 
 def find(name: str, root: Path | None = None) -> Foundation:
@@ -135,7 +135,7 @@ def find(name: str, root: Path | None = None) -> Foundation:
     raise unknown("foundation", name, entries)
 
 
-def chosen(settings: Settings, root: Path | None = None) -> Foundation:
+def of_settings(settings: Settings, root: Path | None = None) -> Foundation:
     """The foundation of the settings, with the head that they name."""
     return with_head(find(settings.foundation, root), settings.head)
 
@@ -156,11 +156,11 @@ def _without_entry(name: str, about: str, **where: str | None) -> Foundation:
 def _of_address(name: str) -> Foundation:
     """``https://.../x.model``, with ``#sha256=...`` where it is known, or ``hf://org/repo/file`` of Hugging Face."""
     url, _, fragment = name.partition("#")
-    key, _, given = fragment.partition("=")
+    key, _, checksum = fragment.partition("=")
     hub = HUB.fullmatch(url)
     if hub:
         url = f"https://huggingface.co/{hub['repo']}/resolve/{hub['revision'] or 'main'}/{hub['file']}"
-    known = re.fullmatch("[0-9a-fA-F]{64}", given) if key == "sha256" else None
+    known = re.fullmatch("[0-9a-fA-F]{64}", checksum) if key == "sha256" else None
     if not url.startswith(("https://", "http://")) or (fragment and not known):
         raise RetemperError(
             f"The foundation {name} is no address of a file.",
@@ -172,7 +172,7 @@ def _of_address(name: str) -> Foundation:
             f"The foundation {name} comes over http, where anyone on the way can change it.",
             fix="give an https address, or add #sha256= and the sum that its author gives",
         )
-    return _without_entry(name, "fetched from an address", url=url, sha256=given or None)
+    return _without_entry(name, "fetched from an address", url=url, sha256=checksum or None)
 
 
 def licence(entry: Foundation) -> Licence | None:

@@ -48,8 +48,8 @@ class Quantity:
 
 
 ERRORS = {
-    f"{what}_{measure}": Quantity(unit)
-    for what, unit in (("energy", "meV/atom"), ("force", "meV/Å"), ("stress", "meV/Å³"))
+    f"{quantity}_{measure}": Quantity(unit)
+    for quantity, unit in (("energy", "meV/atom"), ("force", "meV/Å"), ("stress", "meV/Å³"))
     for measure in ("mae", "rmse")
 }
 RATIOS = {name: Quantity("") for name in FORGETTING.values()}
@@ -135,5 +135,5 @@ def check_suite(names: list[str]) -> list[str]:
 
 def tag(tags: Mapping[str, Any], name: str) -> str | None:
     """A metric's tag of a registered version, also of one that was registered under the former spelling."""
-    found = tags.get(name, tags.get(name.replace(".", "_")))
-    return None if found is None else str(found)
+    value = tags.get(name, tags.get(name.replace(".", "_")))
+    return None if value is None else str(value)

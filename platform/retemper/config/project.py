@@ -40,7 +40,7 @@ class Project:
     @cached_property
     def foundation(self) -> Foundation:
         """The catalogue's entry of the foundation, with the head that the settings choose."""
-        return foundations.chosen(self.settings, self.root)
+        return foundations.of_settings(self.settings, self.root)
 
     @cached_property
     def weights(self) -> Path:

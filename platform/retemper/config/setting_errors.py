@@ -47,46 +47,50 @@ def in_file(path: str | Path, name: str | None = None) -> Place:
     return place
 
 
-def explained(every: Sequence[ErrorDetails], model: type[BaseModel], place: Place) -> RetemperError:
+def explain(every: Sequence[ErrorDetails], model: type[BaseModel], place: Place) -> RetemperError:
     """The first of pydantic's errors about `model` as a `RetemperError`."""
     first = every[0]
     location: Location = first["loc"]
-    alternatives = [one for one in every if one["loc"][:-1] == location[:-1] and _is_kind(one["loc"])]
+    alternatives = [detail for detail in every if detail["loc"][:-1] == location[:-1] and _is_kind(detail["loc"])]
     if _is_kind(location):
         location = location[:-1]
     else:
         alternatives = [first]
     where = ".".join(map(str, location))
-    here, file = place(location), place(())
-    others = len({one["loc"] for one in every}) - len({one["loc"] for one in alternatives})
-    more = "" if not others else f" ({others} more problem{'s' if others > 1 else ''})"
+    position, file = place(location), place(())
+    remaining = len({detail["loc"] for detail in every}) - len({detail["loc"] for detail in alternatives})
+    more = "" if not remaining else f" ({remaining} more problem{'s' if remaining > 1 else ''})"
     cause = first.get("ctx", {}).get("error")
     former = ".".join(part for part in location if isinstance(part, str))
     if first["type"] == "extra_forbidden" and former in GONE:
-        return RetemperError(f"{here}: {where} is no setting any more: {GONE[former]}.", fix=f"delete {location[-1]}")
+        return RetemperError(
+            f"{position}: {where} is no setting any more: {GONE[former]}.", fix=f"delete {location[-1]}"
+        )
     if first["type"] == "extra_forbidden":
         near = unknown("setting", location[-1], _fields(_inside(model, location[:-1])))
-        return RetemperError(f"{here}: Unknown setting {where!r}{more}.", expected=near.expected, fix=near.fix)
+        return RetemperError(f"{position}: Unknown setting {where!r}{more}.", expected=near.expected, fix=near.fix)
     if first["type"] == "missing":
         return RetemperError(f"{file}: {where} is missing{more}.", fix=f"add {where}")
     if isinstance(cause, UnknownNameError):
-        return RetemperError(": ".join(filter(None, (here, where, cause.what))), expected=cause.expected, fix=cause.fix)
-    given = first.get("input")
+        return RetemperError(
+            ": ".join(filter(None, (position, where, cause.what))), expected=cause.expected, fix=cause.fix
+        )
+    value = first.get("input")
     if first["type"] == "literal_error":
         options = [str(option) for option in _choices(_inside(model, location))]
         return RetemperError(
-            f"{here}: {where} is wrong{more}.",
+            f"{position}: {where} is wrong{more}.",
             expected=f"one of {', '.join(options)}",
-            got=repr(given),
-            fix=unknown(where, given, options).fix if isinstance(given, str) else f"write one of {', '.join(options)}",
+            got=repr(value),
+            fix=unknown(where, value, options).fix if isinstance(value, str) else f"write one of {', '.join(options)}",
         )
     optional = _optional(_inside(model, location))
-    expected = [EXPECTED.get(one["type"]) or _sentence(one["msg"]) for one in alternatives]
+    expected = [EXPECTED.get(detail["type"]) or _sentence(detail["msg"]) for detail in alternatives]
     return RetemperError(
-        f"{here}: {where or 'the content'} is wrong{more}.",
+        f"{position}: {where or 'the content'} is wrong{more}.",
         expected=" or ".join(dict.fromkeys([*expected, *(["null"] if optional else [])])),
-        got=None if cause is not None and isinstance(given, dict | BaseModel) else short(repr(given), 300),
-        fix=_fix(first["type"], given, optional) or f"edit {here}",
+        got=None if cause is not None and isinstance(value, dict | BaseModel) else short(repr(value), 300),
+        fix=_fix(first["type"], value, optional) or f"edit {position}",
     )
 
 
@@ -96,22 +100,22 @@ def _sentence(message: str) -> str:
     return text.replace("String should ", "text that should ")
 
 
-def _fix(kind: str, given: Any, optional: bool) -> str | None:
+def _fix(kind: str, value: Any, optional: bool) -> str | None:
     """What to write instead; `None` where the expectation says it."""
     if kind == "finite_number":
         return "write null to turn it off" if optional else "write a number: a large one where nothing is to be refused"
-    if given is None:
+    if value is None:
         return "write a value: null is possible only where the reference says so"
-    if kind == "bool_type" and isinstance(given, str) and given.lower() in WORDS:
+    if kind == "bool_type" and isinstance(value, str) and value.lower() in WORDS:
         return "write true or false: yes, no, on and off are text"
-    if kind == "int_type" and isinstance(given, float) and given.is_integer():
-        return f"write {given:.0f}"
-    if kind in ("int_type", "float_type") and isinstance(given, str):
+    if kind == "int_type" and isinstance(value, float) and value.is_integer():
+        return f"write {value:.0f}"
+    if kind in ("int_type", "float_type") and isinstance(value, str):
         return "write the number in digits, without quotes"
-    if kind == "string_type" and not isinstance(given, list | dict):
-        return f"put it in quotes: '{str(given).lower() if isinstance(given, bool) else given}'"
-    if kind == "list_type" and not isinstance(given, dict):
-        return f"write [{short(given, 100)}]"
+    if kind == "string_type" and not isinstance(value, list | dict):
+        return f"put it in quotes: '{str(value).lower() if isinstance(value, bool) else value}'"
+    if kind == "list_type" and not isinstance(value, dict):
+        return f"write [{short(value, 100)}]"
     return None
 
 
@@ -128,34 +132,34 @@ def _bare(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [part for one in get_args(annotation) for part in _bare(one)]
+        return [part for member in get_args(annotation) for part in _bare(member)]
     return [annotation]
 
 
 def _inside(annotation: Any, location: Location) -> Any:
     """The type of what stands at a location within `annotation`; `None` where that has no such place."""
     for part in location:
-        found = None
-        for one in _bare(annotation):
-            if isinstance(one, type) and issubclass(one, BaseModel) and part in one.model_fields:
-                found = one.model_fields[str(part)].annotation
-            elif get_origin(one) in (list, dict):
-                found = get_args(one)[-1]
-        annotation = found
+        inner = None
+        for member in _bare(annotation):
+            if isinstance(member, type) and issubclass(member, BaseModel) and part in member.model_fields:
+                inner = member.model_fields[str(part)].annotation
+            elif get_origin(member) in (list, dict):
+                inner = get_args(member)[-1]
+        annotation = inner
     return annotation
 
 
 def _fields(annotation: Any) -> list[str]:
     return [
         name
-        for one in _bare(annotation)
-        if isinstance(one, type) and issubclass(one, BaseModel)
-        for name in one.model_fields
+        for member in _bare(annotation)
+        if isinstance(member, type) and issubclass(member, BaseModel)
+        for name in member.model_fields
     ]
 
 
 def _choices(annotation: Any) -> list[Any]:
-    return [choice for one in _bare(annotation) for choice in get_args(one)]
+    return [choice for member in _bare(annotation) for choice in get_args(member)]
 
 
 def _optional(annotation: Any) -> bool:

@@ -339,7 +339,7 @@ def parse(model: type[Model], content: Any, place: str | Place) -> Model:
         return model.model_validate(content)
     except ValidationError as error:
         where = (lambda _: place) if isinstance(place, str) else place
-        raise setting_errors.explained(error.errors(include_url=False), model, where) from None
+        raise setting_errors.explain(error.errors(include_url=False), model, where) from None
 
 
 def parse_named(model: type[Model], name: str, content: Any, place: Place) -> Model:
@@ -347,8 +347,10 @@ def parse_named(model: type[Model], name: str, content: Any, place: Place) -> Mo
     if not isinstance(content, dict):
         raise RetemperError(f"{place(())}: {name} is no section.", expected="names and values", got=repr(content))
     if content.get("name", name) != name:
-        here = place(("name",))
-        raise RetemperError(f"{here}: the name is {name}, not {content['name']!r}.", fix=f"delete name in {here}")
+        position = place(("name",))
+        raise RetemperError(
+            f"{position}: the name is {name}, not {content['name']!r}.", fix=f"delete name in {position}"
+        )
     return parse(model, {**content, "name": name}, place)
 
 

@@ -73,7 +73,7 @@ class SearchRange(Section):
     def _one_kind(self) -> SearchRange:
         if (self.choices is None) == (self.low is None or self.high is None):
             raise ValueError("give either low and high, or choices")
-        if self.choices is not None and len({repr(one) for one in self.choices}) < len(self.choices):
+        if self.choices is not None and len({repr(choice) for choice in self.choices}) < len(self.choices):
             raise ValueError("list each choice once")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError("low must be below high")
@@ -82,14 +82,14 @@ class SearchRange(Section):
         return self
 
 
-def _listed(search: Any) -> Any:
+def _as_lists(search: Any) -> Any:
     """A parameter with one range may be written without the list."""
     if isinstance(search, dict):
-        return {path: [one] if isinstance(one, dict) else one for path, one in search.items()}
+        return {path: [ranges] if isinstance(ranges, dict) else ranges for path, ranges in search.items()}
     return search
 
 
-Search = Annotated[dict[str, list[SearchRange]], BeforeValidator(_listed)]
+Search = Annotated[dict[str, list[SearchRange]], BeforeValidator(_as_lists)]
 
 
 class Strategy(Section):
@@ -115,11 +115,11 @@ class Strategy(Section):
     def _searchable(self) -> Strategy:
         earlier: set[str] = set()
         for path, ranges in self.search.items():
-            if not all(set(one.when) <= earlier for one in ranges):
+            if not all(set(alternative.when) <= earlier for alternative in ranges):
                 raise ValueError(f"search: `when` of {path} must name parameters listed before it")
-            if len(ranges) > 1 and any(one.choices is not None for one in ranges):
+            if len(ranges) > 1 and any(alternative.choices is not None for alternative in ranges):
                 raise ValueError(f"search: alternatives of {path} must be ranges (choices cannot change)")
-            if len({one.log for one in ranges}) > 1:
+            if len({alternative.log for alternative in ranges}) > 1:
                 raise ValueError(f"search: alternatives of {path} must all be on a log scale or none")
             earlier.add(path)
         return self
@@ -135,7 +135,7 @@ def load(
     name: str,
     root: Path | None = None,
     overrides: dict[str, Any] | None = None,
-    found: Point | None = None,
+    point: Point | None = None,
     source: str = "params.yaml (finetune.overrides)",
 ) -> Strategy:
     """Read a strategy, with changes by dotted path (``training.lr``).
@@ -144,7 +144,7 @@ def load(
     ----------
     overrides
         Changes that a user has written; `source` says where, for errors.
-    found
+    point
         Changes that a sweep has found, over those.
 
     Raises
@@ -156,10 +156,10 @@ def load(
     if name not in names(root):
         raise unknown("strategy", name, names(root))
     base, file = (root / f"strategies/{stem}.yaml" for stem in ("base", name))
-    own = read_yaml(file)
-    content = merge(read_yaml(base), own)
-    sources = dict.fromkeys(overrides or {}, source) | dict.fromkeys(found or {}, f"runs/sweep/{name}/best.yaml")
-    for path, value in {**(overrides or {}), **(found or {})}.items():
+    specific = read_yaml(file)
+    content = merge(read_yaml(base), specific)
+    sources = dict.fromkeys(overrides or {}, source) | dict.fromkeys(point or {}, f"runs/sweep/{name}/best.yaml")
+    for path, value in {**(overrides or {}), **(point or {})}.items():
         *folders, leaf = path.split(".")
         target = content
         for folder in folders:
@@ -172,21 +172,21 @@ def load(
             target = target[folder]
         target[leaf] = value
     files = (in_file(file, f"strategies/{name}.yaml"), in_file(base, "strategies/base.yaml"))
-    return parse_named(Strategy, name, content, _place(own, sources, *files))
+    return parse_named(Strategy, name, content, _place(specific, sources, *files))
 
 
-def _place(own: dict[str, Any], sources: dict[str, str], file: Place, base: Place) -> Place:
-    """Where a setting of a strategy stands: in its file `own`, in the base's, or in one of the `sources` of changes."""
+def _place(specific: dict[str, Any], sources: dict[str, str], file: Place, base: Place) -> Place:
+    """Where a setting of a strategy stands: in its file (`specific`), in the base's, or in one of `sources`."""
 
     def place(location: Location) -> str:
         for path, source in sources.items():
             if ".".join(map(str, location)).startswith(path):
                 return source
-        there: Any = own
+        node: Any = specific
         for part in location[:2]:
-            if not isinstance(there, dict) or part not in there:
+            if not isinstance(node, dict) or part not in node:
                 return base(location)
-            there = there[part]
+            node = node[part]
         return file(location)
 
     return place

@@ -35,9 +35,9 @@ LONGEST = 1000  # digits of an integer
 class _RefusedError(Exception):
     """What is wrong at a place of a file, and how to mend it."""
 
-    def __init__(self, what: str, mark: Any, fix: str):
-        super().__init__(what)
-        self.what, self.line, self.fix = what, mark.line + 1, fix
+    def __init__(self, problem: str, mark: Any, fix: str):
+        super().__init__(problem)
+        self.what, self.line, self.fix = problem, mark.line + 1, fix
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def line_of(path: str | Path, location: Location) -> int | None:
 def _document(path: Path) -> _Document:
     text = _text(path)
     try:
-        found = _parsed(text)
+        document = _parse(text)
     except _RefusedError as refused:
         raise RetemperError(f"{path}, line {refused.line}, {refused.what}.", fix=refused.fix) from None
     except yaml.MarkedYAMLError as error:
@@ -105,15 +105,21 @@ def _document(path: Path) -> _Document:
         ) from None
     except RecursionError:
         raise RetemperError(f"{path} is nested too deeply.", expected="a few levels") from None
-    if not isinstance(found.content, dict):
-        got = "nothing" if found.content is None else "a list" if isinstance(found.content, list) else "a single value"
+    if not isinstance(document.content, dict):
+        got = (
+            "nothing"
+            if document.content is None
+            else "a list"
+            if isinstance(document.content, list)
+            else "a single value"
+        )
         raise RetemperError(
             f"{path} has no names and values.",
             expected="`name: value` lines",
             got=got,
             fix="restore the file, for example with `git checkout`, or write it anew",
         )
-    return found
+    return document
 
 
 def _text(path: Path) -> str:
@@ -135,29 +141,29 @@ def _text(path: Path) -> str:
 
 
 @lru_cache(maxsize=128)
-def _parsed(text: str) -> _Document:
+def _parse(text: str) -> _Document:
     """Content of a YAML text; the same text is parsed once (a study reads the same few files for every run)."""
     lines: dict[Location, int] = {}
     node = yaml.compose(text, _Loader)
-    return _Document(None if node is None else _built(node, (), lines), lines)
+    return _Document(None if node is None else _build(node, (), lines), lines)
 
 
-def _built(node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:
+def _build(node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:
     lines.setdefault(location, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
-        return [_built(part, (*location, index), lines) for index, part in enumerate(node.value)]
+        return [_build(part, (*location, index), lines) for index, part in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key, value in node.value:
             name = _key(key)
-            if name in found:
+            if name in mapping:
                 first = lines[(*location, name)]
                 raise _RefusedError(
                     f"has {name!r} again: it stands in line {first} already", key.start_mark, "keep one"
                 )
             lines[(*location, name)] = key.start_mark.line + 1
-            found[name] = _built(value, (*location, name), lines)
-        return found
+            mapping[name] = _build(value, (*location, name), lines)
+        return mapping
     return _scalar(node) if isinstance(node, yaml.ScalarNode) and node.style is None else str(node.value)
 
 

@@ -35,7 +35,7 @@ def finished(folder: Path, key: str) -> Outcome | None:
 
     What is damaged or of another training is put aside.
     """
-    training = kept(folder, key)
+    training = read_summary(folder, key)
     if training is None:
         return None
     sound = True
@@ -47,14 +47,14 @@ def finished(folder: Path, key: str) -> Outcome | None:
     return training.outcome if sound else None
 
 
-def kept(folder: Path, key: str) -> KeptTraining | None:
+def read_summary(folder: Path, key: str) -> KeptTraining | None:
     """The summary of the training `key`, its files unseen; one that is damaged or of another training is put aside."""
     content = sealed.read_json(folder / SUMMARY, key)
     return None if content is None else KeptTraining.model_validate(content)
 
 
 def collect(
-    project: Project, strategy: str, plans: Sequence[Plan], folders: Sequence[Path], found: Point
+    project: Project, strategy: str, plans: Sequence[Plan], folders: Sequence[Path], point: Point
 ) -> TrainingSummary:
     """Write ``runs/finetune/<strategy>`` of the project, whole or not at all.
 
@@ -62,7 +62,7 @@ def collect(
     ----------
     plans, folders
         A plan a seed, and the folder where it was trained.
-    found
+    point
         Settings that a sweep found, by dotted path; empty without one.
 
     Raises
@@ -83,7 +83,7 @@ def collect(
             strategy=strategy,
             foundation=project.settings.foundation,
             settings=plans[0].strategy,
-            found_by_sweep=found,
+            found_by_sweep=point,
             origin=lineage.origin(project.root),
             seeds=seeds,
         )
@@ -99,7 +99,7 @@ def _outcome_of(plan: Plan, folder: Path, copied: Path) -> Outcome:
     RetemperError
         They are not.
     """
-    training = kept(folder, plan.key)
+    training = read_summary(folder, plan.key)
     why = "its summary is missing, damaged or of another training"
     if training is not None:
         why = sealed.difference(copied, training.files)

@@ -93,11 +93,11 @@ def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float]
 def counted(path: Path) -> tuple[int, str]:
     """Number of frames of a file and the hash of their labels; an unchanged file is read once."""
     status = path.stat() if path.is_file() else None
-    return _counted(path.resolve(), status.st_mtime_ns if status else 0, status.st_size if status else 0)
+    return _count(path.resolve(), status.st_mtime_ns if status else 0, status.st_size if status else 0)
 
 
 @lru_cache(maxsize=64)
-def _counted(path: Path, mtime: int, size: int) -> tuple[int, str]:
+def _count(path: Path, mtime: int, size: int) -> tuple[int, str]:
     """`mtime` and `size` are there for the cache's key."""
     total, number = LabelsHash(), 0
     for atoms in stream_frames(path):

@@ -21,10 +21,10 @@ from retemper.records.pseudolabel import PseudolabelManifest
 from retemper.records.replay import ReplayManifest
 
 
-def plans(project: Project, name: str, found: Point | None = None) -> list[Plan]:
+def plans(project: Project, name: str, point: Point | None = None) -> list[Plan]:
     """One plan a seed for strategy `name`, from ``runs/{dataset,e0s,replay,pseudolabel}``.
 
-    `found` maps paths to values that a sweep found; they win over ``finetune.overrides``.
+    `point` maps paths to values that a sweep found; they win over ``finetune.overrides``.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def plans(project: Project, name: str, found: Point | None = None) -> list[Plan]
         Missing upstream files, pseudolabels of another foundation, too few structures.
     """
     root, settings = project.root, project.settings
-    strategy = load(name, root, settings.finetune.overrides, found)
+    strategy = load(name, root, settings.finetune.overrides, point)
     sha = sha256(project.weights)
     start, start_sha, start_head = _start(project, strategy, sha)
     e0s = ReferenceEnergies.read(root / "runs/e0s/e0s.json").E0s

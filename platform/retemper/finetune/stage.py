@@ -31,13 +31,13 @@ def run(project: Project, strategy: str) -> TrainingSummary:
     """
     finetune = project.settings.finetune
     processes.prepare(finetune.device)
-    found = best_settings(project, strategy)
-    plans = planning.plans(project, strategy, found)
+    point = best_settings(project, strategy)
+    plans = planning.plans(project, strategy, point)
     folders = [project.training(plan.key) for plan in plans]
     count = parallel.workers(finetune.workers, finetune.device, len(plans))
     log.info(f"{strategy}: {plans[0].strategy.about}")
-    if found:
-        log.info("found by the sweep: " + ", ".join(f"{path} {in_words(value)}" for path, value in found.items()))
+    if point:
+        log.info("found by the sweep: " + ", ".join(f"{path} {in_words(value)}" for path, value in point.items()))
     log.info(
         f"{len(plans)} seed(s), {count} at a time, {plans[0].target.n_train} training structures, on {plans[0].device}"
     )
@@ -49,7 +49,7 @@ def run(project: Project, strategy: str) -> TrainingSummary:
             runs.log_epoch(run_ids[seed], int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
 
         parallel.train_all(plans, folders, count, on_epoch)
-    return collect.collect(project, strategy, plans, folders, found)
+    return collect.collect(project, strategy, plans, folders, point)
 
 
 @contextmanager

@@ -31,9 +31,9 @@ def config(foundation: torch.nn.Module) -> dict[str, object]:
     from mace.tools.scripts_utils import extract_config_mace_model
 
     described = describing.describe(foundation).arguments
-    found: dict[str, object] = extract_config_mace_model(foundation)
-    found |= {"correlation": described.correlation, "keep_last_layer_irreps": described.keep_last_layer_irreps}
-    off = differences(type(foundation)(**found), foundation)
+    arguments: dict[str, object] = extract_config_mace_model(foundation)
+    arguments |= {"correlation": described.correlation, "keep_last_layer_irreps": described.keep_last_layer_irreps}
+    off = differences(type(foundation)(**arguments), foundation)
     if off:
         raise RetemperError(
             "The foundation's architecture cannot be copied: a model built of what can be read from it differs "
@@ -41,12 +41,12 @@ def config(foundation: torch.nn.Module) -> dict[str, object]:
             expected="a ScaleShiftMACE that MACE can build again",
             fix="use another foundation; or report this with its name",
         )
-    return found
+    return arguments
 
 
-def differences(one: torch.nn.Module, two: torch.nn.Module) -> list[str]:
+def differences(first: torch.nn.Module, second: torch.nn.Module) -> list[str]:
     """Parameters and buffers of which name or shape differ, in words."""
-    shapes = [{name: tuple(t.shape) for name, t in model.state_dict().items()} for model in (one, two)]
+    shapes = [{name: tuple(t.shape) for name, t in model.state_dict().items()} for model in (first, second)]
     names = sorted(set(shapes[0]) | set(shapes[1]))
     return [
         f"{name}: {shapes[0].get(name, 'none')}, {shapes[1].get(name, 'none')}"
@@ -55,64 +55,68 @@ def differences(one: torch.nn.Module, two: torch.nn.Module) -> list[str]:
     ]
 
 
-def flags(found: dict[str, object]) -> dict[str, str | float | bool | None]:
+def flags(arguments: dict[str, object]) -> dict[str, str | float | bool | None]:
     """MACE's flags for a `config`, as far as it has flags; see `unflagged`."""
     from mace.modules import gate_dict
 
-    of = SimpleNamespace(**found)
+    architecture = SimpleNamespace(**arguments)
     gates = {function: name for name, function in gate_dict.items()}
     return {
         "model": "ScaleShiftMACE",
-        "r_max": float(of.r_max),
-        "num_radial_basis": int(of.num_bessel),
-        "num_cutoff_basis": int(of.num_polynomial_cutoff),
-        "max_ell": int(of.max_ell),
-        "interaction": of.interaction_cls.__name__,
-        "interaction_first": of.interaction_cls_first.__name__,
-        "num_interactions": int(of.num_interactions),
-        "hidden_irreps": str(of.hidden_irreps),
-        "edge_irreps": None if of.edge_irreps is None else str(of.edge_irreps),
-        "MLP_irreps": str(of.MLP_irreps),
-        "gate": gates.get(of.gate, "silu"),
-        "correlation": max(of.correlation),
-        "radial_type": str(of.radial_type),
-        "radial_MLP": str(list(of.radial_MLP)),
-        "distance_transform": str(of.distance_transform),
-        "pair_repulsion": bool(of.pair_repulsion),
-        "apply_cutoff": bool(of.apply_cutoff),
-        "use_reduced_cg": bool(of.use_reduced_cg),
-        "use_so3": bool(of.use_so3),
-        "use_edge_irreps_first": bool(of.use_edge_irreps_first),
-        "use_agnostic_product": bool(of.use_agnostic_product),
-        "use_last_readout_only": bool(of.use_last_readout_only),
-        "use_embedding_readout": bool(of.use_embedding_readout),
-        "embedding_specs": None if of.embedding_specs is None else str(of.embedding_specs),
+        "r_max": float(architecture.r_max),
+        "num_radial_basis": int(architecture.num_bessel),
+        "num_cutoff_basis": int(architecture.num_polynomial_cutoff),
+        "max_ell": int(architecture.max_ell),
+        "interaction": architecture.interaction_cls.__name__,
+        "interaction_first": architecture.interaction_cls_first.__name__,
+        "num_interactions": int(architecture.num_interactions),
+        "hidden_irreps": str(architecture.hidden_irreps),
+        "edge_irreps": None if architecture.edge_irreps is None else str(architecture.edge_irreps),
+        "MLP_irreps": str(architecture.MLP_irreps),
+        "gate": gates.get(architecture.gate, "silu"),
+        "correlation": max(architecture.correlation),
+        "radial_type": str(architecture.radial_type),
+        "radial_MLP": str(list(architecture.radial_MLP)),
+        "distance_transform": str(architecture.distance_transform),
+        "pair_repulsion": bool(architecture.pair_repulsion),
+        "apply_cutoff": bool(architecture.apply_cutoff),
+        "use_reduced_cg": bool(architecture.use_reduced_cg),
+        "use_so3": bool(architecture.use_so3),
+        "use_edge_irreps_first": bool(architecture.use_edge_irreps_first),
+        "use_agnostic_product": bool(architecture.use_agnostic_product),
+        "use_last_readout_only": bool(architecture.use_last_readout_only),
+        "use_embedding_readout": bool(architecture.use_embedding_readout),
+        "embedding_specs": None if architecture.embedding_specs is None else str(architecture.embedding_specs),
         "scaling": "rms_forces_scaling",
     }
 
 
-def unflagged(found: dict[str, object]) -> list[str]:
+def unflagged(arguments: dict[str, object]) -> list[str]:
     """What of a `config` MACE's command line has no flag for."""
     from mace.modules import gate_dict
 
-    of = SimpleNamespace(**found)
-    readout, gate = of.readout_cls.__name__, of.gate
+    architecture = SimpleNamespace(**arguments)
+    readout, gate = architecture.readout_cls.__name__, architecture.gate
     lacking = [] if readout == "NonLinearReadoutBlock" else [f"readouts of class {readout}"]
-    lacking += [f"body orders {of.correlation}, one a layer"] if len(set(of.correlation)) > 1 else []
-    lacking += ["equivariant features after the last layer"] if of.keep_last_layer_irreps else []
+    lacking += (
+        [f"body orders {architecture.correlation}, one a layer"] if len(set(architecture.correlation)) > 1 else []
+    )
+    lacking += ["equivariant features after the last layer"] if architecture.keep_last_layer_irreps else []
     return lacking if gate in gate_dict.values() else [*lacking, f"the activation {gate}"]
 
 
-def builder(found: dict[str, object]) -> Callable[..., torch.nn.Module]:
+def builder(arguments: dict[str, object]) -> Callable[..., torch.nn.Module]:
     """In place of MACE's `_build_model`: the architecture of `config`, one head, statistics of the training data."""
     from mace.modules import ScaleShiftMACE
 
-    made: Callable[..., torch.nn.Module] = ScaleShiftMACE  # its arguments are read from MACE itself
+    model_class: Callable[..., torch.nn.Module] = ScaleShiftMACE  # its arguments are read from MACE itself
 
     def build(args: Any, model_config: dict[str, object], _: Any, heads: list[str]) -> torch.nn.Module:
-        own = {name: model_config[name] for name in ("atomic_energies", "avg_num_neighbors", "atomic_numbers")}
+        data_arguments = {
+            name: model_config[name] for name in ("atomic_energies", "avg_num_neighbors", "atomic_numbers")
+        }
         scales = {"atomic_inter_scale": np.atleast_1d(args.std), "atomic_inter_shift": np.atleast_1d(args.mean)}
-        return made(**{**found, **own, **scales, "heads": heads})
+        return model_class(**{**arguments, **data_arguments, **scales, "heads": heads})
 
     return build
 

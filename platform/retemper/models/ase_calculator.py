@@ -28,20 +28,20 @@ def of_pickle(path: Path, dtype: str) -> Any:
 
 def state(info: Mapping[str, Any]) -> dict[str, float]:
     """What is said of total charge (e) and spin (multiplicity), under either spelling; contradictions: `ValueError`."""
-    found: dict[str, float] = {}
+    charge_and_spin: dict[str, float] = {}
     for name, spellings in SPELLINGS.items():
-        given = {key: info[key] for key in spellings if info.get(key) is not None}
+        entries = {key: info[key] for key in spellings if info.get(key) is not None}
         try:
-            values = {float(value) for value in given.values()}
+            values = {float(value) for value in entries.values()}
         except (TypeError, ValueError):
             values = {np.nan}
         if values:
             value = values.pop()
             whole = name == "total_charge" or (value >= 1 and value == np.floor(value))
             if values or not np.isfinite(value) or not whole:
-                raise ValueError(f"no clear {name.replace('_', ' ')}: {given}")
-            found[name] = value
-    return found
+                raise ValueError(f"no clear {name.replace('_', ' ')}: {entries}")
+            charge_and_spin[name] = value
+    return charge_and_spin
 
 
 class Calculator(MACECalculator):  # type: ignore[misc]
@@ -72,16 +72,16 @@ def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[Answer]:
 
     answers: dict[int, Answer] = {}
     graphs = {index: graph(calculator, atoms) for index, atoms in enumerate(frames)}
-    for indices in batches([int(one.edge_index.shape[1]) for one in graphs.values()]):
+    for indices in batches([int(item.edge_index.shape[1]) for item in graphs.values()]):
         batch = torch_geometric.Batch.from_data_list([graphs[k] for k in indices]).to(calculator.device)
         periodic = [bool(frames[k].pbc.all()) for k in indices]
-        found = calculator.models[0](batch.to_dict(), compute_force=True, compute_stress=any(periodic))
-        forces = torch.split(found["forces"].detach().cpu(), [len(frames[k]) for k in indices])
+        output = calculator.models[0](batch.to_dict(), compute_force=True, compute_stress=any(periodic))
+        forces = torch.split(output["forces"].detach().cpu(), [len(frames[k]) for k in indices])
         for place, k in enumerate(indices):
-            stress = found["stress"][place].detach().cpu().tolist() if periodic[place] else None
-            if not (torch.isfinite(found["energy"][place]) and torch.isfinite(forces[place]).all()):
+            stress = output["stress"][place].detach().cpu().tolist() if periodic[place] else None
+            if not (torch.isfinite(output["energy"][place]) and torch.isfinite(forces[place]).all()):
                 raise ValueError(f"structure {k}: the model gives no finite energy and forces")
-            answers[k] = Answer(float(found["energy"][place].detach()), forces[place].tolist(), stress)
+            answers[k] = Answer(float(output["energy"][place].detach()), forces[place].tolist(), stress)
     return [answers[k] for k in range(len(frames))]
 
 

@@ -58,7 +58,11 @@ def build(description: Description, tensors: Mapping[str, torch.Tensor], origin:
 
 def _copy(model: torch.nn.Module) -> torch.nn.Module:
     """A deep copy. MACE's parameters of terms that are left out do not know how to be copied."""
-    left_out = {id(own): type(own)(own.data) for own in model.parameters() if type(own).__name__ == "EmptyParam"}
+    left_out = {
+        id(parameter): type(parameter)(parameter.data)
+        for parameter in model.parameters()
+        if type(parameter).__name__ == "EmptyParam"
+    }
     return copy.deepcopy(model, left_out)
 
 
@@ -71,20 +75,20 @@ def _template(text: str, shapes: tuple[tuple[int, ...], ...]) -> torch.nn.Module
     from e3nn import o3  # isort: skip  (after mace: see its weights_only handling)
 
     description = Description.model_validate_json(text)
-    made: Callable[..., torch.nn.Module] = ScaleShiftMACE  # its arguments are checked by `Arguments`
-    given = description.arguments
-    content: dict[str, object] = {name: getattr(given, name) for name in Arguments.model_fields}
+    model_class: Callable[..., torch.nn.Module] = ScaleShiftMACE  # its arguments are checked by `Arguments`
+    arguments = description.arguments
+    content: dict[str, object] = {name: getattr(arguments, name) for name in Arguments.model_fields}
     content |= {
-        "interaction_cls": _found("interaction", interaction_classes, given.interaction_cls),
-        "interaction_cls_first": _found("interaction", interaction_classes, given.interaction_cls_first),
-        "readout_cls": _found("readout", readout_classes, given.readout_cls),
-        "gate": _found("activation", gate_dict, given.gate),
+        "interaction_cls": _lookup("interaction", interaction_classes, arguments.interaction_cls),
+        "interaction_cls_first": _lookup("interaction", interaction_classes, arguments.interaction_cls_first),
+        "readout_cls": _lookup("readout", readout_classes, arguments.readout_cls),
+        "gate": _lookup("activation", gate_dict, arguments.gate),
         "num_elements": len(description.atomic_numbers),
         "atomic_numbers": description.atomic_numbers,
         "heads": description.heads,
     }
-    if given.embedding_specs is not None:
-        specs = given.embedding_specs.items()
+    if arguments.embedding_specs is not None:
+        specs = arguments.embedding_specs.items()
         content["embedding_specs"] = {name: spec.model_dump(exclude_none=True) for name, spec in specs}
     for name in ("hidden_irreps", "MLP_irreps", "edge_irreps"):
         content[name] = None if content[name] is None else o3.Irreps(content[name])
@@ -93,7 +97,7 @@ def _template(text: str, shapes: tuple[tuple[int, ...], ...]) -> torch.nn.Module
     try:
         torch.set_default_dtype(getattr(torch, description.dtype))
         with torch.random.fork_rng(devices=[]):
-            return made(**content)
+            return model_class(**content)
     finally:
         torch.set_default_dtype(previous)
 
@@ -102,44 +106,46 @@ def _fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put `tensors` into the model; every one fits by name, shape and type, as far as older MACE had it."""
     import torch
 
-    own = model.state_dict()
+    state = model.state_dict()
     later = {
         name: tensor
-        for name, tensor in own.items()
+        for name, tensor in state.items()
         if name not in tensors and (name.endswith(LATER) or GENERATED in name)
     }
     wanted = {**later, **tensors}
     for name, tensor in tensors.items():
-        if name in own and own[name].dtype != tensor.dtype and not (tensor == tensor.to(own[name].dtype)).all():
-            raise ValueError(f"{name} has type {tensor.dtype}, expected {own[name].dtype}")
+        if name in state and state[name].dtype != tensor.dtype and not (tensor == tensor.to(state[name].dtype)).all():
+            raise ValueError(f"{name} has type {tensor.dtype}, expected {state[name].dtype}")
     with torch.no_grad():
         model.load_state_dict(wanted, strict=True)
 
 
 def _require_sizes(description: Description, tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise where a description speaks of more numbers than there are: nothing of that size is made first."""
-    given = description.arguments
-    there = sum(tensor.numel() for tensor in tensors.values())
-    irreps = [part for part in (given.hidden_irreps, given.MLP_irreps, given.edge_irreps) if part is not None]
+    arguments = description.arguments
+    available = sum(tensor.numel() for tensor in tensors.values())
+    irreps = [
+        part for part in (arguments.hidden_irreps, arguments.MLP_irreps, arguments.edge_irreps) if part is not None
+    ]
     for part in irreps:
         if not IRREPS.fullmatch(part):
             raise ValueError(f"{part[:100]!r} are no irreducible representations")
     counts = [int(count) for part in irreps for count in re.findall(r"(\d+)x", part)]
-    widths = [given.num_bessel, *given.radial_MLP]
-    specs = (given.embedding_specs or {}).values()
+    widths = [arguments.num_bessel, *arguments.radial_MLP]
+    specs = (arguments.embedding_specs or {}).values()
     embedded = [spec.emb_dim * (spec.num_classes or spec.in_dim or 1) for spec in specs]
-    products = [(given.max_ell + 1) ** (2 * order) for order in given.correlation]  # entries of a coupling
+    products = [(arguments.max_ell + 1) ** (2 * order) for order in arguments.correlation]  # entries of a coupling
     wanted = [
         max(counts, default=0) * len(description.atomic_numbers),
         sum(a * b for a, b in itertools.pairwise(widths)),
         *embedded,
         *products,
     ]
-    if max(wanted) > there:
-        raise ValueError(f"{max(wanted)} numbers are described, and {there} are there")
+    if max(wanted) > available:
+        raise ValueError(f"{max(wanted)} numbers are described, and {available} are there")
 
 
-def _found(kind: str, table: Mapping[str, Any], name: str) -> Any:
+def _lookup(kind: str, table: Mapping[str, Any], name: str) -> Any:
     if name not in table:
         raise RetemperError(
             f"The description names an unknown {kind}: {name!r}.", expected=f"one of {', '.join(sorted(table))}"

@@ -25,30 +25,30 @@ PREFIX = "ase:"
 
 def create(source: str) -> Any:
     """ASE calculator of ``package.module:Class(keyword=value, ...)``; keywords are Python literals."""
-    factory, options = _parsed(source)
+    factory, options = _parse(source)
     try:
-        made = factory(**options)
+        calculator = factory(**options)
     except Exception as error:  # a foreign calculator raises anything, where its program is not installed for one
         raise _cannot_be_made(source, error) from error
-    if not isinstance(made, BaseCalculator):
-        raise _no_calculator(source, f"an object of {type(made).__name__}")
-    return made
+    if not isinstance(calculator, BaseCalculator):
+        raise _no_calculator(source, f"an object of {type(calculator).__name__}")
+    return calculator
 
 
 def ingredients(source: str) -> Ingredients:
     """What decides the numbers of a calculator beside the text that makes it: packages, sources, files in keywords."""
-    factory, options = _parsed(source)
+    factory, options = _parse(source)
     return {**_made_of(source), "factory": software.source_of(factory), "files": software.files(options)}
 
 
 @functools.lru_cache(maxsize=16)
 def _made_of(source: str) -> Ingredients:
     """Packages and sources of the calculator's classes; one that a function makes is made to see them."""
-    factory, _ = _parsed(source)
+    factory, _ = _parse(source)
     return software.classes(factory if isinstance(factory, type) else type(create(source)))
 
 
-def _parsed(source: str) -> tuple[Callable[..., Any], dict[str, object]]:
+def _parse(source: str) -> tuple[Callable[..., Any], dict[str, object]]:
     """The calculator's class, or the function that makes one, and its keywords."""
     module, _, call = source.partition(":")
     try:

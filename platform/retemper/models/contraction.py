@@ -50,8 +50,8 @@ class SparseContraction:
     def __call__(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """As `Contraction.forward`: features x [n_atoms, channels, n], elements y [n_atoms, n_elements] one-hot."""
         n_atoms, channels, n = x.shape
-        own = self.contraction
-        weights = [*reversed(list(own.weights)), own.weights_max]
+        contraction = self.contraction
+        weights = [*reversed(list(contraction.weights)), contraction.weights_max]
         features = product = x.permute(2, 0, 1).reshape(n, n_atoms * channels)
         total = x.new_zeros(self.components, n_atoms, channels)
         for nu, matrix in enumerate(self.matrices, 1):
@@ -62,8 +62,8 @@ class SparseContraction:
                 continue  # no coefficient of this degree, and MACE keeps no weights for it
             paths = (matrix @ product).view(self.components, -1, n_atoms, channels)
             weight = weights[nu - 1]
-            own_weight = (y @ weight.flatten(1)).view(n_atoms, *weight.shape[1:]).transpose(0, 1)
-            total = total + (own_weight * paths).sum(1)
+            element_weight = (y @ weight.flatten(1)).view(n_atoms, *weight.shape[1:]).transpose(0, 1)
+            total = total + (element_weight * paths).sum(1)
         out: torch.Tensor = total.permute(1, 2, 0).reshape(n_atoms, -1)
         return out
 
@@ -72,13 +72,13 @@ def _terms(tensor: torch.Tensor) -> dict[tuple[int, ...], torch.Tensor]:
     """Coefficients [components * paths] of each product of features: sums over the orders of its factors."""
     degree = tensor.dim() - 2
     symmetric = sum(tensor.permute(0, *order, degree + 1) for order in itertools.permutations(range(1, degree + 1)))
-    found = {}
+    terms = {}
     for product in itertools.combinations_with_replacement(range(tensor.shape[1]), degree):
         repeats = math.prod(math.factorial(product.count(index)) for index in set(product))
         coefficients = symmetric[(slice(None), *product)] / repeats  # type: ignore[index]
         if coefficients.abs().max() > 0:
-            found[product] = coefficients.flatten()
-    return found
+            terms[product] = coefficients.flatten()
+    return terms
 
 
 def _matrix(

@@ -88,8 +88,8 @@ class Convolution:
             none = harmonics[:0].sum()  # of which derivatives by the positions can be asked, and are zero
             return none.expand(n, sum(mul * dim for _, mul, dim in self.paths))
         edges = group.edges.flatten()
-        there = group.there.view(-1, 1).to(harmonics)
-        coupled = ((harmonics.index_select(0, edges) * there) @ self.coefficients).split(self.sizes, dim=1)
+        present = group.there.view(-1, 1).to(harmonics)
+        coupled = ((harmonics.index_select(0, edges) * present) @ self.coefficients).split(self.sizes, dim=1)
         radial = weights.index_select(0, edges).split([mul for _, mul, _ in self.paths], dim=1)
         from_senders = [part.index_select(0, senders.index_select(0, edges)) for part in features]
         messages = []
@@ -142,10 +142,10 @@ def neighbours(receivers: torch.Tensor, n_atoms: int) -> list[Neighbours]:
     while begin < n_atoms:
         most = left[begin]
         end = next((k for k in range(begin, n_atoms) if 2 * left[k] < most), n_atoms)
-        own = atoms[begin:end]
+        members = atoms[begin:end]
         place = torch.arange(most, device=receivers.device)
-        there = place < counts[own].unsqueeze(1)
-        index = torch.where(there, first[own].unsqueeze(1) + place, 0)
-        groups.append(Neighbours(own, order[index] if most else index, there))
+        present = place < counts[members].unsqueeze(1)
+        index = torch.where(present, first[members].unsqueeze(1) + place, 0)
+        groups.append(Neighbours(members, order[index] if most else index, present))
         begin = end
     return groups

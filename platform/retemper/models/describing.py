@@ -169,13 +169,15 @@ def _dtype(model: Any) -> str:
 
 def _correlations(model: Any) -> list[int]:
     """Body order of each layer, which MACE's own extraction takes from the first alone."""
-    found = []
+    orders = []
     for product in model.products:
-        own = product.symmetric_contractions
-        found.append(
-            len(own.contractions[0].weights) + 1 if hasattr(own, "contractions") else int(own.contraction_degree)
+        contractions = product.symmetric_contractions
+        orders.append(
+            len(contractions.contractions[0].weights) + 1
+            if hasattr(contractions, "contractions")
+            else int(contractions.contraction_degree)
         )
-    return found
+    return orders
 
 
 def _keeps_last_layer(model: Any, hidden: str) -> bool:

@@ -65,11 +65,11 @@ def atomic_descriptors(
     RetemperError
         As `predict.predict`.
     """
-    found: list[np.ndarray] = [np.empty(0)] * len(frames)
+    descriptors: list[np.ndarray] = [np.empty(0)] * len(frames)
     for indices, parts in _features(model, frames, head, dtype, device, progress):
         for i, part in zip(indices, parts, strict=True):
-            found[i] = part
-    return found
+            descriptors[i] = part
+    return descriptors
 
 
 def _features(

@@ -126,14 +126,14 @@ def empty(frames: Sequence[Atoms], reasons: Sequence[str]) -> Evaluated:
     return Evaluated(np.full(n, np.nan), forces, np.full((n, 3, 3), np.nan), list(reasons))
 
 
-def _mark_not_finite(found: Evaluated, frames: Sequence[Atoms], stress: bool) -> Evaluated:
+def _mark_not_finite(results: Evaluated, frames: Sequence[Atoms], stress: bool) -> Evaluated:
     for i, atoms in enumerate(frames):
-        fine = np.isfinite(found.energy[i]) and np.isfinite(found.forces[i]).all()
+        fine = np.isfinite(results.energy[i]) and np.isfinite(results.forces[i]).all()
         if stress and atoms.pbc.all():
-            fine = fine and np.isfinite(found.stress[i]).all()
-        if not fine and not found.reasons[i]:
-            found.reasons[i] = "energy, forces or stress are not finite"
-    return found
+            fine = fine and np.isfinite(results.stress[i]).all()
+        if not fine and not results.reasons[i]:
+            results.reasons[i] = "energy, forces or stress are not finite"
+    return results
 
 
 class AseEvaluator:
@@ -149,24 +149,24 @@ class AseEvaluator:
         self.state: dict[str, float] = {}
 
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
-        found = empty(frames, [unusable(atoms) for atoms in frames])
+        results = empty(frames, [unusable(atoms) for atoms in frames])
         for i, frame in enumerate(frames):
-            if found.reasons[i]:
+            if results.reasons[i]:
                 continue
             atoms = frame.copy()
             atoms.calc = self.calculator
             try:
                 atoms.info |= charge.as_calculators_read(frame)
                 self._start(charge.special(frame))
-                found.energy[i] = atoms.get_potential_energy()
-                found.forces[i] = np.array(atoms.get_forces(), dtype=float)
+                results.energy[i] = atoms.get_potential_energy()
+                results.forces[i] = np.array(atoms.get_forces(), dtype=float)
                 if stress and atoms.pbc.all():
-                    found.stress[i] = atoms.get_stress(voigt=False)
+                    results.stress[i] = atoms.get_stress(voigt=False)
             except Exception as error:  # a foreign calculator raises anything; its failure is a result
-                found.energy[i] = np.nan
+                results.energy[i] = np.nan
                 self.calculator = create(self.source)
-                found.reasons[i] = f"{type(error).__name__}: {str(error).strip()[:200]}"
-        return _mark_not_finite(found, frames, stress)
+                results.reasons[i] = f"{type(error).__name__}: {str(error).strip()[:200]}"
+        return _mark_not_finite(results, frames, stress)
 
     def _start(self, state: dict[str, float]) -> None:
         """Forget the last structure where charge or spin changes: ASE keeps results of the same positions."""
@@ -187,17 +187,17 @@ class TorchEvaluator:
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
         from retemper.models import mace
 
-        found = empty(frames, [unusable(atoms) or _lacking(atoms, self.known) for atoms in frames])
-        usable = [i for i, reason in enumerate(found.reasons) if not reason]
+        results = empty(frames, [unusable(atoms) or _lacking(atoms, self.known) for atoms in frames])
+        usable = [i for i, reason in enumerate(results.reasons) if not reason]
         if usable:
             head, device = str(self.subject.head), self.subject.device
             predicted = mace.predict_torch(
                 self.subject.source, [frames[i] for i in usable], head, "float64", device, False, checked=False
             )
             for k, i in enumerate(usable):
-                found.energy[i], found.forces[i] = predicted.energy[k], predicted.forces[k]
-                found.stress[i] = predicted.stress[k]
-        return _mark_not_finite(found, frames, stress)
+                results.energy[i], results.forces[i] = predicted.energy[k], predicted.forces[k]
+                results.stress[i] = predicted.stress[k]
+        return _mark_not_finite(results, frames, stress)
 
 
 class SymmetrixEvaluator:
@@ -212,19 +212,19 @@ class SymmetrixEvaluator:
     def __call__(self, frames: Sequence[Atoms], stress: bool = False) -> Evaluated:
         from retemper.models import symmetrix
 
-        found = empty(frames, [unusable(atoms) for atoms in frames])
-        usable = [i for i, reason in enumerate(found.reasons) if not reason]
+        results = empty(frames, [unusable(atoms) for atoms in frames])
+        usable = [i for i, reason in enumerate(results.reasons) if not reason]
         covered = {i for i in usable if set(self.subject.elements).issuperset(frames[i].numbers.tolist())}
         fast, _ = symmetrix.predict(self.extracted, [frames[i] for i in sorted(covered)])
         for k, i in enumerate(sorted(covered)):
-            found.energy[i], found.forces[i], found.stress[i] = fast.energy[k], fast.forces[k], fast.stress[k]
-        others = [i for i in usable if i not in covered]
-        if others:
-            slow = TorchEvaluator(self.subject)([frames[i] for i in others], stress)
-            for k, i in enumerate(others):
-                found.energy[i], found.forces[i], found.stress[i] = slow.energy[k], slow.forces[k], slow.stress[k]
-                found.reasons[i] = slow.reasons[k]
-        return _mark_not_finite(found, frames, stress)
+            results.energy[i], results.forces[i], results.stress[i] = fast.energy[k], fast.forces[k], fast.stress[k]
+        uncovered = [i for i in usable if i not in covered]
+        if uncovered:
+            slow = TorchEvaluator(self.subject)([frames[i] for i in uncovered], stress)
+            for k, i in enumerate(uncovered):
+                results.energy[i], results.forces[i], results.stress[i] = slow.energy[k], slow.forces[k], slow.stress[k]
+                results.reasons[i] = slow.reasons[k]
+        return _mark_not_finite(results, frames, stress)
 
 
 def _lacking(atoms: Atoms, known: set[int]) -> str:

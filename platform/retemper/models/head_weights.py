@@ -41,8 +41,8 @@ def with_heads(model: Any, heads: Mapping[str, str]) -> torch.nn.Module:
         name: _of_heads(model, name, tensor, len(described.heads), rows)
         for name, tensor in describing.state(model).items()
     }
-    made = building.build(described.model_copy(update={"heads": list(heads)}), tensors, "the model")
-    return made.to(next(model.parameters()).device)
+    rebuilt = building.build(described.model_copy(update={"heads": list(heads)}), tensors, "the model")
+    return rebuilt.to(next(model.parameters()).device)
 
 
 def _of_heads(model: Any, name: str, tensor: torch.Tensor, number: int, rows: list[int]) -> torch.Tensor:

@@ -60,18 +60,21 @@ class Inspection:
         """The architecture in words, a line each."""
         if self.description is None:
             return [self.kind]
-        of = self.description.arguments
-        layers = f"{of.num_interactions} layer" + ("s" if of.num_interactions > 1 else "")
-        orders = sorted(set(of.correlation))
-        first = of.interaction_cls_first if of.interaction_cls_first != of.interaction_cls else None
+        described = self.description.arguments
+        layers = f"{described.num_interactions} layer" + ("s" if described.num_interactions > 1 else "")
+        orders = sorted(set(described.correlation))
+        first = (
+            described.interaction_cls_first if described.interaction_cls_first != described.interaction_cls else None
+        )
         lines = [
-            f"{self.kind}, {layers} of {of.hidden_irreps}, cut-off {of.r_max:g} A, {self.description.dtype}",
-            f"spherical harmonics to l = {of.max_ell}, products of up to {' and '.join(map(str, orders))}",
-            f"interactions: {of.interaction_cls}" + (f", the first {first}" if first else ""),
-            f"readouts: {of.readout_cls} of {of.MLP_irreps}, {of.gate}",
-            f"distances: {of.num_bessel} of {of.radial_type}"
-            + ("" if of.distance_transform == "None" else f", {of.distance_transform} transform")
-            + (", ZBL repulsion" if of.pair_repulsion else ""),
+            f"{self.kind}, {layers} of {described.hidden_irreps}, cut-off {described.r_max:g} A, "
+            f"{self.description.dtype}",
+            f"spherical harmonics to l = {described.max_ell}, products of up to {' and '.join(map(str, orders))}",
+            f"interactions: {described.interaction_cls}" + (f", the first {first}" if first else ""),
+            f"readouts: {described.readout_cls} of {described.MLP_irreps}, {described.gate}",
+            f"distances: {described.num_bessel} of {described.radial_type}"
+            + ("" if described.distance_transform == "None" else f", {described.distance_transform} transform")
+            + (", ZBL repulsion" if described.pair_repulsion else ""),
         ]
         if self.reads:
             lines.append(f"reads {', '.join(self.reads)}")

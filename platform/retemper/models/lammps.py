@@ -20,22 +20,22 @@ from retemper.models import library, mace
 Evaluator = Callable[[Atoms], tuple[float, np.ndarray]]
 
 
-def _module(one: Path, dtype: str) -> Any:
+def _module(model: Path, dtype: str) -> Any:
     """A copy of the model that may be changed, in `dtype`."""
-    return copy.deepcopy(mace.load(one, dtype=dtype))
+    return copy.deepcopy(mace.load(model, dtype=dtype))
 
 
-def write_libtorch(one: Path, head: str, dtype: str, out: Path) -> None:
+def write_libtorch(model: Path, head: str, dtype: str, out: Path) -> None:
     """TorchScript for ``pair_style mace``: `mace.calculators.LAMMPS_MACE`, compiled."""
     library.import_mace()
     from e3nn.util import jit
     from mace.calculators import LAMMPS_MACE
 
     with mace.default_dtype(dtype):
-        jit.compile(LAMMPS_MACE(_module(one, dtype), head=head)).save(str(out))
+        jit.compile(LAMMPS_MACE(_module(model, dtype), head=head)).save(str(out))
 
 
-def write_mliap(one: Path, head: str, dtype: str, out: Path) -> None:
+def write_mliap(model: Path, head: str, dtype: str, out: Path) -> None:
     """Pickled object for ``pair_style mliap unified``: `mace.calculators.lammps_mliap_mace.LAMMPS_MLIAP_MACE`.
 
     MACE's command converts to cuEquivariance first, which needs a GPU build; here the e3nn form
@@ -45,7 +45,7 @@ def write_mliap(one: Path, head: str, dtype: str, out: Path) -> None:
     import torch
     from mace.calculators.lammps_mliap_mace import LAMMPS_MLIAP_MACE
 
-    module = _module(one, dtype)
+    module = _module(model, dtype)
     module.lammps_mliap = True
     with mace.default_dtype(dtype):
         torch.save(LAMMPS_MLIAP_MACE(module, head=head), out)
@@ -75,8 +75,8 @@ def libtorch_evaluator(written: Path, dtype: str) -> Evaluator:
             "energy": torch.zeros(1, dtype=getattr(torch, dtype)),
             "forces": torch.zeros((n, 3), dtype=getattr(torch, dtype)),
         }
-        found = script(data, torch.ones(n, dtype=getattr(torch, dtype)), False)
-        return float(found["total_energy_local"].detach()), found["forces"].detach().numpy()
+        output = script(data, torch.ones(n, dtype=getattr(torch, dtype)), False)
+        return float(output["total_energy_local"].detach()), output["forces"].detach().numpy()
 
     return evaluate
 
@@ -138,12 +138,12 @@ class _Exchange:
         """Take the force of each pair on its first atom."""
         self.pair_forces = forces.detach().numpy()
 
-    def forward_exchange(self, own: Any, all_atoms: Any, length: int) -> None:
+    def forward_exchange(self, features: Any, all_atoms: Any, length: int) -> None:
         """Copy features from atoms to their images."""
-        all_atoms.copy_(own)
-        all_atoms[self.nlocal :] = own[self.owners]
+        all_atoms.copy_(features)
+        all_atoms[self.nlocal :] = features[self.owners]
 
-    def reverse_exchange(self, own: Any, all_atoms: Any, length: int) -> None:
+    def reverse_exchange(self, gradients: Any, all_atoms: Any, length: int) -> None:
         """Add up gradients of images at their atoms."""
-        all_atoms.copy_(own)
-        all_atoms.index_add_(0, self.owners, own[self.nlocal :])
+        all_atoms.copy_(gradients)
+        all_atoms.index_add_(0, self.owners, gradients[self.nlocal :])

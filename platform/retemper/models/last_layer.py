@@ -22,9 +22,9 @@ def features(model: str | Path, frames: Sequence[Atoms], head: str, device: str)
     module = mace.load(model, device, "float64")
     with mace.default_dtype("float64"), torch.no_grad():
         for indices, batch in mace.batches(module, frames, head, device):
-            with _inputs(module) as found:
+            with _inputs(module) as inputs:
                 module(batch, training=False, compute_force=False)
-            parts = torch.split(torch.cat(found, dim=1).cpu(), [len(frames[i]) for i in indices])
+            parts = torch.split(torch.cat(inputs, dim=1).cpu(), [len(frames[i]) for i in indices])
             for i, part in zip(indices, parts, strict=True):
                 yield i, part.numpy()
 
@@ -32,7 +32,7 @@ def features(model: str | Path, frames: Sequence[Atoms], head: str, device: str)
 @contextlib.contextmanager
 def _inputs(module: Any) -> Iterator[list[Any]]:
     """Collect the scalars that enter the last linear map of every readout."""
-    found: list[Any] = []
+    inputs: list[Any] = []
     hooks = []
     for readout in module.readouts:
         last = getattr(readout, "linear_2", None) or getattr(readout, "linear", None)
@@ -46,12 +46,12 @@ def _inputs(module: Any) -> Iterator[list[Any]]:
             part for (_, ir), part in zip(last.irreps_in, last.irreps_in.slices(), strict=True) if str(ir) == "0e"
         ]
 
-        def keep(_: Any, given: tuple[Any, ...], scalars: list[slice] = scalars) -> None:
-            found.extend(given[0][:, part] for part in scalars)
+        def keep(_: Any, arguments: tuple[Any, ...], scalars: list[slice] = scalars) -> None:
+            inputs.extend(arguments[0][:, part] for part in scalars)
 
         hooks.append(last.register_forward_pre_hook(keep))
     try:
-        yield found
+        yield inputs
     finally:
         for hook in hooks:
             hook.remove()

@@ -144,9 +144,9 @@ def write_pickle(model: torch.nn.Module, path: Path) -> None:
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """sha256 of names, types, shapes and values."""
-    found = hashlib.sha256()
+    checksum = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
+        checksum.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        checksum.update(tensor.contiguous().numpy().tobytes())
+    return checksum.hexdigest()

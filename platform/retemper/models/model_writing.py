@@ -68,12 +68,15 @@ def _twin(model: torch.nn.Module) -> tuple[torch.nn.Module, Description]:
     description = describing.describe(model)
     tensors = describing.state(model)
     twin = building.build(description, tensors, "the model")
-    exact = all(name in tensors and tensors[name].dtype == own.dtype for name, own in twin.state_dict().items())
+    exact = all(name in tensors and tensors[name].dtype == tensor.dtype for name, tensor in twin.state_dict().items())
     answers, of_twin = _answers(model, description), _answers(twin, description)
     largest = max(1.0, *(float(np.abs(answer).max(initial=0.0)) for answer in answers))
     rounding = ROUNDINGS * float(np.finfo(description.dtype).eps) * largest
     bound = rounding if exact else max(rounding, AGREE * (1.0 if description.dtype == "float64" else 1e6))
-    off = max(float(np.abs(one - two).max(initial=0.0)) for one, two in zip(answers, of_twin, strict=True))
+    off = max(
+        float(np.abs(answer - twin_answer).max(initial=0.0))
+        for answer, twin_answer in zip(answers, of_twin, strict=True)
+    )
     if not off <= bound:
         raise RetemperError(
             "The model's architecture cannot be described in a file without code: built again it gives other energies.",
@@ -89,7 +92,7 @@ def _answers(model: torch.nn.Module, description: Description) -> list[np.ndarra
     from retemper.models import mace
     from retemper.models.architecture import addition
 
-    found: list[np.ndarray] = []
+    answers: list[np.ndarray] = []
     device = next(model.parameters()).device
     training = model.training
     with mace.default_dtype(description.dtype), addition(model):
@@ -97,19 +100,19 @@ def _answers(model: torch.nn.Module, description: Description) -> list[np.ndarra
         for head in description.heads:
             for _, batch in mace.batches(model, probes(description.atomic_numbers), head, str(device)):
                 output: Any = model(batch, training=False, compute_force=True)
-                found += [output[name].detach().cpu().numpy() for name in ("energy", "forces")]
+                answers += [output[name].detach().cpu().numpy() for name in ("energy", "forces")]
         model.train(training)
-    return found
+    return answers
 
 
 def probes(elements: list[int]) -> list[Atoms]:
     """Small structures of a model's elements: a cluster of five atoms and a periodic cell of four."""
     random = np.random.default_rng(0)
-    chosen = [elements[k % len(elements)] for k in range(5)]
-    bond = 2.2 * float(np.mean([covalent_radii[z] for z in chosen]))
+    numbers = [elements[k % len(elements)] for k in range(5)]
+    bond = 2.2 * float(np.mean([covalent_radii[z] for z in numbers]))
     grid = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=float)
-    cluster = Atoms(chosen, bond * grid + random.normal(0.0, 0.05, (5, 3)))
+    cluster = Atoms(numbers, bond * grid + random.normal(0.0, 0.05, (5, 3)))
     fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
-    cell = Atoms(chosen[:4], cell=np.eye(3) * 1.5 * bond, pbc=True, scaled_positions=fcc)
+    cell = Atoms(numbers[:4], cell=np.eye(3) * 1.5 * bond, pbc=True, scaled_positions=fcc)
     cell.positions += random.normal(0.0, 0.05, (4, 3))
     return [cluster, cell]

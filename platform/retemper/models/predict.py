@@ -73,17 +73,19 @@ def predict(
     check_frames(model, frames)
     if not len(frames):
         return Predictions(np.zeros(0), [], np.zeros((0, 3, 3)), "torch")
-    chosen = [] if backend == "torch" else _chosen(model, frames, head, dtype, device, backend == "symmetrix")
-    if not chosen:
+    fast_indices = (
+        [] if backend == "torch" else _frames_for_symmetrix(model, frames, head, dtype, device, backend == "symmetrix")
+    )
+    if not fast_indices:
         return predict_torch(model, frames, head, dtype, device, progress)
-    fast = _compared(model, [frames[i] for i in chosen], head, progress)
+    fast = _compare(model, [frames[i] for i in fast_indices], head, progress)
     if fast is None:
         return predict_torch(model, frames, head, dtype, device, progress)
-    rest = sorted(set(range(len(frames))) - set(chosen))
+    rest = sorted(set(range(len(frames))) - set(fast_indices))
     slow = predict_torch(model, [frames[i] for i in rest], head, dtype, device, progress)
     energy, stress = np.empty(len(frames)), np.empty((len(frames), 3, 3))
     forces: list[np.ndarray] = [np.empty(0)] * len(frames)
-    for indices, part in ((chosen, fast), (rest, slow)):
+    for indices, part in ((fast_indices, fast), (rest, slow)):
         energy[indices], stress[indices] = part.energy, part.stress
         for i, values in zip(indices, part.forces, strict=True):
             forces[i] = values
@@ -91,7 +93,9 @@ def predict(
     return Predictions(energy, forces, stress, fast.backend)
 
 
-def _chosen(model: str | Path, frames: Sequence[Atoms], head: str, dtype: str, device: str, asked: bool) -> list[int]:
+def _frames_for_symmetrix(
+    model: str | Path, frames: Sequence[Atoms], head: str, dtype: str, device: str, asked: bool
+) -> list[int]:
     """Frames for symmetrix, none where torch should do everything.
 
     `asked` is true when the user named symmetrix: then it gets every element set, and a reason
@@ -122,7 +126,7 @@ def _chosen(model: str | Path, frames: Sequence[Atoms], head: str, dtype: str, d
     return [i for elements in sets for i in groups[elements]]
 
 
-def _compared(model: str | Path, frames: Sequence[Atoms], head: str, progress: bool) -> Predictions | None:
+def _compare(model: str | Path, frames: Sequence[Atoms], head: str, progress: bool) -> Predictions | None:
     """Predictions of symmetrix, a part of them compared with torch; `None` where torch should do everything."""
     from retemper.models import referee, symmetrix
 
@@ -131,8 +135,8 @@ def _compared(model: str | Path, frames: Sequence[Atoms], head: str, progress: b
         symmetrix.extracted(model, head, elements), frames, ticker("symmetrix", len(frames), progress)
     )
 
-    def torch(chosen: list[Atoms]) -> Predictions:
-        return predict_torch(model, chosen, head, "float64", "cpu", progress)
+    def torch(subset: list[Atoms]) -> Predictions:
+        return predict_torch(model, subset, head, "float64", "cpu", progress)
 
     settled, wrong = referee.settle(frames, fast, closest, torch)
     if wrong:
@@ -163,8 +167,8 @@ def worthwhile(
         return float(torch_atom) * atoms * (1 - 1 / SPEED_UP - referee.SHARE) - pair * len(elements) ** 2
 
     gains = {elements: saved(elements, indices) for elements, indices in groups.items()}
-    chosen = [elements for elements, gain in gains.items() if gain > 0]
-    if not chosen:
+    selected = [elements for elements, gain in gains.items() if gain > 0]
+    if not selected:
         return []
-    overhead = EXTRACT + EXTRACT_ELEMENT * len(set().union(*chosen))
-    return chosen if sum(gains[elements] for elements in chosen) > overhead else []
+    overhead = EXTRACT + EXTRACT_ELEMENT * len(set().union(*selected))
+    return selected if sum(gains[elements] for elements in selected) > overhead else []

@@ -51,7 +51,7 @@ def check_finite(
             )
 
 
-def ticker(what: str, total: int, progress: bool, every: float = 5.0) -> Callable[[int], None]:
+def ticker(label: str, total: int, progress: bool, every: float = 5.0) -> Callable[[int], None]:
     """A function to call with the number of frames done; prints at most one line in `every` seconds."""
     start = last = time.monotonic()
     done = 0
@@ -63,6 +63,6 @@ def ticker(what: str, total: int, progress: bool, every: float = 5.0) -> Callabl
         if progress and (now - last > every or (done == total and now - start > every)):
             last = now
             left = (now - start) / done * (total - done)
-            log.info(f"  {what}: {done}/{total} structures, {now - start:.0f} s, {left:.0f} s left")
+            log.info(f"  {label}: {done}/{total} structures, {now - start:.0f} s, {left:.0f} s left")
 
     return tick

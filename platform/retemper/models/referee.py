@@ -132,10 +132,10 @@ def settle(frames: Sequence[Atoms], fast: Predictions, closest: np.ndarray, torc
     compared = wrong = 0
     while compared < len(frames):
         indices = order[compared:wanted]
-        chosen = [frames[i] for i in indices]
-        right = torch(chosen)
+        subset = [frames[i] for i in indices]
+        right = torch(subset)
         part = Predictions(energy[indices], [forces[i] for i in indices], stress[indices], fast.backend)
-        off = int((differences(chosen, part, right) > 1).sum())
+        off = int((differences(subset, part, right) > 1).sum())
         for k, i in enumerate(indices):
             energy[i], forces[i], stress[i] = right.energy[k], right.forces[k], right.stress[k]
         compared, wrong = min(wanted, len(frames)), wrong + off
@@ -175,22 +175,22 @@ def trials(elements: Sequence[int], cutoff: float) -> list[Atoms]:
     kinds = sorted(set(elements))
     met = np.zeros((len(kinds), len(kinds)), dtype=int)
     rng = np.random.default_rng(len(kinds))
-    made: list[Atoms] = []
-    while met.min() < MEETINGS or len(made) < 2 * len(SPREAD):
-        chosen = [int(k) for k in divmod(int(met.argmin()), len(kinds))]  # of the pair that was met least
-        while len(chosen) < CLUSTER:
-            chosen.append(int(np.lexsort((rng.random(len(kinds)), met[:, chosen].sum(axis=1)))[0]))
-        for a, b in itertools.combinations(chosen, 2):
+    structures: list[Atoms] = []
+    while met.min() < MEETINGS or len(structures) < 2 * len(SPREAD):
+        members = [int(k) for k in divmod(int(met.argmin()), len(kinds))]  # of the pair that was met least
+        while len(members) < CLUSTER:
+            members.append(int(np.lexsort((rng.random(len(kinds)), met[:, members].sum(axis=1)))[0]))
+        for a, b in itertools.combinations(members, 2):
             met[a, b] += 1
             met[b, a] += a != b
-        made.append(_packed([kinds[k] for k in chosen], SPREAD[len(made) // 2 % len(SPREAD)], cutoff, rng))
-        if len(made) % 2 == 0:
-            made[-1].set_cell(np.eye(3) * (np.ptp(made[-1].positions, axis=0).max() + 2.5))
-            made[-1].pbc = True
-    return made
+        structures.append(_pack([kinds[k] for k in members], SPREAD[len(structures) // 2 % len(SPREAD)], cutoff, rng))
+        if len(structures) % 2 == 0:
+            structures[-1].set_cell(np.eye(3) * (np.ptp(structures[-1].positions, axis=0).max() + 2.5))
+            structures[-1].pbc = True
+    return structures
 
 
-def _packed(numbers: Sequence[int], nearest: float, cutoff: float, rng: np.random.Generator) -> Atoms:
+def _pack(numbers: Sequence[int], nearest: float, cutoff: float, rng: np.random.Generator) -> Atoms:
     """Atoms at random in a sphere, no two nearer than `nearest` times the sum of their covalent radii."""
     radius = cutoff / 2  # A
     positions = np.empty((0, 3))

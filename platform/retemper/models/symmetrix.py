@@ -58,14 +58,14 @@ def unknown_architecture(model: str | Path) -> str | None:
     module = mace.load(model)
     if read := mace.reads(model):
         return f"its energy depends on {' and '.join(read)}, which symmetrix does not know"
-    found = (
+    sizes = (
         len(module.interactions),
         module.spherical_harmonics.irreps_out.lmax,
         {int(c.correlation) for product in module.products for c in product.symmetric_contractions.contractions},
     )
-    if found == (2, 3, {3}):
+    if sizes == (2, 3, {3}):
         return None
-    return f"layers {found[0]}, l_max {found[1]}, correlation {found[2]} where it knows 2, 3 and {{3}} alone"
+    return f"layers {sizes[0]}, l_max {sizes[1]}, correlation {sizes[2]} where it knows 2, 3 and {{3}} alone"
 
 
 # ------------------------------------------------------------------ extraction
@@ -106,7 +106,7 @@ def _extract(model: str | Path, head: str, elements: list[int]) -> str:
     from retemper.models.head_weights import with_heads
 
     if not hasattr(extraction.U_matrix_real, "__wrapped__"):
-        extraction.U_matrix_real = _remembered(extraction.U_matrix_real)
+        extraction.U_matrix_real = _remember(extraction.U_matrix_real)
     with mace.default_dtype("float64"), TemporaryDirectory() as folder:
         if len(mace.heads(model)) > 1:
             single = with_heads(mace.load(model), {head: head}).double()
@@ -117,7 +117,7 @@ def _extract(model: str | Path, head: str, elements: list[int]) -> str:
     return json.dumps(content, separators=(",", ":"))
 
 
-def _remembered(coupling: Callable[..., Any]) -> Callable[..., Any]:
+def _remember(coupling: Callable[..., Any]) -> Callable[..., Any]:
     """MACE's coupling matrices, kept: they depend on the architecture alone and take most of an extraction."""
     known: dict[str, object] = {}
 
@@ -220,7 +220,7 @@ def _evaluate(
     number_of = np.full(max(evaluator.atomic_numbers) + 1, -1, dtype=np.int32)
     number_of[evaluator.atomic_numbers] = np.arange(len(evaluator.atomic_numbers))
     types = number_of[numbers]
-    centres, others = np.concatenate(
+    centres, partners = np.concatenate(
         [graph.edges + offset for graph, offset in zip(graphs, offsets[:-1], strict=True)], axis=1
     )
     vectors = np.concatenate([graph.vectors for graph in graphs])
@@ -228,8 +228,8 @@ def _evaluate(
         len(numbers),
         types,
         np.bincount(centres, minlength=len(numbers)).astype(np.int32),
-        others.astype(np.int32),
-        types[others],
+        partners.astype(np.int32),
+        types[partners],
         np.ascontiguousarray(vectors).reshape(-1),
         np.concatenate([graph.lengths for graph in graphs]),
     )
@@ -237,7 +237,7 @@ def _evaluate(
     pair = np.array(evaluator.node_forces).reshape(-1, 3)[: len(vectors)]
     total = np.stack(
         [
-            np.bincount(others, weights=pair[:, k], minlength=len(numbers))
+            np.bincount(partners, weights=pair[:, k], minlength=len(numbers))
             - np.bincount(centres, weights=pair[:, k], minlength=len(numbers))
             for k in range(3)
         ],
@@ -246,10 +246,10 @@ def _evaluate(
     starts = np.concatenate([[0], np.cumsum([len(graph.vectors) for graph in graphs])])
     values = []
     for k, atoms in enumerate(frames):
-        own, edges = slice(offsets[k], offsets[k + 1]), slice(starts[k], starts[k + 1])
+        rows, edges = slice(offsets[k], offsets[k + 1]), slice(starts[k], starts[k + 1])
         stress = np.full((3, 3), np.nan)
         if has_stress(atoms):
             virial = -pair[edges].T @ vectors[edges]
             stress = 0.5 * (virial + virial.T) / abs(np.linalg.det(atoms.cell.array))
-        values.append((float(energies[own].sum()), total[own], stress))
+        values.append((float(energies[rows].sum()), total[rows], stress))
     return values

@@ -97,17 +97,17 @@ def fit(counts: Array, target: Array, cluster: Array, deciding: Array, atoms: Ar
     keep[np.flatnonzero(keep)[odds]] = False
     if odds.any():
         _, few = few_held(counts[keep], cluster[keep])
-    some, own = counts[keep], cluster[keep]
+    kept_counts, kept_clusters = counts[keep], cluster[keep]
     weights = np.zeros(len(counts))
-    weights[keep], _ = _weigh(some, target[keep])
+    weights[keep], _ = _weigh(kept_counts, target[keep])
     root = np.sqrt(weights[keep])
-    shift = np.linalg.lstsq(some * root[:, None], target[keep] * root, rcond=None)[0]
-    covariance = _covariance(some, target[keep] - some @ shift, weights[keep], own)
-    support = np.where(some.any(axis=0), _support(some, own)[0], 0.0)
-    return Fit(shift, covariance, null_basis(some), few, weights, support)
+    shift = np.linalg.lstsq(kept_counts * root[:, None], target[keep] * root, rcond=None)[0]
+    covariance = _covariance(kept_counts, target[keep] - kept_counts @ shift, weights[keep], kept_clusters)
+    support = np.where(kept_counts.any(axis=0), _support(kept_counts, kept_clusters)[0], 0.0)
+    return Fit(shift, covariance, null_basis(kept_counts), few, weights, support)
 
 
-def settle(found: Fit, atoms: Array, limit: float) -> tuple[Array, Array]:
+def settle(fitted: Fit, atoms: Array, limit: float) -> tuple[Array, Array]:
     """Free atoms' word on what frames do not know well.
 
     Along directions that frames do not see, or know worse than `limit` (eV), frames and free atoms are weighted by
@@ -120,23 +120,23 @@ def settle(found: Fit, atoms: Array, limit: float) -> tuple[Array, Array]:
     error
         [n] standard errors in eV; infinite for elements that neither frames nor free atoms determine.
     """
-    poor, errors = found.poor(limit)
-    weak = np.hstack([found.unseen, poor])
-    precision = np.concatenate([np.zeros(found.unseen.shape[1]), errors**-2.0])
+    poor, errors = fitted.poor(limit)
+    weak = np.hstack([fitted.unseen, poor])
+    precision = np.concatenate([np.zeros(fitted.unseen.shape[1]), errors**-2.0])
     known = ~np.isnan(atoms)
     rows = np.vstack([np.diag(np.sqrt(precision)), weak[known] / SPREAD])
-    say = np.concatenate([np.zeros(len(precision)), (atoms - found.shift)[known] / SPREAD])
-    shift = found.shift + weak @ np.linalg.lstsq(rows, say, rcond=1e-9)[0] if known.any() else found.shift
+    say = np.concatenate([np.zeros(len(precision)), (atoms - fitted.shift)[known] / SPREAD])
+    shift = fitted.shift + weak @ np.linalg.lstsq(rows, say, rcond=1e-9)[0] if known.any() else fitted.shift
     strong = np.eye(len(shift)) - weak @ weak.T
-    variance = np.einsum("ij,jk,ik->i", strong, found.covariance, strong)
+    variance = np.einsum("ij,jk,ik->i", strong, fitted.covariance, strong)
     variance += np.einsum("ij,jk,ik->i", weak, np.linalg.pinv(rows.T @ rows, rcond=1e-9), weak)
     loose = np.linalg.norm(weak @ null_basis(rows), axis=1) > 1e-6 if weak.shape[1] else np.zeros(len(shift), bool)
     return shift, np.where(loose, np.inf, np.sqrt(variance))
 
 
-def left_open(found: Fit, has_atom: Array, limit: float) -> Array:
+def left_open(fitted: Fit, has_atom: Array, limit: float) -> Array:
     """Directions [n, k] that frames do not see, know worse than `limit` or hold by few, and no free atom settles."""
-    return unsettled(np.hstack([found.unseen, found.poor(limit)[0], found.few]), has_atom)
+    return unsettled(np.hstack([fitted.unseen, fitted.poor(limit)[0], fitted.few]), has_atom)
 
 
 def unsettled(directions: Array, has_atom: Array) -> Array:

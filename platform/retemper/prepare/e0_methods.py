@@ -87,7 +87,7 @@ class Problem:
     def of(self, frames: np.ndarray) -> Problem:
         """The problem of some of the frames ([m] booleans), with the elements that occur in them."""
         columns = self.counts[frames].any(axis=0)
-        numbers = [z for z, there in zip(self.numbers, columns, strict=True) if there]
+        numbers = [z for z, occurs in zip(self.numbers, columns, strict=True) if occurs]
         return Problem(
             numbers,
             self.counts[frames][:, columns],
@@ -183,10 +183,10 @@ METHODS: dict[str, Callable[[Problem], np.ndarray]] = {
 
 def isolated_energies(frames: Sequence[Atoms]) -> dict[int, float]:
     """Free-atom energies {atomic number: eV}; two states of one element are a `RetemperError`."""
-    found: dict[int, list[float]] = {}
+    by_element: dict[int, list[float]] = {}
     for atoms in frames:
-        found.setdefault(int(atoms.numbers[0]), []).append(float(atoms.info[ENERGY]))
-    for z, energies in found.items():
+        by_element.setdefault(int(atoms.numbers[0]), []).append(float(atoms.info[ENERGY]))
+    for z, energies in by_element.items():
         if max(energies) - min(energies) > SAME_ATOM:
             raise RetemperError(
                 f"Several free atoms of {chemical_symbols[z]} with different energies.",
@@ -194,7 +194,7 @@ def isolated_energies(frames: Sequence[Atoms]) -> dict[int, float]:
                 got=", ".join(f"{energy:.4f} eV" for energy in sorted(energies)),
                 fix="keep the frame with the right multiplicity (Hund's rules)",
             )
-    return {z: min(energies) for z, energies in found.items()}
+    return {z: min(energies) for z, energies in by_element.items()}
 
 
 @dataclass(frozen=True)
@@ -230,8 +230,8 @@ def recovery(model: Path, frames: Sequence[Atoms], isolated: dict[int, float], *
     from retemper.models import mace, predict
 
     numbers = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    all_own = mace.atomic_energies(model, head)
-    own = np.array([all_own[z] for z in numbers])
+    all_e0s = mace.atomic_energies(model, head)
+    foundation_e0s = np.array([all_e0s[z] for z in numbers])
     energy = np.array([float(atoms.info[ENERGY]) for atoms in frames])
     predicted = predict.predict(model, frames, head=head, progress=True).energy
     counts = composition_matrix(frames, numbers)
@@ -243,9 +243,11 @@ def recovery(model: Path, frames: Sequence[Atoms], isolated: dict[int, float], *
     for atoms in [set(truth)] if full else [{z} for z in truth]:
         shown = {z: e for z, e in truth.items() if z not in atoms}
         energies = {
-            "reestimate": reestimate(Problem(numbers, counts, energy, predicted, own, shown, charge, groups)),
-            "average": settled_average(Problem(numbers, counts, energy, predicted, own, shown)),
-            "foundation": own,
+            "reestimate": reestimate(
+                Problem(numbers, counts, energy, predicted, foundation_e0s, shown, charge, groups)
+            ),
+            "average": settled_average(Problem(numbers, counts, energy, predicted, foundation_e0s, shown)),
+            "foundation": foundation_e0s,
         }
         for method, values in energies.items():
             errors[method].update({z: float(values[numbers.index(z)] - truth[z]) for z in atoms})

@@ -73,21 +73,21 @@ def run(project: Project) -> ReferenceEnergies:
     for text in judge_units(project):
         print(f"Warning: {text}", flush=True)
     levels = require_one_level(project)
-    own = mace.atomic_energies(project.weights, heads.of_foundation(project))
-    labels = _read(project, sorted(own))
-    problem = _problem(project, labels, own)
+    foundation_e0s = mace.atomic_energies(project.weights, heads.of_foundation(project))
+    labels = _read(project, sorted(foundation_e0s))
+    problem = _problem(project, labels, foundation_e0s)
     candidates = _compare(problem, labels, settings.method)
-    chosen = candidates[settings.method]
-    assert isinstance(chosen, Candidate)  # else `_compare` has raised
+    candidate = candidates[settings.method]
+    assert isinstance(candidate, Candidate)  # else `_compare` has raised
     result = ReferenceEnergies(
         method=settings.method,
-        E0s=dict(sorted(own.items())) | chosen.E0s,
+        E0s=dict(sorted(foundation_e0s.items())) | candidate.E0s,
         elements_in_data=[chemical_symbols[z] for z in problem.numbers],
         isolated_atoms=[chemical_symbols[z] for z in problem.isolated],
         frames={"train": labels.train, "valid": len(labels.energy) - labels.train},
-        error_per_atom=chosen.error_per_atom,
+        error_per_atom=candidate.error_per_atom,
         new_compositions=new_compositions(problem) if settings.method == "reestimate" else None,
-        evidence=evidence(problem, settings.method, np.array(list(chosen.E0s.values()))),
+        evidence=evidence(problem, settings.method, np.array(list(candidate.E0s.values()))),
         left_out=left_out(problem),
         candidates=candidates,
         levels=levels,
@@ -145,7 +145,7 @@ def _read(project: Project, known: list[int]) -> _Labels:
     return _Labels(numbers, counts[:, present], energy, prediction, charge, groups, number["train"])
 
 
-def _problem(project: Project, labels: _Labels, own: dict[int, float]) -> Problem:
+def _problem(project: Project, labels: _Labels, foundation_e0s: dict[int, float]) -> Problem:
     """The training frames, and the free atoms of their elements."""
     path, m = project.structures("isolated"), labels.train
     empty = path.is_file() and path.stat().st_size == 0
@@ -155,7 +155,7 @@ def _problem(project: Project, labels: _Labels, own: dict[int, float]) -> Proble
         labels.counts[:m],
         labels.energy[:m],
         labels.predicted[:m],
-        np.array([own[z] for z in labels.numbers]),
+        np.array([foundation_e0s[z] for z in labels.numbers]),
         {z: energy for z, energy in free.items() if z in labels.numbers},
         labels.charge[:m],
         labels.groups[:m],
@@ -163,14 +163,14 @@ def _problem(project: Project, labels: _Labels, own: dict[int, float]) -> Proble
     )
 
 
-def _compare(problem: Problem, labels: _Labels, chosen: str) -> dict[str, Candidate | Unavailable]:
-    """E0s by every method; averaging where it is `chosen`, which must be available."""
+def _compare(problem: Problem, labels: _Labels, selected: str) -> dict[str, Candidate | Unavailable]:
+    """E0s by every method; averaging where it is `selected`, which must be available."""
     candidates: dict[str, Candidate | Unavailable] = {}
-    for method in ("isolated", "foundation", "reestimate", *(["average"] if chosen == "average" else [])):
+    for method in ("isolated", "foundation", "reestimate", *(["average"] if selected == "average" else [])):
         try:
             values = METHODS[method](problem)
         except RetemperError as error:
-            if method == chosen:
+            if method == selected:
                 raise
             candidates[method] = Unavailable(reason=str(error).splitlines()[0])
             continue

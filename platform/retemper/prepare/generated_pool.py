@@ -72,14 +72,14 @@ def generate(elements: Sequence[int], number: int, energies: Energies, *, seed: 
         del families["molecule"]
     shares = np.full(len(families), number // len(families))
     shares[: number % len(families)] += 1
-    made: list[Atoms] = []
+    structures: list[Atoms] = []
     for (family, make), share in zip(families.items(), shares.tolist(), strict=True):
         rng = np.random.default_rng([seed, *sorted(elements), *family.encode()])
-        made += _taken(make(elements, rng, energies), share, energies, family)
-    return made
+        structures += _take(make(elements, rng, energies), share, energies, family)
+    return structures
 
 
-def _taken(structures: Iterator[Atoms], number: int, energies: Energies, family: str) -> list[Atoms]:
+def _take(structures: Iterator[Atoms], number: int, energies: Energies, family: str) -> list[Atoms]:
     """The first `number` of `structures` that the foundation does not find absurd."""
     taken: list[Atoms] = []
     asked = 0
@@ -108,9 +108,9 @@ def _crystals(elements: Sequence[int], rng: np.random.Generator, energies: Energ
     """Prototypes with random elements: each once as it is, and three strained copies."""
     while True:
         kinds = int(rng.choice([1, 2, 3], p=[0.3, 0.5, 0.2]))
-        chosen = [int(z) for z in rng.choice(elements, size=min(kinds, len(elements)), replace=False)]
-        prototype = {1: ELEMENTAL, 2: BINARY, 3: ("perovskite",)}[len(chosen)]
-        atoms = at_lowest_energy(crystal(chosen, str(rng.choice(prototype))), energies)
+        numbers = [int(z) for z in rng.choice(elements, size=min(kinds, len(elements)), replace=False)]
+        prototype = {1: ELEMENTAL, 2: BINARY, 3: ("perovskite",)}[len(numbers)]
+        atoms = at_lowest_energy(crystal(numbers, str(rng.choice(prototype))), energies)
         yield atoms
         for _ in range(3):
             yield strained(atoms, rng)
@@ -171,8 +171,8 @@ def _disordered(elements: Sequence[int], rng: np.random.Generator, energies: Ene
     """Up to twelve atoms of one to three elements at random places of a random cell."""
     while True:
         kinds = min(int(rng.integers(1, 4)), len(elements))
-        chosen = sorted(int(z) for z in rng.choice(elements, size=kinds, replace=False))
-        numbers = np.repeat(chosen, rng.integers(1, 5, size=kinds))
+        species = sorted(int(z) for z in rng.choice(elements, size=kinds, replace=False))
+        numbers = np.repeat(species, rng.integers(1, 5, size=kinds))
         radii = covalent_radii[numbers]
         volume = float(np.maximum(2.2 * 4 / 3 * np.pi * radii**3, 6.0).sum()) * rng.uniform(0.8, 1.6)
         shape = np.eye(3) + rng.uniform(-0.3, 0.3, (3, 3))

@@ -175,13 +175,13 @@ def run(project: Project) -> list[str]:
     hashes = Hashes(project.cache("inputs") / "hashes.json")
     before = {name: _before(project.inputs(name)) for name in STAGES}
     model = _weights(project, hashes)
-    now = {name: _of(name, project, model, hashes) for name in STAGES}
+    now = {name: _stage_inputs(name, project, model, hashes) for name in STAGES}
     with atomic_folder(project.inputs("any").parent) as folder:
         for name, inputs in now.items():
             inputs.write(folder / f"{name}.json")
     hashes.save()
     changed = {name: differences(old, now[name]) for name, old in before.items() if old is not None}
-    return [f"{name}: {', '.join(what)}" for name, what in changed.items() if what]
+    return [f"{name}: {', '.join(changes)}" for name, changes in changed.items() if changes]
 
 
 def _before(path: Path) -> StageInputs | None:
@@ -191,7 +191,7 @@ def _before(path: Path) -> StageInputs | None:
         return None
 
 
-def _of(name: str, project: Project, model: str, hashes: Hashes) -> StageInputs:
+def _stage_inputs(name: str, project: Project, model: str, hashes: Hashes) -> StageInputs:
     """`model`: hash of the foundation's weights."""
     stage, settings, root, files = STAGES[name], project.settings, project.root, {}
     for named in stage.files:
@@ -220,12 +220,12 @@ def _of(name: str, project: Project, model: str, hashes: Hashes) -> StageInputs:
 def code_of(name: str, settings: Settings) -> dict[str, str]:
     """`code` of a stage; of robustness that of the metrics which `settings` ask for."""
     stage = STAGES[name]
-    modules = [sources.PACKAGE + one for one in stage.code]
+    modules = [sources.PACKAGE + module for module in stage.code]
     if name == "robustness":
         asked = list(settings.robustness.metrics)
         modules += [
-            f"{sources.PACKAGE}{metric_names.SUITE}.{one}"
-            for one in (metric_names.suite_names() if asked == ["all"] else asked)
+            f"{sources.PACKAGE}{metric_names.SUITE}.{metric}"
+            for metric in (metric_names.suite_names() if asked == ["all"] else asked)
         ]
     return code(modules, stage.apart)
 
@@ -236,7 +236,7 @@ def code(modules: list[str], apart: frozenset[str] = frozenset()) -> dict[str, s
 
     def followed(module: str) -> bool:
         return module.startswith(sources.PACKAGE) and not any(
-            module == one or module.startswith(f"{one}.") for one in left
+            module == parent or module.startswith(f"{parent}.") for parent in left
         )
 
     return {name: sources.statements(name) for name in sources.closure(modules, followed)}
@@ -244,27 +244,27 @@ def code(modules: list[str], apart: frozenset[str] = frozenset()) -> dict[str, s
 
 def differences(before: StageInputs, now: StageInputs) -> list[str]:
     """What differs between two contents of one file, by the names of settings, files and modules."""
-    found = []
+    names = []
     for part, old in before.model_dump().items():
         new = now.model_dump()[part]
         if isinstance(old, dict) and isinstance(new, dict):
-            found += [
+            names += [
                 f"{part}: {key}" if part == "code" else key for key in {**old, **new} if old.get(key) != new.get(key)
             ]
         elif old != new:
-            found.append(part)
-    return found
+            names.append(part)
+    return names
 
 
 def _settings(settings: Settings, paths: tuple[str, ...]) -> dict[str, JsonValue]:
     """Values with their defaults, by dotted key; of a section all but `EFFORT`."""
     everything = settings.model_dump(mode="json")
-    found: dict[str, JsonValue] = {}
+    values: dict[str, JsonValue] = {}
     for path in paths:
         section, _, key = path.partition(".")
         value = everything[section][key] if key else everything[section]
-        found |= {f"{path}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {path: value}
-    return {key: value for key, value in found.items() if key not in EFFORT}
+        values |= {f"{path}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {path: value}
+    return {key: value for key, value in values.items() if key not in EFFORT}
 
 
 def _weights(project: Project, hashes: Hashes) -> str:
@@ -291,13 +291,13 @@ def _oracle(spec: str, root: Path, hashes: Hashes) -> Oracle:
     of the files that its keywords name.
     """
     module, _, call = spec.partition(":")[2].partition(":")
-    own = sources.exists(module)
-    names = {name.partition(".")[0] for name in (sources.imports(module) if own else [module])}
+    has_source = sources.exists(module)
+    names = {name.partition(".")[0] for name in (sources.imports(module) if has_source else [module])}
     named = re.findall(r"""['"]([^'"]+)['"]""", call)
     return Oracle(
         calculator=spec,
         packages=software.packages(*sorted({*names, module.partition(".")[0]} - {sources.PACKAGE.rstrip(".")})),
-        source=sources.statements(module) if own else None,
+        source=sources.statements(module) if has_source else None,
         files={name: hashes.of(root / name) for name in named if (root / name).exists()},
     )
 

@@ -93,8 +93,8 @@ def examine(errors: Errors, rest: Array | None = None) -> list[Finding]:
         raise ValueError(f"{len(errors)} frames are too few to be tested")
     rest = unexplained(errors) if rest is None else rest
     for test in (_of_files, _steps, _second_mode, _odd):
-        if found := test(rest, errors):
-            return found
+        if findings := test(rest, errors):
+            return findings
     return []
 
 
@@ -104,15 +104,15 @@ def common_offset(errors: Errors, new: Array) -> tuple[float, float] | None:
     What a model does not know it misses now up, now down: new structures scatter as far as they lie off. The offset is
     sought in the errors themselves and in what composition and structure leave of them.
     """
-    others = np.setdiff1d(np.arange(len(errors)), new)
-    if not len(new) or len(others) < FEWEST_PART:
+    reference = np.setdiff1d(np.arange(len(errors)), new)
+    if not len(new) or len(reference) < FEWEST_PART:
         return None
     for values in (errors.per_atom, unexplained(errors)):
-        offset = float(np.median(values[new]) - np.median(values[others]))
-        width = max(scatter(values[new]), scatter(values[others]))
+        offset = float(np.median(values[new]) - np.median(values[reference]))
+        width = max(scatter(values[new]), scatter(values[reference]))
         if (
             abs(offset) > max(APART, SEPARATION * width)
-            and (np.sign(values[new] - np.median(values[others])) == np.sign(offset)).all()
+            and (np.sign(values[new] - np.median(values[reference])) == np.sign(offset)).all()
         ):
             return offset, width
     return None
@@ -135,7 +135,7 @@ def _modes(rest: Array, errors: Errors, structure: bool, separation: float, leas
         if gain < 0:
             return []
         before = second
-        rest = _refitted(errors, np.flatnonzero(second), float(centres[1] - centres[0]), structure)
+        rest = _refit(errors, np.flatnonzero(second), float(centres[1] - centres[0]), structure)
         gain, centres, width, second = two_modes(rest)
         if (before == second).all():
             break
@@ -150,7 +150,7 @@ def _modes(rest: Array, errors: Errors, structure: bool, separation: float, leas
     return [Finding(kind, few, len(rest), offset, abs(offset) / width, _where(few, errors))]
 
 
-def _refitted(errors: Errors, frames: Array, offset: float, structure: bool = True) -> Array:
+def _refit(errors: Errors, frames: Array, offset: float, structure: bool = True) -> Array:
     """Unexplained errors [n] with the offset of some `frames` left out of what is explained."""
     moved = np.zeros(len(errors))
     moved[frames] = offset
@@ -166,47 +166,47 @@ def _unknown(errors: Errors) -> Array:
 def _alike(frames: Array, errors: Errors) -> int:
     """How many of `frames` have a composition that other frames have too."""
     ratios = [row.tobytes() for row in errors.shares.round(6)]
-    others = Counter(ratios)
-    others.subtract(ratios[k] for k in frames)
-    return sum(others[ratios[k]] > 0 for k in frames)
+    counts = Counter(ratios)
+    counts.subtract(ratios[k] for k in frames)
+    return sum(counts[ratios[k]] > 0 for k in frames)
 
 
 def _of_files(rest: Array, errors: Errors) -> list[Finding]:
     """Files whose median differs from that of all others."""
-    names, found = errors.files, []
+    names, findings = errors.files, []
     for name in dict.fromkeys(names):
-        own = names == name
-        if min(own.sum(), (~own).sum()) < FEWEST_PART:
+        members = names == name
+        if min(members.sum(), (~members).sum()) < FEWEST_PART:
             continue
-        offset, width = _apart(rest[own], rest[~own])
+        offset, width = _apart(rest[members], rest[~members])
         if abs(offset) > max(LEAST_OFFSET, STEP * width):
             number = len(rest)
-            found.append(Finding("file", np.flatnonzero(own), number, offset, abs(offset) / width, str(name)))
-    return found
+            findings.append(Finding("file", np.flatnonzero(members), number, offset, abs(offset) / width, str(name)))
+    return findings
 
 
 def _steps(rest: Array, errors: Errors) -> list[Finding]:
     """Files in whose order the errors step up or down once."""
-    names, found = errors.files, []
+    names, findings = errors.files, []
     place = np.array([int(source.rpartition(":")[2]) for source in errors.sources])
     for name in dict.fromkeys(names):
-        own = np.flatnonzero(names == name)
-        own = own[np.argsort(place[own], kind="stable")]
-        n = len(own)
+        members = np.flatnonzero(names == name)
+        members = members[np.argsort(place[members], kind="stable")]
+        n = len(members)
         if n < 2 * FEWEST_PART:
             continue
         cut = np.arange(FEWEST_PART, n - FEWEST_PART + 1)
-        total = np.cumsum(rest[own])
+        total = np.cumsum(rest[members])
         difference = total[cut - 1] / cut - (total[-1] - total[cut - 1]) / (n - cut)
         best = int(cut[np.argmax(np.abs(difference) * np.sqrt(cut * (n - cut)))])
-        offset, width = _apart(rest[own[best:]], rest[own[:best]])
+        offset, width = _apart(rest[members[best:]], rest[members[:best]])
         if abs(offset) > STEP / 2 * width:  # what explains the errors was fitted to the step as well
-            fitted = _refitted(errors, own[best:], offset)
-            offset, width = _apart(fitted[own[best:]], fitted[own[:best]])
+            fitted = _refit(errors, members[best:], offset)
+            offset, width = _apart(fitted[members[best:]], fitted[members[:best]])
         if abs(offset) > max(LEAST_OFFSET, STEP * width):
-            where = f"from {errors.sources[own[best]]} on"
-            found.append(Finding("step", own[best:], n, offset, abs(offset) / width, where))
-    return found
+            where = f"from {errors.sources[members[best]]} on"
+            findings.append(Finding("step", members[best:], n, offset, abs(offset) / width, where))
+    return findings
 
 
 def _apart(first: Array, second: Array) -> tuple[float, float]:

@@ -55,13 +55,13 @@ def unexplained(errors: Errors, structure: bool = True) -> Array:
 
     trials = len(y) * 10.0 ** np.arange(-7, 1)
     weights: Array = np.ones(len(y))
-    strength, found = 0.0, y
+    strength, residuals = 0.0, y
     for round_ in range(6):
         if round_ < 2:
             strength = float(min(trials, key=lambda s: scatter(rest(weights, s))))
-        found = rest(weights, strength)
-        weights = 1 / np.maximum(1.0, np.abs(found) / max(scatter(found), 1e-9) / 1.5)
-    return found
+        residuals = rest(weights, strength)
+        weights = 1 / np.maximum(1.0, np.abs(residuals) / max(scatter(residuals), 1e-9) / 1.5)
+    return residuals
 
 
 def _columns(errors: Errors, structure: bool) -> Array:
@@ -79,8 +79,8 @@ def _columns(errors: Errors, structure: bool) -> Array:
     if not every.shape[1]:
         return every
     left, singular, _ = np.linalg.svd(every, full_matrices=False)
-    kept = (singular > 1e-6 * singular[0]) & (np.arange(len(singular)) < len(every) / 3)
-    return np.asarray(left[:, kept] * singular[kept])
+    significant = (singular > 1e-6 * singular[0]) & (np.arange(len(singular)) < len(every) / 3)
+    return np.asarray(left[:, significant] * singular[significant])
 
 
 def _left_out(columns: Array, y: Array, weights: Array, strength: float) -> Array:

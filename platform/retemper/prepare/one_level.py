@@ -34,8 +34,8 @@ def errors_of(model: Path, frames: Sequence[Atoms], *, head: str | None = None, 
     atoms = np.array([len(frame) for frame in frames])
     label = np.array([float(frame.info[ENERGY]) for frame in frames])
     off = [
-        float(np.sqrt(((own - frame.arrays[FORCES]) ** 2).mean())) if FORCES in frame.arrays else 0.0
-        for own, frame in zip(predicted.forces, frames, strict=True)
+        float(np.sqrt(((forces - frame.arrays[FORCES]) ** 2).mean())) if FORCES in frame.arrays else 0.0
+        for forces, frame in zip(predicted.forces, frames, strict=True)
     ]
     return Errors(
         per_atom=(label - predicted.energy) / atoms,
@@ -92,7 +92,7 @@ def require_one_level(project: Project) -> Levels:
         path = project.e0s.with_name(LISTED)
         _list(path, mixed, errors, rest)
         if project.settings.e0s.mixed == "refuse":
-            raise _refused(mixed, path)
+            raise _refusal(mixed, path)
     return Levels(
         frames=len(frames),
         scatter=width,
@@ -101,7 +101,7 @@ def require_one_level(project: Project) -> Levels:
     )
 
 
-def _refused(mixed: Sequence[Finding], listed: Path) -> RetemperError:
+def _refusal(mixed: Sequence[Finding], listed: Path) -> RetemperError:
     return RetemperError(
         "The labels are not of one kind: the foundation's energy errors have offsets that neither composition, "
         "charge nor structure explain.\n  " + "\n  ".join(finding.sentence() for finding in mixed),

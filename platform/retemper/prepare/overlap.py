@@ -13,10 +13,10 @@ from retemper.data.splits import leaks, uncharged
 NEAR = 1e-3  # A; the default of dataset.near_duplicate
 
 
-def near(pool: Sequence[Atoms], others: Sequence[Atoms], tolerance: float) -> set[int]:
-    """Indices of structures of `pool` that are within `tolerance` (A) of one of `others`, whatever their charge."""
-    n = len(others)
-    return {j - n for i, j in near_pairs([*uncharged(others), *uncharged(pool)], tolerance) if i < n <= j}
+def near(pool: Sequence[Atoms], references: Sequence[Atoms], tolerance: float) -> set[int]:
+    """Indices of structures of `pool` that are within `tolerance` (A) of one of `references`, whatever their charge."""
+    n = len(references)
+    return {j - n for i, j in near_pairs([*uncharged(references), *uncharged(pool)], tolerance) if i < n <= j}
 
 
 def repeats(frames: Sequence[Atoms], tolerance: float) -> dict[int, int]:
@@ -34,22 +34,22 @@ def apart(pool: Sequence[Atoms], held_out: Sequence[Atoms], tolerance: float) ->
 
 
 def audit(
-    chosen: Sequence[Atoms],
+    replayed: Sequence[Atoms],
     retention: Sequence[Atoms],
-    what: str = "the replay set",
+    label: str = "the replay set",
     *,
     tolerance: float = NEAR,
     groups: bool = True,
 ) -> None:
-    """Raise when `chosen` and the retention set share a structure (within `tolerance`, A), or a group.
+    """Raise when `replayed` and the retention set share a structure (within `tolerance`, A), or a group.
 
     `groups` is for sets of one origin: names of groups mean nothing between sets of different origin.
     """
-    leaked = leaks(chosen, retention, tolerance, groups=groups)
+    leaked = leaks(replayed, retention, tolerance, groups=groups)
     if leaked:
         first = leaked[0]
         raise RetemperError(
-            f"{what} and the retention set share {len(leaked)} structure(s) or group(s), the first: {first['kind']}, "
+            f"{label} and the retention set share {len(leaked)} structure(s) or group(s), the first: {first['kind']}, "
             f"{first['a']} and {first['b']}. Forgetting would look smaller than it is.",
             expected=f"no structure within {tolerance:g} A (dataset.near_duplicate) and no group in both",
             fix="take the held-out structures and their groups out of replay.pools, or set another evaluate.retention",

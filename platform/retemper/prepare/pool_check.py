@@ -48,9 +48,9 @@ def agreement(predicted: Predicted) -> Agreement:
         ]
     )
     stress = [
-        (stress_matrix(atoms.info[STRESS]) - own) ** 2
-        for atoms, own in zip(frames, predicted.stress, strict=True)
-        if STRESS in atoms.info and np.isfinite(own).all()
+        (stress_matrix(atoms.info[STRESS]) - predicted_stress) ** 2
+        for atoms, predicted_stress in zip(frames, predicted.stress, strict=True)
+        if STRESS in atoms.info and np.isfinite(predicted_stress).all()
     ]
     return Agreement(
         frames=len(frames),
@@ -80,11 +80,11 @@ def warning(sample: Agreement, pool: str) -> str | None:
 
 def require_own_kind(sample: Agreement, pool: str) -> None:
     """Raise where the labels of `pool` cannot be of the foundation's level of theory."""
-    what = warning(sample, pool)
-    if what is None or sample.energy <= 1e3 * OTHER:
+    objection = warning(sample, pool)
+    if objection is None or sample.energy <= 1e3 * OTHER:
         return
     raise RetemperError(
-        f"{what}.",
+        f"{objection}.",
         expected=f"labels of the foundation's own level of theory: at most {1e3 * OTHER:.0f} meV/atom from it",
         got=f"{sample.energy:.0f} meV/atom over {sample.frames} structures of the pool",
         fix="replay these structures with the foundation's labels (strategy pseudolabel-replay), or give another "

@@ -96,17 +96,17 @@ def overlap(
             )
             findings.append(PoolFinding(kind=f"groups of {name}", number=number, of=len(frames), text=text))
     for name, frames in (("test", target["test"]), ("retention", retention)):
-        found = nearness.judge(replayed, frames)
-        if not found.near:
+        closeness = nearness.judge(replayed, frames)
+        if not closeness.near:
             continue
-        text = f"{name} set and replayed structures: {nearness.in_words(found)}"
-        if name == "test" and near_test == "refuse" and nearness.near_in_majority(found):
+        text = f"{name} set and replayed structures: {nearness.in_words(closeness)}"
+        if name == "test" and near_test == "refuse" and nearness.near_in_majority(closeness):
             raise RetemperError(
                 f"{text}. Errors on the test set say nothing about new structures.",
                 expected="test structures that are independent of what is replayed (dataset.near_test: refuse)",
                 fix="take the target's trajectories out of the pools; dataset.near_test: warn goes on",
             )
-        findings.append(PoolFinding(kind=f"near {name}", number=found.near, of=found.judged, text=text))
+        findings.append(PoolFinding(kind=f"near {name}", number=closeness.near, of=closeness.judged, text=text))
     return findings
 
 

@@ -83,7 +83,7 @@ def _judge_units(frames: list[Atoms], name: str, predict: Predict) -> None:
 def _of_file(project: Project, source: PoolSource) -> Pool:
     """A file, checked as the data set's own; the foundation predicts one sample of it, for units and agreement."""
     path = source.path(project.root)
-    frames = _grouped(reference_set.read_pool(path, source, project.settings.dataset), source.name)
+    frames = _with_groups(reference_set.read_pool(path, source, project.settings.dataset), source.name)
     labelled = [atoms for atoms in frames if has_labels(atoms)]
     agreement = None
     if labelled:
@@ -114,7 +114,7 @@ def _energies(project: Project) -> Energies:
     return energies_of(project.weights, head, device, project.settings.dataset.max_stress)
 
 
-def _grouped(frames: list[Atoms], name: str) -> list[Atoms]:
+def _with_groups(frames: list[Atoms], name: str) -> list[Atoms]:
     """`frames` with ``info["group"]``: where the file says none, as it is found for a data set."""
     several = [atoms for atoms in frames if not is_isolated_atom(atoms)]
     if len(several) >= MIN_FRAMES and not any("group" in atoms.info for atoms in several):
@@ -142,5 +142,5 @@ def _generated(project: Project, source: PoolSource, retention: Sequence[Atoms])
     settings = project.settings.replay
     number = (settings.number + settings.valid) * (FROM if settings.select == "farthest-point" else 2)
     print(f"replay: making {number} structures of the foundation's elements", flush=True)
-    made = generated_pool.generate(mace.elements(project.weights), number, _energies(project), seed=settings.seed)
-    return Pool(source, None, apart(made, retention, project.settings.dataset.near_duplicate), None)
+    structures = generated_pool.generate(mace.elements(project.weights), number, _energies(project), seed=settings.seed)
+    return Pool(source, None, apart(structures, retention, project.settings.dataset.near_duplicate), None)

@@ -20,13 +20,15 @@ def predictor(model: Path, head: str | None, device: str) -> Predict:
     """A function that predicts a sample of the frames it is given; `None` where the model knows none of them."""
 
     def ask(frames: Sequence[Atoms]) -> Predicted | None:
-        own = mace.atomic_energies(model, head)
-        chosen = sample([frame for frame in frames if own.keys() >= set(frame.numbers.tolist())], FRAMES, ATOMS)
-        if not chosen:
+        atomic_energies = mace.atomic_energies(model, head)
+        subset = sample(
+            [frame for frame in frames if atomic_energies.keys() >= set(frame.numbers.tolist())], FRAMES, ATOMS
+        )
+        if not subset:
             return None
-        found = predict.predict(model, chosen, head=head, device=device, dtype="float32", backend="torch")
-        atoms = np.array([sum(own[z] for z in frame.numbers.tolist()) for frame in chosen])
-        return Predicted(chosen, found.energy, atoms - found.energy, found.forces, found.stress)
+        predicted = predict.predict(model, subset, head=head, device=device, dtype="float32", backend="torch")
+        atoms = np.array([sum(atomic_energies[z] for z in frame.numbers.tolist()) for frame in subset])
+        return Predicted(subset, predicted.energy, atoms - predicted.energy, predicted.forces, predicted.stress)
 
     return ask
 

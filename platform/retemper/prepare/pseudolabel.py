@@ -41,7 +41,7 @@ from retemper.records.record import Part
 SOURCE = LABEL_SOURCE
 
 
-class _Made(Part):
+class _Manifest(Part):
     """What is kept beside labels."""
 
     n_frames: int
@@ -102,16 +102,16 @@ def label(
     """
     head = mace.pick_head(model, head)
     where = cache / address(model, head, frames, dtype)
-    kept = _read(where, frames)
-    if kept is not None:
-        labelled, made = kept
+    cached = _read(where, frames)
+    if cached is not None:
+        labelled, manifest = cached
     else:
         predicted = predict.predict(model, frames, head=head, dtype=dtype, device=device, progress=progress)
         labelled = [_with_labels(atoms, predicted, i) for i, atoms in enumerate(frames)]
         with atomic_folder(where) as folder:
             write_frames(folder / "labels.extxyz", labelled)
             stored = read_frames(folder / "labels.extxyz") if labelled else []
-            made = _Made(
+            manifest = _Manifest(
                 n_frames=len(frames),
                 backend=predicted.backend,
                 dtype=dtype,
@@ -119,7 +119,7 @@ def label(
                 sha256=sha256(folder / "labels.extxyz"),
                 labels_hash=labels_hash(stored),
             )
-            sealed.write_json(folder / "manifest.json", where.name, made.model_dump())
+            sealed.write_json(folder / "manifest.json", where.name, manifest.model_dump())
         labelled = stored
     result = []
     source = f"foundation:{name}:{sha256(model)[:12]}"
@@ -131,7 +131,7 @@ def label(
         copy.arrays[FORCES] = atoms.arrays[FORCES]
         copy.info[SOURCE] = source
         result.append(copy)
-    return Labelled(result, where.name, kept is not None, made.backend, rmse(frames, result))
+    return Labelled(result, where.name, cached is not None, manifest.backend, rmse(frames, result))
 
 
 def _without_labels(atoms: Atoms) -> Atoms:
@@ -158,7 +158,7 @@ def _with_labels(atoms: Atoms, predicted: predictions.Predictions, i: int) -> At
     return bare
 
 
-def _read(where: Path, frames: Sequence[Atoms]) -> tuple[list[Atoms], _Made] | None:
+def _read(where: Path, frames: Sequence[Atoms]) -> tuple[list[Atoms], _Manifest] | None:
     """Cached labels of `frames`; `None` where there are none. What is not as it was made is put aside."""
     if not os.path.lexists(where):
         return None
@@ -168,13 +168,13 @@ def _read(where: Path, frames: Sequence[Atoms]) -> tuple[list[Atoms], _Made] | N
     content = sealed.read_json(where / "manifest.json", where.name)
     if content is None:
         return None
-    made = _Made.model_validate(content)
+    manifest = _Manifest.model_validate(content)
     file = where / "labels.extxyz"
-    why = sealed.difference(where, {file.name: made.sha256})
+    why = sealed.difference(where, {file.name: manifest.sha256})
     if not why:
         labelled = read_frames(file) if file.stat().st_size else []
         if [structure_hash(atoms) for atoms in labelled] == [structure_hash(atoms) for atoms in frames]:
-            return labelled, made
+            return labelled, manifest
         why = "its labels are of other structures"
     sealed.put_aside(where, why)
     return None

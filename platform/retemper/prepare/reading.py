@@ -71,8 +71,8 @@ def leave_out(parts: Sequence[Part], dataset: Dataset, store: Store) -> tuple[li
         if level == dataset.level_of_theory:
             taken.append(part)
         else:
-            own = [*part.frames.tolist(), *part.rejected]
-            left += mark(store, dict.fromkeys(own, f"another level of theory ({level}), by dataset.levels"))
+            indices = [*part.frames.tolist(), *part.rejected]
+            left += mark(store, dict.fromkeys(indices, f"another level of theory ({level}), by dataset.levels"))
     if not taken:
         raise RetemperError(
             "No file is at dataset.level_of_theory.",
@@ -90,22 +90,22 @@ def judge_units(parts: Sequence[Part], store: Store, project: Project) -> Judged
     """
     settings, entry = project.settings, project.foundation
     small: list[Atoms] = []
-    judged: dict[str, list[Atoms]] = {}
+    samples: dict[str, list[Atoms]] = {}
     for part in parts:
-        own = part.frames
-        if len(own) > WITNESSES:  # whole stretches, so that frames near each other in time are among them
-            own = np.concatenate([some[:STRETCH] for some in np.array_split(own, WITNESSES // STRETCH)])
-        sound = [frame for frame in Picked(store, own) if checks.can_be_measured(frame)]
+        indices = part.frames
+        if len(indices) > WITNESSES:  # whole stretches, so that frames near each other in time are among them
+            indices = np.concatenate([some[:STRETCH] for some in np.array_split(indices, WITNESSES // STRETCH)])
+        sound = [frame for frame in Picked(store, indices) if checks.can_be_measured(frame)]
         if len(sound) >= ENOUGH or len(parts) == 1:
-            judged[part.name] = sound
+            samples[part.name] = sound
         else:
             small += sound
     if small:
-        judged["small files"] = small
+        samples["small files"] = small
     predict = None
     if entry.url is not None or place(entry, project.root).is_file():
         predict = predictor(project.weights, heads.of_foundation(project), settings.finetune.device)
-    return require_units(judged, settings.dataset.energy_unit, settings.dataset.length_unit, predict)
+    return require_units(samples, settings.dataset.energy_unit, settings.dataset.length_unit, predict)
 
 
 def mark(store: Store, reasons: Mapping[int, str | None]) -> list[int]:

@@ -57,32 +57,32 @@ def run(project: Project) -> ReplayManifest:
     target = {name: read_frames(project.structures(name)) for name in ("train", "valid", "test")}
     whole = [atoms for frames in target.values() for atoms in frames]
     offered = replay_choice.candidates([pool.frames for pool in every], project.weights, whole, tolerance)
-    kept, record = np.zeros(0, dtype=int), None
+    retained, record = np.zeros(0, dtype=int), None
     if named is not None:
         record = KeptApart(source=named[0], labels="original", structures=len(retention))
     else:
-        kept, record = _kept_apart(project, every, offered)
+        retained, record = _select_retained(project, every, offered)
     choice = replay_choice.choose(
-        replace(offered, indices=np.setdiff1d(offered.indices, kept)),
+        replace(offered, indices=np.setdiff1d(offered.indices, retained)),
         settings.replay,
         model=project.weights,
         head=heads.of_foundation(project),
         device=settings.finetune.device,
         target=whole,
     )
-    kept_frames = [offered.frames[i] for i in kept]
+    retained_frames = [offered.frames[i] for i in retained]
     frames = {
-        "train": _labelled(project, [offered.frames[i] for i in choice.train]),
-        "valid": _labelled(project, [offered.frames[i] for i in choice.valid]),
-        pretraining_data.KEPT: _relabelled(project, kept_frames) if _drift(record) else kept_frames,
+        "train": _with_labels(project, [offered.frames[i] for i in choice.train]),
+        "valid": _with_labels(project, [offered.frames[i] for i in choice.valid]),
+        pretraining_data.KEPT: _relabel(project, retained_frames) if _drift(record) else retained_frames,
     }
     of_one_origin = named is None or not any(pool.source.generated for pool in every)
     for name in ("train", "valid"):
-        audit(frames[name], retention or kept_frames, tolerance=tolerance, groups=of_one_origin)
+        audit(frames[name], retention or retained_frames, tolerance=tolerance, groups=of_one_origin)
     replayed = [*frames["train"], *frames["valid"]]
     findings = pool_doctor.labels(every, offered)
-    findings += pool_doctor.overlap(replayed, target, retention or kept_frames, settings.dataset.near_test)
-    counts = [np.bincount(offered.pools[chosen], minlength=len(every)) for chosen in (choice.train, choice.valid)]
+    findings += pool_doctor.overlap(replayed, target, retention or retained_frames, settings.dataset.near_test)
+    counts = [np.bincount(offered.pools[part], minlength=len(every)) for part in (choice.train, choice.valid)]
     manifest = ReplayManifest(
         pools=[pool.record(int(counts[0][k]), int(counts[1][k])) for k, pool in enumerate(every)],
         retention=record,
@@ -97,38 +97,40 @@ def run(project: Project) -> ReplayManifest:
         valid=describe(frames["valid"]),
     )
     with atomic_folder(project.replay) as folder:
-        for name, chosen in frames.items():
-            write_frames(folder / f"{name}.extxyz", chosen)
+        for name, part in frames.items():
+            write_frames(folder / f"{name}.extxyz", part)
         manifest.write(folder / "manifest.json")
     _say(manifest, sorted(set(elements(offered.frames)) - set(manifest.train.elements)))
     return manifest
 
 
-def _kept_apart(project: Project, every: Sequence[Pool], offered: Candidates) -> tuple[np.ndarray, KeptApart | None]:
+def _select_retained(
+    project: Project, every: Sequence[Pool], offered: Candidates
+) -> tuple[np.ndarray, KeptApart | None]:
     """Candidates that are kept apart, of pools with labels of the foundation's level, else of all."""
     own_level = [k for k, pool in enumerate(every) if pool.of_the_foundations_level]
     for eligible in (own_level, list(range(len(every)))):
-        kept = replay_choice.kept_apart(offered, eligible, project.settings.replay)
-        if len(kept):
+        retained = replay_choice.keep_apart(offered, eligible, project.settings.replay)
+        if len(retained):
             labels: Literal["original", "foundation"] = "original" if eligible == own_level else "foundation"
             source = ", ".join(every[k].source.name for k in eligible)
-            return kept, KeptApart(source=source, labels=labels, structures=len(kept))
+            return retained, KeptApart(source=source, labels=labels, structures=len(retained))
     return np.zeros(0, dtype=int), None
 
 
-def _drift(kept: KeptApart | None) -> bool:
-    return kept is not None and kept.labels == "foundation"
+def _drift(record: KeptApart | None) -> bool:
+    return record is not None and record.labels == "foundation"
 
 
-def _relabelled(project: Project, frames: list[Atoms]) -> list[Atoms]:
+def _relabel(project: Project, frames: list[Atoms]) -> list[Atoms]:
     return pseudolabel.of_project(project, frames).frames if frames else []
 
 
-def _labelled(project: Project, frames: list[Atoms]) -> list[Atoms]:
+def _with_labels(project: Project, frames: list[Atoms]) -> list[Atoms]:
     """`frames`, with the foundation's labels where they have none."""
     bare = [k for k, atoms in enumerate(frames) if not has_labels(atoms)]
-    made = iter(_relabelled(project, [frames[k] for k in bare]))
-    return [atoms if has_labels(atoms) else next(made) for atoms in frames]
+    labelled = iter(_relabel(project, [frames[k] for k in bare]))
+    return [atoms if has_labels(atoms) else next(labelled) for atoms in frames]
 
 
 def _say(manifest: ReplayManifest, absent: Sequence[str]) -> None:
@@ -146,10 +148,10 @@ def _say(manifest: ReplayManifest, absent: Sequence[str]) -> None:
         print(f"replay: warning: {finding.text}")
     if absent:
         print(f"replay: elements of the pools that the training structures lack: {' '.join(absent)}")
-    kept = manifest.retention
-    if kept is None:
+    record = manifest.retention
+    if record is None:
         print("replay: too few structures to keep any apart: what is forgotten is not measured (evaluate.retention)")
-    elif _drift(kept):
-        print(f"replay: {kept.structures} structures kept apart, to measure the drift from the foundation")
-    elif kept.source in {pool.name for pool in manifest.pools}:
-        print(f"replay: {kept.structures} structures kept apart as retention set")
+    elif _drift(record):
+        print(f"replay: {record.structures} structures kept apart, to measure the drift from the foundation")
+    elif record.source in {pool.name for pool in manifest.pools}:
+        print(f"replay: {record.structures} structures kept apart as retention set")

@@ -113,10 +113,10 @@ def parts_of(settings: Replay) -> Parts:
         shares.append(1 - sum(shares))
         names.append(", ".join(pools[k].pool for k in free))
     of_pool = [shared.index(k) if k in shared else len(shared) for k in range(len(pools))]
-    return Parts(of_pool, _divided(settings.number, shares), _divided(settings.valid, shares), names)
+    return Parts(of_pool, _divide(settings.number, shares), _divide(settings.valid, shares), names)
 
 
-def _divided(number: int, shares: Sequence[float]) -> list[int]:
+def _divide(number: int, shares: Sequence[float]) -> list[int]:
     """Whole numbers that sum to `number`, by the largest remainders."""
     exact = number * np.array(shares)
     whole = np.floor(exact + 1e-9).astype(int)
@@ -128,7 +128,7 @@ def _divided(number: int, shares: Sequence[float]) -> list[int]:
 # ------------------------------------------------------------------ the choice
 
 
-def kept_apart(offered: Candidates, eligible: Sequence[int], settings: Replay) -> Array:
+def keep_apart(offered: Candidates, eligible: Sequence[int], settings: Replay) -> Array:
     """Indices of whole groups of the pools `eligible` that are kept apart, to measure what is forgotten.
 
     At most `KEPT_MOST` structures, and one of `KEPT_SHARE` of those pools; each part of the pools keeps what is to be
@@ -142,16 +142,16 @@ def kept_apart(offered: Candidates, eligible: Sequence[int], settings: Replay) -
     members: dict[str, list[int]] = defaultdict(list)
     for i in offered.indices:
         members[group_of(offered.frames[i])].append(int(i))
-    kept: list[int] = []
+    retained: list[int] = []
     for group in np.random.default_rng(KEPT_SEED).permutation(
         sorted({group_of(offered.frames[i]) for i in from_pools})
     ):
-        own = members[str(group)]
-        cost = np.bincount(np.array(parts.of_pool)[offered.pools[own]], minlength=len(parts.names))
-        if len(kept) + len(own) <= wanted and (cost <= spare).all():
-            kept += own
+        indices = members[str(group)]
+        cost = np.bincount(np.array(parts.of_pool)[offered.pools[indices]], minlength=len(parts.names))
+        if len(retained) + len(indices) <= wanted and (cost <= spare).all():
+            retained += indices
             spare = spare - cost
-    return np.sort(np.array(kept, dtype=int))
+    return np.sort(np.array(retained, dtype=int))
 
 
 def choose(
@@ -201,22 +201,22 @@ def choose(
     held = _held_out([group_of(frames[i]) for i in indices], part, parts, settings)
     rng = np.random.default_rng(settings.seed)
     coverage = None
-    own, own_part = indices[~held], part[~held]
+    rest, rest_part = indices[~held], part[~held]
     if progress:
-        print(f"replay: {settings.select} choice of {settings.number} of {len(own)} structures", flush=True)
+        print(f"replay: {settings.select} choice of {settings.number} of {len(rest)} structures", flush=True)
     if settings.select == "farthest-point":
         from retemper.models.descriptors import mean_descriptors
 
-        points = mean_descriptors(model, [frames[i] for i in own], head=head, device=device, progress=progress)
-        picked = selection.farthest_point(points, settings.number, parts=own_part, most=parts.train)
-        at_random = selection.random(len(own), settings.number, settings.seed)
+        points = mean_descriptors(model, [frames[i] for i in rest], head=head, device=device, progress=progress)
+        picked = selection.farthest_point(points, settings.number, parts=rest_part, most=parts.train)
+        at_random = selection.random(len(rest), settings.number, settings.seed)
         coverage = Coverage(
             radius=selection.coverage_radius(points, picked),
             radius_random=selection.coverage_radius(points, at_random),
         )
-        train = own[picked]
+        train = rest[picked]
     else:
-        train = _draw(own, tiers[~held], own_part, parts.train, rng)
+        train = _draw(rest, tiers[~held], rest_part, parts.train, rng)
     valid = _draw(indices[held], tiers[held], part[held], parts.valid, rng)
     groups = len({group_of(frames[i]) for i in indices[held]})
     return Choice(train, valid, left_out, len(indices), groups, coverage)
@@ -241,7 +241,7 @@ def _held_out(groups: Sequence[str], part: Array, parts: Parts, settings: Replay
             number = number + size
     if (number < valid).any():
         k = int(np.argmax(valid - number))
-        counts = Counter(group for group, own in zip(groups, part, strict=True) if own == k)
+        counts = Counter(group for group, index in zip(groups, part, strict=True) if index == k)
         raise RetemperError(
             f"The groups of {parts.names[k]} cannot be divided into training and validation.",
             expected=f"groups with {train[k]} structures for training, others with {valid[k]} beside",

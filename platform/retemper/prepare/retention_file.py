@@ -17,8 +17,8 @@ def path(project: Project) -> Path | None:
     named = pretraining_data.retention(project.settings, project.foundation)
     if named is not None:
         return project.root / named[0]
-    kept = project.replay / f"{pretraining_data.KEPT}.extxyz"
-    return kept if kept.is_file() and kept.stat().st_size else None
+    file = project.replay / f"{pretraining_data.KEPT}.extxyz"
+    return file if file.is_file() and file.stat().st_size else None
 
 
 def labelled_by_foundation(frames: Sequence[Atoms]) -> bool:

@@ -56,9 +56,9 @@ def join(sets: Sets, project: Project, allowed: Collection[str]) -> Joined:
     """
     dataset = project.settings.dataset
     joined = Joined()
-    chosen = _chosen(dataset, project.rounds)
-    groups = {name: {name_of(frame.info["group"]) for frame in part} for name, part in sets.items()} if chosen else {}
-    for number in chosen:
+    numbers = _round_numbers(dataset, project.rounds)
+    groups = {name: {name_of(frame.info["group"]) for frame in part} for name, part in sets.items()} if numbers else {}
+    for number in numbers:
         record = rounds.read(project.rounds, number)
         if record.level_of_theory != dataset.level_of_theory:
             raise RetemperError(
@@ -68,7 +68,7 @@ def join(sets: Sets, project: Project, allowed: Collection[str]) -> Joined:
                 fix="leave it out with dataset.rounds, or restore dataset.level_of_theory",
             )
         name = f"{rounds.FOLDER}/{rounds.name(number)}"
-        mapped = _mapped(rounds.frames(project.rounds, number), dataset, name)
+        mapped = _map(rounds.frames(project.rounds, number), dataset, name)
         checks.check_elements(mapped.frames, allowed, project.settings.foundation)
         before = len(joined.rejected)
         joined.rejected += mapped.rejected
@@ -97,21 +97,21 @@ def join(sets: Sets, project: Project, allowed: Collection[str]) -> Joined:
     return joined
 
 
-def _chosen(dataset: Dataset, folder: Path) -> list[int]:
-    there = rounds.numbers(folder)
+def _round_numbers(dataset: Dataset, folder: Path) -> list[int]:
+    available = rounds.numbers(folder)
     if dataset.rounds is None:
-        return there
+        return available
     for number in dataset.rounds:
-        if number not in there:
-            raise unknown("round (dataset.rounds)", number, [str(n) for n in there])
+        if number not in available:
+            raise unknown("round (dataset.rounds)", number, [str(n) for n in available])
     return sorted(set(dataset.rounds))
 
 
-def _mapped(frames: Sequence[Atoms], dataset: Dataset, name: str) -> Mapped:
+def _map(frames: Sequence[Atoms], dataset: Dataset, name: str) -> Mapped:
     """As the data set's own frames are; rounds have retemper's keys and units."""
     keys = Keys() if dataset.keys.stress or dataset.keys.virial else Keys(stress=None)
-    own = dataset.model_copy(update={"keys": keys, "energy_unit": "eV", "length_unit": "Angstrom"})
-    return map_labels(frames, own, name)
+    settings = dataset.model_copy(update={"keys": keys, "energy_unit": "eV", "length_unit": "Angstrom"})
+    return map_labels(frames, settings, name)
 
 
 def _sound(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, joined: Joined) -> list[Atoms]:
@@ -120,9 +120,9 @@ def _sound(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, joined: Joined
     sound = [frame for frame, fault in zip(frames, faults, strict=True) if not fault]
     base = Chain(sets.values())
     energy, _ = checks.energy_faults(Chain([base, sound]), dataset.energy_window)
-    own = energy[len(base) :]
-    joined.rejected += [reject(frame, fault) for frame, fault in zip(sound, own, strict=True) if fault]
-    return [frame for frame, fault in zip(sound, own, strict=True) if not fault]
+    energy_faults = energy[len(base) :]
+    joined.rejected += [reject(frame, fault) for frame, fault in zip(sound, energy_faults, strict=True) if fault]
+    return [frame for frame, fault in zip(sound, energy_faults, strict=True) if not fault]
 
 
 def _new(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, joined: Joined) -> list[Atoms]:
@@ -133,17 +133,17 @@ def _new(frames: Sequence[Atoms], sets: Sets, dataset: Dataset, joined: Joined) 
     twins: dict[int, list[int]] = {}
     for i, j in near_pairs(both, dataset.near_duplicate):
         twins.setdefault(j, []).append(i)
-    kept = []
+    unique = []
     for k, frame in enumerate(frames, start=len(known)):
         twin = next((i for i in twins.get(k, []) if i in standing), None)
         if twin is None:
             standing.add(k)
-            kept.append(frame)
+            unique.append(frame)
             continue
         differ = checks.labels_differ(both[twin], frame, dataset.near_duplicate)
         kind = "conflict: another label than" if differ else "duplicate of"
         joined.rejected.append(reject(frame, f"{kind} {both[twin].info['source']}"))
-    return kept
+    return unique
 
 
 def _place(frame: Atoms, groups: Mapping[str, Collection[str]], dataset: Dataset) -> str:

@@ -85,13 +85,13 @@ class DataSet:
         checks.check_variation(self._labels())
 
     def check_units(self) -> Units:
-        judged = reading.judge_units(self.parts, self.store, self.project)
-        self.warnings += judged.warnings
+        units = reading.judge_units(self.parts, self.store, self.project)
+        self.warnings += units.warnings
         return Units(
             energy=self.settings.energy_unit,
             length=self.settings.length_unit,
-            evidence=judged.evidence,
-            untested=judged.untested,
+            evidence=units.evidence,
+            untested=units.untested,
         )
 
     def check_kind(self) -> LevelOfTheory:
@@ -133,7 +133,7 @@ class DataSet:
         for z in sorted({int(frame.numbers[0]) for frame in frames.values()}):
             same = {k: frame for k, frame in frames.items() if frame.numbers[0] == z}
             energies = [frame.info[ENERGY] for frame in same.values()]
-            first, *others = same
+            first, *duplicates = same
             if max(energies) - min(energies) > checks.ENERGY_CONFLICT:
                 span = f"{min(energies):g} to {max(energies):g} eV"
                 self.warnings.append(
@@ -142,7 +142,7 @@ class DataSet:
                 self._reject(dict.fromkeys(same, "conflict: free atoms of this element have different energies"))
             else:
                 self.isolated.append(first)
-                self._reject(dict.fromkeys(others, f"duplicate of {same[first].info['source']}"))
+                self._reject(dict.fromkeys(duplicates, f"duplicate of {same[first].info['source']}"))
 
     def remove_duplicates(self) -> None:
         """Reject repeated structures; those whose labels contradict each other are all rejected."""
@@ -167,20 +167,20 @@ class DataSet:
 
     def split(self) -> Groups:
         """Train, valid and test sets by whole groups; a test set that is given is taken as it is."""
-        settings, store, given = self.settings, self.store, []
+        settings, store, test_indices = self.settings, self.store, []
         for part in self.parts:
             if part.name in settings.test_files:
-                given.append(self.frames[np.isin(self.frames, part.frames)])
-                for k, group in zip(given[-1].tolist(), groups_of(Picked(store, given[-1])), strict=True):
+                test_indices.append(self.frames[np.isin(self.frames, part.frames)])
+                for k, group in zip(test_indices[-1].tolist(), groups_of(Picked(store, test_indices[-1])), strict=True):
                     store.note(k, "group", f"test file {part.name}: {group}")
-        frames = np.setdiff1d(self.frames, np.concatenate(given)) if given else self.frames
+        frames = np.setdiff1d(self.frames, np.concatenate(test_indices)) if test_indices else self.frames
         test = 0.0 if settings.test_files else settings.test
         grouping = group_frames(Picked(store, frames), settings.group, settings.valid, test or settings.valid)
         for k, group in zip(frames.tolist(), grouping.groups, strict=True):
             store.note(k, "group", group)
         places = np.array(splits.split(grouping, settings.valid, test, settings.seed))
         self.sets = {name: frames[places == name] for name in splits.SPLITS}
-        self.sets["test"] = np.concatenate([self.sets["test"], *given])
+        self.sets["test"] = np.concatenate([self.sets["test"], *test_indices])
         self._set_aside(frames[places == "gap"], splits.GAP)
         self.warnings += grouping.warnings
         groups = Groups(rule=grouping.rule, groups=len(set(grouping.groups)))
@@ -202,9 +202,9 @@ class DataSet:
             return cut
         frames = Picked(self.store, train)
         order = subset.order(settings.subset, frames, number, settings.seed, subset.by_foundation(self.project))
-        chosen = np.isin(np.arange(len(train)), order)
-        self._set_aside(train[~chosen], "beyond dataset.max_train")
-        self.sets["train"] = train[chosen]
+        selected = np.isin(np.arange(len(train)), order)
+        self._set_aside(train[~selected], "beyond dataset.max_train")
+        self.sets["train"] = train[selected]
         return cut.model_copy(update={"order_hash": digest([frames[k].info["source"] for k in order])})
 
     def add_rounds(self) -> list[JoinedRound]:

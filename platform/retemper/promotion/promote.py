@@ -238,7 +238,7 @@ def override(project: Project, system: str, version: str, alias: str, reason: st
     if not reason:
         model = aliases.model(root, system, version)
         verdict = Verdict.read(project.verdict) if project.verdict.is_file() else None
-        candidate = None if verdict is None else verdict.judged(system, model)
+        candidate = None if verdict is None else verdict.candidate_of(system, model)
         if verdict is None or candidate is None:
             raise RetemperError(
                 f"There is no verdict on {system}/{version} (of each strategy one seed is judged).",

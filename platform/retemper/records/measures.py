@@ -45,7 +45,7 @@ class Measures(Record):
     numbers: dict[str, Number]  # by metric
 
     @classmethod
-    def kept(cls, path: Path) -> Self:
+    def of_version(cls, path: Path) -> Self:
         """Read a version's file; versions are for good, and the first ones were kept without a form."""
         content = read_json(path)
         return cls.of({"form": cls.FORM, **content} if isinstance(content, dict) else content, path)

@@ -40,12 +40,12 @@ class Registration(Record):
 
 def comparable(paths: Iterable[Path], model: str, test_md5: str) -> list[Registration]:
     """Registrations in a registered model of strategies that were tested on the same set; files need not exist."""
-    found = []
+    registrations = []
     for path in paths:
         try:
             record = Registration.read(path) if path.is_file() else None
         except OtherFormError:  # its stage is to run again, and then counts
             continue
         if record is not None and (record.model, record.test_md5) == (model, test_md5):
-            found.append(record)
-    return found
+            registrations.append(record)
+    return registrations

@@ -91,5 +91,5 @@ class ReplayManifest(Record):
     @property
     def labels(self) -> Literal["original", "foundation"]:
         """ "original" where all chosen structures have labels of their own."""
-        chosen = (pool.labels for pool in self.pools if pool.train or pool.valid)
-        return "original" if set(chosen) <= {"original"} else "foundation"
+        origins = (pool.labels for pool in self.pools if pool.train or pool.valid)
+        return "original" if set(origins) <= {"original"} else "foundation"

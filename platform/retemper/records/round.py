@@ -34,12 +34,12 @@ class Calibration(Part):
 
     def sentence(self) -> str:
         """For people."""
-        what = (
+        text = (
             f"rank correlation {self.spearman:.2f} [{self.spearman_low:.2f}, {self.spearman_high:.2f}], "
             f"AUROC {self.auroc:.2f}, miscalibration {self.miscalibration:.2f} on {self.frames} frames"
         )
-        what += f" in {self.groups} group(s)" if self.groups is not None else ""
-        return what if self.informative else f"NOT INFORMATIVE ({what}): the interval reaches 0"
+        text += f" in {self.groups} group(s)" if self.groups is not None else ""
+        return text if self.informative else f"NOT INFORMATIVE ({text}): the interval reaches 0"
 
 
 class OracleCheck(Part):
@@ -134,9 +134,9 @@ def _with_form(content: Any) -> Any:
     """A ``round.json`` of before there were forms, in the first one."""
     if not isinstance(content, dict) or "form" in content:
         return content
-    found = {"returned": None, **content, "form": 1}
+    upgraded = {"returned": None, **content, "form": 1}
     for name in ("calibration", "prospective"):
-        if name in found:
-            found[name] = {"groups": None, "floor": 0.0, **found[name]}
-    found.setdefault("identity", digest([entry.get("label") for entry in found.get("labelled", [])]))
-    return found
+        if name in upgraded:
+            upgraded[name] = {"groups": None, "floor": 0.0, **upgraded[name]}
+    upgraded.setdefault("identity", digest([entry.get("label") for entry in upgraded.get("labelled", [])]))
+    return upgraded

@@ -88,7 +88,7 @@ class Verdict(Record):
         """As in ``params.yaml``: what is not said there has its default."""
         return [gate.model_dump(exclude_defaults=True) for gate in gates]
 
-    def judged(self, system: str, model: TrainedModel) -> Candidate | None:
+    def candidate_of(self, system: str, model: TrainedModel) -> Candidate | None:
         """What the verdict says of a model, whatever its version's number is in this store."""
         for strategy, candidate in self.candidates.items():
             if system == self.model and TrainedModel(candidate.sha256, strategy, candidate.seed) == model:

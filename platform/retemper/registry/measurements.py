@@ -186,6 +186,6 @@ def save(model: Measured, frames_csv: Path | None, folder: Path) -> None:
 
 def read(folder: Path) -> Measured:
     """What `save` wrote, in this version of the program or an earlier one."""
-    measures, frames = Measures.kept(folder / MEASURES), read_frames_csv(folder / FRAMES)
+    measures, frames = Measures.of_version(folder / MEASURES), read_frames_csv(folder / FRAMES)
     identity = measures.strategy, measures.seed, measures.sha256, measures.identity
     return Measured(*identity, measures.numbers, frames, units.read(folder / units.UNITS))

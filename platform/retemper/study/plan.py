@@ -61,7 +61,7 @@ class Run:
     @cached_property
     def foundation(self) -> dict[str, str | None]:
         """What identifies the foundation: hash of its weights, head."""
-        entry = foundations.chosen(self.settings, self.root)
+        entry = foundations.of_settings(self.settings, self.root)
         return {"sha256": file_hash(foundation_files.weights(entry, self.root)), "head": entry.head}
 
     @property
@@ -77,7 +77,7 @@ class Run:
     @property
     def keeps_apart(self) -> bool:
         """Whether no retention set is named, and structures of the pools are kept apart for it."""
-        entry = foundations.chosen(self.settings, self.root)
+        entry = foundations.of_settings(self.settings, self.root)
         return pretraining_data.retention(self.settings, entry) is None
 
     @property
@@ -99,7 +99,7 @@ class Run:
                 "settings": settings.dataset.model_dump(exclude={"files", "test_files"}),
                 "test_files": settings.dataset.test_files,
                 "files": [file_hash(self.root / name) for name in files],
-                "elements": foundations.chosen(settings, self.root).elements or self.foundation["sha256"],
+                "elements": foundations.of_settings(settings, self.root).elements or self.foundation["sha256"],
                 "versions": versions(),
             }
         )
@@ -107,7 +107,7 @@ class Run:
     @cached_property
     def keys(self) -> dict[str, str]:
         """Key of every stage that the run needs, and of the run itself under ``run``."""
-        settings, entry = self.settings, foundations.chosen(self.settings, self.root)
+        settings, entry = self.settings, foundations.of_settings(self.settings, self.root)
         named = pretraining_data.retention(settings, entry)
         retention = self._file(named[0]) if named is not None else None
         keys = {"dataset": self._dataset(settings)}
@@ -160,7 +160,7 @@ class Run:
 
     def _pools(self) -> object:
         """What identifies the pools; of one file as it is, its hash."""
-        sources = pretraining_data.pools(self.settings, foundations.chosen(self.settings, self.root))
+        sources = pretraining_data.pools(self.settings, foundations.of_settings(self.settings, self.root))
         hashes = [source.name if source.generated else file_hash(source.path(self.root)) for source in sources]
         more = [[s.share, s.keys.model_dump(exclude_unset=True)] for s in sources]
         return hashes[0] if more == [[None, {}]] else [hashes, more]
@@ -281,7 +281,7 @@ def places(settings: Settings, root: Path) -> list[str]:
     RetemperError
         An unknown foundation; a path for whose first part there can be no link.
     """
-    entry, robustness = foundations.chosen(settings, root), settings.robustness
+    entry, robustness = foundations.of_settings(settings, root), settings.robustness
     retention = pretraining_data.retention(settings, entry)
     paths = [entry.file, retention[0] if retention else None, robustness.reference, robustness.figures]
     paths += [p.name for p in pretraining_data.pools(settings, entry) if not (p.generated or p.published)]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from retemper.config import metric_names
-from retemper.config.setting_errors import Place, explained, in_file
+from retemper.config.setting_errors import Place, explain, in_file
 from retemper.config.settings import Name, Once, Open, Section, Seed, Settings, parse_named
 from retemper.config.strict_yaml import Location, read_yaml
 from retemper.core.errors import unknown
@@ -168,4 +168,4 @@ def _check_values(section: str, content: dict[str, Any], place: Place) -> None:
     except ValidationError as error:
         problems = [problem for problem in error.errors(include_url=False) if problem["type"] != "missing"]
         if problems:
-            raise explained(problems, model, within) from None
+            raise explain(problems, model, within) from None

@@ -89,7 +89,7 @@ def comparable_trials(
 def _best(sweep: Sweep, winner: Trial, trials: Sequence[Trial], comparable: alike.Alike | None) -> BestSetting:
     about, scope = sweep.about, sweep.project.settings.sweep.scope
     default = next((trial for trial in trials if trial.training == about.default), None)
-    model = collect.kept(sweep.project.training(winner.training), winner.training)
+    model = collect.read_summary(sweep.project.training(winner.training), winner.training)
     holes = " + holes / 100" if HOLES in about.objectives else ""
     return BestSetting(
         strategy=about.strategy,

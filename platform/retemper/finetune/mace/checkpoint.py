@@ -39,22 +39,22 @@ def read(folder: Path, key: str) -> Content | None:
     One that is damaged or of another run is put aside, and the person is told.
     """
     for name in (LAST, BEFORE):
-        found: Content | None = sealed.read(folder / name, key)
-        if found is not None:
-            return found
+        content: Content | None = sealed.read(folder / name, key)
+        if content is not None:
+            return content
     return None
 
 
-def resume(found: Content, device: torch.device) -> Content:
+def resume(content: Content, device: torch.device) -> Content:
     """Content of a checkpoint, with tensors on `device`; restores the random states of this process."""
-    states = _to_tensors(found["random"], torch.device("cpu"))
+    states = _to_tensors(content["random"], torch.device("cpu"))
     torch.set_rng_state(states["torch"])
-    numpy = found["random"]["numpy"]
+    numpy = content["random"]["numpy"]
     np.random.set_state(numpy)
     random.setstate(states["python"])
     if "cuda" in states:
         torch.cuda.set_rng_state_all(states["cuda"])
-    return dict(_to_tensors(found["content"], device))
+    return dict(_to_tensors(content["content"], device))
 
 
 def _to_arrays(value: Any) -> Any:

@@ -27,11 +27,11 @@ def flags(plan: Plan, folder: Path) -> Flags:
     if target.n_train <= plan.disk_above:
         return {}
     files = ((target.train, target.train_hash), (target.valid, target.valid_hash))
-    train, valid = (_converted(Path(path), folder / f"{identity}.aselmdb", identity) for path, identity in files)
+    train, valid = (_convert(Path(path), folder / f"{identity}.aselmdb", identity) for path, identity in files)
     return {"train_file": str(train), "valid_file": str(valid), "atomic_numbers": str(plan.elements)}
 
 
-def _converted(path: Path, out: Path, identity: str) -> Path:
+def _convert(path: Path, out: Path, identity: str) -> Path:
     with locked(out.with_suffix(".lock"), "writes the same structures"):
         return sealed.file(out, identity, lambda temporary: write(path, temporary))
 

@@ -92,17 +92,17 @@ def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) ->
     _require(weights, got.weights, want.weights, f"Head {head}: MACE does not train {asked} {path}", _weight)
     ranges = frame_weights.summary((energy, forces, stress or 1.0) for energy, forces, stress, _ in got.weights)
     return {
-        label: WeightRange(frames=int(found["frames"]), min=found["min"], max=found["max"])
-        for label, found in ranges.items()
+        label: WeightRange(frames=int(limits["frames"]), min=limits["min"], max=limits["max"])
+        for label, limits in ranges.items()
     }
 
 
-def _require(same: np.ndarray, got: np.ndarray, want: np.ndarray, what: str, say: Callable[[Any], str]) -> None:
+def _require(same: np.ndarray, got: np.ndarray, want: np.ndarray, text: str, say: Callable[[Any], str]) -> None:
     """Raise unless all rows are the `same`; `say` puts a row into words."""
     off = np.flatnonzero(~same)
     if len(off):
         raise RetemperError(
-            f"{what} ({len(off)} of {len(same)} frames, first: {off[0]}).",
+            f"{text} ({len(off)} of {len(same)} frames, first: {off[0]}).",
             expected=say(want[off[0]]),
             got=say(got[off[0]]),
         )

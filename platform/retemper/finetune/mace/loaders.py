@@ -54,9 +54,9 @@ class PairedLoader:
 
     def __iter__(self) -> Iterator[Any]:
         for indices in self._order:
-            chosen = [self.target[i] for i in indices.tolist()]
-            chosen += [self.replay[i] for i in self._next_replay()]
-            yield torch_geometric.Batch.from_data_list(chosen)
+            graphs = [self.target[i] for i in indices.tolist()]
+            graphs += [self.replay[i] for i in self._next_replay()]
+            yield torch_geometric.Batch.from_data_list(graphs)
 
     def _next_replay(self) -> list[int]:
         while len(self._queue) < self.replay_batch_size:

@@ -69,9 +69,9 @@ def _select(ref: Any, pred: dict[str, torch.Tensor], graphs: torch.Tensor) -> tu
     """The frames of `graphs` (mask [n_graphs]) of a batch and of its prediction."""
     counts = ref["ptr"][1:] - ref["ptr"][:-1]
     atoms = torch.repeat_interleave(graphs, counts)
-    kept = counts[graphs]
+    sizes = counts[graphs]
     part = _Part(
-        ptr=torch.cat([kept.new_zeros(1), kept.cumsum(0)]),
+        ptr=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
         energy=ref["energy"][graphs],
         forces=ref["forces"][atoms],
         stress=ref["stress"][graphs],
@@ -99,9 +99,9 @@ class WholeSet(torch.nn.Module):
     def forward(self, ref: Any, pred: dict[str, torch.Tensor], ddp: bool | None = None) -> torch.Tensor:
         """Keep a batch; the value (0) means nothing."""
         names = ("energy", "forces", "stress", "energy_weight", "forces_weight", "stress_weight", "head")
-        kept = {name: ref[name].detach() for name in names} | {"counts": ref["ptr"][1:] - ref["ptr"][:-1]}
+        reference = {name: ref[name].detach() for name in names} | {"counts": ref["ptr"][1:] - ref["ptr"][:-1]}
         of_model = {name: pred[name].detach() for name in names[:3] if pred.get(name) is not None}
-        self.parts.append((kept, of_model))
+        self.parts.append((reference, of_model))
         return pred["energy"].new_zeros(())
 
     def value(self) -> float:

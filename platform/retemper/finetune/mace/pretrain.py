@@ -24,8 +24,8 @@ FOLDER = Path("foundations/pretraining")
 
 def generations(root: Path) -> dict[str, Flags]:
     """What is particular to each embedded foundation: ``kinds`` of structures, and settings of MACE."""
-    found: dict[str, Flags] = yaml.safe_load((root / FOLDER / "generations.yaml").read_text())
-    return found
+    content: dict[str, Flags] = yaml.safe_load((root / FOLDER / "generations.yaml").read_text())
+    return content
 
 
 def pretrain(name: str, root: Path) -> Path:
@@ -55,9 +55,9 @@ def pretrain(name: str, root: Path) -> Path:
     }
     train = mace.tools.train
 
-    def with_fast_blocks(**given: Any) -> Any:
-        with fast_blocks.fast(given["model"]):
-            return train(**given)
+    def with_fast_blocks(**keywords: Any) -> Any:
+        with fast_blocks.fast(keywords["model"]):
+            return train(**keywords)
 
     with in_place_of(mace.tools, "train", with_fast_blocks):
         run_train.run(arguments(flags))
@@ -71,14 +71,14 @@ def of_kinds(kinds: list[str], root: Path, folder: Path) -> Mapping[str, Path]:
         with atomic_folder(folder) as out:
             for name in names:
                 frames = read_frames(root / FOLDER / f"{name}.extxyz.xz")
-                there = {str(atoms.info["config_type"]) for atoms in frames}
-                if name == "train" and (lacking := set(kinds) - there):
+                available = {str(atoms.info["config_type"]) for atoms in frames}
+                if name == "train" and (lacking := set(kinds) - available):
                     raise RetemperError(
                         f"No structures of kind {', '.join(sorted(lacking))}.",
-                        expected=f"of {', '.join(sorted(there))}",
+                        expected=f"of {', '.join(sorted(available))}",
                     )
-                own = [atoms for atoms in frames if atoms.info["config_type"] in kinds or is_isolated_atom(atoms)]
-                write_frames(out / f"{name}.extxyz", own)
+                subset = [atoms for atoms in frames if atoms.info["config_type"] in kinds or is_isolated_atom(atoms)]
+                write_frames(out / f"{name}.extxyz", subset)
     return {name: folder / f"{name}.extxyz" for name in names}
 
 
@@ -86,8 +86,8 @@ def keep(name: str, model: Path, root: Path) -> None:
     """Copy the model to ``foundations``, and where it has structures of its own, those for replay and retention."""
     shutil.copy2(model, root / f"foundations/{name}.model")
     entry = foundations.find(name, root)
-    for kept, of in ((entry.pool, "train"), (entry.retention, "test")):
-        path = root / str(kept)
+    for destination, part in ((entry.pool, "train"), (entry.retention, "test")):
+        path = root / str(destination)
         if path.parent != root / FOLDER:
             path.parent.mkdir(exist_ok=True)
-            write_frames(path, read_frames(root / ".cache/pretrain" / name / f"structures/{of}.extxyz"))
+            write_frames(path, read_frames(root / ".cache/pretrain" / name / f"structures/{part}.extxyz"))

@@ -75,8 +75,8 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     _write_config(folder / "mace.yaml", flags, plan, architecture.unflagged(random) if random else [])
     outcomes: list[Outcome] = []
 
-    def in_place_of_mace_train(**given: Any) -> None:
-        outcomes.append(_train(plan, Setup.of(given), folder, saved, progress, probe))
+    def in_place_of_mace_train(**keywords: Any) -> None:
+        outcomes.append(_train(plan, Setup.of(keywords), folder, saved, progress, probe))
         raise _Done
 
     with (
@@ -132,7 +132,7 @@ def _train(
     model.load_state_dict(best)
     if strategy.lora is not None:
         with architecture.addition(model):
-            ran.merge_gap = _merged(model, batch)
+            ran.merge_gap = _merge(model, batch)
     for parameter in model.parameters():
         parameter.requires_grad = True
     model_writing.write(model.to("cpu"), folder / weight_files.NAME)
@@ -199,7 +199,7 @@ def _rehearse_saving(model: torch.nn.Module, strategy: Strategy, batch: Any) -> 
                 if "lora_" in name:
                     parameter.copy_(torch.randn(parameter.shape, generator=generator))
         with architecture.addition(model):
-            _merged(model, batch)
+            _merge(model, batch)
     model_writing.require_describable(model)
 
 
@@ -223,7 +223,7 @@ def _forces(model: Any, batch: Any) -> np.ndarray:
     return forces
 
 
-def _merged(model: Any, batch: Any) -> float:
+def _merge(model: Any, batch: Any) -> float:
     """Merge the adapters; the largest change of a force on a batch (eV/A), which only rounding may cause."""
     before = _forces(model, batch)
     adapters.merge(model)
@@ -253,8 +253,8 @@ def arguments(flags: Flags) -> argparse.Namespace:
 def _write_config(path: Path, flags: Flags, plan: Plan, unflagged: list[str]) -> None:
     """Settings for ``mace_run_train --config``, to run the same without us; `unflagged` has no setting there."""
     strategy, note = plan.strategy, "# mace_run_train --config mace.yaml\n"
-    for what in unflagged:
-        note += f"# {what}: MACE has no setting for it and builds another model (retemper.models.architecture)\n"
+    for lacking in unflagged:
+        note += f"# {lacking}: MACE has no setting for it and builds another model (retemper.models.architecture)\n"
     if weight_files.described(plan.foundation):
         note += f"# foundation_model: MACE opens pickles alone; write one with retemper convert {plan.foundation} OUT\n"
     if strategy.replay is None and strategy.start == "foundation":
@@ -262,10 +262,12 @@ def _write_config(path: Path, flags: Flags, plan: Plan, unflagged: list[str]) ->
     if strategy.freeze is not None:
         note += "# freeze: where the model embeds charge or spin, MACE goes on training that; here it is frozen\n"
     if strategy.replay is not None and plan.replay is not None:
-        own, mace_own = (n // plan.batch_size for n in (plan.target.n_train, plan.target.n_train + plan.replay.n_train))
+        steps, mace_steps = (
+            n // plan.batch_size for n in (plan.target.n_train, plan.target.n_train + plan.replay.n_train)
+        )
         note += (
-            f"# with this file an epoch of MACE has {mace_own} steps of {plan.batch_size} frames of a head; those\n"
-            f"# of this run had {own} of {plan.batch_size} target and {strategy.replay.batch_size} replay frames "
+            f"# with this file an epoch of MACE has {mace_steps} steps of {plan.batch_size} frames of a head; those\n"
+            f"# of this run had {steps} of {plan.batch_size} target and {strategy.replay.batch_size} replay frames "
             "(retemper.finetune.mace.loaders)\n"
         )
         note += f"# replay weight {strategy.replay.weight:g}: no setting of MACE works (retemper.finetune.mace.loss)\n"

@@ -91,10 +91,10 @@ def _ordered(values: object = ()) -> dict[Any, Any]:
     return {key_of(key): value for key, value in values}
 
 
-def _attribute(of: object, name: object) -> Name:
+def _attribute(owner: object, name: object) -> Name:
     """Functions that are written in C are kept as attributes of torch's class of functions."""
-    if of != EXTENDED_TORCH or not isinstance(name, str):
-        raise PickleError(f"it asks for the attribute {shown(name)} of {shown(of)}")
+    if owner != EXTENDED_TORCH or not isinstance(name, str):
+        raise PickleError(f"it asks for the attribute {shown(name)} of {shown(owner)}")
     return Name("torch", name)
 
 

@@ -128,18 +128,18 @@ class _Machine:
             module, _, name = argument.partition(" ")
         if not (isinstance(module, str) and isinstance(name, str)):
             raise ValueError("a name that is none")
-        what = Name(module, name)
-        if what not in REBUILT and what not in PLAIN:
-            self.names.add(what)
-        self.stack.append(what)
+        qualified = Name(module, name)
+        if qualified not in REBUILT and qualified not in PLAIN:
+            self.names.add(qualified)
+        self.stack.append(qualified)
 
     def reduce(self) -> None:
-        arguments, what = self.pop(), self.pop()
-        if not (isinstance(what, Name) and isinstance(arguments, tuple)):
+        arguments, callee = self.pop(), self.pop()
+        if not (isinstance(callee, Name) and isinstance(arguments, tuple)):
             raise PickleError("it calls what is no name of a function or class")
         self.charge(*arguments)
-        rebuild = REBUILT.get(what)
-        self.stack.append(Record(what, arguments) if rebuild is None else rebuild(*arguments))
+        rebuild = REBUILT.get(callee)
+        self.stack.append(Record(callee, arguments) if rebuild is None else rebuild(*arguments))
 
     def build(self) -> None:
         state, target = self.pop(), self.stack[-1]
@@ -159,20 +159,25 @@ class _Machine:
 
     def persistent(self) -> None:
         """What lies elsewhere in the file: a storage; or, in files older than 2020, a class."""
-        what = self.pop()
-        if isinstance(what, tuple) and len(what) >= 5 and what[0] == "storage":
-            _, kind, key, _, count = what[:5]
+        reference = self.pop()
+        if isinstance(reference, tuple) and len(reference) >= 5 and reference[0] == "storage":
+            _, kind, key, _, count = reference[:5]
             if not (isinstance(kind, Name) and kind.module == "torch" and kind.name in STORAGES):
                 raise PickleError(f"numbers of the unknown type {shown(kind)}")
-            if len(what) > 5 and any(part is not None for part in what[5:]):
+            if len(reference) > 5 and any(part is not None for part in reference[5:]):
                 raise PickleError("a storage that is a part of another one")
             storage = Storage(STORAGES[kind.name], text_of(key), size_of(count))
             known = self.storages.setdefault(storage.key, storage)
             if (known.dtype, known.count) != (storage.dtype, storage.count):
                 raise PickleError("the same numbers with another type")
             self.stack.append(known)
-        elif isinstance(what, tuple) and len(what) == 4 and what[0] == "module" and isinstance(what[1], Name):
-            self.stack.append(what[1])
+        elif (
+            isinstance(reference, tuple)
+            and len(reference) == 4
+            and reference[0] == "module"
+            and isinstance(reference[1], Name)
+        ):
+            self.stack.append(reference[1])
         else:
             raise PickleError("it refers to something that is no storage")
 

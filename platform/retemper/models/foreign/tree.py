@@ -137,29 +137,29 @@ def differences(tree: Module, model: torch.nn.Module) -> list[str]:
     """
     modules = dict(tree.walk())
     generated = tuple(tree.generated())
-    found: list[str] = []
+    lines: list[str] = []
     for path, built in model.named_modules(remove_duplicate=False):
         if path in generated or path.startswith(tuple(f"{name}." for name in generated)):
             continue
-        ours = modules.get(path)
-        if ours is None:
+        module = modules.get(path)
+        if module is None:
             if path != "scale_shift" or tree.kind != UNSCALED:
-                found.append(f"{path} is lacking")
+                lines.append(f"{path} is lacking")
             continue
-        if ours.kind == GRAPH:
+        if module.kind == GRAPH:
             continue
         kind = Name(type(built).__module__, type(built).__name__)
-        if ours.kind != kind and (path or ours.kind != UNSCALED):
-            found.append(f"{path or 'the model'} is a {ours.kind}, not a {kind}")
+        if module.kind != kind and (path or module.kind != UNSCALED):
+            lines.append(f"{path or 'the model'} is a {module.kind}, not a {kind}")
             continue
         for name, value in vars(built).items():
-            if name in UNCOMPARED or name not in ours.attributes:
+            if name in UNCOMPARED or name not in module.attributes:
                 continue
-            one, two = _plain(value), _plain(ours.attributes[name])
-            if one is not None and two is not None and one != two:
-                found.append(f"{path}.{name} is {two[:60]}, not {one[:60]}")
+            built_value, file_value = _plain(value), _plain(module.attributes[name])
+            if built_value is not None and file_value is not None and built_value != file_value:
+                lines.append(f"{path}.{name} is {file_value[:60]}, not {built_value[:60]}")
     lacking = set(modules) - {path for path, _ in model.named_modules(remove_duplicate=False)}
-    return found + [f"{path} would be left out" for path in sorted(lacking)]
+    return lines + [f"{path} would be left out" for path in sorted(lacking)]
 
 
 def _plain(value: object, left: list[int] | None = None) -> str | None:
