@@ -9,6 +9,7 @@ from pathlib import Path
 from retemper.config.project import Project
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, require_space, sha256
+from retemper.core.output import log
 from retemper.core.version import __version__
 from retemper.data.frame_store import Store
 from retemper.data.frames import write_frames
@@ -86,7 +87,7 @@ def run(project: Project, *, out: Path | None = None) -> DatasetManifest:
             for name, frames in sets.items():
                 write_frames(folder / f"{name}.extxyz", frames)
             manifest.write(folder / "manifest.json")
-    print(table(manifest))
+    log.info(table(manifest))
     return manifest
 
 

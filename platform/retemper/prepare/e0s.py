@@ -18,6 +18,7 @@ from ase.data import chemical_symbols
 
 from retemper.config.project import Project
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 from retemper.data.charge import charge_of
 from retemper.data.composition import composition_matrix
 from retemper.data.frames import ENERGY, in_blocks, read_frames, stream_frames
@@ -71,7 +72,7 @@ def run(project: Project) -> ReferenceEnergies:
 
     settings = project.settings.e0s
     for text in judge_units(project):
-        print(f"Warning: {text}", flush=True)
+        log.warning(f"Warning: {text}")
     levels = require_one_level(project)
     foundation_e0s = mace.atomic_energies(project.weights, heads.of_foundation(project))
     labels = _read(project, sorted(foundation_e0s))
@@ -93,12 +94,12 @@ def run(project: Project) -> ReferenceEnergies:
         levels=levels,
         **dict(separability(problem, settings.method)),
     )
-    print(table(result), flush=True)
+    log.info(table(result))
     undetermined, far = open_question(result, settings.max_uncertainty), too_far(result, settings.max_error)
     if undetermined is not None and not settings.force:
         raise undetermined
     if undetermined is not None:
-        print(f"Warning (e0s.force is true, going on): {undetermined}", flush=True)
+        log.warning(f"Warning (e0s.force is true, going on): {undetermined}")
     if far is not None:
         raise far
     result.write(project.e0s)

@@ -12,6 +12,7 @@ from ase import Atoms
 from retemper.config.project import Project
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_write
+from retemper.core.output import log
 from retemper.data.charge import charge_of, spin_of
 from retemper.data.energies_by_element import fractions
 from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, stream_frames
@@ -76,7 +77,7 @@ def require_one_level(project: Project) -> Levels:
     frames = sample(project)
     if len(frames) < mixture.FEWEST:
         text = f"labels of one level of theory: not tested, {len(frames)} frames are fewer than {mixture.FEWEST}"
-        print(text, flush=True)
+        log.info(text)
         return Levels(frames=0, scatter=None, findings=[], sentence=text)
     device = project.settings.finetune.device
     errors = errors_of(project.weights, frames, head=heads.of_foundation(project), device=device)
@@ -84,9 +85,9 @@ def require_one_level(project: Project) -> Levels:
     findings = mixture.examine(errors, rest)
     width = mixture_fit.scatter(rest)
     text = f"labels of one level of theory: {len(frames)} frames tested, scatter {1000 * width:.1f} meV/atom"
-    print(text, flush=True)
+    log.info(text)
     for finding in findings:
-        print(f"warning: {finding.sentence()}", flush=True)
+        log.warning(f"warning: {finding.sentence()}")
     mixed = [finding for finding in findings if finding.stops]
     if mixed:
         path = project.e0s.with_name(LISTED)

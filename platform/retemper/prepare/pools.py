@@ -11,6 +11,7 @@ from retemper.config import pretraining_data
 from retemper.config.pretraining_data import PoolSource
 from retemper.config.project import Project
 from retemper.core.files import sha256
+from retemper.core.output import log
 from retemper.data.frames import is_isolated_atom
 from retemper.data.grouping import MIN_FRAMES, group_frames
 from retemper.data.units.predicted import Predict, Predicted
@@ -77,7 +78,7 @@ def _predictor(project: Project) -> Predict:
 
 def _judge_units(frames: list[Atoms], name: str, predict: Predict) -> None:
     for text in reference_set.judge_units(frames, name, predict):
-        print(f"replay: warning: {text}", flush=True)
+        log.warning(f"replay: warning: {text}")
 
 
 def _of_file(project: Project, source: PoolSource) -> Pool:
@@ -105,7 +106,7 @@ def _sane(project: Project, frames: list[Atoms], name: str) -> list[Atoms]:
     _, forces = _energies(project)(asked)
     absurd = {id(atoms) for atoms, force in zip(asked, forces, strict=True) if not force <= limits.max_force}
     if absurd:
-        print(f"replay: {name}: {len(absurd)} structure(s) left out, in which the foundation finds absurd forces")
+        log.info(f"replay: {name}: {len(absurd)} structure(s) left out, in which the foundation finds absurd forces")
     return [atoms for atoms in frames if id(atoms) not in absurd]
 
 
@@ -141,6 +142,6 @@ def _generated(project: Project, source: PoolSource, retention: Sequence[Atoms])
 
     settings = project.settings.replay
     number = (settings.number + settings.valid) * (FROM if settings.select == "farthest-point" else 2)
-    print(f"replay: making {number} structures of the foundation's elements", flush=True)
+    log.info(f"replay: making {number} structures of the foundation's elements")
     structures = generated_pool.generate(mace.elements(project.weights), number, _energies(project), seed=settings.seed)
     return Pool(source, None, apart(structures, retention, project.settings.dataset.near_duplicate), None)

@@ -20,6 +20,7 @@ from ase import Atoms
 from retemper.config.project import Project
 from retemper.core import sealed
 from retemper.core.files import atomic_folder, digest, sha256
+from retemper.core.output import log
 from retemper.core.version import __version__
 from retemper.data import charge
 from retemper.data.frames import (
@@ -243,10 +244,10 @@ def _label_set(project: Project, name: str, folder: Path) -> PseudolabelledSet:
     labelled = of_project(project, frames)
     write_frames(folder / path.name, labelled.frames)
     how = "taken from the cache" if labelled.reused else f"made with {labelled.backend}"
-    print(f"pseudolabel: {len(frames)} {name} structures, labels {how} ({labelled.address})", flush=True)
+    log.info(f"pseudolabel: {len(frames)} {name} structures, labels {how} ({labelled.address})")
     off = ", ".join(f"{key} {value:.1f}" for key, value in labelled.rmse if value is not None)
     if off:
-        print(f"pseudolabel: RMSE to the original labels, meV/atom, meV/A, meV/A^3: {off}", flush=True)
+        log.info(f"pseudolabel: RMSE to the original labels, meV/atom, meV/A, meV/A^3: {off}")
     return PseudolabelledSet(
         address=labelled.address,
         n_frames=len(frames),

@@ -10,6 +10,7 @@ from ase import Atoms
 from retemper.config.pretraining_data import PoolSource
 from retemper.config.settings import Dataset
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 from retemper.data import checks, frame_weights
 from retemper.data.frames import ENERGY, FORCES, is_isolated_atom, read_frames
 from retemper.data.labels import look_up, plain, stream_labels
@@ -57,10 +58,9 @@ def read_pool(path: Path, pool: PoolSource, limits: Dataset) -> list[Atoms]:
         faults = [fault or _fault(new, limits) for new, fault, _ in mapped]
         return _sound([new for new, _, _ in mapped], faults, pool.name, limits)
     if any(look_up(atoms, "energy") is not None and look_up(atoms, "forces") is not None for atoms in frames):
-        print(
+        log.info(
             f"replay: {pool.name} has no {keys.energy} and {keys.forces}, but energy and forces: they are not read; "
-            f"with `- {{pool: {pool.name}, keys: {{energy: energy, forces: forces, stress: stress}}}}` they are",
-            flush=True,
+            f"with `- {{pool: {pool.name}, keys: {{energy: energy, forces: forces, stress: stress}}}}` they are"
         )
     bare = [plain(atoms, f"{pool.name}:{k}", keys) for k, atoms in enumerate(frames)]
     return _sound(bare, [checks.frame_fault(atoms, limits) for atoms in bare], pool.name, limits)
@@ -79,7 +79,7 @@ def _sound(frames: list[Atoms], faults: list[str | None], name: str, limits: Dat
             fix="mend or remove these frames",
         )
     for kind, number in kinds.items():
-        print(f"{Path(name).name}: {number} frame(s) left out: {kind}", flush=True)
+        log.info(f"{Path(name).name}: {number} frame(s) left out: {kind}")
     return [atoms for atoms, fault in zip(frames, faults, strict=True) if fault is None]
 
 

@@ -23,6 +23,7 @@ from ase import Atoms
 from retemper.config import pretraining_data
 from retemper.config.project import Project
 from retemper.core.files import atomic_folder
+from retemper.core.output import log
 from retemper.data.frames import elements, labels_hash, read_frames, write_frames
 from retemper.models import heads
 from retemper.prepare import pool_doctor, pools, pseudolabel, replay_choice
@@ -137,21 +138,21 @@ def _say(manifest: ReplayManifest, absent: Sequence[str]) -> None:
     """`absent`: elements of the pools that the training structures lack."""
     for pool in manifest.pools:
         labels = "" if pool.labels == "original" else "; it has no labels: they are the foundation's own"
-        print(
+        log.info(
             f"replay: {pool.train} training and {pool.valid} validation structures of {pool.structures} of "
             f"{pool.name}{labels}"
         )
     for why, number in manifest.left_out.items():
         if number:
-            print(f"replay: left out {number} structure(s): {why}")
+            log.info(f"replay: left out {number} structure(s): {why}")
     for finding in manifest.findings:
-        print(f"replay: warning: {finding.text}")
+        log.warning(f"replay: warning: {finding.text}")
     if absent:
-        print(f"replay: elements of the pools that the training structures lack: {' '.join(absent)}")
+        log.info(f"replay: elements of the pools that the training structures lack: {' '.join(absent)}")
     record = manifest.retention
     if record is None:
-        print("replay: too few structures to keep any apart: what is forgotten is not measured (evaluate.retention)")
+        log.info("replay: too few structures to keep any apart: what is forgotten is not measured (evaluate.retention)")
     elif _drift(record):
-        print(f"replay: {record.structures} structures kept apart, to measure the drift from the foundation")
+        log.info(f"replay: {record.structures} structures kept apart, to measure the drift from the foundation")
     elif record.source in {pool.name for pool in manifest.pools}:
-        print(f"replay: {record.structures} structures kept apart as retention set")
+        log.info(f"replay: {record.structures} structures kept apart as retention set")

@@ -12,6 +12,7 @@ from ase import Atoms
 
 from retemper.config.settings import Replay
 from retemper.core.errors import RetemperError
+from retemper.core.output import log
 from retemper.data import selection
 from retemper.data.frames import ENERGY, FORCES, elements, is_isolated_atom
 from retemper.data.grouping import name_of
@@ -203,7 +204,7 @@ def choose(
     coverage = None
     rest, rest_part = indices[~held], part[~held]
     if progress:
-        print(f"replay: {settings.select} choice of {settings.number} of {len(rest)} structures", flush=True)
+        log.info(f"replay: {settings.select} choice of {settings.number} of {len(rest)} structures")
     if settings.select == "farthest-point":
         from retemper.models.descriptors import mean_descriptors
 
