@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from architectures import answers, run
 from ase.io import read
 from conftest import ROOT, build_tiny
 
-from retemper.models import describing, inspection, model_file, model_writing, opening, predict
+from retemper.models import building, describing, inspection, model_file, model_writing, opening, predict
 
 
 def own(heads: Sequence[str] = ("Default",), **more: Any) -> Callable[[Path], Path]:
@@ -133,3 +134,13 @@ def test_a_model_by_others_predicts_what_its_data_say(
     forces = np.concatenate(found.forces) - np.concatenate([frame.arrays["REF_forces"] for frame in frames])
     assert 1000 * off.std() == pytest.approx(energy, abs=0.5)
     assert 1000 * np.sqrt((forces**2).mean()) == pytest.approx(force, abs=1)
+
+
+def test_opening_is_quiet(tmp_path: Path) -> None:
+    """Torch warns of TorchScript's annotations at every block that is built; a user is not told."""
+    path = build_tiny(tmp_path / "a.model", ["Default"])
+    building._template.cache_clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model_file.load(path)
+    assert not [str(warning.message) for warning in said if warning.category is UserWarning]

@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,8 @@ def _template(text: str, shapes: tuple[tuple[int, ...], ...]) -> torch.nn.Module
     previous = torch.get_default_dtype()
     try:
         torch.set_default_dtype(getattr(torch, description.dtype))
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript warns of annotations in e3nn's and MACE's classes
             return model_class(**content)
     finally:
         torch.set_default_dtype(previous)
