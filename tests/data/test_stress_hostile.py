@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.data import chemical_symbols
 from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 from shipped_sets import asked_once, shipped
@@ -91,7 +92,8 @@ def test_strained_copies_see_the_sign_without_a_foundation(form: str, order: str
 def staged(root: Path, frames: Sequence[Atoms], **dataset: Any) -> DatasetManifest:
     """The manifest of the dataset stage on these frames, with a foundation that is not on the machine."""
     (root / "foundations").mkdir(parents=True)
-    entry = "{about: a, level_of_theory: x, licence: x, citation: x, file: none}"
+    elements = " ".join(chemical_symbols[1:90])
+    entry = f"{{about: a, level_of_theory: x, licence: x, citation: x, elements: {elements}, file: none}}"
     (root / "foundations/foundations.yaml").write_text(f"small: {entry}\n")
     write(root / "data.xyz", list(frames), format="extxyz")
     content = {"system": "s", "foundation": "small", "strategies": ["naive"], "seeds": [1]}
