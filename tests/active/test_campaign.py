@@ -229,7 +229,7 @@ def test_training_may_go_on_from_the_model_that_explored(tmp_path: Path, tiny_mo
     finetune = settings.finetune.model_copy(update={"start": "last-round", "epochs": 1, "dtype": "float64"})
     settings = settings.model_copy(update={"finetune": finetune})
     (plan, _) = planning.plans(Project(tmp_path, settings), "naive")
-    assert plan.foundation_sha256 == sha256(explorer) and plan.foundation_head is None
+    assert plan.foundation_sha256 == sha256(explorer) and plan.foundation_head == "Default"
     train(plan, tmp_path / "training", lambda row: None)
     assert Effective.read(tmp_path / "training/effective.json").ran.start_gap == pytest.approx(0.0, abs=1e-6)
     (scratch, _) = planning.plans(Project(tmp_path, settings), "scratch")

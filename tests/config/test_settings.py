@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT
 
 from retemper.config import foundation_files, foundations
-from retemper.config.settings import load_settings
+from retemper.config.settings import Settings, load_settings
 from retemper.core import files
 from retemper.core.errors import RetemperError
 from retemper.data.frames import read_frames
@@ -125,3 +125,9 @@ def test_commands_exit_with_a_message(command: list[str], message: str) -> None:
     assert message in done.stderr and "Traceback" not in done.stderr
     if not message:
         assert all(name in done.stdout for name in ("naive", "replay-lora"))
+
+
+def test_settings_that_were_written_out_are_read_again() -> None:
+    """Resolved settings, saved beside outputs and varied by studies, with every default in them."""
+    settings = load_settings(ROOT / "params.yaml")
+    assert Settings.model_validate(settings.model_dump()) == settings

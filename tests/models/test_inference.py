@@ -143,7 +143,7 @@ def test_files_that_are_not_models(tmp_path: Path) -> None:
 
     (tmp_path / "text.model").write_text("hello")
     torch.save({"weights": 1}, tmp_path / "dict.model")
-    for name, message in (("text", "cannot be loaded"), ("dict", "is not a MACE model"), ("none", "does not exist")):
+    for name, message in (("text", "is no model file"), ("dict", "is not a MACE model"), ("none", "does not exist")):
         with pytest.raises(RetemperError, match=message):
             mace.load(tmp_path / f"{name}.model")
 

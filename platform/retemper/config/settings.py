@@ -131,7 +131,7 @@ class Pool(Section):
 
     @model_validator(mode="after")
     def _of_files(self) -> Pool:
-        if self.pool in (DEFAULT, GENERATED) and "keys" in self.model_fields_set:
+        if self.pool in (DEFAULT, GENERATED) and self.keys != Keys():
             raise ValueError(f"have keys of files alone: {self.pool} has its own")
         return self
 
