@@ -102,6 +102,7 @@ def copper() -> list[Atoms]:
 
 SMALL = {
     "md": {"replicas": 2, "steps": 30},
+    "push": {"paths": 4, "steps": 100},
     "rss": {"compositions": 2, "steps": 5},
     "normal_modes": {"starts": 1, "steps": 5},
 }
