@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from ase import Atoms
@@ -19,7 +19,18 @@ from retemper.simulation.engine import Failure, Task
 from retemper.simulation.random_structures import compositions, nearest_ratio, random_structures
 from retemper.simulation.relaxation import Minimum, search
 
-SIZES: dict[str, dict[str, Any]] = {
+
+class Size(TypedDict):
+    """What is searched at a level."""
+
+    compositions: int
+    each: int  # structures of a composition
+    rounds: int
+    steps: int  # of a relaxation
+    fmax: float  # eV/A
+
+
+SIZES: dict[str, Size] = {
     "quick": {"compositions": 6, "each": 4, "rounds": 2, "steps": 60, "fmax": 0.1},
     "standard": {"compositions": 10, "each": 12, "rounds": 2, "steps": 200, "fmax": 0.05},
     "thorough": {"compositions": 10, "each": 50, "rounds": 3, "steps": 500, "fmax": 0.05},
@@ -39,7 +50,8 @@ COLLAPSED = ("cell collapsed", "energy, forces or stress are not finite", "posit
 def plan(context: Context) -> Plan:
     """A task for each composition and pressure."""
     size = SIZES[context.level]
-    protocol = {key: size[key] for key in ("rounds", "steps", "fmax")} | {"rattle": RATTLE, "seed": context.seed}
+    relaxed = {"rounds": size["rounds"], "steps": size["steps"], "fmax": size["fmax"]}
+    protocol = {**relaxed, "rattle": RATTLE, "seed": context.seed}
     tasks: Plan = {}
     for number, composition in enumerate(compositions(context.elements, size["compositions"], context.seed)):
         structures = random_structures(composition, size["each"], context.seed)

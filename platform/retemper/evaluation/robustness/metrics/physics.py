@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from ase import Atoms
@@ -31,7 +31,25 @@ INFO = Info(
     cost="some 40 single points a structure, and NVE with two time steps",
     reference="mlipaudit and ml-peg (conservation, drift); Allen and Tildesley, section 3.2 (fluctuation as dt^2)",
 )
-SIZES: dict[str, dict[str, Any]] = {
+
+
+class Size(TypedDict):
+    """What is computed at a level."""
+
+    structures: int
+    femtoseconds: float
+
+
+class Check(TypedDict):
+    """What came of one kind of check."""
+
+    holds: int
+    of: int
+    worst: float
+    unit: str
+
+
+SIZES: dict[str, Size] = {
     "quick": {"structures": 2, "femtoseconds": 60.0},
     "standard": {"structures": 4, "femtoseconds": 400.0},
     "thorough": {"structures": 10, "femtoseconds": 5000.0},
@@ -200,7 +218,7 @@ def measure(context: Context, results: Computed) -> Result:
     rows += _dissociation(context, results["far"], left_out)
     if not rows:
         return not_measured(f"nothing could be computed: {left_out[0]}")
-    kinds: dict[str, Any] = {}
+    kinds: dict[str, Check] = {}
     for check, _, holds, value, unit, _ in rows:
         summary = kinds.setdefault(check, {"holds": 0, "of": 0, "worst": 0.0, "unit": unit})
         summary["holds"] += bool(holds)
