@@ -44,10 +44,12 @@ def _versions(registry: Registry, name: str, moves: Sequence[history.Move]) -> s
     aliases_of: dict[str, list[str]] = {}
     for alias, number in registry.entry(name).aliases.items():
         aliases_of.setdefault(number, []).append(alias)
-    rows = [["version", "strategy", "seed", *(title for _, title in HEADLINES), "gates", "rank", "aliases"]]
-    for version in reversed(registry.versions(name)):
+    versions = list(reversed(registry.versions(name)))
+    measured = [(key, title) for key, title in HEADLINES if any(metric_names.tag(v.tags, key) for v in versions)]
+    rows = [["version", "strategy", "seed", *(title for _, title in measured), "gates", "rank", "aliases"]]
+    for version in versions:
         tags = version.tags
-        figures = [_figure(metric_names.tag(tags, key)) for key, _ in HEADLINES]
+        figures = [_figure(metric_names.tag(tags, key)) for key, _ in measured]
         row = [version.name, tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
         verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
         rows.append([*row, *verdict, ", ".join(sorted(aliases_of.get(version.number, [])))])
