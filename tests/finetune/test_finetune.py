@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -133,6 +134,28 @@ def test_losses_agree_with_mace_run_train(name: str, files: dict[str, Any], tmp_
     for ours, entry in zip(rows, theirs, strict=True):
         assert ours["valid.force_rmse"] == pytest.approx(1e3 * entry["rmse_f"], rel=1e-6)
         assert ours["valid.loss"] == pytest.approx(entry["loss"] * frames / batches, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["freeze-6", "replay"])
+def test_gradients_are_clipped_by_the_norm_of_maces_parameters(
+    name: str, files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MACE clips by the norm of all parameters with gradients, of those too that its optimiser does not have."""
+    from retemper.finetune.mace import train
+
+    models: list[Any] = []
+
+    def keep(plan: Any, built: Any, *rest: Any) -> None:
+        models.append(built.model)
+        raise RetemperError("seen")
+
+    monkeypatch.setattr(train, "_train", keep)
+    for folder in ("ours", "mace"):
+        with pytest.raises(RetemperError, match="seen"):
+            run(make_plan(files, name), tmp_path / folder)
+        monkeypatch.setattr(train, "_built_by", contextlib.nullcontext)
+    ours, theirs = ({n: (p.shape, p.requires_grad) for n, p in model.named_parameters()} for model in models)
+    assert ours == theirs
 
 
 def test_mace_would_lose_the_reference_energies(

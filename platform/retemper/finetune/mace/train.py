@@ -168,9 +168,24 @@ def _starting_from(foundation: torch.nn.Module, plan: Plan) -> Builder:
     def build(args: Any, model_config: Any, foundation_config: Any, heads: list[str]) -> torch.nn.Module:
         if plan.strategy.lora is not None:  # MACE draws weights before adapters: mace.yaml gives the same adapters
             of_mace(args, model_config, foundation_config, heads)
-        return head_weights.with_heads(foundation, dict.fromkeys(heads, head)).to(torch.get_default_dtype())
+        model: Any = head_weights.with_heads(foundation, dict.fromkeys(heads, head)).to(torch.get_default_dtype())
+        _count_bessel_weights(model)
+        return model
 
     return build
+
+
+def _count_bessel_weights(model: Any) -> None:
+    """Make the roots of the Bessel functions a parameter, as MACE's own transfer of weights does.
+
+    MACE's optimiser does not have them, but its clipping of gradients counts theirs in the norm
+    (`load_foundations_elements` and `take_step` of mace-torch 0.3.16).
+    """
+    basis = model.radial_embedding.bessel_fn
+    if type(basis).__name__ == "BesselBasis" and "bessel_weights" in dict(basis.named_buffers()):
+        roots = basis.bessel_weights.clone()
+        del basis.bessel_weights
+        basis.bessel_weights = torch.nn.Parameter(roots)
 
 
 @contextlib.contextmanager
