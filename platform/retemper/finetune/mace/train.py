@@ -168,7 +168,7 @@ def _starting_from(foundation: torch.nn.Module, plan: Plan) -> Builder:
     def build(args: Any, model_config: Any, foundation_config: Any, heads: list[str]) -> torch.nn.Module:
         if plan.strategy.lora is not None:  # MACE draws weights before adapters: mace.yaml gives the same adapters
             of_mace(args, model_config, foundation_config, heads)
-        model: Any = head_weights.with_heads(foundation, dict.fromkeys(heads, head)).to(torch.get_default_dtype())
+        model = head_weights.with_heads(foundation, dict.fromkeys(heads, head)).to(torch.get_default_dtype())
         _count_bessel_weights(model)
         return model
 
