@@ -250,7 +250,7 @@ EDITS = {  # file: what is replaced, by what, stages that run again
     "core/errors.py": (HEAD, f"{HEAD}LIMIT = 1\n", set()),
     "prepare/e0_methods.py": ("raise RetemperError(", "raise RetemperError(  # a comment\n'Alas. ' +", set()),
     "prepare/dataset.py": ('"""', '"""Other words. ', set()),
-    "prepare/replay.py": ("            print(", "            print('words', ", set()),
+    "prepare/replay.py": ("        log.info(", "        log.info('words: ' + ", set()),
 }
 
 CODE = """
