@@ -76,7 +76,7 @@ def _row(entry: Foundation, root: Path | None) -> tuple[str, ...]:
         str(len(symbols)) if len(symbols) > 4 else " ".join(symbols) or "?",
         entry.licence + (" (accept)" if terms is not None and terms.accept else ""),
         "own" if entry.pool else published.name if published else "-",
-        entry.about,
+        entry.about + ("; not served" if not entry.served else ""),
     )
 
 

@@ -12,6 +12,12 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import project_root, sha256
 
 
+def require_served(entry: Foundation) -> None:
+    """Raise where the catalogue says that the model is of a class that is not served."""
+    if not entry.served:
+        raise foundations.unserved(str(entry.kind), entry.name)
+
+
 def require_licence(entry: Foundation) -> None:
     """Raise where the weights are under a licence that must be accepted, and was not."""
     terms = foundations.licence(entry)
@@ -36,8 +42,8 @@ def weights(entry: Foundation, root: Path | None = None) -> Path:
     Raises
     ------
     RetemperError
-        A missing file, another content than the entry or the first use had, a licence that was not accepted, a
-        download that failed. The file was not opened.
+        A class of models that is not served, a missing file, another content than the entry or the first use had, a
+        licence that was not accepted, a download that failed. The file was not opened.
     """
     root = root or project_root()
     path = fetched(entry, root)
@@ -48,6 +54,7 @@ def weights(entry: Foundation, root: Path | None = None) -> Path:
 
 def fetched(entry: Foundation, root: Path | None) -> Path:
     """Path of the weights, fetched where they were not; compared with nothing but what the entry says."""
+    require_served(entry)
     require_licence(entry)
     path = place(entry, root)
     if entry.url is not None:

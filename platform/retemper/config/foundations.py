@@ -26,6 +26,7 @@ CATALOGUE = Path("foundations/foundations.yaml")
 SHIPPED = Path(__file__).with_name("foundations.yaml")
 SUFFIXES = (".model", weight_files.SUFFIX, ".pt", ".pth")  # of files of weights
 NOT_SAID = "not said"  # of a file without an entry: level of theory, licence
+SERVED = ("ScaleShiftMACE", "MACE")  # classes of models, by MACE's names
 HUB = re.compile(r"hf://(?P<repo>[^/@#]+/[^/@#]+)(@(?P<revision>[^/#]+))?/(?P<file>[^#]+)")
 Kind = TypeVar("Kind", bound=Section)
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
@@ -44,6 +45,7 @@ class Foundation(Section):
     url: str | None = None  # where it is fetched from
     sha256: Sha256 | None = None  # of the file; null: what it was at first use (foundations/lock.yaml)
     mace: str | None = None  # function and name by which mace-torch has it
+    kind: str | None = None  # MACE's class, where it is none of `SERVED`: refused before it is fetched
     head: str | None = None  # head to use of a multihead model
     heads: dict[str, str] | None = None  # level of theory by head, where it has several and they are known
     replay: str | None = None  # structures of the catalogue that are published for it
@@ -55,6 +57,11 @@ class Foundation(Section):
         if (self.file is None) == (self.url is None):
             raise ValueError("have exactly one of file and url")
         return self
+
+    @property
+    def served(self) -> bool:
+        """Whether models of this class are trained and predicted with, as far as the entry says."""
+        return self.kind is None or self.kind in SERVED
 
 
 class Structures(Section):
@@ -73,8 +80,13 @@ class Structures(Section):
 
 
 @functools.cache
+def _content() -> dict[str, Any]:
+    return read_yaml(SHIPPED)
+
+
+@functools.cache
 def _shipped() -> tuple[dict[str, Foundation], dict[str, Structures], dict[str, Licence]]:
-    content = read_yaml(SHIPPED)
+    content = _content()
     groups = {name: " ".join(symbols.split()) for name, symbols in content["elements"].items()}
     for entry in content["foundations"].values():
         if (group := entry.get("elements")) in groups:
@@ -173,6 +185,17 @@ def _of_address(name: str) -> Foundation:
             fix="give an https address, or add #sha256= and the sum that its author gives",
         )
     return _without_entry(name, "fetched from an address", url=url, sha256=checksum or None)
+
+
+def unserved(kind: str, origin: str) -> RetemperError:
+    """The error for a model of a class that is none of `SERVED`; `origin` is what the user calls the model."""
+    reason = _content()["unserved"].get(kind)
+    return RetemperError(
+        f"{origin} is a {kind}, which retemper neither trains nor predicts with" + (f": {reason}." if reason else "."),
+        expected=f"a {' or '.join(SERVED)}",
+        got=kind,
+        fix="use a foundation of another architecture: `retemper foundations` lists them",
+    )
 
 
 def licence(entry: Foundation) -> Licence | None:

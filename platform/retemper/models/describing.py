@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from retemper.config.foundations import SERVED
 from retemper.core.errors import RetemperError
 from retemper.models.description import Description
 from retemper.models.foreign.tree import Module
@@ -14,7 +15,6 @@ from retemper.models.foreign.values import Name
 if TYPE_CHECKING:
     import torch
 
-KINDS = ("ScaleShiftMACE", "MACE")
 TRANSFORMS = {"None": "None", "AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
 BASES = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
 
@@ -31,7 +31,7 @@ def describe(model: torch.nn.Module | Module, origin: str = "the model") -> Desc
     """
     try:
         kind = _kind(model)
-        if kind not in KINDS:
+        if kind not in SERVED:
             raise ValueError(f"it is a {kind}")
         return Description.model_validate(_content(model))
     except ValidationError as error:

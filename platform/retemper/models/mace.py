@@ -75,10 +75,7 @@ def elements(model: str | Path) -> list[int]:
 
 def reads(model: str | Path) -> tuple[str, ...]:
     """Which of charge and spin (`retemper.data.charge.SPELLINGS`) the model's energy depends on."""
-    module = load(model)
-    if type(module).__name__ == "PolarMACE":  # its sources are charge and spin themselves
-        return tuple(charge.SPELLINGS)
-    embedded = getattr(module, "embedding_specs", None) or {}
+    embedded = getattr(load(model), "embedding_specs", None) or {}
     return tuple(name for name in charge.SPELLINGS if name in embedded)
 
 

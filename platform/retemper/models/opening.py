@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from retemper.config import foundations
 from retemper.core.errors import RetemperError
 from retemper.models import building, describing
 from retemper.models.foreign import archives, known
@@ -64,16 +65,18 @@ def open_model(content: bytes, origin: str) -> torch.nn.Module:
     return model
 
 
+def require_served(content: bytes, origin: str) -> None:
+    """Raise where a pickle is a model of a class that is not served; what else is in it is not looked at."""
+    value = archives.read(content, origin).value
+    if isinstance(value, Record) and value.kind.module in MODELS and value.kind.name not in foundations.SERVED:
+        raise foundations.unserved(value.kind.name, origin)
+
+
 def require_known(modules: Module, names: list[str], origin: str) -> None:
     """Raise where a model is of a kind that is not served, or names what nobody knows."""
     kind = modules.kind.name
-    if kind not in describing.KINDS:
-        raise RetemperError(
-            f"{origin} is a {kind}, which retemper does not serve.",
-            expected=f"one of {', '.join(describing.KINDS)}",
-            got=kind,
-            fix="use a foundation of such an architecture",
-        )
+    if kind not in foundations.SERVED:
+        raise foundations.unserved(kind, origin)
     if names:
         raise RetemperError(
             f"{origin} was not opened: it names what no known MACE model holds.",

@@ -18,10 +18,11 @@ from retemper.config import foundation_files, foundations, metric_names, pretrai
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
 from retemper.config.settings import Settings
-from retemper.core import experiment, software, sources
+from retemper.core import experiment, software, sources, weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, sha256
 from retemper.core.hashes import Hashes
+from retemper.models import opening
 from retemper.records.inputs import Oracle, StageInputs
 from retemper.records.record import OtherFormError
 
@@ -170,11 +171,12 @@ def run(project: Project) -> list[str]:
     Raises
     ------
     RetemperError
-        A setting or the foundation's entry names a file that is not there.
+        A setting or the foundation's entry names a file that is not there, or a model of a class that is not served.
     """
     hashes = Hashes(project.cache("inputs") / "hashes.json")
     before = {name: _before(project.inputs(name)) for name in STAGES}
     model = _weights(project, hashes)
+    _require_served(project)
     now = {name: _stage_inputs(name, project, model, hashes) for name in STAGES}
     with atomic_folder(project.inputs("any").parent) as folder:
         for name, inputs in now.items():
@@ -276,12 +278,20 @@ def _weights(project: Project, hashes: Hashes) -> str:
         As `foundation_files.weights`: a file that is not what it was, among others.
     """
     entry, root = project.foundation, project.root
+    foundation_files.require_served(entry)
     if entry.file is not None and not (root / entry.file).is_file():
         raise _missing(f"The file of foundation {entry.name}", entry.file, root)
     known = foundation_files.known_sha256(entry, root)
     if known is not None and (entry.file is None or hashes.of(root / entry.file) == known.lower()):
         return known.lower()
     return sha256(project.weights)
+
+
+def _require_served(project: Project) -> None:
+    """Raise where the foundation's file is a model of a class that is not served. What is no model, others refuse."""
+    path = foundation_files.place(project.foundation, project.root)
+    if path.is_file() and not weight_files.described(path) and weight_files.whole(path):
+        opening.require_served(path.read_bytes(), str(path))
 
 
 def _oracle(spec: str, root: Path, hashes: Hashes) -> Oracle:

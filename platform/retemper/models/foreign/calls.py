@@ -92,10 +92,12 @@ def _ordered(values: object = ()) -> dict[Any, Any]:
 
 
 def _attribute(owner: object, name: object) -> Name:
-    """Functions that are written in C are kept as attributes of torch's class of functions."""
-    if owner != EXTENDED_TORCH or not isinstance(name, str):
-        raise PickleError(f"it asks for the attribute {shown(name)} of {shown(owner)}")
-    return Name("torch", name)
+    """Functions that are written in C are attributes of torch's class of functions; of an object it is a method."""
+    if owner == EXTENDED_TORCH and isinstance(name, str):
+        return Name("torch", name)
+    if isinstance(owner, Record) and isinstance(name, str):
+        return Name(shown(owner.kind), name)
+    raise PickleError(f"it asks for the attribute {shown(name)} of {shown(owner)}")
 
 
 def _shape(values: object = ()) -> tuple[int, ...]:

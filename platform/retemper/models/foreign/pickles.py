@@ -139,7 +139,10 @@ class _Machine:
             raise PickleError("it calls what is no name of a function or class")
         self.charge(*arguments)
         rebuild = REBUILT.get(callee)
-        self.stack.append(Record(callee, arguments) if rebuild is None else rebuild(*arguments))
+        value = Record(callee, arguments) if rebuild is None else rebuild(*arguments)
+        if isinstance(value, Name) and value.module != "torch":
+            self.names.add(value)
+        self.stack.append(value)
 
     def build(self) -> None:
         state, target = self.pop(), self.stack[-1]
