@@ -215,8 +215,8 @@ def modules() -> set[str]:
 OUTSIDE = tuple(
     f"retemper.{name}"
     for name in (
-        *("__main__", "active", "advise", "finetune.mace.pretrain", "finetune.parallel", "finetune.stage"),
-        *("models.last_layer", "evaluation.foundation_card", "registry.serve", "study", "systems"),
+        *("__main__", "active", "advise", "finetune.live", "finetune.mace.pretrain", "finetune.parallel"),
+        *("finetune.stage", "models.last_layer", "evaluation.foundation_card", "registry.serve", "study", "systems"),
         *("records.result", "xtb", "mlflow_model"),
     )
 )

@@ -109,6 +109,11 @@ class Project:
         """Folder of a strategy's models."""
         return self.runs / "finetune" / strategy
 
+    @property
+    def live(self) -> Path:
+        """Folder of what trainings have come to so far."""
+        return self.runs / "live"
+
     def summary(self, strategy: str) -> Path:
         """What a strategy's trainings came to."""
         return self.finetuned(strategy) / "summary.json"

@@ -10,7 +10,7 @@ from retemper.config.project import Project
 from retemper.config.strategies import in_words
 from retemper.core import processes
 from retemper.core.output import log
-from retemper.finetune import collect, parallel, planning
+from retemper.finetune import collect, live, parallel, planning
 from retemper.finetune.plan import Plan
 from retemper.records import course
 from retemper.records.runs import read_seeds
@@ -42,10 +42,13 @@ def run(project: Project, strategy: str) -> TrainingSummary:
         f"{len(plans)} seed(s), {count} at a time, {plans[0].target.n_train} training structures, on {plans[0].device}"
     )
     show = parallel.Printer(strategy, finetune.epochs)
+    by_seed = {plan.seed: folder for plan, folder in zip(plans, folders, strict=True)}
+    live.write(project, strategy, by_seed)
     with _tracked(project, strategy, plans, folders) as run_ids:
 
         def on_epoch(seed: int, row: dict[str, float]) -> None:
             show(seed, row)
+            live.write(project, strategy, by_seed)
             runs.log_epoch(run_ids[seed], int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
 
         parallel.train_all(plans, folders, count, on_epoch)
