@@ -18,9 +18,17 @@ from retemper.config import pretraining_data
 from retemper.config.project import Project
 from retemper.config.settings import Replay
 from retemper.core.errors import RetemperError
-from retemper.core.files import sha256
+from retemper.core.files import read_json, sha256
 from retemper.data import selection
-from retemper.data.frames import ENERGY, FORCES, LABEL_SOURCE, STRESS, read_frames, structure_hash, write_frames
+from retemper.data.frames import (
+    ENERGY,
+    FORCES,
+    LABEL_SOURCE,
+    STRESS,
+    read_frames,
+    structure_hash,
+    write_frames,
+)
 from retemper.models import predict
 from retemper.prepare import overlap, pseudolabel, replay, replay_choice, retention_file
 from retemper.prepare.replay_choice import Choice
@@ -140,6 +148,8 @@ def test_the_files(pool: list[Atoms], target: list[Atoms], tiny_model: Path, tmp
     made = project(tmp_path, tiny_model, pool, target, target)
     manifest = replay.run(made)
     assert manifest == ReplayManifest.read(made.replay / "manifest.json")
+    assert read_json(made.replay / "retention.json")["n_frames"] == 0
+    assert retention_file.path(made) == made.root / "retention.extxyz"
     assert manifest.pools[0].sha256 == sha256(tmp_path / "pool.extxyz")
     originals = {structure_hash(a): a for a in pool}
     for name, part, number in (("train", manifest.train, 10), ("valid", manifest.valid, 4)):
@@ -189,6 +199,7 @@ def test_a_foundation_without_a_pool_gets_a_generated_one(
     for one, other in itertools.combinations(sets.values(), 2):
         assert not {a.info["group"] for a in one} & {a.info["group"] for a in other}
     assert retention_file.path(made) == made.replay / "retention.extxyz"
+    assert read_json(made.replay / "retention.json")["n_frames"] == 5  # what DVC compares
     assert retention_file.labelled_by_foundation(sets["retention"])
     predicted = predict.predict(tiny_model, sets["retention"], backend="torch")
     np.testing.assert_allclose([a.info[ENERGY] for a in sets["retention"]], predicted.energy, atol=1e-6)

@@ -12,7 +12,7 @@ from retemper.config.settings import DEFAULT, GENERATED, Keys, Settings
 from retemper.core.errors import RetemperError
 
 PUBLISHED = "replay.pools, published"  # what names structures of the catalogue
-KEPT = "retention"  # file of the replay stage with what is kept apart where no retention set is named
+KEPT = "retention"  # files of the replay stage: what is kept apart where no retention set is named, and its hash
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ase import Atoms
 
 from retemper.config import pretraining_data
 from retemper.config.project import Project
-from retemper.core.files import atomic_folder
+from retemper.core.files import atomic_folder, write_json
 from retemper.core.output import log
 from retemper.data.frames import elements, labels_hash, read_frames, write_frames
 from retemper.models import heads
@@ -99,8 +99,10 @@ def run(project: Project) -> ReplayManifest:
     )
     with atomic_folder(project.replay) as folder:
         for name, part in frames.items():
-            write_frames(folder / f"{name}.extxyz", part)
+            if part or name != pretraining_data.KEPT:  # DVC warns of a dependency that is empty at every run
+                write_frames(folder / f"{name}.extxyz", part)
         manifest.write(folder / "manifest.json")
+        write_json(folder / f"{pretraining_data.KEPT}.json", describe(frames[pretraining_data.KEPT]).model_dump())
     _say(manifest, sorted(set(elements(offered.frames)) - set(manifest.train.elements)))
     return manifest
 

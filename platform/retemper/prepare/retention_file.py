@@ -18,7 +18,7 @@ def path(project: Project) -> Path | None:
     if named is not None:
         return project.root / named[0]
     file = project.replay / f"{pretraining_data.KEPT}.extxyz"
-    return file if file.is_file() and file.stat().st_size else None
+    return file if file.is_file() else None
 
 
 def labelled_by_foundation(frames: Sequence[Atoms]) -> bool:

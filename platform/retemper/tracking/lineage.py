@@ -194,7 +194,7 @@ def retention_data(root: Path, settings: Settings) -> DataFile | None:
     """The held-out set of the pretraining distribution; `None` where there is none."""
     named = pretraining_data.retention(settings, find(settings.foundation, root))
     path = named[0] if named else f"runs/replay/{pretraining_data.KEPT}.extxyz"
-    if not (root / path).is_file() or not (root / path).stat().st_size:
+    if not (root / path).is_file():
         return None
     return _data_file(root, dvc_hashes(root), "retention", "testing", path)
 
