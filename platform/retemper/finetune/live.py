@@ -1,4 +1,4 @@
-"""Trainings while they run, where `dvc plots`, `dvc metrics` and editors look: a table a strategy, the last epochs of all.
+"""Trainings while they run, where `dvc plots`, `dvc metrics` and editors look: every epoch, and the last of each seed.
 
 ====================================  =================================================================
 ``runs/live/curves/<strategy>.csv``   every epoch so far of every seed, as in ``history.csv``
