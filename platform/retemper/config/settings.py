@@ -192,6 +192,7 @@ class Finetune(Section):
     disk_above: int = Field(50_000, ge=0)  # training frames above which MACE reads from disk (LMDB), not from memory
     workers: int | None = Field(None, ge=1)  # seeds at a time; null: one a core (cpu) or one (gpu)
     start: Literal["foundation", "last-round"] = "foundation"  # weights; last-round: the model that explored last
+    free_atoms: int = Field(0, ge=0)  # how often each free atom of the data is a training frame: docs/labels.md
     overrides: Open = {}  # settings for every strategy, e.g. {scheduler_patience: 50}
 
 

@@ -15,7 +15,7 @@ from retemper.config.strategies import Strategy
 from retemper.core.files import digest
 from retemper.core.version import __version__
 from retemper.data.charge import CHARGE, SPIN
-from retemper.data.frames import LabelsHash, stream_frames
+from retemper.data.frames import LabelsHash, is_isolated_atom, stream_frames
 
 TARGET, REPLAY = "Default", "pt_head"  # MACE's names of the two heads
 Flags = dict[str, Any]  # MACE's settings, by the full names of its command line flags
@@ -34,6 +34,7 @@ class HeadData:
     label_source: str  # "target", "original" or "foundation:<sha256>"
     E0s: dict[int, float]  # eV by atomic number, every element of the model
     weighted: bool = False  # whether frames may have weights of their own; their hashes hold them
+    free_atoms: int = 0  # free atoms among the training frames; their hash holds them
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ class Plan:
         for name in ("foundation", "device", "disk_above"):
             content.pop(name)
         for head in (content["target"], content["replay"] or {}):
-            head.pop("train", None)
-            head.pop("valid", None)
-            head.pop("weighted", None)
+            for name in ("train", "valid", "weighted", "free_atoms"):
+                head.pop(name, None)
         content["strategy"] = strategy = self.strategy.model_dump(exclude={"name", "about", "search"})
         strategy["training"].pop("batch_size")  # the plan's own batch size is the one that runs
         if self.replay is not None:  # and its own replay set the one that is replayed
@@ -76,7 +76,7 @@ class Plan:
 
 def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float], weighted: bool = False) -> HeadData:
     """Count and hash the frames of both files."""
-    (n_train, train_hash), (n_valid, valid_hash) = counted(train), counted(valid)
+    (n_train, train_hash, free_atoms), (n_valid, valid_hash, _) = counted(train), counted(valid)
     return HeadData(
         train=str(train.resolve()),
         valid=str(valid.resolve()),
@@ -87,23 +87,28 @@ def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float]
         label_source=label_source,
         E0s=E0s,
         weighted=weighted,
+        free_atoms=free_atoms,
     )
 
 
-def counted(path: Path) -> tuple[int, str]:
-    """Number of frames of a file and the hash of their labels; an unchanged file is read once."""
+def counted(path: Path) -> tuple[int, str, int]:
+    """Number of frames of a file, the hash of their labels, and the number of free atoms among them.
+
+    An unchanged file is read once.
+    """
     status = path.stat() if path.is_file() else None
     return _count(path.resolve(), status.st_mtime_ns if status else 0, status.st_size if status else 0)
 
 
 @lru_cache(maxsize=64)
-def _count(path: Path, mtime: int, size: int) -> tuple[int, str]:
+def _count(path: Path, mtime: int, size: int) -> tuple[int, str, int]:
     """`mtime` and `size` are there for the cache's key."""
-    total, number = LabelsHash(), 0
+    total, number, free = LabelsHash(), 0, 0
     for atoms in stream_frames(path):
         total.add(atoms)
         number += 1
-    return number, total.digest()
+        free += is_isolated_atom(atoms)
+    return number, total.digest(), free
 
 
 def versions() -> dict[str, str]:
@@ -158,6 +163,8 @@ def mace_flags(plan: Plan, work: Path, name: str, architecture: Flags | None) ->
         "num_workers": 0,
         "multiheads_finetuning": plan.replay is not None,
     }
+    if plan.target.free_atoms:
+        flags["keep_isolated_atoms"] = True
     if training.ema_decay is not None:
         flags["ema_decay"] = training.ema_decay
     if strategy.start == "random":

@@ -13,6 +13,7 @@ from retemper.core.output import log
 from retemper.data import rounds
 from retemper.data.frames import labels_hash, read_frames, write_frames
 from retemper.data.splits import leaks
+from retemper.finetune import free_atoms
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
 from retemper.models import heads, mace
 from retemper.prepare import inputs, pool_check
@@ -38,7 +39,8 @@ def plans(project: Project, name: str, point: Point | None = None) -> list[Plan]
     e0s = ReferenceEnergies.read(root / "runs/e0s/e0s.json").E0s
     data = root / "runs/dataset"
     weighted = settings.dataset.weights == "use"
-    target = head_data(data / "train.extxyz", data / "valid.extxyz", "target", e0s, weighted)
+    train = free_atoms.joined(project, data / "train.extxyz")
+    target = head_data(train, data / "valid.extxyz", "target", e0s, weighted)
     replay = _replay(project, strategy, sha) if strategy.replay is not None else None
     batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:

@@ -15,6 +15,10 @@ def _absent(value: Any) -> bool:
     return value is None
 
 
+def _zero(value: Any) -> bool:
+    return bool(value == 0)
+
+
 class Counts(Part):
     """Numbers of parameters."""
 
@@ -110,6 +114,7 @@ class Configuration(Part):
     dtype: str
     loss: LossSettings
     frames: dict[str, list[int]]  # training and validation, by head
+    free_atoms: int = Field(0, exclude_if=_zero)  # among the training frames of the target
     lora: Lora | None
     starts_from_foundation: bool
     replay_loss: LossSettings | None = Field(None, exclude_if=_absent)

@@ -10,28 +10,33 @@ import numpy as np
 
 from retemper.core.errors import RetemperError
 from retemper.data import charge, frame_weights
-from retemper.data.frames import ENERGY, FORCES, STRESS, stream_frames
+from retemper.data.frames import ENERGY, FORCES, STRESS, is_isolated_atom, stream_frames
 from retemper.finetune.mace.setup import Frames
 from retemper.finetune.plan import REPLAY, TARGET, HeadData, Plan
 from retemper.records.training import WeightRange
 
+Weights = dict[str, WeightRange]  # that are not 1, by label
 
-def check(plan: Plan, frames: Frames) -> dict[str, dict[str, dict[str, WeightRange]]]:
-    """Weights that are not 1, by head, set (train, valid) and label.
+
+def check(plan: Plan, frames: Frames) -> tuple[dict[str, dict[str, Weights]], int]:
+    """Weights that are not 1, by head, set (train, valid) and label; free atoms that the target is trained on.
 
     Raises
     ------
     RetemperError
         As `check_labels`.
     """
-    weights = {}
+    weights: dict[str, dict[str, Weights]] = {}
+    free = 0
     for head, data in ((TARGET, plan.target), (REPLAY, plan.replay)):
-        if data is not None:
-            weights[head] = {
-                "train": check_labels(head, data, frames[head][0], data.train),
-                "valid": check_labels(head, data, frames[head][1], data.valid),
-            }
-    return weights
+        if data is None:
+            continue
+        train, valid = (
+            check_labels(head, data, frames[head][k], path) for k, path in enumerate((data.train, data.valid))
+        )
+        weights[head] = {"train": train.weight_ranges(), "valid": valid.weight_ranges()}
+        free += int(train.free.sum()) if head == TARGET else 0
+    return weights, free
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,19 @@ class Loaded:
     labels: np.ndarray  # [n, 2] energy (eV), root mean square force (eV/A)
     states: np.ndarray  # [n, 2] charge (e), multiplicity
     weights: np.ndarray  # [n, 4] of energy, forces and stress in the loss, and of the frame; stress 0 without a label
+    free: np.ndarray  # [n] whether a frame is a free atom
 
     @classmethod
     def by_mace(cls, frames: Sequence[Any]) -> Loaded:
         """Of frames as MACE loaded them."""
-        rows = np.empty((len(frames), 8))
+        rows = np.empty((len(frames), 9))
         for k in range(len(frames)):  # once each: of a set on disk every look makes the frame anew
             frame = frames[k]
             labels = float(frame.energy), float(frame.forces.double().pow(2).mean().sqrt())
             weights = (frame.energy_weight, frame.forces_weight, frame.stress_weight, frame.weight)
-            rows[k] = *labels, float(frame.total_charge), float(frame.total_spin), *map(float, weights)
-        return cls(rows[:, :2], rows[:, 2:4], rows[:, 4:])
+            free = len(frame.positions) == 1 and not bool(frame.pbc.any())
+            rows[k] = *labels, float(frame.total_charge), float(frame.total_spin), *map(float, weights), free
+        return cls(rows[:, :2], rows[:, 2:4], rows[:, 4:8], rows[:, 8] == 1)
 
     @classmethod
     def from_file(cls, path: str, weighted: bool) -> Loaded:
@@ -61,13 +68,22 @@ class Loaded:
             energy, forces, stress = frame_weights.weights_of(a) if weighted else (1.0, 1.0, 1.0)
             weights = energy, forces, stress if STRESS in a.info else 0.0, 1.0
             rms = float(np.sqrt(np.mean(a.arrays[FORCES] ** 2)))
-            rows.append((float(a.info[ENERGY]), rms, charge.charge_of(a), charge.spin_of(a) or 1.0, *weights))
-        table = np.array(rows).reshape(-1, 8)
-        return cls(table[:, :2], table[:, 2:4], table[:, 4:])
+            state = charge.charge_of(a), charge.spin_of(a) or 1.0
+            rows.append((float(a.info[ENERGY]), rms, *state, *weights, is_isolated_atom(a)))
+        table = np.array(rows, dtype=float).reshape(-1, 9)
+        return cls(table[:, :2], table[:, 2:4], table[:, 4:8], table[:, 8] == 1)
+
+    def weight_ranges(self) -> Weights:
+        """What of the weights in the loss is not 1; see `retemper.data.frame_weights.summary`."""
+        ranges = frame_weights.summary((energy, forces, stress or 1.0) for energy, forces, stress, _ in self.weights)
+        return {
+            label: WeightRange(frames=int(limits["frames"]), min=limits["min"], max=limits["max"])
+            for label, limits in ranges.items()
+        }
 
 
-def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) -> dict[str, WeightRange]:
-    """What of the frames' weights in the loss is not 1, by label; see `retemper.data.frame_weights.summary`.
+def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) -> Loaded:
+    """What the frames that MACE loaded hold, which is what the file holds.
 
     Raises
     ------
@@ -90,11 +106,7 @@ def check_labels(head: str, data: HeadData, loaded: Sequence[Any], path: str) ->
     weights = np.isclose(got.weights, want.weights, rtol=1e-5, atol=1e-6).all(axis=1)
     asked = "with the weights of" if data.weighted else "without weights for the frames of"
     _require(weights, got.weights, want.weights, f"Head {head}: MACE does not train {asked} {path}", _weight)
-    ranges = frame_weights.summary((energy, forces, stress or 1.0) for energy, forces, stress, _ in got.weights)
-    return {
-        label: WeightRange(frames=int(limits["frames"]), min=limits["min"], max=limits["max"])
-        for label, limits in ranges.items()
-    }
+    return got
 
 
 def _require(same: np.ndarray, got: np.ndarray, want: np.ndarray, text: str, say: Callable[[Any], str]) -> None:

@@ -108,12 +108,12 @@ def _train(
     if strategy.freeze is not None:
         architecture.freeze_embeddings(model)
     frames = built.frames()
-    frame_weights = loaded_labels.check(plan, frames)
+    frame_weights, free_atoms = loaded_labels.check(plan, frames)
     setup, batch = built.with_replay(plan, frames), built.first_batch()
     with fast_blocks.fast(model), architecture.addition(model):
         gap = _gap_to_foundation(plan, _forces(model, batch))
     trained = verification.trainable(model, setup.optimizer)
-    effective = verification.compared(plan, setup, frames, gap, trained)
+    effective = verification.compared(plan, setup, frames, free_atoms, gap, trained)
     if effective.differences:
         effective.write(folder / "effective.json")
         raise RetemperError(

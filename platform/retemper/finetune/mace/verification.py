@@ -75,6 +75,7 @@ def asked(plan: Plan) -> Configuration:
         dtype=plan.dtype,
         loss=LossSettings(kind="UniversalLoss", **strategy.loss.model_dump()),
         frames={TARGET: [plan.target.n_train, plan.target.n_valid]},
+        free_atoms=plan.target.free_atoms,
         lora=strategy.lora,
         starts_from_foundation=strategy.start == "foundation",
     )
@@ -102,8 +103,11 @@ def _loss(loss: Any) -> LossSettings:
     )
 
 
-def ran(setup: Setup, frames: Frames, start_gap: float) -> Ran:
-    """What MACE and the loop hold at the start of training, read from the objects themselves."""
+def ran(setup: Setup, frames: Frames, free_atoms: int, start_gap: float) -> Ran:
+    """What MACE and the loop hold at the start of training, read from the objects themselves.
+
+    `free_atoms` were counted among the loaded training frames of the target (`loaded_labels.check`).
+    """
     model, optimizer, loss_fn, loader = setup.model, setup.optimizer, setup.loss_fn, setup.train_loader
     rates = {float(group["lr"]) for group in optimizer.param_groups if group["lr"] > 0}
     decays = {float(group["weight_decay"]) for group in optimizer.param_groups}
@@ -130,6 +134,7 @@ def ran(setup: Setup, frames: Frames, start_gap: float) -> Ran:
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
         loss=_loss(loss_fn.target if isinstance(loss_fn, ReplayLoss) else loss_fn),
         frames={head: [len(train), len(valid)] for head, (train, valid) in frames.items()},
+        free_atoms=free_atoms,
         lora=lora,
         starts_from_foundation=start_gap < 1e-3,
     )
@@ -140,9 +145,9 @@ def ran(setup: Setup, frames: Frames, start_gap: float) -> Ran:
     return result
 
 
-def compared(plan: Plan, setup: Setup, frames: Frames, start_gap: float, trained: list[str]) -> Effective:
+def compared(plan: Plan, setup: Setup, frames: Frames, free: int, start_gap: float, trained: list[str]) -> Effective:
     """What the plan demands beside what is there at the start of training, with the differences."""
-    want, got = asked(plan), ran(setup, frames, start_gap)
+    want, got = asked(plan), ran(setup, frames, free, start_gap)
     wrong = differences(want.model_dump(), got.model_dump())
     expected = expected_trainable(setup.model, plan.strategy)
     if trained != expected:
