@@ -109,10 +109,9 @@ class Project:
         """Folder of a strategy's models."""
         return self.runs / "finetune" / strategy
 
-    @property
-    def live(self) -> Path:
-        """Folder of what trainings have come to so far."""
-        return self.runs / "live"
+    def live(self, strategy: str) -> Path:
+        """Epochs of a strategy's trainings, while they run."""
+        return self.runs / f"live/{strategy}.csv"
 
     def summary(self, strategy: str) -> Path:
         """What a strategy's trainings came to."""
