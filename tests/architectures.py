@@ -41,9 +41,9 @@ def nonlinear() -> dict[str, Any]:
     }
 
 
-def build_mh1(path: Path) -> Path:
+def build_mh1(path: Path, heads: list[str] | None = None) -> Path:
     """MACE-MH-1: several heads, readouts with biases, non-linear blocks, an element-agnostic product, edge irreps."""
-    return build_tiny(path, MH1_HEADS, pair_repulsion=True, **nonlinear())
+    return build_tiny(path, heads or MH1_HEADS, pair_repulsion=True, **nonlinear())
 
 
 def build_omol(path: Path) -> Path:
@@ -51,10 +51,11 @@ def build_omol(path: Path) -> Path:
 
     With fewer channels than elements: TorchScript then returns a view.
     """
-    from e3nn import o3
+    blocks = nonlinear()
+    from e3nn import o3  # after mace: see its weights_only handling
 
     charged = {"embedding_specs": EMBEDDING, "use_embedding_readout": True, "use_last_readout_only": True}
-    return build_tiny(path, ["omol"], **nonlinear(), **charged, hidden_irreps=o3.Irreps("4x0e + 4x1o"))
+    return build_tiny(path, ["omol"], **blocks, **charged, hidden_irreps=o3.Irreps("4x0e + 4x1o"))
 
 
 def build_like(path: Path, hidden: str, first: str = "RealAgnosticResidualInteractionBlock", **more: Any) -> Path:
@@ -100,7 +101,8 @@ def build_shallow(path: Path) -> Path:
 
 def build_deep(path: Path) -> Path:
     """Three layers with equivariant messages."""
-    from e3nn import o3
+    import mace  # noqa: F401 (before e3nn: see its weights_only handling)
+    from e3nn import o3  # isort: skip
 
     return build_tiny(path, ["Default"], num_interactions=3, hidden_irreps=o3.Irreps("4x0e + 4x1o"))
 
