@@ -168,8 +168,18 @@ def test_one_module_moves_champions() -> None:
         assert name in ("registry/aliases.py", "registry/register.py") or "registry.point(" not in text, name
 
 
-def test_one_version() -> None:
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == retemper.__version__
+def test_a_tag_of_a_release_is_its_version() -> None:
+    """``v0.1.0`` stands on a commit whose ``core/version.py`` says 0.1.0; the build reads the version there."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert ROOT / build["tool"]["hatch"]["version"]["path"] == PACKAGE / "core/version.py"
+    git = ["git", "-C", str(ROOT)]
+    tags = subprocess.run([*git, "tag", "--list", "v[0-9]*"], capture_output=True, text=True, check=True).stdout.split()
+    for tag in tags:
+        file = subprocess.run(
+            [*git, "show", f"{tag}:platform/retemper/core/version.py"], capture_output=True, text=True, check=True
+        )
+        assert f'__version__ = "{tag.removeprefix("v")}"' in file.stdout
+    assert re.fullmatch(r"\d+\.\d+\.\d+", retemper.__version__)
 
 
 def test_folders() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retemper.core.errors import RetemperError, unknown
+from retemper.core.errors import unknown
+from retemper.core.files import find_project
 
 if TYPE_CHECKING:
     from retemper.config.foundations import Foundation
@@ -35,20 +36,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     inspect.add_argument("name", help="a model file, or a foundation as in params.yaml")
 
 
-def _root() -> Path | None:
-    """The project around the working directory, if there is one."""
-    from retemper.core.files import project_root
-
-    try:
-        return project_root()
-    except RetemperError:
-        return None
-
-
 def _list() -> None:
     from retemper.config import foundations
 
-    root = _root()
+    root = find_project()
     entries = foundations.shipped() if root is None else foundations.catalogue(root)
     rows = [_row(entry, root) for entry in entries.values()]
     titles = ("foundation", "here", "level of theory", "heads", "elements", "licence", "replay", "what")
@@ -96,7 +87,7 @@ def _weights(entry: Foundation, root: Path | None) -> Path:
 
 
 def _inspect(name: str) -> None:
-    root = _root()
+    root = find_project()
     entry = None if Path(name).is_file() else _entry(name, root)
     path = Path(name) if entry is None else _weights(entry, root)
     from ase.data import chemical_symbols
@@ -130,7 +121,7 @@ def _inspect(name: str) -> None:
 def _get(options: argparse.Namespace) -> None:
     from retemper.config import foundation_files, foundations
 
-    root = _root()
+    root = find_project()
     entry = _entry(options.name, root)
     _accept(entry, options.accept_licence)
     path = _weights(entry, root)

@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from retemper.cli.active import COMMANDS as ROUND_COMMANDS
@@ -44,19 +45,27 @@ def stage(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _project_or_template() -> Path:
+    """The project around the working directory; without one what comes with retemper."""
+    from retemper.core.files import find_project
+    from retemper.core.template import template_root
+
+    return find_project() or template_root()
+
+
 def _strategies(_: argparse.Namespace) -> None:
     from retemper.config import strategies
 
-    for name in strategies.names():
-        print(f"{name:20s} {strategies.load(name).about}")
+    root = _project_or_template()
+    for name in strategies.names(root):
+        print(f"{name:20s} {strategies.load(name, root).about}")
 
 
 def _systems(options: argparse.Namespace) -> None:
     from retemper import systems
-    from retemper.core.files import project_root
     from retemper.systems import listing
 
-    root = project_root()
+    root = _project_or_template()
     if options.name:
         print(listing.description(systems.find(options.name, root), root))
     else:

@@ -126,7 +126,7 @@ class Strategy(Section):
 
 
 def names(root: Path | None = None) -> list[str]:
-    """Names of all strategies there are."""
+    """Names of all strategies of a project."""
     folder = (root or project_root()) / "strategies"
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base")
 

@@ -17,8 +17,8 @@ from retemper.core.errors import RetemperError
 from retemper.core.output import log
 
 
-def project_root(start: Path | None = None) -> Path:
-    """Nearest folder at or above `start` (default: the working directory) with a ``params.yaml``.
+def find_project(start: Path | None = None) -> Path | None:
+    """Nearest folder at or above `start` (default: the working directory) with a ``params.yaml``; `None` without one.
 
     Without `start`, ``RETEMPER_ROOT`` names the project: a job on a cluster runs in a copy of the
     code, and its data and results are elsewhere.
@@ -31,13 +31,19 @@ def project_root(start: Path | None = None) -> Path:
                 fix="give the project's folder, or unset it",
             )
     start_folder = (start or Path.cwd()).resolve()
-    for folder in (start_folder, *start_folder.parents):
-        if (folder / "params.yaml").is_file():
-            return folder
-    raise RetemperError(
-        f"No params.yaml in {start_folder} or above it.",
-        fix="run retemper inside a project folder (a clone of the repository)",
-    )
+    folders = (start_folder, *start_folder.parents)
+    return next((folder for folder in folders if (folder / "params.yaml").is_file()), None)
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The folder of `find_project`; none is a `RetemperError`."""
+    root = find_project(start)
+    if root is None:
+        raise RetemperError(
+            f"No project here: there is no params.yaml in {(start or Path.cwd()).resolve()} or above it.",
+            fix="`retemper init NAME` makes a project; or cd into one",
+        )
+    return root
 
 
 SILENCE = 3.0  # s to wait for a lock without a word

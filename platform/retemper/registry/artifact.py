@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from retemper.core import template
 from retemper.core.errors import RetemperError
 from retemper.core.files import sha256
 from retemper.core.version import __version__
@@ -105,7 +106,8 @@ def add_package(folder: Path) -> None:
         f"{name}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     source = Path(__file__).parents[1]
-    files = {f"retemper/{path.relative_to(source).as_posix()}": path.read_text() for path in source.rglob("*.py")}
+    modules = (path for path in source.rglob("*.py") if not path.is_relative_to(template.INSTALLED))
+    files = {f"retemper/{path.relative_to(source).as_posix()}": path.read_text() for path in modules}
     files = dict(sorted(files.items())) | metadata
     record = "".join(f"{path},{_record_hash(text)},{len(text.encode())}\n" for path, text in files.items())
     wheel = folder / f"wheels/{name}-py3-none-any.whl"

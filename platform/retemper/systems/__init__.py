@@ -31,6 +31,7 @@ from retemper.config.strict_yaml import read_yaml
 from retemper.core import plugins
 from retemper.core.errors import unknown
 from retemper.core.files import project_root
+from retemper.core.template import template_root
 
 FOLDER = Path("systems")
 DATASET = ("files", "test_files", "level_of_theory", "energy_unit", "length_unit", "group")
@@ -111,15 +112,16 @@ def importer_names() -> list[str]:
 
 
 def catalogue(root: Path | None = None) -> dict[str, System]:
-    """All systems by name, a user's own among them.
+    """All systems by name: those that come with retemper, and over them those of the project at `root`.
 
     Raises
     ------
     RetemperError
         A file with an unknown or wrong key, generator or importer.
     """
-    folder = (root or project_root()) / FOLDER
-    return {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
+    folders = (template_root() / FOLDER, (root or project_root()) / FOLDER)
+    paths = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
+    return {name: _read(paths[name]) for name in sorted(paths)}
 
 
 def _read(path: Path) -> System:

@@ -23,6 +23,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.optimize import FIRE
 
 from retemper.core.errors import RetemperError
+from retemper.core.template import template_root
 from retemper.data.frames import ENERGY, FORCES, STRESS
 from retemper.systems.xtb import Tally
 
@@ -37,11 +38,13 @@ def calculator() -> Any:
         import torch
         from sevenn.calculator import SevenNetCalculator
     except ImportError as error:
+        requirements = template_root() / "systems/requirements.txt"
         raise RetemperError(
             f"SevenNet is not installed: {error}.",
-            expected="an environment with systems/requirements.txt; retemper's own cannot have it",
-            fix="python -m venv .venv-systems && .venv-systems/bin/pip install -r systems/requirements.txt, "
-            "then PYTHONPATH=platform .venv-systems/bin/python -m pipelines.system NAME",
+            expected=f"an environment with {requirements}; retemper's own cannot have it",
+            fix=f"python -m venv .venv-systems && .venv-systems/bin/pip install -r {requirements}, "
+            ".venv-systems/bin/pip install --no-deps retemper (in a clone: -e .), "
+            "then .venv-systems/bin/python -m pipelines.system NAME",
         ) from None
     torch.set_num_threads(1)
     return SevenNetCalculator("7net-mf-0", modal="R2SCAN", device="cpu")
