@@ -14,6 +14,7 @@ from typing import Any
 from retemper.cli.active import COMMANDS as ROUND_COMMANDS
 from retemper.cli.advise import COMMANDS as ADVICE_COMMANDS
 from retemper.cli.foundations import COMMANDS as FOUNDATION_COMMANDS
+from retemper.cli.project import COMMANDS as PROJECT_COMMANDS
 from retemper.cli.promotion import COMMANDS as MODEL_COMMANDS
 from retemper.cli.study import COMMANDS as STUDY_COMMANDS
 from retemper.core.ending import handle_errors
@@ -196,7 +197,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=f"retemper {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    every = {**COMMANDS, **FOUNDATION_COMMANDS, **STUDY_COMMANDS, **ADVICE_COMMANDS, **ROUND_COMMANDS, **MODEL_COMMANDS}
+    groups = (
+        PROJECT_COMMANDS,
+        COMMANDS,
+        FOUNDATION_COMMANDS,
+        STUDY_COMMANDS,
+        ADVICE_COMMANDS,
+        ROUND_COMMANDS,
+        MODEL_COMMANDS,
+    )
+    every = {name: command for group in groups for name, command in group.items()}
     for name, (_, arguments_of, about) in every.items():
         arguments_of(commands.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)

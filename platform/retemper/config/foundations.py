@@ -126,13 +126,19 @@ def catalogue(root: Path | None = None) -> dict[str, Foundation]:
     """
     path = (root or project_root()) / CATALOGUE
     place = in_file(path, str(CATALOGUE))
-    entries = _entries(Foundation, read_yaml(path) if path.is_file() else {}, place)
+    entries = _entries(Foundation, _of_project(path), place)
     for name in entries.keys() & _shipped()[0].keys():
         raise RetemperError(
             f"{place((name,))}: {name} is a foundation that comes with retemper.",
             fix="give the entry another name, or delete it to use the released one",
         )
     return {**entries, **_shipped()[0]}
+
+
+def _of_project(path: Path) -> dict[str, Any]:
+    """The entries of a project; a file with nothing but comments has none."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return read_yaml(path) if any(line.strip() and not line.lstrip().startswith("#") for line in lines) else {}
 
 
 def find(name: str, root: Path | None = None) -> Foundation:

@@ -44,7 +44,12 @@ def _dvc(root: Path, *arguments: str) -> int:
 
 def git(root: Path, *arguments: str) -> str:
     """Output of a git command; a failure is a `RetemperError`."""
-    process = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    try:
+        process = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise RetemperError(
+            "git is not installed.", fix="install it (https://git-scm.com): versions are its work"
+        ) from None
     if process.returncode:
         raise RetemperError(
             f"`git {' '.join(arguments)}` failed.",
@@ -54,8 +59,27 @@ def git(root: Path, *arguments: str) -> str:
     return process.stdout.rstrip("\n")
 
 
-def require_clean(root: Path) -> None:
-    """A round is a commit that can be built again: no tracked file may differ, but those that rounds write."""
+def begin(root: Path, message: str) -> bool:
+    """Make a folder a git repository with everything in it as the first commit.
+
+    Returns
+    -------
+    bool
+        Whether the commit is in the user's name; git may not know it, and then the commit is in retemper's.
+    """
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    try:
+        git(root, "var", "GIT_AUTHOR_IDENT")
+    except RetemperError:
+        git(root, "-c", "user.name=retemper", "-c", "user.email=retemper@localhost", "commit", "-q", "-m", message)
+        return False
+    git(root, "commit", "-q", "-m", message)
+    return True
+
+
+def require_clean(root: Path, why: str = "the round's commit must hold the settings and code that made it") -> None:
+    """No tracked file may differ from the last commit, but those that rounds write; `why` is for the error."""
     if not (root / ".dvc").is_dir():
         raise RetemperError(f"{root} is not under DVC.", expected="a git repository with `dvc init`", fix="dvc init")
     lines = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":(exclude){p}" for p in OWN))
@@ -63,7 +87,7 @@ def require_clean(root: Path) -> None:
         changed = [line[3:] for line in lines.splitlines()]
         raise RetemperError(
             f"{len(changed)} tracked file(s) differ from the last commit.",
-            expected="a clean checkout: the round's commit must hold the settings and code that made it",
+            expected=f"a clean checkout: {why}",
             got=", ".join(changed[:5]),
             fix="commit or stash them",
         )
