@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS := ignore
 
-.PHONY: install demo test slow lint docs clean
+.PHONY: install demo test slow newest lint docs clean
 
 install: .venv/.installed
 
@@ -23,6 +23,9 @@ test: install
 
 slow: install
 	$(BIN)/python -m pytest -m slow
+
+newest: install # the contract of the seam to MACE against its newest release; may fail: see CONTRIBUTING.md
+	-$(BIN)/python .ci/newest.py $(if $(VERSION),--version $(VERSION))
 
 lint: install
 	$(BIN)/ruff check .

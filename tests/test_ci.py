@@ -1,9 +1,11 @@
-"""What CI checks beside the code: secrets in tracked files, known vulnerabilities of the pins."""
+"""What CI checks beside the code: secrets in tracked files, vulnerabilities of the pins, MACE's newest release."""
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import shutil
 import subprocess
 import sys
 import threading
@@ -119,3 +121,37 @@ def test_every_pin_is_read() -> None:
         sys.path.remove(str(ROOT / ".ci"))
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     assert len(pins(ROOT / "constraints.txt")) == len(lines) > 100
+
+
+def index(folder: Path, *versions: str) -> str:
+    """A package index with these versions of mace-torch, as a folder."""
+    wheels = [f"mace_torch-{version}-py3-none-any.whl" for version in versions]
+    (folder / "mace-torch").mkdir(parents=True)
+    links = "".join(f'<a href="{wheel}">{wheel}</a>' for wheel in wheels)
+    (folder / "mace-torch/index.html").write_text(f"<html><body>{links}</body></html>")
+    return folder.as_uri()
+
+
+@pytest.mark.parametrize(
+    ("versions", "says"),
+    [
+        (("0.3.15", "0.3.16"), "0.3.16 is the newest one, and pinned"),
+        ((), "not checked"),
+        (("0.3.17",), "0.3.17, pinned"),
+    ],
+)
+def test_the_newest_mace_is_asked_for(versions: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    """A newer one is tried, which fails here: the index of this test has its name alone. The others are no failure."""
+    settings = {
+        "PIP_INDEX_URL": index(tmp_path / "index", *versions),
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    for part in ("newest.py", "constraints.txt"):
+        place = tmp_path / (".ci" if part == "newest.py" else "")
+        place.mkdir(exist_ok=True)
+        shutil.copy2(ROOT / place.relative_to(tmp_path) / part, place / part)
+    command = [sys.executable, ".ci/newest.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True)
+    assert says in done.stdout, done.stdout + done.stderr
+    assert (done.returncode == 0) == ("0.3.17" not in versions)
