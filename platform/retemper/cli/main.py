@@ -13,6 +13,7 @@ from typing import Any
 
 from retemper.cli.active import COMMANDS as ROUND_COMMANDS
 from retemper.cli.advise import COMMANDS as ADVICE_COMMANDS
+from retemper.cli.doctor import COMMANDS as DOCTOR_COMMANDS
 from retemper.cli.foundations import COMMANDS as FOUNDATION_COMMANDS
 from retemper.cli.project import COMMANDS as PROJECT_COMMANDS
 from retemper.cli.promotion import COMMANDS as MODEL_COMMANDS
@@ -199,6 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     groups = (
         PROJECT_COMMANDS,
+        DOCTOR_COMMANDS,
         COMMANDS,
         FOUNDATION_COMMANDS,
         STUDY_COMMANDS,

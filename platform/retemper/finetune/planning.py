@@ -104,7 +104,7 @@ def _replay(project: Project, strategy: Strategy, sha: str) -> HeadData:
     assert strategy.replay is not None
     if strategy.replay.labels == "original":
         folder, source = project.replay, "original"
-        _require_original(strategy.name, ReplayManifest.read(folder / "manifest.json"))
+        require_original(strategy.name, ReplayManifest.read(folder / "manifest.json"))
     else:
         folder, source = project.pseudolabel, f"foundation:{sha}"
         manifest = PseudolabelManifest.read(folder / "manifest.json")
@@ -135,7 +135,7 @@ def _replay(project: Project, strategy: Strategy, sha: str) -> HeadData:
     return head_data(train, folder / "valid.extxyz", source, e0s, project.settings.dataset.weights == "use")
 
 
-def _require_original(strategy: str, manifest: ReplayManifest) -> None:
+def require_original(strategy: str, manifest: ReplayManifest) -> None:
     """Raise where the replay set has no labels of its own, or labels that are not of the foundation's kind."""
     replayed = [pool for pool in manifest.pools if pool.train or pool.valid]
     for pool in replayed:
