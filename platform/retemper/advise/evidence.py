@@ -5,9 +5,10 @@ and broad: the rule by which sweeps choose (`retemper.sweep.choice`). A *way* is
 runs have varied. Ways are compared within blocks alone: runs of one study on one system with the same foundation, E0s,
 size and settings of params.yaml. Blocks without a second way say nothing; those of sizes near the one that is asked
 about weigh more. Which way is best depends on foundation and E0s (with wrong E0s replay saves what naive fine-tuning
-loses), so `runs_like` keeps the runs that have those in question. Differences are logarithms of error ratios, means
-over seeds fitted by least squares; standard errors come from leaving out each system in turn, since systems are what
-is independent.
+loses), so `runs_like` keeps the runs that have those in question. Where no run has a retention set with labels, the
+drift from the foundation's forces stands for retention. Differences are logarithms of error ratios, means over seeds
+fitted by least squares; standard errors come from leaving out each system in turn, since systems are what is
+independent.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def tables(root: Path) -> pd.DataFrame | None:
 def score_runs(table: pd.DataFrame, scope: str) -> pd.DataFrame:
     """Finished rows with ``score``, ``way`` and ``block``; rows without what the scope needs are left out."""
     rows, settings = finished_rows(table), _settings(table)
-    errors = ["target_force_rmse", *(["retention_force_rmse"] if WEIGHT[scope] else [])]
+    errors = ["target_force_rmse", *([kept_column(rows)] if WEIGHT[scope] else [])]
     if rows.empty or any(name not in rows for name in errors):
         return rows[:0].assign(way="", block="", score=math.nan)
     for axis in settings:
@@ -93,6 +94,13 @@ def score_runs(table: pd.DataFrame, scope: str) -> pd.DataFrame:
     score = logs[0] + (WEIGHT[scope] * logs[1] if WEIGHT[scope] else 0.0)
     finite: pd.DataFrame = rows.assign(score=score).loc[np.isfinite(score)]
     return finite
+
+
+def kept_column(rows: pd.DataFrame) -> str:
+    """Error on the retention set, or where no run has one, the drift from the foundation. The two are never mixed."""
+    retention, drift = "retention_force_rmse", "drift_force_rmse"
+    has_retention = retention in rows and bool(rows[retention].notna().any())
+    return drift if drift in rows and not has_retention else retention
 
 
 def runs_like(table: pd.DataFrame, **levels: str) -> pd.DataFrame:

@@ -6,14 +6,14 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from scipy.linalg import qr
 
-from retemper.config import foundation_files, foundations
+from retemper.config import foundation_files, foundations, licences
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
 from retemper.config.settings import Dataset, Keys, Settings, parse
@@ -22,6 +22,7 @@ from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import digest
 from retemper.data.composition import composition_matrix, fixed_ratios
 from retemper.data.frames import FORCES, is_isolated_atom, read_frames
+from retemper.models.inspection import inspect
 from retemper.prepare.e0_fit import clusters, few_held, unsettled
 from retemper.prepare.e0_methods import group_names
 
@@ -58,6 +59,8 @@ class Facts:
     able: tuple[str, ...]  # foundations at hand that know all elements
     distances: dict[str, Distance]  # of those that have a pool and a retention set
     lacking: dict[str, tuple[str, ...]]  # elements that a foundation at hand does not know
+    heads: dict[str, str] = field(default_factory=dict)  # of able ones with several: the one that is used
+    undecided: dict[str, str] = field(default_factory=dict)  # why no head of a foundation with several is used
 
 
 def dataset_of(name: str, root: Path, level: str | None = None) -> Dataset:
@@ -95,12 +98,25 @@ def gather(name: str, root: Path, level: str | None = None) -> Facts:
     from retemper.prepare import dataset as stage
 
     dataset = dataset_of(name, root, level)
-    at_hand = {key: entry for key, entry in foundations.catalogue(root).items() if entry.file}
+    at_hand = {key: entry for key, entry in foundations.catalogue(root).items() if _is_at_hand(entry, root)}
     if not at_hand:
-        raise RetemperError("No foundation is at hand.", expected="an embedded one in foundations/foundations.yaml")
+        raise RetemperError(
+            "No foundation is at hand.",
+            expected="one in foundations/foundations.yaml, or a released one that was fetched",
+            fix="retemper foundations get NAME; retemper foundations lists them",
+        )
     symbols = _elements(dataset, root)
-    lacking = {key: tuple(s for s in symbols if s not in (e.elements or "").split()) for key, e in at_hand.items()}
-    able = [key for key in at_hand if not lacking[key]]
+    known = {key: elements_of(entry, root) for key, entry in at_hand.items()}
+    lacking = {key: tuple(s for s in symbols if s not in known[key]) for key in at_hand}
+    knowing = [key for key in at_hand if not lacking[key]]
+    heads, undecided = _heads({key: at_hand[key] for key in knowing}, root)
+    able = [key for key in knowing if key not in undecided]
+    if knowing and not able:
+        raise RetemperError(
+            f"Every foundation at hand that knows the elements of {name} has several heads, and none is chosen.",
+            got="; ".join(undecided.values()),
+            fix="set head of its entry in foundations/foundations.yaml",
+        )
     if not able:
         raise RetemperError(
             f"No foundation at hand knows all elements of {name}.",
@@ -137,7 +153,40 @@ def gather(name: str, root: Path, level: str | None = None) -> Facts:
         able=tuple(able),
         distances={key: value for key in able if (value := distance(at_hand[key], all_frames, root)) is not None},
         lacking={key: missing for key, missing in lacking.items() if missing},
+        heads=heads,
+        undecided=undecided,
     )
+
+
+def _is_at_hand(entry: Foundation, root: Path) -> bool:
+    """Whether nothing has to be fetched or accepted before a foundation is used."""
+    terms = foundations.licence(entry)
+    if not entry.served or (terms is not None and not licences.accepted(terms)):
+        return False
+    return entry.file is not None or foundation_files.place(entry, root).is_file()
+
+
+def elements_of(entry: Foundation, root: Path) -> set[str]:
+    """Symbols that a foundation knows: as the catalogue lists them, else as its file does."""
+    if entry.elements is not None:
+        return set(entry.elements.split())
+    return set(_symbols(inspect(foundation_files.weights(entry, root)).elements))
+
+
+def _heads(entries: dict[str, Foundation], root: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Heads of the foundations with several: the one that is used; or why none is."""
+    from retemper.models import heads, mace
+
+    used: dict[str, str] = {}
+    undecided: dict[str, str] = {}
+    for name, entry in entries.items():
+        weights = foundation_files.weights(entry, root)
+        try:
+            head = heads.of_entry(entry, weights)
+            used |= {name: head} if len(mace.heads(weights)) > 1 else {}
+        except RetemperError as error:
+            undecided[name] = f"{error.what} {error.expected}"
+    return used, undecided
 
 
 def _held_by_few(counts: np.ndarray, groups: list[str], numbers: list[int], free: set[int]) -> list[int]:

@@ -71,6 +71,8 @@ def _foundation(facts: Facts, table: pd.DataFrame | None) -> Choice:
     nearest = sorted(facts.distances, key=lambda name: (facts.distances[name].beyond, facts.distances[name].median))
     able = [*nearest, *(name for name in facts.able if name not in facts.distances)]
     reasons = [f"{name} lacks {' '.join(missing)}" for name, missing in facts.lacking.items()]
+    reasons += [f"{why}: set head of its entry" for why in facts.undecided.values()]
+    reasons += [f"{name} has several heads: training starts from {head}" for name, head in facts.heads.items()]
     for name in able:
         if name not in facts.distances:
             reasons.append(

@@ -47,8 +47,10 @@ def params(advice: Advice) -> str:
     e0s: dict[str, object] = {"method": advice.value("e0s")}
     if advice.facts.needed:
         e0s["force"] = True
+    foundation = advice.value("foundation")
     content: dict[str, object] = {
-        "foundation": advice.value("foundation"),
+        "foundation": foundation,
+        **({"head": advice.facts.heads[foundation]} if foundation in advice.facts.heads else {}),
         "strategies": [advice.value("strategy")],
         "dataset": dataset,
         "e0s": e0s,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
 from retemper.core.errors import RetemperError, unknown
@@ -18,7 +20,18 @@ def of_foundation(project: Project) -> str:
     RetemperError
         The model has no head of this name, or several of which none is named.
     """
-    entry, available = project.foundation, mace.heads(project.weights)
+    return of_entry(project.foundation, project.weights)
+
+
+def of_entry(entry: Foundation, weights: Path) -> str:
+    """The head of an entry of the catalogue, as `of_foundation`; `weights` is its file.
+
+    Raises
+    ------
+    RetemperError
+        As `of_foundation`.
+    """
+    available = mace.heads(weights)
     if entry.head in available:
         return str(entry.head)
     if entry.head is not None:
@@ -30,7 +43,8 @@ def of_foundation(project: Project) -> str:
     raise RetemperError(
         f"Foundation {entry.name} has {len(available)} heads, and none is chosen.",
         expected=f"one of {', '.join(_with_level(entry, head) for head in available)}",
-        fix="set head in params.yaml: it is where training starts, it labels, and forgetting is measured by it",
+        fix="set head in params.yaml, or in its entry: it is where training starts, it labels, and forgetting is "
+        "measured by it",
     )
 
 

@@ -40,19 +40,26 @@ def learning_png(rows: pd.DataFrame, strategies: Sequence[str], path: Path, titl
     _save(figure, panels, path, f"{title}; dotted: the foundation")
 
 
-def pareto_png(rows: pd.DataFrame, strategies: Sequence[str], path: Path, title: str) -> None:
-    """Force error on the pretraining distribution against that on the target, a point a run."""
+KEPT = {"retention_force_rmse": "pretraining forces (meV/Å)", "drift_force_rmse": "drift of forces (meV/Å)"}
+
+
+def pareto_png(rows: pd.DataFrame, kept: str, strategies: Sequence[str], path: Path, title: str) -> None:
+    """What was kept, a column of `KEPT`, against the force error on the target, a point a run.
+
+    The foundation itself has no drift.
+    """
     figure, panels = _panels(rows)
     for axes, (system, system_rows) in zip(panels, rows.groupby("system"), strict=True):
         for strategy in strategies:
             points = system_rows[system_rows["strategy"] == strategy]
             colour, marker = style(strategies, strategy)
-            x, y = points["target_force_rmse"], points["retention_force_rmse"]
+            x, y = points["target_force_rmse"], points[kept]
             axes.plot(x, y, marker, color=colour, label=strategy, markersize=5, alpha=0.75)
-        foundation_errors = [_mean(system_rows[f"foundation_{part}_force_rmse"]) for part in ("target", "retention")]
-        axes.plot(*([value] for value in foundation_errors), "*", color="black", label="foundation", markersize=9)
+        if f"foundation_{kept}" in rows:
+            errors = [_mean(system_rows[f"foundation_{column}"]) for column in ("target_force_rmse", kept)]
+            axes.plot(*([value] for value in errors), "*", color="black", label="foundation", markersize=9)
         axes.set(xscale="log", yscale="log", title=system)
-        axes.set(xlabel="target forces (meV/Å)", ylabel="pretraining forces (meV/Å)")
+        axes.set(xlabel="target forces (meV/Å)", ylabel=KEPT[kept])
     _save(figure, panels, path, title)
 
 

@@ -24,6 +24,7 @@ CELLS = {
     "target_force_rmse": ("target", "force"),
     "retention_force_rmse": ("retention", "force"),
     "replay_head_force_rmse": ("retention_replay_head", "force"),
+    "drift_force_rmse": ("drift", "force"),
 }
 
 

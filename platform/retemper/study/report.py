@@ -24,6 +24,8 @@ COLUMNS = {
     "retention_force_rmse": "retention forces",
     "forgetting_ratio": "forgetting",
     "replay_head_force_rmse": "replay head",
+    "drift_force_rmse": "drift of forces",
+    "drift_replay_head_force_rmse": "drift, replay head",
 }
 
 
@@ -50,9 +52,11 @@ def write(study: Study, runs: Sequence[Run], root: Path) -> str:
         if rows.groupby("system")["train"].nunique().max() > 1:
             draw.learning_png(rows, names, folder / "learning.png", f"{study.name}, {selection}")
             figures.append("learning.png")
-        if rows["retention_force_rmse"].notna().all():
-            draw.pareto_png(largest(rows), names, folder / "pareto.png", f"{study.name}, largest size, {selection}")
-            figures.append("pareto.png")
+        for kept in ("retention_force_rmse", "drift_force_rmse"):
+            if kept in rows and rows[kept].notna().all():
+                title = f"{study.name}, largest size, {selection}"
+                draw.pareto_png(largest(rows), kept, names, folder / "pareto.png", title)
+                figures.append("pareto.png")
     with atomic_write(folder / "report.md") as temporary:
         temporary.write_text(text(study, content, figures, stale=stale))
     return f"report: {folder.relative_to(root)}/report.md; table: {path.relative_to(root)}"
@@ -130,7 +134,7 @@ def _verdict(claim: str, judgement: Judgement) -> list[str]:
 
 def by_strategy(rows: pd.DataFrame, study: Study) -> list[str]:
     """A table a system: geometric means of errors, arithmetic means of robustness, by strategy."""
-    columns = {name: words for name, words in COLUMNS.items() if rows[name].notna().any()}
+    columns = {name: words for name, words in COLUMNS.items() if name in rows and rows[name].notna().any()}
     metrics = [name for name in study.metrics if name in rows and rows[name].notna().any()]
     head = ["system", "strategy", "runs", *columns.values(), *metrics, "CPU-s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]

@@ -33,7 +33,13 @@ MEASURED = {
     "replay_head_force_rmse": "retention_replay_head.force_rmse",
     "forgetting_ratio": "forgetting_ratio",
 }
-INTERVALS = ("target_force_rmse", "retention_force_rmse")
+# The same of runs without labels of the pretraining domain, which have these columns in place of retention's.
+DRIFT = {
+    "drift_energy_rmse": "drift.energy_rmse",
+    "drift_force_rmse": "drift.force_rmse",
+    "drift_replay_head_force_rmse": "drift_replay_head.force_rmse",
+}
+INTERVALS = ("target_force_rmse", "retention_force_rmse", "drift_force_rmse")
 OF_FOUNDATION = ("target_energy_rmse", "target_force_rmse", "retention_force_rmse")
 DIGITS = 6
 TEXT = (
@@ -67,14 +73,17 @@ def row(run: Run, result: Result | Failure | None, metrics: Sequence[str]) -> Ro
     numbers, foundation_numbers = result.values, result.foundation
     content["state"] = FINISHED
     content["reason"] = "; ".join(f"{metric}: {reason}" for metric, reason in result.unmeasured.items())
-    for column, key in MEASURED.items():
+    drift = {column: key for column, key in DRIFT.items() if key in numbers}
+    for column, key in (MEASURED | drift).items():
         content[column] = numbers.get(key)
         if column in INTERVALS:
             content |= {f"{column}_{side}": numbers.get(f"{key}.{side}") for side in ("low", "high")}
     content |= {f"foundation_{column}": foundation_numbers.get(MEASURED[column]) for column in OF_FOUNDATION}
     model_groups, foundation_groups = result.groups.model, result.groups.foundation
-    content |= {f"{part}_groups": model_groups.numbers.get(part) for part in ("target", "retention")}
-    content |= {f"{column}{CELL}": model_groups.cells.get(column, "") for column in groups.CELLS}
+    parts = ("target", "retention", *(["drift"] if drift else []))
+    content |= {f"{part}_groups": model_groups.numbers.get(part) for part in parts}
+    cells = [column for column in groups.CELLS if column not in DRIFT or column in drift]
+    content |= {f"{column}{CELL}": model_groups.cells.get(column, "") for column in cells}
     name = "retention_force_rmse"
     content[f"foundation_{name}{CELL}"] = foundation_groups.cells.get(name, "")
     for metric in metrics:
