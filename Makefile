@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS := ignore
 
-.PHONY: install demo test slow newest lint docs clean
+.PHONY: install demo test slow newest lint release docs clean
 
 install: .venv/.installed
 
@@ -34,6 +34,11 @@ lint: install
 	$(BIN)/lint-imports
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 	$(BIN)/python .ci/pins.py
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline .github/workflows
+
+release: install # a wheel in dist/, once version, changelog and tag agree: CONTRIBUTING.md
+	$(BIN)/python .ci/release.py
 
 docs: install # the table of hostile cases in docs/hostile.md
 	$(BIN)/python -m benchmarks.hostile.cases --write
