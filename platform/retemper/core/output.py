@@ -6,7 +6,8 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 log = logging.getLogger("retemper")
 
@@ -26,22 +27,40 @@ def show() -> None:
         log.addHandler(Lines())
 
 
-@contextlib.contextmanager
-def progress(total: int, interval: float = 10.0) -> Iterator[Callable[[int, str], None]]:
-    """Yield a function that takes how much of `total` is done, and a line about it.
+class Say(Protocol):
+    """Tells how much of a thing is done, with a line about it; `name` tells things apart that run side by side."""
 
-    On a terminal the line stands behind a bar; elsewhere it is logged, at most once in `interval` seconds.
+    def __call__(self, done: int, line: str, name: str = "") -> None: ...
+
+
+@contextlib.contextmanager
+def progress(total: int, interval: float = 10.0) -> Iterator[Say]:
+    """Yield what takes how much of `total` is done, for each thing that runs.
+
+    On a terminal each thing has one line: a bar, the time that is left, and the last thing said; lines with a name stay
+    when it ends. Elsewhere lines are logged, of all things together at most one in `interval` seconds.
     """
     if sys.stdout.isatty():
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-        with Progress(BarColumn(), TextColumn("{task.description}", markup=False), transient=True) as bars:
-            bar = bars.add_task("", total=total)
-            yield lambda done, line: bars.update(bar, completed=done, description=line.strip())
+        columns = (BarColumn(20), TimeRemainingColumn(compact=True), TextColumn("{task.description}", markup=False))
+        with Progress(*columns) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def show(done: int, line: str, name: str = "") -> None:
+                if name not in tasks:
+                    tasks[name] = bars.add_task("", total=total)
+                bars.update(tasks[name], completed=done, description=line.strip())
+
+            try:
+                yield show
+            finally:
+                if "" in tasks:
+                    bars.remove_task(tasks[""])
         return
-    last = time.monotonic()
+    last = time.monotonic() - (0.0 if interval else 1.0)
 
-    def say(done: int, line: str) -> None:
+    def say(done: int, line: str, name: str = "") -> None:
         nonlocal last
         if time.monotonic() - last > interval:
             last = time.monotonic()

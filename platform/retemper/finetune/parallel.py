@@ -7,14 +7,13 @@ The parent writes progress to the terminal and to MLflow, so that workers only c
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from retemper.core import processes
 from retemper.core.errors import RetemperError
 from retemper.core.executor import Executor, Job, report
-from retemper.core.output import log
 from retemper.finetune.plan import Plan
 from retemper.models import library
 from retemper.records.training import Outcome
@@ -65,17 +64,12 @@ def train_all(
     return [job.value for job in jobs]
 
 
-class Printer:
-    """One line an epoch on the terminal, with the time that is left."""
-
-    def __init__(self, strategy: str, epochs: int):
-        self.strategy, self.epochs = strategy, epochs
-
-    def __call__(self, seed: int, row: dict[str, float]) -> None:
-        left = (self.epochs - 1 - row["epoch"]) * row["seconds"]
-        replay = f"  replay F {row['valid_replay.force_rmse']:7.1f}" if "valid_replay.force_rmse" in row else ""
-        log.info(
-            f"{self.strategy:>18s} seed {seed}  epoch {int(row['epoch']) + 1:3d}/{self.epochs}"
-            f"  loss {row['valid_loss']:9.5f}  E {row['valid.energy_rmse']:7.2f} meV/atom"
-            f"  F {row['valid.force_rmse']:7.1f} meV/A{replay}  {row['seconds']:5.1f} s  left {left:4.0f} s"
-        )
+def line(strategy: str, seed: int, row: Mapping[str, float], epochs: int) -> str:
+    """An epoch on the terminal, with the time that is left."""
+    left = (epochs - 1 - row["epoch"]) * row["seconds"]
+    replay = f"  replay F {row['valid_replay.force_rmse']:7.1f}" if "valid_replay.force_rmse" in row else ""
+    return (
+        f"{strategy:>18s} seed {seed}  epoch {int(row['epoch']) + 1:3d}/{epochs}"
+        f"  loss {row['valid_loss']:9.5f}  E {row['valid.energy_rmse']:7.2f} meV/atom"
+        f"  F {row['valid.force_rmse']:7.1f} meV/A{replay}  {row['seconds']:5.1f} s  left {left:4.0f} s"
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from retemper.config.project import Project
 from retemper.config.strategies import in_words
 from retemper.core import processes
-from retemper.core.output import log
+from retemper.core.output import log, progress
 from retemper.finetune import collect, live, parallel, planning
 from retemper.finetune.plan import Plan
 from retemper.records import course
@@ -41,13 +41,13 @@ def run(project: Project, strategy: str) -> TrainingSummary:
     log.info(
         f"{len(plans)} seed(s), {count} at a time, {plans[0].target.n_train} training structures, on {plans[0].device}"
     )
-    show = parallel.Printer(strategy, finetune.epochs)
     by_seed = {plan.seed: folder for plan, folder in zip(plans, folders, strict=True)}
     live.write(project, strategy, by_seed)
-    with _tracked(project, strategy, plans, folders) as run_ids:
+    with _tracked(project, strategy, plans, folders) as run_ids, progress(finetune.epochs, interval=0) as say:
 
         def on_epoch(seed: int, row: dict[str, float]) -> None:
-            show(seed, row)
+            line = parallel.line(strategy, seed, row, finetune.epochs)
+            say(int(row["epoch"]) + 1, line, name=f"seed {seed}")
             live.write(project, strategy, by_seed)
             runs.log_epoch(run_ids[seed], int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
 
