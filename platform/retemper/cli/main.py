@@ -169,6 +169,16 @@ def _metrics(_: argparse.Namespace) -> None:
     print(command.listing())
 
 
+def _completion(options: argparse.Namespace) -> None:
+    import shtab
+
+    print(shtab.complete(parser(), shell=options.shell))
+
+
+def _completion_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help='bash: eval "$(retemper completion bash)"')
+
+
 def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("status", "show"), help="how far they are, or everything")
     parser.add_argument("strategy", nargs="?", help="one strategy alone")
@@ -187,17 +197,13 @@ COMMANDS: dict[str, Command] = {
     "evaluate": (_evaluate, _evaluate_arguments, "measure what a model does away from its test set"),
     "metrics": (_metrics, _nothing, "list the robustness metrics: unit, direction, good and bad, cost, reference"),
     "convert": (_convert, _convert_arguments, "write a model file as safetensors, which execute nothing, or as pickle"),
+    "completion": (_completion, _completion_arguments, "print what completes commands and options in your shell"),
     "sync": (_sync, _nothing, "bring MLflow up to date with the files under runs/"),
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point of ``retemper``."""
-    parser = argparse.ArgumentParser(
-        prog="retemper", description="Fine-tune MLIP foundation models; run `dvc repro` for the pipeline."
-    )
-    parser.add_argument("--version", action="version", version=f"retemper {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+def every() -> dict[str, Command]:
+    """All commands by name, in the order in which the help lists them."""
     groups = (
         PROJECT_COMMANDS,
         DOCTOR_COMMANDS,
@@ -208,9 +214,23 @@ def main(arguments: list[str] | None = None) -> None:
         ROUND_COMMANDS,
         MODEL_COMMANDS,
     )
-    every = {name: command for group in groups for name, command in group.items()}
-    for name, (_, arguments_of, about) in every.items():
+    return {name: command for group in groups for name, command in group.items()}
+
+
+def parser() -> argparse.ArgumentParser:
+    """What understands a command line."""
+    whole = argparse.ArgumentParser(
+        prog="retemper", description="Fine-tune MLIP foundation models; run `dvc repro` for the pipeline."
+    )
+    whole.add_argument("--version", action="version", version=f"retemper {__version__}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (_, arguments_of, about) in every().items():
         arguments_of(commands.add_parser(name, help=about, description=about))
-    options = parser.parse_args(arguments)
+    return whole
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of ``retemper``."""
+    options = parser().parse_args(arguments)
     with handle_errors():
-        every[options.command][0](options)
+        every()[options.command][0](options)
