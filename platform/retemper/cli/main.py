@@ -17,6 +17,7 @@ from retemper.cli.doctor import COMMANDS as DOCTOR_COMMANDS
 from retemper.cli.foundations import COMMANDS as FOUNDATION_COMMANDS
 from retemper.cli.project import COMMANDS as PROJECT_COMMANDS
 from retemper.cli.promotion import COMMANDS as MODEL_COMMANDS
+from retemper.cli.settings import COMMANDS as SETTING_COMMANDS
 from retemper.cli.study import COMMANDS as STUDY_COMMANDS
 from retemper.core.ending import handle_errors
 from retemper.core.version import __version__
@@ -207,6 +208,7 @@ def every() -> dict[str, Command]:
     groups = (
         PROJECT_COMMANDS,
         DOCTOR_COMMANDS,
+        SETTING_COMMANDS,
         COMMANDS,
         FOUNDATION_COMMANDS,
         STUDY_COMMANDS,

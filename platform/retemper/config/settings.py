@@ -53,6 +53,8 @@ Name = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random number generator takes
 Symbol = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
 Open = Annotated[dict[str, Any], AfterValidator(_finite)]  # names and values that are checked where they are used
+Objective = Literal["target", "target-loss", "retention", "holes"]
+Source = Literal["frames", "seeds"]
 Device = Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:[0-9]+)?)$")]
 
 
@@ -70,17 +72,17 @@ class Dataset(Section):
     test_files: Paths = []  # the test set, where it is given, e.g. at other temperatures; `test` is not used then
     level_of_theory: Name  # what made the labels, e.g. "GFN2-xTB" or "PBE+D3"
     levels: dict[str, str] = {}  # of files at another level: their frames are left out, and counted
-    keys: Keys = Keys()
+    keys: Keys = Keys()  # where a frame carries its labels
     energy_unit: str = "eV"  # eV, meV, Hartree, Ry, kcal/mol, kJ/mol
     length_unit: str = "Angstrom"  # Angstrom, Bohr, nm: unit of the labels; positions are always as ASE reads them
     weights: Literal["refuse", "use", "ignore"] = "refuse"  # of frames: config_energy_weight, ...: docs/labels.md
     group: str = "auto"  # info key that names trajectory or molecule; "composition"; "auto" picks
     valid: float = Field(0.1, gt=0, lt=1)  # share of the frames, by whole groups
-    test: float = Field(0.1, gt=0, lt=1)
+    test: float = Field(0.1, gt=0, lt=1)  # share of the frames, by whole groups
     rounds: Once[Annotated[int, Field(ge=1)]] | None = None  # of data/rounds, beyond max_train; null: all there are
     max_train: int | None = Field(None, ge=1)  # size of a nested subset of the training frames; rounds come on top
-    subset: Literal["groups", "random", "farthest-point", "first"] = "groups"  # which: retemper/prepare/subset.py
-    seed: Seed = 0
+    subset: Literal["groups", "random", "farthest-point", "first"] = "groups"  # which they are
+    seed: Seed = 0  # of split and subset
     max_force: float = Field(50.0, gt=0)  # eV/A; frames above are rejected
     max_stress: float = Field(6.0, gt=0)  # eV/A^3, any component (6 are 960 GPa); frames above are rejected
     max_atoms: int = Field(20_000, ge=1)  # of a frame; larger ones are rejected: training needs GB for some thousand
@@ -107,7 +109,7 @@ class Dataset(Section):
 
 
 class E0s(Section):
-    method: Literal["isolated", "foundation", "reestimate", "average"] = "reestimate"
+    method: Literal["isolated", "foundation", "reestimate", "average"] = "reestimate"  # how they are found
     max_error: float = Field(0.5, gt=0)  # eV/atom that the foundation may be off after the shift
     max_uncertainty: float = Field(0.1, gt=0)  # eV; what frames know to worse is for free atoms, or stays open
     force: bool = False  # go on with E0s that neither frames nor free atoms determine; max_error holds all the same
@@ -140,10 +142,10 @@ class Replay(Section):
     pools: list[Pool] = Field([Pool(pool=DEFAULT)], min_length=1)  # chosen from together
     number: int = Field(200, ge=2)  # training structures
     valid: int = Field(40, ge=1)  # validation structures, from groups of the pools that training does not use
-    select: Literal["farthest-point", "random", "elements"] = "farthest-point"
-    seed: Seed = 0
+    select: Literal["farthest-point", "random", "elements"] = "farthest-point"  # how they are chosen: docs/replay.md
+    seed: Seed = 0  # of the choice
 
-    @field_validator("pools", mode="before")
+    @field_validator("pools", mode="before", json_schema_input_type=list[Pool] | str)
     @classmethod
     def _alone(cls, pools: Any) -> Any:
         return [pools] if isinstance(pools, str) else pools  # `pools: generated`, and levels of a study
@@ -160,14 +162,12 @@ class Replay(Section):
 
 
 class Pseudolabel(Section):
-    dtype: Literal["float32", "float64"] = "float64"
+    dtype: Literal["float32", "float64"] = "float64"  # in which the foundation labels
 
 
 class Sweep(Section):
     trials: int = Field(0, ge=0)  # settings tried for each strategy; 0: no search, the strategy's own settings are used
-    objectives: Once[Literal["target", "target-loss", "retention", "holes"]] = Field(
-        ["target", "retention"], min_length=1
-    )
+    objectives: Once[Objective] = Field(["target", "retention"], min_length=1)  # what is made small
     scope: Literal["single-system", "family", "broad"] = "family"  # which point of the Pareto front is used
     epochs: int | None = Field(None, ge=1)  # of a trial; null: finetune.epochs, and the winner is not trained again
     prune: bool | None = None  # stop poor trials early; null: from 8 trials up
@@ -184,10 +184,10 @@ class Sweep(Section):
 
 
 class Finetune(Section):
-    epochs: int = Field(30, ge=1)
-    batch_size: int = Field(8, ge=1)
-    valid_batch_size: int = Field(16, ge=1)
-    dtype: Literal["float32", "float64"] = "float32"
+    epochs: int = Field(30, ge=1)  # at most; a strategy's training.patience may end earlier
+    batch_size: int = Field(8, ge=1)  # target structures in a step, where the strategy does not say
+    valid_batch_size: int = Field(16, ge=1)  # structures at a time in validation; decides memory and speed alone
+    dtype: Literal["float32", "float64"] = "float32"  # in which models are trained
     device: Device = "cpu"  # cpu, cuda, cuda:1, mps
     disk_above: int = Field(50_000, ge=0)  # training frames above which MACE reads from disk (LMDB), not from memory
     workers: int | None = Field(None, ge=1)  # seeds at a time; null: one a core (cpu) or one (gpu)
@@ -199,9 +199,9 @@ class Finetune(Section):
 class Evaluate(Section):
     retention: str | None = None  # labelled file; null: the held-out set of the foundation's entry
     max_retention: int | None = Field(None, ge=1)  # a fixed random subset of it, for speed
-    backend: Literal["auto", "torch", "symmetrix"] = "auto"
-    dtype: Literal["float32", "float64"] = "float64"
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    backend: Literal["auto", "torch", "symmetrix"] = "auto"  # what computes; auto: symmetrix where it agrees with MACE
+    dtype: Literal["float32", "float64"] = "float64"  # in which models are evaluated
+    confidence: float = Field(0.95, gt=0.5, lt=1)  # level of the intervals
 
 
 class Robustness(Section):
@@ -224,7 +224,7 @@ class Robustness(Section):
 class Plugin(Section):
     """A plugin with its options; in YAML its bare name stands for the defaults."""
 
-    name: str
+    name: str  # stem of the plugin's file
     options: Open = {}  # the fields of `Options` in the plugin's file
 
     @model_validator(mode="before")
@@ -250,7 +250,7 @@ class Acquire(Section):
     candidates: int = Field(400, ge=1)  # structures that exploration is to find in a round
     trust: float | None = Field(0.5, gt=0)  # eV/A; a trajectory ends where the expected error of a force is above
     elements: Once[Symbol] | None = Field(None, min_length=1)  # that may occur; null: those of the training set
-    max_atoms: int = Field(200, ge=1)
+    max_atoms: int = Field(200, ge=1)  # of a structure that may be labelled
     apart: float = Field(0.05, gt=0)  # A; within this RMS displacement of a labelled or chosen structure is a duplicate
     unphysical: bool = False  # whether structures that fail the checks of distance and temperature may be labelled
     verify: int = Field(2, ge=0)  # training structures that the oracle must reproduce before it labels; 0: trust it
@@ -258,8 +258,8 @@ class Acquire(Section):
     retries: int = Field(1, ge=0)  # further attempts after a failure
     workers: int | None = Field(None, ge=1)  # labels at a time; null: one a core
     ray: bool = False  # label on the Ray cluster that RAY_ADDRESS names
-    seed: Seed = 0
-    stop: Stop = Stop()
+    seed: Seed = 0  # of exploration and choice
+    stop: Stop = Stop()  # when a campaign ends
 
 
 class Tracking(Section):
@@ -275,13 +275,9 @@ class Gate(Section):
     min: float | None = None  # the smallest
     relative_to: Literal["champion", "foundation"] | None = None  # not worse than that by more than `margin`
     margin: float = 0.0  # share of the reference's error; in the metric's unit where there are no errors by frame
-    by: Literal["bound", "value"] = (
-        "bound"  # what max or min is compared with: the interval's bound, or the value alone
-    )
+    by: Literal["bound", "value"] = "bound"  # what max or min is compared with: the interval's bound, or the value
     confidence: float = Field(0.95, gt=0.5, lt=1)  # one-sided, of a relative gate; shared among candidates and looks
-    over: Once[Literal["frames", "seeds"]] = Field(
-        ["frames", "seeds"], min_length=1
-    )  # what could have come out otherwise
+    over: Once[Source] = Field(["frames", "seeds"], min_length=1)  # what could have come out otherwise
 
     _known_metric = field_validator("metric")(metric_names.check)
 
@@ -311,18 +307,18 @@ class Settings(Section):
     foundation: Name  # of `retemper foundations`, a model file, or an address: docs/foundations.md
     head: Name | None = None  # of a foundation with several; null: the one of its entry
     strategies: Once[Name] = Field(min_length=1)  # names of strategies/*.yaml
-    seeds: Once[Seed] = Field(min_length=1)
-    dataset: Dataset
-    e0s: E0s = E0s()
-    replay: Replay = Replay()
-    pseudolabel: Pseudolabel = Pseudolabel()
-    sweep: Sweep = Sweep()
-    finetune: Finetune = Finetune()
-    evaluate: Evaluate = Evaluate()
-    robustness: Robustness = Robustness()
-    acquire: Acquire = Acquire()
-    tracking: Tracking = Tracking()
-    promotion: Promotion = Promotion()
+    seeds: Once[Seed] = Field(min_length=1)  # one training each; two or more tell what chance does
+    dataset: Dataset  # labelled structures, their keys and units, checks and split
+    e0s: E0s = E0s()  # atomic reference energies
+    replay: Replay = Replay()  # structures of the pretraining domain that are trained on beside the target's
+    pseudolabel: Pseudolabel = Pseudolabel()  # the foundation's labels for them
+    sweep: Sweep = Sweep()  # search of each strategy's settings
+    finetune: Finetune = Finetune()  # what all trainings share
+    evaluate: Evaluate = Evaluate()  # errors on test and retention sets
+    robustness: Robustness = Robustness()  # what models do away from their test sets
+    acquire: Acquire = Acquire()  # active learning
+    tracking: Tracking = Tracking()  # MLflow
+    promotion: Promotion = Promotion()  # which model is fit for use
 
 
 Model = TypeVar("Model", bound=BaseModel)

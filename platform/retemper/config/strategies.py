@@ -23,38 +23,38 @@ Point = dict[str, Value]  # such values by dotted path, as training.lr
 
 
 class Lora(Section):
-    rank: int = Field(4, ge=1)
+    rank: int = Field(4, ge=1)  # of the adapters
     alpha: float = Field(1.0, gt=0)  # adapters are scaled by alpha / rank
 
 
 class Replay(Section):
-    labels: Literal["original", "foundation"]
-    weight: float = Field(1.0, ge=0)
-    batch_size: int = Field(8, ge=1)
-    number: int | None = Field(None, ge=1)
-    energy_weight: float = Field(1.0, ge=0)
-    forces_weight: float = Field(10.0, ge=0)
-    stress_weight: float = Field(1.0, ge=0)
+    labels: Literal["original", "foundation"]  # the structures' own, or the foundation's (pseudolabels)
+    weight: float = Field(1.0, ge=0)  # of the replay loss beside the target's
+    batch_size: int = Field(8, ge=1)  # replayed structures in a step, beside the target's
+    number: int | None = Field(None, ge=1)  # of the chosen structures, the first so many; null: replay.number of params
+    energy_weight: float = Field(1.0, ge=0)  # in the replay loss
+    forces_weight: float = Field(10.0, ge=0)  # in the replay loss
+    stress_weight: float = Field(1.0, ge=0)  # in the replay loss
 
 
 class Training(Section):
-    lr: float = Field(gt=0)
-    ema_decay: float | None = Field(gt=0, lt=1)
-    clip_grad: float | None = Field(gt=0)
-    optimizer: Literal["adam", "adamw"]
-    weight_decay: float = Field(ge=0)
-    scheduler: Literal["ReduceLROnPlateau", "ExponentialLR"]
-    lr_factor: float = Field(gt=0, le=1)
-    scheduler_patience: int = Field(ge=0)
-    patience: int = Field(ge=1)
-    batch_size: int | None = Field(ge=1)
+    lr: float = Field(gt=0)  # learning rate
+    ema_decay: float | None = Field(gt=0, lt=1)  # of the moving average of the weights, which is the model; null: none
+    clip_grad: float | None = Field(gt=0)  # largest norm of the gradient; null: any
+    optimizer: Literal["adam", "adamw"]  # of torch
+    weight_decay: float = Field(ge=0)  # of the optimizer
+    scheduler: Literal["ReduceLROnPlateau", "ExponentialLR"]  # of the learning rate
+    lr_factor: float = Field(gt=0, le=1)  # by which the scheduler lowers it
+    scheduler_patience: int = Field(ge=0)  # epochs without improvement before it does
+    patience: int = Field(ge=1)  # epochs without improvement before training stops
+    batch_size: int | None = Field(ge=1)  # target structures in a step; null: finetune.batch_size of params.yaml
 
 
 class Loss(Section):
-    energy_weight: float = Field(ge=0)
-    forces_weight: float = Field(ge=0)
-    stress_weight: float = Field(ge=0)
-    huber_delta: float = Field(gt=0)
+    energy_weight: float = Field(ge=0)  # of energies per atom
+    forces_weight: float = Field(ge=0)  # of force components
+    stress_weight: float = Field(ge=0)  # of stress components
+    huber_delta: float = Field(gt=0)  # where the loss turns from square to linear
 
 
 class SearchRange(Section):
@@ -63,11 +63,11 @@ class SearchRange(Section):
     `when` maps paths listed earlier to the values for which this range counts.
     """
 
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    choices: list[Value] | None = None
-    when: dict[str, list[Value]] = {}
+    low: float | None = None  # smallest value
+    high: float | None = None  # largest value
+    log: bool = False  # whether it is searched on a log scale
+    choices: list[Value] | None = None  # in the place of a range
+    when: dict[str, list[Value]] = {}  # paths listed earlier, and the values for which this range counts
 
     @model_validator(mode="after")
     def _one_kind(self) -> SearchRange:
@@ -89,19 +89,20 @@ def _as_lists(search: Any) -> Any:
     return search
 
 
-Search = Annotated[dict[str, list[SearchRange]], BeforeValidator(_as_lists)]
+Ranges = dict[str, list[SearchRange] | SearchRange]  # as they may be written
+Search = Annotated[dict[str, list[SearchRange]], BeforeValidator(_as_lists, json_schema_input_type=Ranges)]
 
 
 class Strategy(Section):
-    name: str
-    about: str
-    start: Literal["foundation", "random"]
-    freeze: Literal[5, 6] | None
-    lora: Lora | None
-    replay: Replay | None
-    training: Training
-    loss: Loss
-    search: Search
+    name: str  # the file's stem
+    about: str  # one sentence
+    start: Literal["foundation", "random"]  # where the weights start
+    freeze: Literal[5, 6] | None  # MACE's --freeze (5: products and readouts train; 6: readouts); null: all train
+    lora: Lora | None  # low-rank adapters in every linear layer; null: none
+    replay: Replay | None  # the replay head; null: none
+    training: Training  # optimiser and schedule
+    loss: Loss  # MACE's universal loss (Huber, forces with conditional delta)
+    search: Search  # what a sweep varies: path, and its range or choices; a list gives alternatives
 
     @model_validator(mode="after")
     def _possible(self) -> Strategy:

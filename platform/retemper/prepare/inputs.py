@@ -40,7 +40,7 @@ CARRIERS = frozenset(
         *("cli", "core", "plotting", "tracking"),
         *("config.foundation_files", "config.foundation_lock", "config.foundations", "config.licences"),
         "config.project",
-        *("config.setting_errors", "config.settings", "config.strict_yaml"),
+        *("config.setting_errors", "config.setting_texts", "config.settings", "config.strict_yaml"),
         *("records.campaign", "records.dataset", "records.e0s", "records.evaluation", "records.inputs"),
         *("records.origin", "records.pseudolabel", "records.record", "records.replay", "records.robustness"),
         *("records.label", "records.result", "records.round", "records.sweep", "records.training"),
@@ -191,6 +191,13 @@ def _before(path: Path) -> StageInputs | None:
         return StageInputs.read(path) if path.is_file() else None
     except OtherFormError:
         return None
+
+
+def stages_of(setting: str) -> list[str]:
+    """The stages whose numbers a setting decides, by its dotted path."""
+    if setting in EFFORT:
+        return []
+    return [name for name, stage in STAGES.items() if any(f"{setting}.".startswith(f"{s}.") for s in stage.settings)]
 
 
 def _stage_inputs(name: str, project: Project, model: str, hashes: Hashes) -> StageInputs:

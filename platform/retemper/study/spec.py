@@ -34,8 +34,8 @@ ELSEWHERE = {
 class Design(Section):
     """Which points are run: the axes that vary; all others stay at the centre."""
 
-    kind: Literal["full", "one-at-a-time", "fractional"] = "full"
-    axes: dict[str, list[Level]] = Field(min_length=1)
+    kind: Literal["full", "one-at-a-time", "fractional"] = "full"  # which points of the axes are run
+    axes: dict[str, list[Level]] = Field(min_length=1)  # what varies, with its levels
     runs: int | None = Field(None, ge=1)  # of a fractional design
     seed: Seed = 0  # of a fractional design
 
@@ -53,8 +53,8 @@ class Design(Section):
 class Budget(Section):
     """No further run is started, and no stage for it, when its expected cost does not fit any more."""
 
-    cpu_hours: float | None = Field(None, gt=0)
-    gpu_hours: float | None = Field(None, gt=0)
+    cpu_hours: float | None = Field(None, gt=0)  # hours of one core
+    gpu_hours: float | None = Field(None, gt=0)  # hours of one GPU, in the place of cpu_hours
 
     @model_validator(mode="after")
     def _one_unit(self) -> Budget:
@@ -71,14 +71,14 @@ class Budget(Section):
 class Study(Section):
     """One study. `name` is the file's stem."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    about: str = ""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")  # the file's stem
+    about: str = ""  # one sentence
     base: dict[str, Open] = {}  # sections of params.yaml for every run, over their defaults
     centre: dict[str, Level]  # a level of every axis: system, foundation, strategy, size; e0s, seed where not the usual
     designs: dict[str, Design] = Field(min_length=1)  # by name; a point that several have is run once
     metrics: Once[Name] = []  # robustness metrics, as `retemper metrics` lists them; none: accuracy and retention alone
-    level: Literal["quick", "standard", "thorough"] = "quick"
-    budget: Budget | None = None
+    level: Literal["quick", "standard", "thorough"] = "quick"  # of the robustness metrics
+    budget: Budget | None = None  # null: none
 
     _known_metrics = field_validator("metrics")(metric_names.check_suite)
 
