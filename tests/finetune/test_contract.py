@@ -95,10 +95,10 @@ def check_written(path: Path, frames: list[Any], dtype: str) -> None:
         own = predict.predict(path, frames, head=head, dtype=dtype, backend="torch")
         with mace.default_dtype(dtype):
             calculator = MACECalculator(models=model_file.read(path), device="cpu", default_dtype=dtype, head=head)
-        for atoms, energy, forces in zip(frames, own.energy, own.forces, strict=True):
-            bound = 1e-8 if dtype == "float64" else 1e-3
-            assert calculator.get_potential_energy(atoms) == pytest.approx(energy, abs=bound)
-            np.testing.assert_allclose(calculator.get_forces(atoms), forces, atol=bound)
+            for atoms, energy, forces in zip(frames, own.energy, own.forces, strict=True):
+                bound = 1e-8 if dtype == "float64" else 1e-3
+                assert calculator.get_potential_energy(atoms) == pytest.approx(energy, abs=bound)
+                np.testing.assert_allclose(calculator.get_forces(atoms), forces, atol=bound)
 
 
 @pytest.mark.parametrize("kind", [pytest.param("mp-0-small", marks=pytest.mark.slow), "mh-1", "omol"])

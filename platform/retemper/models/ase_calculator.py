@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 from mace.calculators import MACECalculator
+from mace.tools import torch_tools
 
 from retemper.models import model_file
 
@@ -45,7 +46,7 @@ def state(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Calculator(MACECalculator):  # type: ignore[misc]
-    """MACE's; reads charge and spin from ``atoms.info`` under either spelling."""
+    """MACE's, in its own precision; reads charge and spin from ``atoms.info`` under either spelling."""
 
     def calculate(self, atoms: Atoms | None = None, *arguments: Any, **keywords: Any) -> None:
         """Energy, forces and stress."""
@@ -54,7 +55,8 @@ class Calculator(MACECalculator):  # type: ignore[misc]
             self.info_keys |= {
                 name: next((k for k in keys if k in atoms.info), name) for name, keys in SPELLINGS.items()
             }
-        super().calculate(atoms, *arguments, **keywords)  # type: ignore[no-untyped-call]
+        with torch_tools.default_dtype(self.default_dtype):  # in which MACE masks heads and repels pairs
+            super().calculate(atoms, *arguments, **keywords)  # type: ignore[no-untyped-call]
 
 
 class Answer(NamedTuple):
@@ -75,7 +77,8 @@ def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[Answer]:
     for indices in batches([int(item.edge_index.shape[1]) for item in graphs.values()]):
         batch = torch_geometric.Batch.from_data_list([graphs[k] for k in indices]).to(calculator.device)
         periodic = [bool(frames[k].pbc.all()) for k in indices]
-        output = calculator.models[0](batch.to_dict(), compute_force=True, compute_stress=any(periodic))
+        with torch_tools.default_dtype(calculator.default_dtype):
+            output = calculator.models[0](batch.to_dict(), compute_force=True, compute_stress=any(periodic))
         forces = torch.split(output["forces"].detach().cpu(), [len(frames[k]) for k in indices])
         for place, k in enumerate(indices):
             stress = output["stress"][place].detach().cpu().tolist() if periodic[place] else None
@@ -88,7 +91,6 @@ def evaluate(calculator: Any, frames: Sequence[Atoms]) -> list[Answer]:
 def graph(calculator: Any, atoms: Atoms) -> Any:
     """MACE's graph of a structure, in the calculator's precision."""
     from mace import data
-    from mace.tools import torch_tools
 
     keys = data.KeySpecification(info_keys={name: name for name in SPELLINGS}, arrays_keys={})
     with torch_tools.default_dtype(calculator.default_dtype):

@@ -44,7 +44,7 @@ def calculator(path: str | Path, sha256: str, head: str, device: str = "cpu", dt
     head : str
         Output head to use.
     dtype : str
-        ``float64`` or ``float32``. MACE also makes it torch's default in this process.
+        ``float64`` or ``float32``, whatever torch's default in this process is.
 
     Raises
     ------
