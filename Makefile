@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS := ignore
 
-.PHONY: install demo test slow newest lint release docs clean
+.PHONY: install demo test slow newest lint release docs site clean
 
 install: .venv/.installed
 
@@ -45,3 +45,7 @@ docs: install # the table of hostile cases in docs/hostile.md
 
 clean: # results and caches; data, foundations and the MLflow store stay
 	rm -rf runs .cache
+
+site: install # the documentation, in site/index.html; a warning is an error
+	@$(BIN)/pip install -q -c constraints.txt -e ".[docs]" 2>&1 | grep -v WARNING || true
+	$(BIN)/properdocs build --quiet -f mkdocs.yml
