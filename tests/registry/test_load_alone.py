@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from retemper.config.project import Project
 from retemper.config.settings import load_settings
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json
-from retemper.models import predict
+from retemper.models import mace, predict
 from retemper.promotion import promote
 from retemper.registry import aliases, export, serve
 from retemper.tracking.store import tracking_uri
@@ -41,6 +42,22 @@ def test_exports_give_the_registered_models_numbers(project: Path, tmp_path: Pat
     with pytest.raises(RetemperError, match="does not give MACE's own energies"):
         export._check(weights, "pt_head", made[0], to, "float64")
     assert not made[0].exists()
+
+
+def test_an_exported_calculator_computes_in_its_own_precision(project: Path, tmp_path: Path) -> None:
+    """With two heads MACE's own fails in float32 where torch's default is float64."""
+    (atoms,) = water_frames(1, seed=5)
+    weights = project / "runs/finetune/replay/seed-3/model.safetensors"
+    (module,) = (path for path in export.export(project, "salt/3", "ase", tmp_path) if path.suffix == ".py")
+    spec = importlib.util.spec_from_file_location("exported", module)
+    assert spec is not None and spec.loader is not None
+    exported = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(exported)
+    with mace.default_dtype("float64"):
+        calculator = exported.calculator(device="cpu", dtype="float32")
+        calculator.calculate(atoms, ["energy"])
+    want = predict.predict(weights, [atoms], head="Default", dtype="float32", backend="torch").energy[0]
+    assert calculator.results["energy"] == pytest.approx(want, abs=1e-4)
 
 
 def test_every_head_is_exported_and_served_by_name(project: Path, tmp_path: Path) -> None:

@@ -65,16 +65,25 @@ import hashlib
 from pathlib import Path
 
 from mace.calculators import MACECalculator
+from mace.tools import torch_tools
 
 ABOUT = {about}
 MODEL = Path(__file__).with_name({model})
 SHA256 = {sha256}
 
 
+class Calculator(MACECalculator):
+    """MACE's, in its own precision, whatever torch's default is."""
+
+    def calculate(self, *arguments, **keywords):
+        with torch_tools.default_dtype(self.default_dtype):
+            super().calculate(*arguments, **keywords)
+
+
 def calculator(device="cpu", dtype={dtype}):
     if hashlib.sha256(MODEL.read_bytes()).hexdigest() != SHA256:
         raise ValueError(f"{{MODEL}} is not the exported file")
-    return MACECalculator(model_paths=[str(MODEL)], device=device, default_dtype=dtype, head={head})
+    return Calculator(model_paths=[str(MODEL)], device=device, default_dtype=dtype, head={head})
 '''
 TORCH_SIM = '''"""A fine-tuned MACE model for torch-sim.
 
