@@ -64,7 +64,7 @@ def test_missing_and_broken_params(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("system: [")
     with pytest.raises(RetemperError, match="not YAML"):
         load_settings(tmp_path / "params.yaml")
-    with pytest.raises(RetemperError, match=r"No params\.yaml"):
+    with pytest.raises(RetemperError, match=r"no params\.yaml"):
         files.project_root(Path("/"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,9 +135,6 @@ def gather(name: str, root: Path, level: str | None = None) -> Facts:
     counts = composition_matrix(sets["train"], numbers)
     free = {int(atoms.numbers[0]) for atoms in sets["isolated"]}
     ratios, _, _ = fixed_ratios(counts, numbers)
-    free_rows = np.eye(len(numbers), dtype=int)[[z in free for z in numbers]]
-    _, _, needed = fixed_ratios(np.vstack([counts, free_rows]), numbers)
-    needed = sorted({*needed, *_held_by_few(counts, group_names(sets["train"]), numbers, {*free, *needed})})
     return Facts(
         name=name,
         dataset=dataset,
@@ -148,7 +145,7 @@ def gather(name: str, root: Path, level: str | None = None) -> Facts:
         rank=int(np.linalg.matrix_rank(counts)),
         ratios=tuple(ratios),
         atoms=_symbols(sorted(free)),
-        needed=_symbols(needed),
+        needed=needed_atoms(sets["train"], free),
         warnings=tuple(manifest.warnings),
         able=tuple(able),
         distances={key: value for key in able if (value := distance(at_hand[key], all_frames, root)) is not None},
@@ -187,6 +184,19 @@ def _heads(entries: dict[str, Foundation], root: Path) -> tuple[dict[str, str], 
         except RetemperError as error:
             undecided[name] = f"{error.what} {error.expected}"
     return used, undecided
+
+
+def needed_atoms(frames: Sequence[Atoms], free: Collection[int]) -> tuple[str, ...]:
+    """Symbols of free atoms that would settle the E0s which `frames` and `free` atoms (atomic numbers) leave open.
+
+    Also those of directions of the compositions that few frames hold.
+    """
+    numbers = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    counts = composition_matrix(frames, numbers)
+    free_rows = np.eye(len(numbers), dtype=int)[[z in free for z in numbers]]
+    _, _, fixed = fixed_ratios(np.vstack([counts, free_rows]), numbers)
+    few = _held_by_few(counts, group_names(frames), numbers, {*free, *fixed})
+    return _symbols(sorted({*fixed, *few}))
 
 
 def _held_by_few(counts: np.ndarray, groups: list[str], numbers: list[int], free: set[int]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +49,8 @@ class LabelKeys:
         """Keys that could hold a label, the likeliest first: retemper's own, the plain ones, others by frames."""
         return sorted(self.counts[label], key=lambda key: (_rank(label, key), -self.counts[label][key], key))
 
-    def choose(self, given: dict[str, str], origin: str) -> Keys:
-        """The keys; `given` ones are taken as they are. A stress is preferred to a virial.
+    def choose(self, given: Mapping[str, str | None], origin: str) -> Keys:
+        """The keys; `given` ones are taken as they are, `None` where the label is not there. Stress goes before virial.
 
         Raises
         ------
@@ -58,9 +58,9 @@ class LabelKeys:
             No key could hold energies or forces, or several could and none is the plain one, or no frame has a given
             one. `origin` is what the message calls the data.
         """
-        chosen = {label: given.get(label) or self._one(label, origin) for label in LABELS}
+        chosen = {label: given[label] if label in given else self._one(label, origin) for label in LABELS}
         for label, key in given.items():
-            if not self.seen[key]:
+            if key is not None and not self.seen[key]:
                 raise self._none(label, origin, f"no frame has the key {key!r}")
         for label in ("energy", "forces"):
             if chosen[label] is None:

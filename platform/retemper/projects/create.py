@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from retemper.config import strategies
+from retemper.config.settings import load_settings
 from retemper.core import vcs
 from retemper.core.errors import RetemperError
 from retemper.core.files import atomic_folder, require_space
@@ -62,6 +64,7 @@ def write(folder: Path, params: str, data: Sequence[Path], *, mini: bool) -> lis
         (root / RAW).mkdir(parents=True, exist_ok=True)
         for path in data:
             shutil.copyfile(path, root / RAW / path.name)
+        _check(root)
         return [*_track(root, data, size), *_commit(root, folder.name)]
 
 
@@ -73,6 +76,12 @@ def write_example(folder: Path) -> list[str]:
         Base.given(files).write(root / FILE)
         _put(root, layout.example())
         return _commit(root, folder.name)
+
+
+def _check(root: Path) -> None:
+    """Raise where the settings are none, or name a strategy that is not there."""
+    for strategy in load_settings(root / "params.yaml").strategies:
+        strategies.load(strategy, root)
 
 
 def _put(root: Path, files: Mapping[str, bytes]) -> None:
