@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ase.io import read
 from conftest import ROOT
+from relabelled import relabelled
 
 from retemper.core import template
 
@@ -60,3 +62,21 @@ def test_the_example_runs_from_nothing(installed, tmp_path: Path) -> None:
     assert "reestimate" in installed.dvc(project, "repro", "dataset", "e0s")
     assert set(yaml.safe_load((project / "dvc.lock").read_text())["stages"]) == {"inputs", "dataset", "e0s"}
     assert installed.run(project, "git", "status", "--porcelain").split() == ["??", "dvc.lock"]
+
+
+@pytest.mark.slow
+def test_own_data_become_a_champion(installed, tmp_path: Path) -> None:
+    """From a file under another code's keys to a promoted model, with nothing changed but what costs time."""
+    relabelled("nacl", tmp_path / "data.xyz")
+    installed.run(tmp_path, "retemper", "init", "mine", "--data", "data.xyz", "--level", "GFN2-xTB", "--seeds", "1")
+    project = tmp_path / "mine"
+    text = (project / "params.yaml").read_text().replace("max_train: null", "max_train: 40")
+    (project / "params.yaml").write_text(text.replace("epochs: 30", "epochs: 8"))
+    installed.dvc(project, "repro")
+    assert "champion" in installed.run(project, "retemper", "models")
+    assert "naive" in installed.run(project, "retemper", "table")
+    code = "import retemper, ase.io; frame = ase.io.read('data/raw/data.xyz', -1); "
+    code += "frame.calc = retemper.load('mine@champion'); print(frame.get_potential_energy())"
+    energy = float(installed.run(project, "python", "-c", code).split()[-1])
+    last = read(tmp_path / "data.xyz", -1)
+    assert energy == pytest.approx(last.info["dft_energy"], abs=0.05 * len(last))

@@ -1,4 +1,4 @@
-"""``retemper init``: a project of one's own. Imports nothing heavy."""
+"""``retemper init`` and ``upgrade``: a project of one's own. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -35,6 +35,35 @@ def _init(options: argparse.Namespace) -> None:
     units = {"energy_unit": options.energy_unit, "length_unit": options.length_unit}
     given = {name: unit for name, unit in units.items() if unit is not None}
     start.init(folder, options.data, wishes, _keys(options.keys), given, _ask if sys.stdin.isatty() else None)
+
+
+def _upgrade(options: argparse.Namespace) -> None:
+    from retemper.core.files import project_root
+    from retemper.core.version import __version__
+    from retemper.projects import upgrade
+
+    root = project_root()
+    base, changes = upgrade.plan(root)
+    if not changes and base.version == __version__:
+        print(f"{root} has the files of retemper {__version__}: nothing to do")
+        return
+    print(f"{root}: from retemper {base.version} to {__version__}")
+    if options.dry_run:
+        print(upgrade.difference(root, changes), end="")
+    else:
+        upgrade.apply(root, base, changes)
+    for change in changes:
+        print(f"  {change.name}: {change.what}")
+    if options.dry_run:
+        print("nothing was written; without --dry-run it is")
+        return
+    if any(change.beside is not None for change in changes):
+        print("next: settle each FILE.new: make FILE what it should be, and delete FILE.new")
+    print("next: git diff; python -m pipelines.inputs && dvc status, which say what runs again; git commit -a")
+
+
+def _upgrade_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
 
 
 def _keys(pairs: list[str]) -> dict[str, str | None]:
@@ -76,4 +105,5 @@ def _init_arguments(parser: argparse.ArgumentParser) -> None:
 Command = tuple[Callable[[argparse.Namespace], None], Callable[[argparse.ArgumentParser], None], str]
 COMMANDS: dict[str, Command] = {
     "init": (_init, _init_arguments, "make a project: settings proposed from your data, stages, strategies, DVC, git"),
+    "upgrade": (_upgrade, _upgrade_arguments, "renew the files that retemper gave to a project; your changes stay"),
 }

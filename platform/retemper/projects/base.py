@@ -18,6 +18,7 @@ class Given(Part):
 
     sha256: str
     text: str | None = None
+    offered: str | None = None  # text of a later one, which lies beside the user's as FILE.new until that is settled
 
     @classmethod
     def of(cls, content: bytes) -> Given:

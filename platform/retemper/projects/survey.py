@@ -16,11 +16,13 @@ from retemper.advise.facts import needed_atoms
 from retemper.config.settings import Dataset, Keys, parse
 from retemper.core.errors import RetemperError
 from retemper.data import charge, checks, frame_weights, label_keys
-from retemper.data.frames import ENERGY, elements, stream_frames
+from retemper.data.frames import ENERGY, FORCES, STRESS, elements, stream_frames
 from retemper.data.grouping import Grouping, group_frames
 from retemper.data.labels import LISTED, is_free_atom, map_labels
-from retemper.data.units import check_units
+from retemper.data.units import energy_factor, length_factor
+from retemper.data.units.check import Verdict, check_units, free_atoms
 from retemper.data.units.predicted import Predict
+from retemper.prepare.reading import ENOUGH
 
 MOST = 20_000  # frames of each file that are looked at
 VALID, TEST = 0.1, 0.2  # shares that are proposed
@@ -190,28 +192,42 @@ def grouped(survey: Survey, group: str) -> Survey:
 def _in_true_units(labelled: Labelled, predict: Predict | None) -> tuple[Labelled, str, list[str]]:
     """The labels in eV and Angstrom, why the declared units were others, and what is not tested."""
     dataset = labelled.dataset
-    every = [*labelled.frames, *labelled.free]
-    verdict = check_units(every, dataset.energy_unit, dataset.length_unit, None, predict)
-    if not verdict.wrong:
-        return labelled, "", verdict.untested
-    units = verdict.correction.units if verdict.correction is not None else None
-    settles = units is not None and not units.per_atom and units.energy == units.force_energy
-    signed = verdict.correction is not None and min(verdict.correction.energy_sign, verdict.correction.force_sign) < 0
-    if units is None or not settles or signed:
-        raise RetemperError(f"The labels cannot be used as they are. {verdict.message}", fix=verdict.fix)
+    verdicts = _verdicts(labelled, predict)
+    wrong = [verdict for verdict in verdicts if verdict.wrong]
+    if not wrong:
+        return labelled, "", _once(verdicts)
+    refusal = RetemperError(f"The labels cannot be used as they are. {wrong[0].message}", fix=wrong[0].fix)
+    correction = wrong[0].correction
+    if correction is None or any(verdict.correction != correction for verdict in verdicts):
+        raise refusal
+    units = correction.units
+    if units.per_atom or units.energy != units.force_energy or min(correction.energy_sign, correction.force_sign) < 0:
+        raise refusal
     declared = {"energy_unit": units.energy, "length_unit": units.force_length}
     corrected = _converted(labelled, dataset.model_copy(update=declared))
-    again = check_units([*corrected.frames, *corrected.free], units.energy, units.force_length, None, predict)
-    if again.wrong:
-        raise RetemperError(f"The labels cannot be used as they are. {verdict.message}", fix=verdict.fix)
-    return corrected, verdict.message, again.untested
+    again = _verdicts(corrected, predict)
+    if any(verdict.wrong for verdict in again):
+        raise refusal
+    return corrected, wrong[0].message, _once(again)
+
+
+def _verdicts(labelled: Labelled, predict: Predict | None) -> list[Verdict]:
+    """On the units of each file, of small ones together, as the stage dataset judges them."""
+    dataset, files = labelled.dataset, dict[str, list[Atoms]]()
+    for frame in labelled.frames:
+        files.setdefault(str(frame.info["source"]).rpartition(":")[0], []).append(frame)
+    small = [frame for frames in files.values() if len(frames) < ENOUGH for frame in frames]
+    parts = [frames for frames in files.values() if len(frames) >= ENOUGH] + ([small] if small else [])
+    free = free_atoms(labelled.free)
+    return [check_units(part, dataset.energy_unit, dataset.length_unit, free, predict) for part in parts]
+
+
+def _once(verdicts: Sequence[Verdict]) -> list[str]:
+    return list(dict.fromkeys(words for verdict in verdicts for words in verdict.untested))
 
 
 def _converted(labelled: Labelled, dataset: Dataset) -> Labelled:
     """The same labels, read in the units of `dataset`."""
-    from retemper.data.frames import FORCES, STRESS
-    from retemper.data.units import energy_factor, length_factor
-
     old = labelled.dataset
     energy = energy_factor(dataset.energy_unit) / energy_factor(old.energy_unit)
     length = length_factor(dataset.length_unit) / length_factor(old.length_unit)
