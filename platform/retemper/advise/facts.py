@@ -16,12 +16,13 @@ from scipy.linalg import qr
 from retemper.config import foundation_files, foundations, licences
 from retemper.config.foundations import Foundation
 from retemper.config.project import Project
-from retemper.config.settings import Dataset, Keys, Settings, parse
+from retemper.config.settings import Dataset, Settings, parse
 from retemper.core import sealed
 from retemper.core.errors import RetemperError, unknown
 from retemper.core.files import digest
+from retemper.data import label_keys
 from retemper.data.composition import composition_matrix, fixed_ratios
-from retemper.data.frames import FORCES, is_isolated_atom, read_frames
+from retemper.data.frames import is_isolated_atom, read_frames
 from retemper.models.inspection import inspect
 from retemper.prepare.e0_fit import clusters, few_held, unsettled
 from retemper.prepare.e0_methods import group_names
@@ -64,12 +65,12 @@ class Facts:
 
 
 def dataset_of(name: str, root: Path, level: str | None = None) -> Dataset:
-    """The dataset section of a system of the catalogue, or of a file; labels of a file are found by their usual keys.
+    """The dataset section of a system of the catalogue, or of a file; labels of a file are found by names and shapes.
 
     Raises
     ------
     RetemperError
-        Neither a system nor a file.
+        Neither a system nor a file, or a file whose labels are not clear.
     """
     from retemper import systems
 
@@ -78,19 +79,9 @@ def dataset_of(name: str, root: Path, level: str | None = None) -> Dataset:
     path = Path(name).resolve()
     if not path.is_file():
         raise unknown("system or file", name, systems.catalogue(root))
-    frame = next((atoms for atoms in read_frames(path) if not is_isolated_atom(atoms)), None)
-    labelled = frame is not None and FORCES in frame.arrays
-    keys = Keys() if labelled else Keys(energy="energy", forces="forces", stress="stress")
-    has_stress = any(_has_stress(atoms, keys) for atoms in read_frames(path))
+    keys = label_keys.count(read_frames(path)).choose({}, name)
     content = {"files": [str(path)], "level_of_theory": level or "not stated", "rounds": []}
-    keys = keys if has_stress else keys.model_copy(update={"stress": None})
     return parse(Dataset, {**content, "keys": keys.model_dump()}, name)
-
-
-def _has_stress(atoms: Atoms, keys: Keys) -> bool:
-    from retemper.data.labels import look_up
-
-    return keys.stress is not None and look_up(atoms, keys.stress) is not None
 
 
 def gather(name: str, root: Path, level: str | None = None) -> Facts:

@@ -15,7 +15,8 @@ CLONE = PACKAGE.parents[1]  # in a clone, where the repository itself is the tem
 # Files, and folders with all that is in them.
 MACHINERY = (  # of every project; `retemper upgrade` renews them
     *(".dvc/.gitignore", ".dvc/config", ".dvc/plots", ".dvcignore", ".gitattributes", ".gitignore", ".rayignore"),
-    *("data/rounds/.gitignore", "dvc.yaml", "foundations/foundations.yaml", "pipelines", "strategies"),
+    *(".retemper/schemas", "data/rounds/.gitignore", "dvc.yaml", "foundations/foundations.yaml", "pipelines"),
+    "strategies",
 )
 MINI = (  # of projects with the embedded foundation
     *("foundations/mini.md", "foundations/mini.model"),

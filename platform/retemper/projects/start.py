@@ -119,4 +119,4 @@ def _say(folder: Path, proposed: Proposal, choice: Choice, notes: Sequence[str])
         terms = foundations.licence(choice.entry)
         accept = " --accept-licence, once you have read it," if terms is not None and terms.accept else ""
         log.info(f"next: retemper foundations get {choice.entry.name}{accept} fetches the foundation")
-    log.info(f"next: cd {os.path.relpath(folder)} && dvc repro")
+    log.info(f"next: cd {os.path.relpath(folder)} && dvc repro (before it, retemper doctor says what would fail)")
