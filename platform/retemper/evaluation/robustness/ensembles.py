@@ -56,6 +56,6 @@ def task(context: Context, subject: Subject, replica: Replica, start: Atoms) -> 
     }
     timestep = LIGHT if 1 in start.numbers else HEAVY
     arguments = {"start": start, "steps": size["steps"], "timestep": timestep, "stride": size["stride"], "seed": seed}
-    label = f"{replica.ensemble}, {start.symbols}, replica {replica.number}"
+    label = f"{replica.ensemble}, {start.get_chemical_formula()}, replica {replica.number}"
     weight = float(size["steps"] * len(start))
     return Task(trajectory, subject, arguments | protocol[replica.ensemble], label, weight)

@@ -57,7 +57,7 @@ def plan(context: Context) -> Plan:
         structures = random_structures(composition, size["each"], context.seed)
         weight = 300.0 * size["rounds"] * sum(map(len, structures))
         for pressure in PRESSURES:
-            label = f"structure search, {structures[0].symbols}, {pressure:g} GPa"
+            label = f"structure search, {structures[0].get_chemical_formula()}, {pressure:g} GPa"
             arguments = {"starts": structures, "pressure": pressure, **protocol}
             tasks[number, pressure] = Task(search, context.subject, arguments, label, weight)
     return tasks

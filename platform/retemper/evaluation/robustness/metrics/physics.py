@@ -178,13 +178,17 @@ def plan(context: Context) -> Plan:
     for k, atoms in enumerate(_structures(context)):
         seed, subject = context.seed + k, context.subject
         arguments = {"atoms": atoms, "seed": seed}
-        tasks["symmetry", k] = Task(symmetry, subject, arguments, f"symmetry, {atoms.symbols}", 40.0 * len(atoms))
+        tasks["symmetry", k] = Task(
+            symmetry, subject, arguments, f"symmetry, {atoms.get_chemical_formula()}", 40.0 * len(atoms)
+        )
         for timestep in _steps(atoms):
             steps = round(size["femtoseconds"] / timestep)
             protocol = {"ensemble": "nve", "steps": steps, "timestep": timestep, "temperature": context.temperature}
             arguments = {"start": atoms, **protocol, "stride": STRIDE, "seed": seed}
             weight = float(steps * len(atoms))
-            tasks["nve", k, timestep] = Task(trajectory, subject, arguments, f"nve, {atoms.symbols}", weight)
+            tasks["nve", k, timestep] = Task(
+                trajectory, subject, arguments, f"nve, {atoms.get_chemical_formula()}", weight
+            )
     tasks["far"] = Task(single_points, context.subject, {"frames": _far(context)}, "free atoms", 10.0)
     return tasks
 

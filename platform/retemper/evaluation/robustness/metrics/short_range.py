@@ -95,7 +95,7 @@ def plan(context: Context) -> Plan:
     if context.oracle is not None:
         for a, b in _element_pairs(context):
             frames = dimers(a, b)
-            label = f"oracle, {frames[0].symbols}"
+            label = f"oracle, {frames[0].get_chemical_formula()}"
             tasks["oracle", a, b] = Task(single_points, context.oracle, {"frames": frames}, label, 100.0)
     return tasks
 
@@ -105,7 +105,7 @@ def _element_pairs(context: Context) -> list[tuple[int, int]]:
 
 
 def _task(subject: Subject, frames: list[Atoms]) -> Task:
-    label = f"short range, {frames[0].symbols}"
+    label = f"short range, {frames[0].get_chemical_formula()}"
     return Task(single_points, subject, {"frames": frames}, label, sum(map(len, frames)))
 
 
