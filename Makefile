@@ -11,7 +11,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	@echo "installing into .venv (some minutes; log: .venv/pip.log)"
-	@$(BIN)/pip install -c constraints.txt torch==2.13.0 -e ".[fast,dev]" > .venv/pip.log 2>&1 || (grep -v WARNING .venv/pip.log | tail -20; exit 1)
+	@$(BIN)/pip install -c constraints.txt torch==2.13.0 -e ".[fast,viewer,dev]" > .venv/pip.log 2>&1 || (grep -v WARNING .venv/pip.log | tail -20; exit 1)
 	touch $@
 
 demo: install

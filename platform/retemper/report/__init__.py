@@ -14,8 +14,9 @@ from retemper.config.metric_names import set_of
 from retemper.config.project import Project
 from retemper.core.files import atomic_folder, write_json
 from retemper.records.runs import FOUNDATION, Results, read_results
-from retemper.report import inputs, robustness, sections
+from retemper.report import failures, inputs, robustness, sections
 from retemper.report.comparison import DRIFT, Comparison, compare, terminal
+from retemper.report.decision import decision
 from retemper.report.page import Document, to_html, to_markdown
 from retemper.report.promotion import promotion
 from retemper.tracking import lineage
@@ -23,7 +24,7 @@ from retemper.tracking.store import DATABASE
 
 
 def run(project: Project) -> Path:
-    """Write ``runs/report/``: report.html, report.md, table.csv, metrics.json, pareto.csv, curves.csv, robustness.csv.
+    """Write ``runs/report/``: report, failed structures, metrics.json and tables as CSV.
 
     Returns
     -------
@@ -37,6 +38,7 @@ def run(project: Project) -> Path:
     flat = {f"{row['strategy']}.robustness.{row['metric']}": row["value"] for row in measures}
     files = {
         "report.html": to_html(page),
+        failures.NAME: failures.page(failures.collect(results)),
         "report.md": to_markdown(page),
         "table.csv": table_csv(comparison),
         "pareto.csv": pareto_csv(comparison),
@@ -94,6 +96,7 @@ def document(results: Results, comparison: Comparison) -> Document:
         subtitle="Accuracy on the target, and what was forgotten of the foundation's knowledge.",
         facts=facts,
         sections=[
+            decision(results, comparison),
             sections.summary(results, comparison),
             sections.headline(results, comparison),
             sections.pareto(results, comparison),
@@ -107,6 +110,7 @@ def document(results: Results, comparison: Comparison) -> Document:
             inputs.proof(results),
             inputs.where(results),
         ],
+        beside=[("Failed structures", failures.NAME)],
     )
 
 

@@ -71,19 +71,23 @@ class Comparison:
         """One cell; `None` where it was not measured or the row is not there."""
         return self.rows.get(name, {}).get(key)
 
-    def worse(self, name: str, other: str, key: str, other_key: str | None = None) -> bool:
-        """Whether the error of `name` is shown to be larger than that of `other`, on the same frames (paired, 95 %).
+    def ratio(self, name: str, other: str, key: str, other_key: str | None = None) -> Interval | None:
+        """Error of `name` over that of `other` on the same frames (paired, 95 %); `None` without errors by frame.
 
         `other_key`: another column of the same frames for `other`.
         """
         column = next(column for column in self.columns if column.key == key)
         errors, other_errors = self.recipes.get(key, {}).get(name), self.recipes.get(other_key or key, {}).get(other)
         if column.errors is None or errors is None or other_errors is None:
-            return False
+            return None
         scatter = _scatter(self.recipes[key], column.errors[1])
         names = [strategy for strategy in dict.fromkeys((name, other)) if strategy != FOUNDATION]
-        ratio = _ratio(errors, other_errors, column.errors[1], two_sided(0.95), scatter, names)
-        return ratio.groups >= FEWEST_GROUPS and ratio.low > 1.0
+        return _ratio(errors, other_errors, column.errors[1], two_sided(0.95), scatter, names)
+
+    def worse(self, name: str, other: str, key: str, other_key: str | None = None) -> bool:
+        """Whether the error of `name` is shown to be larger than that of `other`, as `ratio`."""
+        ratio = self.ratio(name, other, key, other_key)
+        return ratio is not None and ratio.groups >= FEWEST_GROUPS and ratio.low > 1.0
 
     @property
     def forgotten(self) -> str:

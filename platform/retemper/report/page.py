@@ -82,6 +82,7 @@ class Document:
     subtitle: str
     facts: Sequence[tuple[str, str]]  # name and value, shown at the top
     sections: Sequence[Section]
+    beside: Sequence[tuple[str, str]] = ()  # name and file of pages in the same folder
 
 
 def _inline(text: str) -> Markup:

@@ -32,7 +32,7 @@ def summary(results: Results, comparison: Comparison) -> Section:
     if comparison.elsewhere:
         names = ", ".join(f"`{name}`" for name in comparison.elsewhere)
         blocks.append(Paragraph(f"Measured on other frames and not compared: {names}. Run `dvc repro`.", "warning"))
-    sentences = findings(results, comparison)
+    sentences = findings(comparison)
     blocks.append(Bullets(sentences) if sentences else Paragraph("There is nothing to compare yet."))
     return Section("Findings", "Findings", blocks)
 
