@@ -40,6 +40,7 @@ def test_other_keys_charges_and_free_atoms(tmp_path: Path, capsys: pytest.Captur
     assert (keys.energy, keys.forces, keys.stress) == ("dft_energy", "dft_forces", None)
     assert settings.dataset.level_of_theory == "B3LYP/def2-SVPD" and settings.dataset.group == "group"
     assert (settings.system, settings.foundation, settings.seeds) == ("mine", "mini", [1, 2])
+    assert [gate.over for gate in settings.promotion.gates if gate.relative_to] == [["frames", "seeds"]] * 2
     assert settings.e0s.method == "reestimate" and not settings.e0s.force and settings.dataset.max_train is None
     charged = sum(frame.info.get("charge", 0) == -1 for frame in kept)
     assert f"-1 in {charged}" in text and "mace-omol reads it" in text
@@ -72,6 +73,8 @@ def test_a_virial_and_several_files(tmp_path: Path) -> None:
     keys = project.settings.dataset.keys
     assert (keys.stress, keys.virial) == (None, "dft_virial") and project.settings.seeds == [3]
     assert project.settings.dataset.files == ["data/raw/a.xyz", "data/raw/b.xyz"]
+    compared = [gate for gate in project.settings.promotion.gates if gate.relative_to]
+    assert [gate.over for gate in compared] == [["frames"]] * 2  # one seed has no spread
     assert (project.root / "data/raw/a.xyz").read_bytes() == (tmp_path / "a.xyz").read_bytes()
 
 

@@ -31,7 +31,7 @@ def _init(options: argparse.Namespace) -> None:
     from retemper.projects import start
     from retemper.projects.proposal import Wishes
 
-    wishes = Wishes(options.foundation, options.level, options.group, options.strategies, options.seeds)
+    wishes = Wishes(options.foundation, options.head, options.level, options.group, options.strategies, options.seeds)
     units = {"energy_unit": options.energy_unit, "length_unit": options.length_unit}
     given = {name: unit for name, unit in units.items() if unit is not None}
     start.init(folder, options.data, wishes, _keys(options.keys), given, _ask if sys.stdin.isatty() else None)
@@ -94,6 +94,7 @@ def _init_arguments(parser: argparse.ArgumentParser) -> None:
     add("--example", action="store_true", help="the embedded example instead of own data")
     add("--level", help="level of theory of the labels, such as PBE+D3")
     add("--foundation", help="of `retemper foundations`, a model file, or an address; default: the embedded miniature")
+    add("--head", help="of a foundation with several")
     add("--keys", nargs="+", default=[], metavar="LABEL=KEY", help="where labels are: energy=E forces=F stress=none")
     add("--energy-unit", help="of the labels: eV, meV, Hartree, Ry, kcal/mol, kJ/mol; default: told from them")
     add("--length-unit", help="of the labels: Angstrom, Bohr, nm; default: told from them")

@@ -32,8 +32,12 @@ class Choice:
     best: str | None  # name; None: none knows all elements
 
 
-def choose(name: str | None, symbols: Sequence[str], *, level: str | None, molecular: bool) -> Choice:
+def choose(
+    name: str | None, symbols: Sequence[str], *, level: str | None, molecular: bool, head: str | None = None
+) -> Choice:
     """The foundation `name`, or by default `mini` where it knows the elements, else the best fitting one.
+
+    `head` is for one of several heads.
 
     Raises
     ------
@@ -51,7 +55,7 @@ def choose(name: str | None, symbols: Sequence[str], *, level: str | None, molec
             f"No foundation that comes with retemper knows all of {' '.join(symbols)}.",
             fix="give a model file or an address that does: --foundation",
         )
-    entry = foundations.find(_placed(name), root)
+    entry = foundations.with_head(foundations.find(_placed(name), root), head)
     foundation_files.require_served(entry)
     known = _elements(entry)
     lacking = [symbol for symbol in symbols if known and symbol not in known]
@@ -108,11 +112,12 @@ def ask(choice: Choice) -> Predict | None:
     """What the foundation predicts for frames; `None` where its weights are not here."""
     if not choice.here:
         return None
-    from retemper.models import library
+    from retemper.models import heads, library
     from retemper.prepare.predictor import predictor
 
     library.import_mace()
-    return predictor(foundation_files.place(choice.entry, template_root()), choice.entry.head, "cpu")
+    weights = foundation_files.place(choice.entry, template_root())
+    return predictor(weights, heads.of_entry(choice.entry, weights), "cpu")
 
 
 def force_error(predict: Predict, labelled: Labelled) -> tuple[float, int] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from retemper.projects import reasons
 from retemper.projects.foundation_choice import Choice
-from retemper.projects.survey import TEST, VALID, Survey
+from retemper.projects.survey import VALID, Survey
 
 TEMPLATE = Path(__file__).with_name("params.yaml.jinja")
 WIDTH = 116  # characters of a line
@@ -22,7 +22,7 @@ SEEDS = (1, 2)
 TWO_SEEDS = "two trainings of each strategy: with one alone nothing says what chance did"
 EPOCHS = 30
 # Text that YAML reads as itself, without quotes.
-PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./+()-]*([ ][A-Za-z0-9_./+()-]+)*")
+PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./+()-]*([ ][A-Za-z0-9_./+()-]+)*")
 WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
@@ -31,6 +31,7 @@ class Wishes:
     """What the user has said; `None`: propose it."""
 
     foundation: str | None = None
+    head: str | None = None
     level: str | None = None
     group: str | None = None
     strategies: Sequence[str] | None = None
@@ -81,11 +82,14 @@ def propose(
     dataset, entry = survey.dataset, choice.entry
     few = len(survey.frames) < SMALL
     default = ("naive", "replay" if entry.pool else "pseudolabel-replay")
+    seeds = list(wishes.seeds or SEEDS)
     values = {
         "name": name,
         "foundation": entry.file if entry.file and entry.name == entry.file else entry.name,
+        "head": wishes.head,
         "strategies": list(wishes.strategies or default),
-        "seeds": list(wishes.seeds or SEEDS),
+        "seeds": seeds,
+        "over": "" if len(seeds) > 1 else ", over: [frames]",
         "files": dataset.files,
         "level": wishes.level or survey.level or NOT_STATED,
         "keys": dataset.keys.model_dump(),
@@ -94,7 +98,7 @@ def propose(
         "weighted": survey.weighted,
         "group": _group(survey, wishes.group),
         "valid": VALID,
-        "test": TEST,
+        "test": survey.test[0],
         "force": bool(survey.needed),
         "epochs": EPOCHS,
         "batch_size": 4 if few else 8,
@@ -110,11 +114,11 @@ def propose(
         "keys": reasons.keys(survey),
         "units": reasons.units(survey),
         "group": reasons.group(survey, wishes.group),
-        "shares": f"of {len(survey.frames)} structures, by whole groups; a test set of your own: test_files: [FILE]",
+        "shares": reasons.shares(survey),
         "e0s": reasons.e0s(survey),
         "batch": "structures in a step" + (": small, as there are few" if few else ""),
         "device": "no GPU that torch can use is here" if device == "cpu" else "torch can use a GPU here",
-        "force_gate": reasons.force_gate(force_error, entry.name),
+        "force_gate": reasons.force_gate(force_error),
     }
     if survey.weighted:
         why["weights"] = "frames carry weights of their own, which MACE would use; ignore: it would not"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from retemper.config import foundations
+from retemper.evaluation.statistics import FEWEST_GROUPS
 from retemper.projects.foundation_choice import MINI, Choice
 from retemper.projects.survey import Survey
 
@@ -46,7 +47,16 @@ def group(survey: Survey, given: str | None) -> str:
         text = f"frames of one composition stay in one set: {groups} groups"
     else:
         text = f"no key names trajectories or molecules, so consecutive frames stay together: {groups} blocks"
-    return text + ("; fewer than five compare nothing" if groups < 5 else "")
+    return text
+
+
+def shares(survey: Survey) -> str:
+    """Of ``dataset.valid`` and ``test``."""
+    groups = survey.test[1]
+    text = f"of {len(survey.frames)} structures, by whole groups: {groups} in the test set"
+    if groups < FEWEST_GROUPS:
+        text += f"; fewer than {FEWEST_GROUPS} compare nothing, so no model can pass a gate: label more groups"
+    return text + "; a test set of your own: test_files: [FILE]"
 
 
 def foundation(survey: Survey, choice: Choice, asked: bool) -> str:
@@ -56,6 +66,8 @@ def foundation(survey: Survey, choice: Choice, asked: bool) -> str:
     if entry.name == MINI:
         return f"the embedded miniature knows {symbols} and runs at once: it is for trying out{work}"
     where = "" if choice.here else ", fetched at first use"
+    if asked and entry.licence == foundations.NOT_SAID:
+        return f"as you said{where}; of what level of theory it is, retemper does not know"
     if asked:
         return f"as you said; {entry.level_of_theory}, licence {entry.licence}{where}"
     kind = "molecules" if survey.molecular else "periodic structures"
@@ -108,11 +120,13 @@ def force(survey: Survey) -> str:
     )
 
 
-def force_gate(error: tuple[float, int] | None, name: str) -> str:
+def force_gate(error: tuple[float, int] | None) -> str:
     """Of the gate on the force error."""
     if error is None:
         return (
             "no limit in meV/A yet: the foundation's weights are not here, so its error on the data is not known. "
             "Later: - {metric: target.force_rmse, max: 50}"
         )
-    return f"half of {name}'s own error, {error[0]:.0f} meV/A on {error[1]} of your structures: set what you need"
+    return (
+        f"half of the foundation's own error, {error[0]:.0f} meV/A on {error[1]} of your structures: set what you need"
+    )

@@ -96,7 +96,7 @@ def _foundation(labelled: Labelled, wishes: Wishes, level: str | None, ask: Ask 
         if answer == name:
             return default
         return foundation_choice.choose(answer, symbols, level=level, molecular=molecular)
-    return foundation_choice.choose(wishes.foundation, symbols, level=level, molecular=molecular)
+    return foundation_choice.choose(wishes.foundation, symbols, level=level, molecular=molecular, head=wishes.head)
 
 
 def _device() -> str:

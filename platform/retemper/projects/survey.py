@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -15,17 +16,18 @@ from ase.data import chemical_symbols
 from retemper.advise.facts import needed_atoms
 from retemper.config.settings import Dataset, Keys, parse
 from retemper.core.errors import RetemperError
-from retemper.data import charge, checks, frame_weights, label_keys
+from retemper.data import charge, checks, frame_weights, label_keys, splits
 from retemper.data.frames import ENERGY, FORCES, STRESS, elements, stream_frames
 from retemper.data.grouping import Grouping, group_frames
 from retemper.data.labels import LISTED, is_free_atom, map_labels
 from retemper.data.units import energy_factor, length_factor
 from retemper.data.units.check import Verdict, check_units, free_atoms
 from retemper.data.units.predicted import Predict
+from retemper.evaluation.statistics import FEWEST_GROUPS
 from retemper.prepare.reading import ENOUGH
 
 MOST = 20_000  # frames of each file that are looked at
-VALID, TEST = 0.1, 0.2  # shares that are proposed
+VALID, TESTS = 0.1, (0.2, 0.25, 0.3, 0.35, 0.4)  # shares that are proposed; of the test set the first that is enough
 CHARGED = ("charge", "spin", "multiplicity")  # parts of info keys that may mean a frame's charge or spin
 
 
@@ -66,6 +68,18 @@ class Survey:
     @property
     def dataset(self) -> Dataset:
         return self.labelled.dataset
+
+    @cached_property
+    def test(self) -> tuple[float, int]:
+        """Share of the test set, and how many groups it then has: enough to compare, where that can be had."""
+        groups: dict[float, int] = {}
+        for share in TESTS:
+            places = splits.split(self.grouping, VALID, share, self.dataset.seed)
+            names = zip(self.grouping.groups, places, strict=True)
+            groups[share] = len({group for group, place in names if place == "test"})
+            if groups[share] >= FEWEST_GROUPS:
+                return share, groups[share]
+        return TESTS[0], groups[TESTS[0]]
 
     @property
     def molecular(self) -> bool:
@@ -166,7 +180,7 @@ def look(labelled: Labelled, predict: Predict | None) -> Survey:
         labelled=labelled,
         elements=elements(frames),
         level=stated_level(frames),
-        grouping=group_frames(frames, labelled.dataset.group, VALID, TEST),
+        grouping=group_frames(frames, labelled.dataset.group, VALID, TESTS[0]),
         free=free,
         needed=needed_atoms(deciding, known),
         charges=charges,
@@ -186,7 +200,7 @@ def stated_level(frames: Sequence[Atoms]) -> str | None:
 
 def grouped(survey: Survey, group: str) -> Survey:
     """The survey with groups by another rule; an info key that no frame has is a `RetemperError`."""
-    return replace(survey, grouping=group_frames(survey.frames, group, VALID, TEST))
+    return replace(survey, grouping=group_frames(survey.frames, group, VALID, TESTS[0]))
 
 
 def _in_true_units(labelled: Labelled, predict: Predict | None) -> tuple[Labelled, str, list[str]]:
