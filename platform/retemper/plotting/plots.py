@@ -5,13 +5,12 @@ Figures are made without pyplot, so that nothing global changes and threads do n
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retemper.plotting.svg import INK, svg
 from retemper.records.runs import read_table
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C6BB1", "#A6761D", "#B22222", "#4C9A2A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "<", ">")
 GREY = "#808890"
-INK = "#010203"  # stands for the page's text colour, see `svg`
 
 
 @dataclass(frozen=True)
@@ -75,27 +73,6 @@ def label(axes: Axes, x: str, y: str, title: str = "") -> None:
     axes.set_ylabel(y, color=INK, fontsize=10)
     if title:
         axes.set_title(title, color=INK, fontsize=10, loc="left")
-
-
-def svg(drawing: Figure, description: str) -> str:
-    """The figure as an ``<svg>`` element that scales, is described by `description`, and follows the page's colours."""
-    buffer = io.StringIO()
-    drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(
-        r'<svg [^>]*viewBox="([^"]*)"[^>]*>',
-        rf'<svg viewBox="\1" role="img" aria-label="{description}" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">',
-        text,
-        count=1,
-    )
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    # ids are numbered from one in every figure: make them unique on a page with several
-    mark = re.sub(r"\W+", "", description)
-    text = re.sub(r'id="([^"]+)"', rf'id="{mark}-\1"', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{mark}-", text)
-    text = text.replace(INK, "currentColor")
-    return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", text)
 
 
 def plain_ticks(axes: Axes, which: str) -> None:

@@ -16,7 +16,6 @@ from retemper.core.files import atomic_folder, write_json
 from retemper.records.runs import FOUNDATION, Results, read_results
 from retemper.report import failures, inputs, robustness, sections
 from retemper.report.comparison import DRIFT, Comparison, compare, terminal
-from retemper.report.decision import decision
 from retemper.report.page import Document, to_html, to_markdown
 from retemper.report.promotion import promotion
 from retemper.tracking import lineage
@@ -96,7 +95,6 @@ def document(results: Results, comparison: Comparison) -> Document:
         subtitle="Accuracy on the target, and what was forgotten of the foundation's knowledge.",
         facts=facts,
         sections=[
-            decision(results, comparison),
             sections.summary(results, comparison),
             sections.headline(results, comparison),
             sections.pareto(results, comparison),

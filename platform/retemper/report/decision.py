@@ -1,151 +1,138 @@
-"""The report's first section: which model to use, what it gained, forgot and cost, and what to know before using it."""
+"""What to do after this run: who won, by how much, at which cost and what it forgot. The head of the report."""
 
 from __future__ import annotations
 
 from retemper.evaluation.statistics import FEWEST_GROUPS, Interval
-from retemper.records import course
+from retemper.finetune.plan import REPLAY, TARGET
 from retemper.records.runs import FOUNDATION, Results
-from retemper.records.verdict import Candidate
+from retemper.records.verdict import Verdict
 from retemper.report.comparison import DRIFT, Comparison, number
-from retemper.report.findings import in_words, names_of
-from retemper.report.page import Block, Bullets, Paragraph, Section
+from retemper.report.findings import in_words
 
-FORCES, RATIO = "target.force_rmse", "forgetting_ratio"
-
-
-def decision(results: Results, comparison: Comparison) -> Section:
-    """The section; empty where nothing was evaluated."""
-    choice, name = _choice(results, comparison)
-    blocks: list[Block] = [Paragraph(choice, "lead")]
-    if name is not None:
-        blocks.append(
-            Bullets([*_gain(comparison, name), *_forgotten(comparison, name), *_cost(results, comparison, name)])
-        )
-    known = [*_failed(results), *_courses(results), *_caution(results)]
-    if known:
-        blocks += [Paragraph("Before you rely on it", "heading"), Bullets(known)]
-    return Section("Decision", "What to do", blocks)
+FORCES = "target.force_rmse"
 
 
-def _choice(results: Results, comparison: Comparison) -> tuple[str, str | None]:
-    """What to use, in a sentence; and the strategy that the lines after it are about."""
-    verdict, best = results.verdict, comparison.best.get(FORCES) or next(iter(comparison.strategies), None)
+def decision(results: Results, comparison: Comparison) -> list[str]:
+    """Who won, by how much, at which cost and what it forgot; empty where no strategy has been measured."""
+    lowest = lowest_force_error(comparison)
+    if lowest is None:
+        return []
+    name, sentence = _winner(results, comparison, lowest)
+    lines = [_accuracy(comparison, name), _cost(results, comparison, name), _forgotten(comparison, name)]
+    return [sentence, *(line for line in lines if line)]
+
+
+def lowest_force_error(comparison: Comparison, but: str | None = None) -> str | None:
+    """The strategy, other than `but`, whose force error on the target is lowest."""
+    values = {name: value.value for name in comparison.strategies if (value := comparison.value(name, FORCES))}
+    return min((name for name in values if name != but), key=lambda name: values[name], default=None)
+
+
+def _winner(results: Results, comparison: Comparison, lowest: str) -> tuple[str, str]:
+    """The strategy that the numbers are about, and what to do with it."""
+    verdict, gates = results.verdict, results.settings.promotion.gates
+    best = f"**{lowest}** has the lowest force error on the target test set"
+    if not gates:
+        return lowest, f"{best}. No gates are set (`promotion.gates`): nothing becomes champion by itself."
     if verdict is None:
-        reason = "there are no gates" if not results.settings.promotion.gates else "the gates were not judged"
-        return f"No model is promoted: {reason} (promotion.gates, `dvc repro promote`).", best
-    if verdict.champion is not None:
-        candidate, count = verdict.candidates[verdict.champion], len(verdict.gates)
-        gates = f"all {count} gates" if count > 1 else "the gate"
-        sentence = f"Use **{verdict.model}/{candidate.version}** ({verdict.champion}, seed {candidate.seed}): "
-        sentence += f"it passes {gates}"
-        passing = sum(other.passed for other in verdict.candidates.values())
-        if passing > 1:
-            sentence += f", and is the best in {verdict.objective} of the {passing} that do"
-        return f'{sentence}. `retemper.load("{verdict.model}@champion")`', verdict.champion
-    if verdict.before is not None:
-        return f"Keep the champion, {verdict.before}: no candidate of this run passes every gate.", best
-    return "No model is fit for use yet: no candidate passes every gate.", best
+        return lowest, f"{best}. The gates have not judged it: `dvc repro promote`."
+    if verdict.champion:
+        return verdict.champion, _champion(verdict, verdict.champion)
+    before = verdict.champion_before
+    if before is not None:
+        trained = results.trainings.get(before.strategy, {}).values()
+        here = any(t.outcome and t.outcome.sha256 == before.sha256 for t in trained)
+        reason = verdict.obstacle or "no other candidate passes every gate"
+        name = before.strategy if here and before.strategy in comparison.rows else lowest
+        return name, f"The champion stays {verdict.before}: {reason}. The numbers here are those of **{name}**."
+    first = next((name for name in verdict.candidates if name in comparison.rows), lowest)
+    return first, f"**There is no champion**: no candidate passes every gate. Nearest to it is **{first}**."
 
 
-def _times(ratio: Interval) -> str:
-    return f"{number(ratio.value)} [{number(ratio.low, ratio.value)}, {number(ratio.high, ratio.value)}] times"
+def _champion(verdict: Verdict, name: str) -> str:
+    candidate = verdict.candidates[name]
+    count = len(candidate.gates)
+    passes = "passes its gate" if count == 1 else f"passes all {count} gates"
+    text = (
+        f"Use **{name}**: `{verdict.model}/{candidate.version}` (seed {candidate.seed}) {passes} and is champion, "
+        f'`retemper.load("{verdict.model}@champion")`.'
+    )
+    if verdict.challenger:
+        version = verdict.candidates[verdict.challenger].version
+        text += f" Challenger: **{verdict.challenger}**, `{verdict.model}/{version}`."
+    return text
 
 
-def _gain(comparison: Comparison, name: str) -> list[str]:
+# ------------------------------------------------------------------ its numbers
+
+
+def _accuracy(comparison: Comparison, name: str) -> str | None:
     value = comparison.value(name, FORCES)
     if value is None:
-        return []
-    text = f"Its force error on the target's test set is {in_words(value, 'meV/Å')}"
-    ratio = comparison.ratio(name, FOUNDATION, FORCES)
-    text += f", {_times(ratio)} that of the foundation" if ratio is not None else ""
-    others = {
-        other: v.value for other in comparison.strategies if other != name and (v := comparison.value(other, FORCES))
-    }
-    if others:
-        rival = min(others, key=lambda other: others[other])
-        between = comparison.ratio(name, rival, FORCES)
-        text += f"; {_times(between)} that of **{rival}**" if between is not None else ""
-        if not comparison.worse(name, rival, FORCES) and not comparison.worse(rival, name, FORCES):
-            text += ", which is not told apart from it"
-    return [f"{text} (paired over groups of structures, 95 %)."]
+        return None
+    others = []
+    foundation, rival = comparison.value(FOUNDATION, FORCES), lowest_force_error(comparison, but=name)
+    if foundation is not None:
+        whom = f"the untouched foundation's {number(foundation.value)}"
+        others.append(_against(comparison.ratio(name, FOUNDATION, FORCES), whom))
+    if rival is not None and (other := comparison.value(rival, FORCES)) is not None:
+        which = "next best" if other.value >= value.value else "lowest of all"
+        whom = f"the {which}, **{rival}** with {number(other.value)}"
+        others.append(_against(comparison.ratio(name, rival, FORCES), whom))
+    text = f"Target forces: {in_words(value, 'meV/Å')}"
+    return f"{text}: {', and '.join(others)}." if others else f"{text}."
 
 
-def _forgotten(comparison: Comparison, name: str) -> list[str]:
-    ratio, drift = comparison.value(name, RATIO), comparison.value(name, DRIFT)
-    if ratio is not None:
-        return [
-            f"On held-out pretraining structures its force error is {in_words(ratio, 'times')} the foundation's own."
-        ]
-    if drift is not None:
-        return [f"It drifted {in_words(drift, 'meV/Å')} from the foundation's own forces on structures of its domain."]
-    return ["What it forgot was not measured."]
+def _against(ratio: Interval | None, whom: str) -> str:
+    """A paired ratio to an error, in per cent."""
+    if ratio is None:
+        return f"not measured on the frames of {whom}"
+    change, low, high = (100 * (bound - 1) for bound in (ratio.value, ratio.low, ratio.high))
+    text = f"{number(abs(change))} % {'more' if change > 0 else 'less'} than {whom}"
+    if ratio.groups < FEWEST_GROUPS:
+        return f"{text} (not told apart by {ratio.groups} groups of structures)"
+    told = "" if low > 0 or high < 0 else ", not told apart"
+    return f"{text} (paired: {low:+.1f} to {high:+.1f} %{told})"
 
 
-def _cost(results: Results, comparison: Comparison, name: str) -> list[str]:
-    seconds, structures = comparison.value(name, "training_cpu_seconds"), results.counts().get("train")
-    if seconds is None or structures is None:
-        return []
-    return [f"It cost {number(seconds.value)} s of CPU time a seed, and {structures} labelled training structures."]
+def _cost(results: Results, comparison: Comparison, name: str) -> str | None:
+    cost = comparison.value(name, "training_cpu_seconds")
+    if cost is None:
+        return None
+    first = next(iter(results.trainings[name].values()))
+    frames = first.effective.ran.frames if first.effective else {}
+    text = f"Cost: {_time(cost.value)} of CPU time a seed"
+    if TARGET in frames:
+        text += f" for {frames[TARGET][0]:,} structures of the target"
+        text += f" and {frames[REPLAY][0]:,} replayed" if REPLAY in frames else ""
+    trainings = [t.outcome for seeds in results.trainings.values() for t in seeds.values() if t.outcome]
+    if len(trainings) > 1:
+        total = _time(sum(outcome.cpu_seconds for outcome in trainings))
+        text += f"; the {len(trainings)} trainings of this comparison took {total}"
+    return text + "."
 
 
-# ------------------------------------------------------------------ what to know
+def _time(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{number(seconds / size)} {unit}"
+    return f"{number(seconds)} s"
 
 
-def _failed(results: Results) -> list[str]:
-    """The gates that each candidate fails, in a line."""
-    if results.verdict is None:
-        return []
-    failed = [
-        f"**{name}** {_gates(candidate)}" for name, candidate in results.verdict.candidates.items() if _gates(candidate)
-    ]
-    return [f"Gates that fail: {'; '.join(failed)}."] if failed else []
-
-
-def _gates(candidate: Candidate) -> str:
-    return ", ".join(f"{gate.metric} {gate.rule}" for gate in candidate.gates if not gate.passed)
-
-
-def _courses(results: Results) -> list[str]:
-    """Trainings that had not converged, and replay heads that lost accuracy."""
-    unfinished, rises = [], []
-    for name, seeds in results.trainings.items():
-        outcomes = {seed: training.outcome for seed, training in seeds.items() if training.outcome is not None}
-        if outcomes and not all(outcome.converged for outcome in outcomes.values()):
-            unfinished.append(name)
-        replay = [
-            rise
-            for seed, outcome in outcomes.items()
-            if (rise := course.replay_rise(seeds[seed].history, outcome.best_epoch)) is not None
-        ]
-        if replay:
-            rises.append(
-                f"**{name}** from {min(low for low, _ in replay):.0f} to {max(high for _, high in replay):.0f}"
-            )
-    lines = []
-    if unfinished:
-        which = "every strategy" if len(unfinished) == len(results.trainings) > 1 else names_of(unfinished)
-        lines.append(f"Not converged, the best epoch of a seed is its last: {which} (raise finetune.epochs).")
-    if rises:
-        lines.append(f"The replay head's force error rose, meV/Å: {'; '.join(rises)} (raise replay.weight).")
-    return lines
-
-
-def _caution(results: Results) -> list[str]:
-    frames = results.counts().get("test")
-    seeds = {len(seeds) for seeds in results.trainings.values()}
-    lines = []
-    if seeds == {1}:
-        lines.append(
-            "There is one seed for each strategy: the intervals show the choice of test structures, not the spread of "
-            "training. Run more seeds before preferring one strategy to another."
-        )
-    elif seeds and max(seeds) < 3:
-        lines.append("With fewer than three seeds the spread of training is hardly known.")
-    if frames is not None and frames < 50:
-        lines.append(f"The target test set has only {frames} structures: read small differences with care.")
-    return lines + [
-        f"The {part} set holds {groups} independent group(s) of structures: with fewer than {FEWEST_GROUPS} no "
-        "strategy is distinguished from another on it, and no gate against the champion can pass."
-        for part, groups in results.groups().items()
-        if groups < FEWEST_GROUPS
-    ]
+def _forgotten(comparison: Comparison, name: str) -> str:
+    drift = comparison.forgotten == DRIFT
+    key, unit = (DRIFT, "meV/Å") if drift else ("forgetting_ratio", "")
+    value = comparison.value(name, key)
+    if value is None:
+        return "What it forgot was not measured."
+    size = in_words(value, unit)
+    text = f"Forgotten: its error on held-out pretraining structures is {size} times the foundation's"
+    if drift:
+        text = f"Drift: {size} from the foundation's own predictions of its domain, which has no labels"
+    others = {n: v for n in comparison.strategies if n != name and (v := comparison.value(n, key)) is not None}
+    least = min(others, key=lambda other: others[other].value, default=None)
+    if least is None or others[least].value >= value.value:
+        return f"{text}{', the least of all' if least else ''}."
+    forces = comparison.value(least, FORCES)
+    price = f", at {number(forces.value)} meV/Å on the target" if forces else ""
+    return f"{text}; least has **{least}** with {number(others[least].value)}{price}."

@@ -1,4 +1,4 @@
-"""What the numbers say of all strategies, in sentences that claim no more than the intervals allow."""
+"""What the numbers of all strategies say, in sentences that claim no more than the intervals allow."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from collections.abc import Sequence
 
 from retemper.config.metric_names import set_of
 from retemper.records.evaluation import Estimate
-from retemper.records.runs import FOUNDATION
 from retemper.report.comparison import DRIFT, Comparison, number
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """Sentences on accuracy, scratch, forgetting and the Pareto front; each only where there are numbers for it."""
-    return [
-        *_accuracy(comparison),
-        *_forgetting(comparison),
-        *_drift(comparison),
-        *_front(comparison),
-    ]
+    """Sentences on the target, scratch, forgetting and the Pareto front; each only where there are numbers for it."""
+    return [*_accuracy(comparison), *_forgetting(comparison), *_drift(comparison), *_front(comparison)]
 
 
 def names_of(names: Sequence[str]) -> str:
@@ -27,6 +21,7 @@ def names_of(names: Sequence[str]) -> str:
 
 
 def in_words(value: Estimate, unit: str) -> str:
+    """A value with its unit and interval."""
     text = f"{number(value.value)} {unit}".rstrip()
     if value.low is not None and value.high is not None:
         text += f" (interval {number(value.low, value.value)} to {number(value.high, value.value)})"
@@ -35,33 +30,13 @@ def in_words(value: Estimate, unit: str) -> str:
 
 def _accuracy(comparison: Comparison) -> list[str]:
     best = comparison.best.get("target.force_rmse")
-    if best is None:
+    value = comparison.value(best, "target.force_rmse") if best else None
+    if best is None or value is None:
         return []
-    value = comparison.value(best, "target.force_rmse")
-    assert value is not None
-    lines = [f"**{best}** has the lowest force RMSE on the target test set: {in_words(value, 'meV/Å')}."]
+    lines = [f"**{best}** has the lowest force RMSE on the target test set."]
     tied = comparison.tied["target.force_rmse"]
     if tied:
         lines[0] += f" This test set and these seeds do not distinguish {names_of(tied)} from it."
-    foundation = comparison.value(FOUNDATION, "target.force_rmse")
-    if foundation is not None:
-        if not (
-            comparison.worse(FOUNDATION, best, "target.force_rmse")
-            or comparison.worse(best, FOUNDATION, "target.force_rmse")
-        ):
-            lines.append(
-                f"The untouched foundation has {in_words(foundation, 'meV/Å')}: no strategy is shown to be better."
-            )
-        else:
-            word = "less" if value.value < foundation.value else "more"
-            factor = foundation.value / value.value if word == "less" else value.value / foundation.value
-            lines.append(
-                f"The untouched foundation has {in_words(foundation, 'meV/Å')}; **{best}** has {number(factor)} times "
-                f"{word}."
-            )
-        worse = [name for name in comparison.strategies if comparison.worse(name, FOUNDATION, "target.force_rmse")]
-        if worse:
-            lines.append(f"{names_of(worse)} did worse on the target than the foundation that was left as it is.")
     scratch = comparison.value("scratch", "target.force_rmse")
     if scratch is not None and best != "scratch":
         relation = f"{number(scratch.value / value.value)} times that of **{best}**"

@@ -21,7 +21,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Sentences with ``**bold**`` and `` `code` ``. `kind`: text, heading, note (small), warning."""
+    """Sentences with ``**bold**`` and `` `code` ``. `kind`: text, lead (large), heading, note (small), warning."""
 
     text: str
     kind: str = "text"

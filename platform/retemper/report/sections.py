@@ -1,4 +1,4 @@
-"""The report's sections about results: summary, headline table, Pareto front, curves, parity, configuration types."""
+"""The report's sections about results: what to do, table, Pareto front, curves, parity, configuration types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from retemper.plotting import plots
 from retemper.records.evaluation import Estimate
 from retemper.records.runs import FOUNDATION, Results
+from retemper.report.cautions import cautions
 from retemper.report.comparison import DRIFT, RETENTION, Comparison, interval, mean_text, number
+from retemper.report.decision import decision
 from retemper.report.findings import findings
 from retemper.report.page import Block, Bullets, Cell, Paragraph, Plot, Plots, Section, Table
 
@@ -22,7 +24,7 @@ def absent(name: str, stage: str) -> Paragraph:
 
 
 def summary(results: Results, comparison: Comparison) -> Section:
-    """Findings in words, and what is missing."""
+    """What to do, what to know before it is done, and what is missing."""
     blocks: list[Block] = []
     if results.missing:
         stages = ", ".join(f"`{name}`" for name in results.missing)
@@ -32,9 +34,14 @@ def summary(results: Results, comparison: Comparison) -> Section:
     if comparison.elsewhere:
         names = ", ".join(f"`{name}`" for name in comparison.elsewhere)
         blocks.append(Paragraph(f"Measured on other frames and not compared: {names}. Run `dvc repro`.", "warning"))
-    sentences = findings(comparison)
-    blocks.append(Bullets(sentences) if sentences else Paragraph("There is nothing to compare yet."))
-    return Section("Findings", "Findings", blocks)
+    sentences, warnings = decision(results, comparison), cautions(results, comparison)
+    if sentences:
+        blocks += [Paragraph(sentences[0], "lead"), Bullets(sentences[1:])]
+    else:
+        blocks.append(Paragraph("There is nothing to compare yet."))
+    if warnings:
+        blocks += [Paragraph("Before you rely on it", "heading"), Bullets(warnings)]
+    return Section("Decision", "What to do", blocks)
 
 
 FORGOTTEN = {
@@ -74,7 +81,8 @@ def headline(results: Results, comparison: Comparison) -> Section:
         "free to move. CPU time: of the process that trained one seed."
     )
     reference = [index for index, name in enumerate(comparison.rows) if name == FOUNDATION]
-    return Section("Comparison", "Comparison", [Table(columns, rows, reference=reference), Paragraph(notes, "note")])
+    blocks: list[Block] = [Table(columns, rows, reference=reference), Paragraph(notes, "note")]
+    return Section("Comparison", "Comparison", [*blocks, Bullets(findings(comparison))])
 
 
 def pareto(results: Results, comparison: Comparison) -> Section:
