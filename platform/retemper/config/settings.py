@@ -142,6 +142,7 @@ class Replay(Section):
     pools: list[Pool] = Field([Pool(pool=DEFAULT)], min_length=1)  # chosen from together
     number: int = Field(200, ge=2)  # training structures
     valid: int = Field(40, ge=1)  # validation structures, from groups of the pools that training does not use
+    heads: Once[Name] = []  # further heads of the foundation that are kept alive, each replayed with its own labels
     select: Literal["farthest-point", "random", "elements"] = "farthest-point"  # how they are chosen: docs/replay.md
     seed: Seed = 0  # of the choice
 

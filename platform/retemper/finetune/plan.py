@@ -56,7 +56,14 @@ class Plan:
     device: str
     versions: dict[str, str] = field(default_factory=dict)
     code: str = ""  # identity of the code that trains
+    kept: dict[str, HeadData] = field(default_factory=dict)  # by further head of the foundation that is kept alive
     disk_above: int = 50_000  # training frames above which they are read from disk; the result is the same
+
+    @property
+    def heads(self) -> dict[str, HeadData]:
+        """The data of each head of the trained model, in MACE's order."""
+        replayed = {REPLAY: self.replay} if self.replay is not None else {}
+        return {**replayed, TARGET: self.target, **{name_of(head): data for head, data in self.kept.items()}}
 
     @property
     def key(self) -> str:
@@ -64,7 +71,9 @@ class Plan:
         content = asdict(self)
         for name in ("foundation", "device", "disk_above"):
             content.pop(name)
-        for head in (content["target"], content["replay"] or {}):
+        if not self.kept:
+            content.pop("kept")
+        for head in (content["target"], content["replay"] or {}, *content.get("kept", {}).values()):
             for name in ("train", "valid", "weighted", "free_atoms"):
                 head.pop(name, None)
         content["strategy"] = strategy = self.strategy.model_dump(exclude={"name", "about", "search"})
@@ -72,6 +81,11 @@ class Plan:
         if self.replay is not None:  # and its own replay set the one that is replayed
             strategy["replay"].pop("number")
         return digest(content)
+
+
+def name_of(head: str) -> str:
+    """What a further head of the foundation is called in the fine-tuned model, beside `TARGET` and `REPLAY`."""
+    return f"foundation_{head}" if head in (TARGET, REPLAY) else head
 
 
 def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float], weighted: bool = False) -> HeadData:
@@ -111,6 +125,10 @@ def _count(path: Path, mtime: int, size: int) -> tuple[int, str, int]:
     return number, total.digest(), free
 
 
+def _numbers(energies: dict[int, float]) -> dict[int, float]:
+    return {int(z): float(energy) for z, energy in energies.items()}
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that decide the numbers."""
     from importlib.metadata import version
@@ -138,7 +156,7 @@ def mace_flags(plan: Plan, work: Path, name: str, architecture: Flags | None) ->
         "stress_key": "REF_stress",
         "total_charge_key": CHARGE,
         "total_spin_key": SPIN,
-        "E0s": str({int(z): float(e) for z, e in plan.target.E0s.items()}),
+        "E0s": str(_numbers(plan.target.E0s)),
         "loss": "universal",
         "energy_weight": loss.energy_weight,
         "forces_weight": loss.forces_weight,
@@ -192,4 +210,13 @@ def mace_flags(plan: Plan, work: Path, name: str, architecture: Flags | None) ->
             "real_pt_data_ratio_threshold": 0.0,
             "pseudolabel_replay": False,
         }
+    if plan.kept:
+        every = {TARGET: plan.target} | {name_of(head): data for head, data in plan.kept.items()}
+        flags["heads"] = str(
+            {
+                name: {"train_file": data.train, "valid_file": data.valid, "E0s": str(_numbers(data.E0s))}
+                | ({"keep_isolated_atoms": True} if data.free_atoms else {})
+                for name, data in every.items()
+            }
+        )
     return flags

@@ -18,7 +18,7 @@ from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
 from retemper.models import heads, mace
 from retemper.prepare import inputs, pool_check
 from retemper.records.e0s import ReferenceEnergies
-from retemper.records.pseudolabel import PseudolabelManifest
+from retemper.records.pseudolabel import PseudolabelledSet, PseudolabelManifest
 from retemper.records.replay import ReplayManifest
 
 
@@ -42,6 +42,7 @@ def plans(project: Project, name: str, point: Point | None = None) -> list[Plan]
     train = free_atoms.joined(project, data / "train.extxyz")
     target = head_data(train, data / "valid.extxyz", "target", e0s, weighted)
     replay = _replay(project, strategy, sha) if strategy.replay is not None else None
+    kept = _kept(project, strategy, sha)
     batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:
         log.info(
@@ -59,6 +60,7 @@ def plans(project: Project, name: str, point: Point | None = None) -> list[Plan]
             elements=sorted(e0s),
             target=target,
             replay=replay,
+            kept=kept,
             epochs=settings.finetune.epochs,
             batch_size=batch_size,
             valid_batch_size=settings.finetune.valid_batch_size,
@@ -102,26 +104,61 @@ def _require_unseen(root: Path, tolerance: float) -> None:
 def _replay(project: Project, strategy: Strategy, sha: str) -> HeadData:
     """The replay head's data: original labels, or pseudolabels that must be of this very foundation."""
     assert strategy.replay is not None
+    head = heads.of_foundation(project)
     if strategy.replay.labels == "original":
-        folder, source = project.replay, "original"
-        require_original(strategy.name, ReplayManifest.read(folder / "manifest.json"))
-    else:
-        folder, source = project.pseudolabel, f"foundation:{sha}"
-        manifest = PseudolabelManifest.read(folder / "manifest.json")
-        head = heads.of_foundation(project)
-        if (manifest.sha256, manifest.head) != (sha, head):
+        require_original(strategy.name, ReplayManifest.read(project.replay / "manifest.json"))
+        return _replayed(project, strategy, project.replay, "original", head)
+    manifest = _pseudolabels(project, sha)
+    _require_labels(project.pseudolabel, manifest.train, manifest.valid)
+    return _replayed(project, strategy, project.pseudolabel, f"foundation:{sha}", head)
+
+
+def _kept(project: Project, strategy: Strategy, sha: str) -> dict[str, HeadData]:
+    """Pseudolabels of the further heads that are kept alive, by head."""
+    names = heads.kept_alive(project)
+    if strategy.replay is None or not names:
+        return {}
+    if strategy.replay.labels == "original":
+        raise RetemperError(
+            f"Strategy {strategy.name} replays original labels, and {', '.join(names)} of replay.heads have none.",
+            expected="labels of each head for the same structures",
+            fix="use pseudolabel-replay, which replays the foundation's labels by every head; or empty replay.heads",
+        )
+    manifest, kept = _pseudolabels(project, sha), {}
+    for head in names:
+        if head not in manifest.heads:
+            raise RetemperError(f"There are no pseudolabels of head {head}.", fix="dvc repro pseudolabel")
+        folder = project.pseudolabel / head
+        _require_labels(folder, manifest.heads[head].train, manifest.heads[head].valid)
+        kept[head] = _replayed(project, strategy, folder, f"foundation:{sha}", head)
+    return kept
+
+
+def _pseudolabels(project: Project, sha: str) -> PseudolabelManifest:
+    """The manifest of pseudolabels by this very foundation and head."""
+    manifest = PseudolabelManifest.read(project.pseudolabel / "manifest.json")
+    head = heads.of_foundation(project)
+    if (manifest.sha256, manifest.head) != (sha, head):
+        raise RetemperError(
+            "The pseudolabels were made by another foundation, or another head of it.",
+            expected=f"sha256 {sha}, head {head}",
+            got=f"sha256 {manifest.sha256}, head {manifest.head}",
+            fix="dvc repro pseudolabel",
+        )
+    return manifest
+
+
+def _require_labels(folder: Path, train: PseudolabelledSet, valid: PseudolabelledSet) -> None:
+    for name, part in (("train", train), ("valid", valid)):
+        if counted(folder / f"{name}.extxyz")[1] != part.labels_hash:
             raise RetemperError(
-                "The pseudolabels were made by another foundation, or another head of it.",
-                expected=f"sha256 {sha}, head {head}",
-                got=f"sha256 {manifest.sha256}, head {manifest.head}",
-                fix="dvc repro pseudolabel",
+                f"{folder / name}.extxyz does not hold the pseudolabels of its manifest.",
+                fix="dvc repro -f pseudolabel",
             )
-        for name, part in (("train", manifest.train), ("valid", manifest.valid)):
-            if counted(folder / f"{name}.extxyz")[1] != part.labels_hash:
-                raise RetemperError(
-                    f"{folder / name}.extxyz does not hold the pseudolabels of its manifest.",
-                    fix="dvc repro -f pseudolabel",
-                )
+
+
+def _replayed(project: Project, strategy: Strategy, folder: Path, source: str, head: str) -> HeadData:
+    """The files of `folder`, with the reference energies of the foundation's `head`."""
     train = folder / "train.extxyz"
     if train.is_file() and train.stat().st_size == 0:
         raise RetemperError(
@@ -129,9 +166,9 @@ def _replay(project: Project, strategy: Strategy, sha: str) -> HeadData:
             expected="structures in runs/replay",
             fix="dvc repro -f replay",
         )
-    if strategy.replay.number is not None:
+    if strategy.replay is not None and strategy.replay.number is not None:
         train = _first(train, strategy.replay.number, project.root)
-    e0s = mace.atomic_energies(project.weights, heads.of_foundation(project))
+    e0s = mace.atomic_energies(project.weights, head)
     return head_data(train, folder / "valid.extxyz", source, e0s, project.settings.dataset.weights == "use")
 
 

@@ -48,6 +48,27 @@ def of_entry(entry: Foundation, weights: Path) -> str:
     )
 
 
+def kept_alive(project: Project) -> list[str]:
+    """The heads of ``replay.heads``: others of the foundation that go on being replayed.
+
+    Raises
+    ------
+    RetemperError
+        The model has no head of this name, or it is the one that is replayed anyway.
+    """
+    available, chosen = mace.heads(project.weights), of_foundation(project)
+    for head in project.settings.replay.heads:
+        if head not in available:
+            raise unknown(f"head of foundation {project.foundation.name} (replay.heads)", head, available)
+        if head == chosen:
+            raise RetemperError(
+                f"replay.heads names {head}, which is replayed anyway.",
+                expected="further heads of the foundation",
+                fix=f"take {head} out of replay.heads",
+            )
+    return list(project.settings.replay.heads)
+
+
 def _with_level(entry: Foundation, head: str) -> str:
     """A head with its level of theory, where the catalogue knows it."""
     level = (entry.heads or {}).get(head)

@@ -36,7 +36,7 @@ from retemper.data.frames import (
 )
 from retemper.models import heads, mace, predict, predictions
 from retemper.prepare import inputs
-from retemper.records.pseudolabel import LabelErrors, PseudolabelledSet, PseudolabelManifest
+from retemper.records.pseudolabel import LabelErrors, LabelledByHead, PseudolabelledSet, PseudolabelManifest
 from retemper.records.record import Part
 
 SOURCE = LABEL_SOURCE
@@ -219,32 +219,40 @@ def run(project: Project) -> PseudolabelManifest:
             retemper=__version__,
             train=_label_set(project, "train", folder),
             valid=_label_set(project, "valid", folder),
+            heads={
+                head: LabelledByHead(
+                    train=_label_set(project, "train", folder / head, head),
+                    valid=_label_set(project, "valid", folder / head, head),
+                )
+                for head in heads.kept_alive(project)
+            },
         )
         manifest.write(folder / "manifest.json")
     return manifest
 
 
-def of_project(project: Project, frames: Sequence[Atoms]) -> Labelled:
-    """`frames` with the labels of the project's foundation."""
+def of_project(project: Project, frames: Sequence[Atoms], head: str | None = None) -> Labelled:
+    """`frames` with the labels of the project's foundation, by `head` or the one of the settings."""
     return label(
         project.weights,
         frames,
         name=project.foundation.name,
-        head=heads.of_foundation(project),
+        head=head or heads.of_foundation(project),
         dtype=project.settings.pseudolabel.dtype,
         device=project.settings.finetune.device,
         cache=project.cache("pseudolabels"),
     )
 
 
-def _label_set(project: Project, name: str, folder: Path) -> PseudolabelledSet:
+def _label_set(project: Project, name: str, folder: Path, head: str | None = None) -> PseudolabelledSet:
     """Write ``<name>.extxyz`` of the replay set with the foundation's labels into `folder`."""
     path = project.replay / f"{name}.extxyz"
     frames = read_frames(path) if path.stat().st_size else []
-    labelled = of_project(project, frames)
+    labelled = of_project(project, frames, head)
     write_frames(folder / path.name, labelled.frames)
     how = "taken from the cache" if labelled.reused else f"made with {labelled.backend}"
-    log.info(f"pseudolabel: {len(frames)} {name} structures, labels {how} ({labelled.address})")
+    by = f" of head {head}" if head else ""
+    log.info(f"pseudolabel: {len(frames)} {name} structures, labels{by} {how} ({labelled.address})")
     off = ", ".join(f"{key} {value:.1f}" for key, value in labelled.rmse if value is not None)
     if off:
         log.info(f"pseudolabel: RMSE to the original labels, meV/atom, meV/A, meV/A^3: {off}")

@@ -24,6 +24,13 @@ class PseudolabelledSet(Part):
     rmse_to_original: LabelErrors
 
 
+class LabelledByHead(Part):
+    """The sets with the labels of a further head, in a folder of its name."""
+
+    train: PseudolabelledSet
+    valid: PseudolabelledSet
+
+
 class PseudolabelManifest(Record):
     """Labels by the foundation for the replay set."""
 
@@ -36,3 +43,4 @@ class PseudolabelManifest(Record):
     retemper: str
     train: PseudolabelledSet
     valid: PseudolabelledSet
+    heads: dict[str, LabelledByHead] = {}  # by further heads that are kept alive

@@ -12,7 +12,7 @@ from retemper.core.errors import RetemperError
 from retemper.data import charge, frame_weights
 from retemper.data.frames import ENERGY, FORCES, STRESS, is_isolated_atom, stream_frames
 from retemper.finetune.mace.setup import Frames
-from retemper.finetune.plan import REPLAY, TARGET, HeadData, Plan
+from retemper.finetune.plan import TARGET, HeadData, Plan
 from retemper.records.training import WeightRange
 
 Weights = dict[str, WeightRange]  # that are not 1, by label
@@ -28,9 +28,7 @@ def check(plan: Plan, frames: Frames) -> tuple[dict[str, dict[str, Weights]], in
     """
     weights: dict[str, dict[str, Weights]] = {}
     free = 0
-    for head, data in ((TARGET, plan.target), (REPLAY, plan.replay)):
-        if data is None:
-            continue
+    for head, data in plan.heads.items():
         train, valid = (
             check_labels(head, data, frames[head][k], path) for k, path in enumerate((data.train, data.valid))
         )

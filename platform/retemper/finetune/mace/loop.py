@@ -26,7 +26,7 @@ from retemper.finetune.mace import checkpoint
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import WholeSet
 from retemper.finetune.mace.setup import Setup
-from retemper.finetune.plan import REPLAY
+from retemper.finetune.plan import REPLAY, TARGET
 from retemper.records.training import Course
 
 Row = dict[str, float]  # of history.csv
@@ -203,14 +203,15 @@ class _Training:
                     output_args=setup.output_args,
                     device=setup.device,
                 )
-                name = "valid_replay" if head == REPLAY else "valid"
+                name = {TARGET: "valid", REPLAY: "valid_replay"}.get(head, f"valid_replay_{head}")
                 row[f"{name}.loss"] = whole.value()
                 row[f"{name}.energy_rmse"] = float(metrics["rmse_e_per_atom"]) * 1e3
                 row[f"{name}.force_rmse"] = float(metrics["rmse_f"]) * 1e3
             if self.probe is not None:
                 row |= self.probe(setup.model)
         # the replay loss comes out of ReplayLoss already multiplied by its weight
-        row["valid_loss"] = row["valid.loss"] + row.get("valid_replay.loss", 0.0)
+        replayed = [value for name, value in row.items() if name.startswith("valid_replay") and name.endswith(".loss")]
+        row["valid_loss"] = row["valid.loss"] + (sum(replayed) / len(replayed) if replayed else 0.0)
         return row
 
     def take(self, row: Row) -> None:

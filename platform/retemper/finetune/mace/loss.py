@@ -43,20 +43,20 @@ class ReplayLoss(torch.nn.Module):
     target, replay : UniversalLoss
     weight : float
         Of the replay loss; 0 trains on the target alone.
-    replay_head : int
-        Index of the replay head in ``batch.head``.
+    target_head : int
+        Index of the target's head in ``batch.head``; frames of all others are replayed.
     """
 
-    def __init__(self, target: UniversalLoss, replay: UniversalLoss, weight: float, replay_head: int):
+    def __init__(self, target: UniversalLoss, replay: UniversalLoss, weight: float, target_head: int):
         super().__init__()
         self.target = target
         self.replay = replay
         self.weight = weight
-        self.replay_head = replay_head
+        self.target_head = target_head
 
     def forward(self, ref: Any, pred: dict[str, torch.Tensor], ddp: bool | None = None) -> torch.Tensor:
         """Loss of a batch (scalar). A head without frames in the batch contributes nothing."""
-        is_replay = ref["head"] == self.replay_head
+        is_replay = ref["head"] != self.target_head
         total: torch.Tensor = pred["energy"].sum() * 0.0
         if bool((~is_replay).any()):
             total = total + self.target(*_select(ref, pred, ~is_replay), ddp)

@@ -10,7 +10,7 @@ import torch
 
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss, universal
-from retemper.finetune.plan import REPLAY, TARGET, Plan
+from retemper.finetune.plan import REPLAY, TARGET, Plan, name_of
 
 Frames = dict[str, tuple[Sequence[Any], Sequence[Any]]]  # training and validation, by head
 
@@ -42,9 +42,9 @@ class Setup:
         sets = self.train_loader.dataset.datasets
         return {head: (sets[k], self.valid_loaders[head].dataset) for k, head in enumerate(self.model.heads)}
 
-    def first_batch(self) -> Any:
-        """The first validation batch of the target."""
-        return next(iter(self.valid_loaders[TARGET])).to(self.device)
+    def first_batch(self, head: str = TARGET) -> Any:
+        """The first validation batch of a head."""
+        return next(iter(self.valid_loaders[head])).to(self.device)
 
     def with_replay(self, plan: Plan, frames: Frames) -> Setup:
         """The same with a loss in which the replay weight works, and batches in which it is balanced."""
@@ -53,11 +53,10 @@ class Setup:
             return self
         weights = {name: getattr(replay, name) for name in ("energy_weight", "forces_weight", "stress_weight")}
         loss = universal(weights, strategy.loss.huber_delta).to(self.device)
-        head = list(self.model.heads).index(REPLAY)
+        target = list(self.model.heads).index(TARGET)
+        replayed = [frame for head in (REPLAY, *map(name_of, plan.kept)) for frame in frames[head][0]]
         return replace(
             self,
-            loss_fn=ReplayLoss(self.loss_fn, loss, replay.weight, head).to(self.device),
-            train_loader=PairedLoader(
-                frames[TARGET][0], frames[REPLAY][0], plan.batch_size, replay.batch_size, plan.seed
-            ),
+            loss_fn=ReplayLoss(self.loss_fn, loss, replay.weight, target).to(self.device),
+            train_loader=PairedLoader(frames[TARGET][0], replayed, plan.batch_size, replay.batch_size, plan.seed),
         )

@@ -31,7 +31,7 @@ from retemper.data.frames import stream_frames
 from retemper.finetune import collect
 from retemper.finetune.mace import adapters, checkpoint, lmdb_cache, loaded_labels, loop, verification
 from retemper.finetune.mace.setup import Setup
-from retemper.finetune.plan import TARGET, Flags, Plan, mace_flags
+from retemper.finetune.plan import TARGET, Flags, Plan, mace_flags, name_of
 from retemper.models import architecture, fast_blocks, head_weights, model_file, model_writing
 from retemper.models import mace as mace_models
 from retemper.records.training import Outcome
@@ -111,7 +111,7 @@ def _train(
     frame_weights, free_atoms = loaded_labels.check(plan, frames)
     setup, batch = built.with_replay(plan, frames), built.first_batch()
     with fast_blocks.fast(model), architecture.addition(model):
-        gap = _gap_to_foundation(plan, _forces(model, batch))
+        gap = _gap_to_foundation(plan, built)
     trained = verification.trainable(model, setup.optimizer)
     effective = verification.compared(plan, setup, frames, free_atoms, gap, trained)
     if effective.differences:
@@ -149,7 +149,7 @@ def _set_reference_energies(model: Any, plan: Plan) -> None:
     energies that it was given are among them, and are lost without a word.
     """
     energies = model.atomic_energies_fn.atomic_energies
-    rows = [plan.target.E0s if head == TARGET else plan.replay.E0s for head in model.heads]  # type: ignore[union-attr]
+    rows = [plan.heads[head].E0s for head in model.heads]
     values = [[row[int(z)] for z in model.atomic_numbers] for row in rows]
     energies.copy_(torch.tensor(values, dtype=energies.dtype, device=energies.device).reshape(energies.shape))
 
@@ -161,14 +161,15 @@ def _foundation(plan: Plan) -> torch.nn.Module:
 
 
 def _starting_from(foundation: torch.nn.Module, plan: Plan) -> Builder:
-    """In place of MACE's `_build_model`: every head begins as the foundation's."""
+    """In place of MACE's `_build_model`: every head begins as the foundation's, those kept alive as themselves."""
     head = mace_models.pick_head(plan.foundation, plan.foundation_head)
     of_mace: Builder = model_script_utils._build_model
 
     def build(args: Any, model_config: Any, foundation_config: Any, heads: list[str]) -> torch.nn.Module:
         if plan.strategy.lora is not None:  # MACE draws weights before adapters: mace.yaml gives the same adapters
             of_mace(args, model_config, foundation_config, heads)
-        model = head_weights.with_heads(foundation, dict.fromkeys(heads, head)).to(torch.get_default_dtype())
+        starts = dict.fromkeys(heads, head) | {name_of(kept): kept for kept in plan.kept}
+        model = head_weights.with_heads(foundation, starts).to(torch.get_default_dtype())
         _count_bessel_weights(model)
         return model
 
@@ -218,17 +219,23 @@ def _rehearse_saving(model: torch.nn.Module, strategy: Strategy, batch: Any) -> 
     model_writing.require_describable(model)
 
 
-def _gap_to_foundation(plan: Plan, forces: np.ndarray) -> float:
-    """Largest difference (eV/A) of a model's `forces` on the first validation batch to the foundation's."""
+def _gap_to_foundation(plan: Plan, built: Setup) -> float:
+    """Largest difference (eV/A) of a head's forces on its first validation batch to those of the foundation's head.
+
+    Of the head that learns the target, and of those that are kept alive.
+    """
     from retemper.models.predict import predict
 
-    path = plan.target.valid
-    count = min(plan.valid_batch_size, plan.target.n_valid)
-    frames = list(islice(stream_frames(path), count))
-    reference = predict(
-        Path(plan.foundation), frames, head=plan.foundation_head, dtype=plan.dtype, device=plan.device, backend="torch"
-    )
-    return float(np.abs(forces - np.concatenate(reference.forces)).max())
+    gaps = []
+    for name, head in {TARGET: plan.foundation_head, **{name_of(kept): kept for kept in plan.kept}}.items():
+        data = plan.heads[name]
+        frames = list(islice(stream_frames(data.valid), min(plan.valid_batch_size, data.n_valid)))
+        forces = _forces(built.model, built.first_batch(name))
+        reference = predict(
+            Path(plan.foundation), frames, head=head, dtype=plan.dtype, device=plan.device, backend="torch"
+        )
+        gaps.append(float(np.abs(forces - np.concatenate(reference.forces)).max()))
+    return max(gaps)
 
 
 def _forces(model: Any, batch: Any) -> np.ndarray:

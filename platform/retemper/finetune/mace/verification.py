@@ -18,7 +18,7 @@ from retemper.core.errors import RetemperError
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss
 from retemper.finetune.mace.setup import Frames, Setup
-from retemper.finetune.plan import REPLAY, TARGET, Plan
+from retemper.finetune.plan import TARGET, Plan
 from retemper.records.training import Configuration, Counts, Effective, LossSettings, Ran
 
 
@@ -61,9 +61,9 @@ def asked(plan: Plan) -> Configuration:
     """What the plan demands, in the form that `ran` reads back."""
     strategy, training = plan.strategy, plan.strategy.training
     result = Configuration(
-        heads=[REPLAY, TARGET] if plan.replay is not None else [TARGET],
+        heads=list(plan.heads),
         elements=sorted(plan.elements),
-        E0s={TARGET: plan.target.E0s, **({REPLAY: plan.replay.E0s} if plan.replay else {})},
+        E0s={head: data.E0s for head, data in plan.heads.items()},
         optimizer={"adam": "Adam", "adamw": "AdamW"}[training.optimizer],
         lr=training.lr,
         weight_decay=training.weight_decay,
@@ -74,7 +74,7 @@ def asked(plan: Plan) -> Configuration:
         max_epochs=plan.epochs,
         dtype=plan.dtype,
         loss=LossSettings(kind="UniversalLoss", **strategy.loss.model_dump()),
-        frames={TARGET: [plan.target.n_train, plan.target.n_valid]},
+        frames={head: [data.n_train, data.n_valid] for head, data in plan.heads.items()},
         free_atoms=plan.target.free_atoms,
         lora=strategy.lora,
         starts_from_foundation=strategy.start == "foundation",
@@ -88,8 +88,8 @@ def asked(plan: Plan) -> Configuration:
             huber_delta=strategy.loss.huber_delta,
         )
         result.replay_weight = strategy.replay.weight
-        result.replay_batch_size = min(strategy.replay.batch_size, plan.replay.n_train)
-        result.frames[REPLAY] = [plan.replay.n_train, plan.replay.n_valid]
+        replayed = sum(data.n_train for head, data in plan.heads.items() if head != TARGET)
+        result.replay_batch_size = min(strategy.replay.batch_size, replayed)
     return result
 
 
