@@ -45,7 +45,7 @@ def gradients(
     replay = universal({"energy_weight": 1.0, "forces_weight": 10.0, "stress_weight": 1.0}, 0.01)
     results = []
     for counts in ({"Default": target_count, "pt_head": replay_count}, {"Default": target_count}):
-        loss = ReplayLoss(target, replay, weight, 0)
+        loss = ReplayLoss(target, replay, weight, target_head=1)
         batch = batch_of(counts)
         model.zero_grad()
         loss(pred=model(batch.to_dict(), training=True, compute_stress=True), ref=batch).backward()
