@@ -9,7 +9,7 @@ from retemper.config import foundation_lock, foundations, licences
 from retemper.config.foundations import Foundation, Structures
 from retemper.core import downloads, weight_files
 from retemper.core.errors import RetemperError
-from retemper.core.files import project_root, sha256
+from retemper.core.files import project_root, require_sha256, sha256
 
 
 def require_served(entry: Foundation) -> None:
@@ -83,13 +83,10 @@ def _check_weights(path: Path, entry: Foundation, root: Path | None) -> None:
 
 
 def _check_sum(path: Path, name: str, url: str, known: str | None) -> None:
-    if known is not None and (got := sha256(path)) != known.lower():
-        raise RetemperError(
-            f"{name}: what {url} gives is not what it was. It was not kept.",
-            expected=f"sha256 {known}",
-            got=f"sha256 {got}",
-            fix="ask its authors; if you trust the new one, change the sum in foundations/lock.yaml or in the settings",
-        )
+    if known is not None:
+        what = f"{name}: what {url} gives is not what it was. It was not kept."
+        fix = "ask its authors; if you trust the new one, change the sum in foundations/lock.yaml or in the settings"
+        require_sha256(path, known, what, fix)
 
 
 def structures(published: Structures, root: Path | None = None) -> Path:

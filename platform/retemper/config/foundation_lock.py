@@ -12,8 +12,7 @@ import yaml
 from retemper.config.setting_errors import in_file
 from retemper.config.settings import Section, parse
 from retemper.config.strict_yaml import read_yaml
-from retemper.core.errors import RetemperError
-from retemper.core.files import atomic_write, locked, sha256
+from retemper.core.files import atomic_write, locked, require_sha256, sha256
 from retemper.core.output import log
 
 LOCK = Path("foundations/lock.yaml")
@@ -58,25 +57,18 @@ def check(root: Path, kind: str, name: str, path: Path, source: str, known: str 
     RetemperError
         Another content. The file was not opened.
     """
-    got = sha256(path)
     if known is not None:
-        _compare(name, path, got, known.lower(), trusted_by)
-        return got
+        return _require(name, path, known, trusted_by)
     remembered: dict[str, Content] = getattr(read(root), kind)
     if name not in remembered:
-        remembered = _remember(root, kind, name, Content(source=source, sha256=got, size=path.stat().st_size))
-    _compare(name, path, got, remembered[name].sha256, str(LOCK))
-    return got
+        remembered = _remember(root, kind, name, Content(source=source, sha256=sha256(path), size=path.stat().st_size))
+    return _require(name, path, remembered[name].sha256, str(LOCK))
 
 
-def _compare(name: str, path: Path, got: str, expected: str, place: str) -> None:
-    if got != expected:
-        raise RetemperError(
-            f"{name}: {path} is not what it was. It was not opened.",
-            expected=f"sha256 {expected} ({place})",
-            got=f"sha256 {got}",
-            fix=f"restore the file, or delete it where it was fetched; if you trust the new one, change {place}",
-        )
+def _require(name: str, path: Path, expected: str, place: str) -> str:
+    what = f"{name}: {path} is not what it was. It was not opened."
+    fix = f"restore the file, or delete it where it was fetched; if you trust the new one, change {place}"
+    return require_sha256(path, expected, what, fix, place)
 
 
 def _remember(root: Path, kind: str, name: str, content: Content) -> dict[str, Content]:

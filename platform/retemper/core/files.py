@@ -215,6 +215,21 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def require_sha256(path: str | Path, expected: str, what: str, fix: str, place: str | None = None) -> str:
+    """The sha256 of a file, which must be the `expected` one.
+
+    Raises
+    ------
+    RetemperError
+        It is not. `what` says so in a sentence, `place` where the expected sum stands.
+    """
+    got = sha256(path)
+    if got != expected.lower():
+        where = f" ({place})" if place else ""
+        raise RetemperError(what, expected=f"sha256 {expected}{where}", got=f"sha256 {got}", fix=fix)
+    return got
+
+
 def digest(content: Any) -> str:
     """First 16 hex digits of the sha256 of `content` as canonical JSON (keys sorted)."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)

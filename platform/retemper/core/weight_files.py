@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from retemper.core.errors import RetemperError
-from retemper.core.files import sha256
+from retemper.core.files import require_sha256
 
 NAME = "model.safetensors"  # of a trained model, in its folder
 SUFFIX = ".safetensors"
@@ -59,11 +59,9 @@ def require(path: str | Path, sha: str | None = None) -> Path:
     path = Path(path)
     if not path.is_file():
         raise RetemperError(f"Model {path} does not exist.", fix="check the path")
-    if sha is not None and (got := sha256(path)) != sha.lower():
-        raise RetemperError(
-            f"{path} is not the file that was asked for, and was not opened.",
-            expected=f"sha256 {sha}",
-            got=f"sha256 {got}",
-            fix="fetch the file again; give its own sha256 only if you know where it comes from",
+    if sha is not None:
+        what = f"{path} is not the file that was asked for, and was not opened."
+        require_sha256(
+            path, sha, what, "fetch the file again; give its own sha256 only if you know where it comes from"
         )
     return path

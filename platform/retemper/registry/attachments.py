@@ -6,8 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from retemper.core.errors import RetemperError
-from retemper.core.files import digest, sha256
+from retemper.core.files import digest, require_sha256
 from retemper.records.runs import Results
 from retemper.registry import artifact, measurements
 from retemper.registry.client import Registry, Version
@@ -57,14 +56,8 @@ def weights(registry: Registry, version: Version, folder: Path) -> Path:
     registered = version.sha256
     place = artifact.WEIGHTS if artifact.TAG in version.tags else FORMER_WEIGHTS
     path = registry.download(version, place, folder)
-    got = sha256(path)
-    if got != registered:
-        raise RetemperError(
-            f"The weights of {version.name} are not the registered ones and were not opened.",
-            expected=f"sha256 {registered}",
-            got=f"sha256 {got}",
-            fix="register it again, or restore the store from a backup",
-        )
+    what = f"The weights of {version.name} are not the registered ones and were not opened."
+    require_sha256(path, registered, what, "register it again, or restore the store from a backup")
     return path
 
 

@@ -19,7 +19,7 @@ from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import experiment
 from retemper.core.errors import RetemperError
-from retemper.core.files import digest, sha256
+from retemper.core.files import digest, require_sha256
 from retemper.records import registration
 from retemper.records.registration import BestSeed, Registration
 from retemper.records.runs import FOUNDATION, Results, read_results
@@ -179,14 +179,8 @@ def _register_seed(
     weights = training.finished.sha256
     if not training.model.is_file():
         raise RetemperError(f"{training.model} is not there.", fix=f"dvc pull, or dvc repro finetune@{strategy}")
-    got = sha256(training.model)
-    if got != weights:
-        raise RetemperError(
-            f"{training.model} is not the model that was trained.",
-            expected=f"sha256 {weights}",
-            got=f"sha256 {got}",
-            fix=f"dvc checkout, or dvc repro -f finetune@{strategy}",
-        )
+    what = f"{training.model} is not the model that was trained."
+    require_sha256(training.model, weights, what, f"dvc checkout, or dvc repro -f finetune@{strategy}")
     run_id = str(run.info.run_id)
     inputs = run.inputs.dataset_inputs if run.inputs else []
     tags = {
