@@ -5,6 +5,7 @@ Training data are frames of the embedded GFN2-xTB droplets or molecules; the fou
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,22 @@ def make_plan(files: dict[str, Any], name: str, epochs: int = 2, dtype: str = "f
         device="cpu",
         versions=versions(),
     )
+
+
+def keeping(plan: Plan, files: dict[str, Any], heads: list[str]) -> Plan:
+    """`plan` with further heads of the foundation kept alive: the replay set with labels by each."""
+    from retemper.models.mace import atomic_energies
+    from retemper.prepare import pseudolabel
+
+    folder, model, kept = files["folder"], files["model"], {}
+    for head in heads:
+        for name in ("train", "valid"):
+            frames = read_frames(folder / f"replay-{name}.extxyz")
+            labelled = pseudolabel.label(model, frames, name="several", head=head, cache=folder / "labels")
+            write_frames(folder / f"{head}-{name}.extxyz", labelled.frames)
+        paths = [folder / f"{head}-{name}.extxyz" for name in ("train", "valid")]
+        kept[head] = head_data(*paths, f"foundation:{sha256(model)}", atomic_energies(model, head))
+    return dataclasses.replace(plan, kept=kept)
 
 
 def run(plan: Plan, folder: Path) -> tuple[Outcome, list[dict[str, float]]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from trainings import make_plan
 
 from retemper.core import scratch
 from retemper.core.errors import RetemperError
@@ -84,3 +87,21 @@ def test_a_planted_copy_of_a_file_is_fetched_again(
     local.write_text("other frames") if case == "changed" else local.symlink_to(tmp_path / "other")
     assert file_transfer.fetch(str(source), home) == str(local) and sha256(local) == sha256(source)
     assert "put aside" in capsys.readouterr().out and (tmp_path / "other").read_text() == "other frames"
+
+
+def test_every_file_of_a_plan_is_fetched(
+    files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of heads that are kept alive, too: the node does not see the project's folder."""
+    import ray
+
+    monkeypatch.setenv("RETEMPER_SCRATCH", str(tmp_path / "own"))
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    home = type("Far", (), {"read": Near("read"), "sha256": Near("sha256")})()
+    plan = make_plan(files, "pseudolabel-replay")
+    plan = dataclasses.replace(plan, kept={"omol": plan.replay})
+    here = file_transfer.relocate(plan, home)
+    for far, near in zip(plan.heads.values(), here.heads.values(), strict=True):
+        for there, copy in ((far.train, near.train), (far.valid, near.valid)):
+            assert copy.startswith(str(tmp_path / "own")) and sha256(copy) == sha256(there)
+    assert here.key == plan.key and list(here.kept) == ["omol"]

@@ -11,15 +11,17 @@ import prepared
 import pytest
 from architectures import build_mh1
 from conftest import build_tiny
-from trainings import make_files, make_plan, molecules, run
+from pydantic import ValidationError
+from trainings import keeping, make_files, make_plan, molecules, run
 
 from retemper.config import strategies
+from retemper.config.settings import Replay
 from retemper.core import weight_files
 from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, sha256
 from retemper.data.frames import read_frames, write_frames
 from retemper.finetune import planning
-from retemper.finetune.plan import Plan, head_data, name_of
+from retemper.finetune.plan import Plan, name_of
 from retemper.models import heads, mace, predict
 from retemper.prepare import pseudolabel
 from retemper.records.pseudolabel import PseudolabelManifest
@@ -38,17 +40,7 @@ def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def _plan(files: dict[str, Any], kept: list[str], **overrides: Any) -> Plan:
     """Pseudolabelled replay of the first head, and of `kept` with their own labels."""
-    plan, folder, model = make_plan(files, "pseudolabel-replay", epochs=3, **overrides), files["folder"], files["model"]
-    data = {}
-    for head in kept:
-        paths = []
-        for name in ("train", "valid"):
-            frames = read_frames(folder / f"replay-{name}.extxyz")
-            labelled = pseudolabel.label(model, frames, name="several", head=head, cache=folder / "labels")
-            paths.append(folder / f"{head}-{name}.extxyz")
-            write_frames(paths[-1], labelled.frames)
-        data[head] = head_data(*paths, f"foundation:{sha256(model)}", mace.atomic_energies(model, head))
-    return dataclasses.replace(plan, kept=data)
+    return keeping(make_plan(files, "pseudolabel-replay", epochs=3, **overrides), files, kept)
 
 
 def _drift(model: Path, head: str, foundation: Path, frames: list[Any]) -> float:
@@ -143,3 +135,19 @@ def test_original_labels_are_of_one_head(tmp_path: Path) -> None:
     made = _project(tmp_path, build_tiny(tmp_path / "model.model", NAMES), heads=NAMES[1:])
     with pytest.raises(RetemperError, match="use pseudolabel-replay"):
         planning._kept(made, strategies.load("replay"), "a")
+
+
+@pytest.mark.hostile("settings")
+@pytest.mark.parametrize("named", [["a", "a"], ["a/b"], ["../a"], [""]], ids=str)
+def test_names_of_heads_are_checked_as_settings(named: list[str]) -> None:
+    """They are names of folders and of metrics."""
+    with pytest.raises(ValidationError, match="heads"):
+        Replay(heads=named)
+
+
+def test_the_last_rounds_weights_must_have_the_heads(tmp_path: Path) -> None:
+    model = build_tiny(tmp_path / "last.model", ["Default", "pt_head", NAMES[1]])
+    planning._require_heads(model, NAMES[1:2])
+    for lacking in (NAMES[2], "pt_head"):  # pt_head of the foundation is foundation_pt_head in a fine-tuned model
+        with pytest.raises(RetemperError, match=f"no head {lacking}"):
+            planning._require_heads(model, [NAMES[1], lacking])

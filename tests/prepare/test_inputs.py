@@ -121,6 +121,10 @@ CHANGES: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "a default said": (lambda root: params(root, e0s={"method": "reestimate"}), set()),
     "a key that was left out": (lambda root: params(root, e0s={"method": "average"}), {"e0s"}),
     "another device": (lambda root: params(root, finetune={"device": "cuda", "workers": 2}), set()),
+    "heads that are kept alive": (
+        lambda root: params(root, replay={"heads": ["omat"]}),
+        {"pseudolabel", "sweep", "finetune"},
+    ),
     "epochs": (lambda root: params(root, finetune={"epochs": 3}), {"sweep", "finetune"}),
     "words about the foundation": (lambda root: catalogue(root, about="other words"), SHOWN),
     "files touched": (touch, set()),

@@ -48,6 +48,9 @@ def test_keys_name_everything_that_decides(root: Path) -> None:
     for section, change in (("finetune", {"epochs": 4}), ("evaluate", {"confidence": 0.8}), ("dataset", {"seed": 3})):
         after = by_name(runs(root, base={**BASE, section: {**BASE[section], **change}}))
         assert all(after[name].key != before[name].key for name in before), section
+    after = by_name(runs(root, base={**BASE, "replay": {**BASE["replay"], "heads": ["omol"]}}))
+    assert {name for name in before if after[name].key != before[name].key} == {n for n in before if "replay" in n}
+    assert all(after[name].keys.get("replay") == keys[name].get("replay") for name in before)  # the same structures
     for path, changed in (
         ("data/raw/salt.extxyz", {"naive 1", "replay 1"}),
         ("foundations/pool.extxyz", {"replay 1"}),

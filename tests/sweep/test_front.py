@@ -86,6 +86,7 @@ def test_the_signal_is_the_rule_of_family_and_sees_the_replay_head() -> None:
     }
     assert objectives.signal(row, BOTH) == pytest.approx(score(GENTLE.values, BOTH, "family"))
     assert objectives.signal({**row, "valid_replay.force_rmse": 217.6}, BOTH) > objectives.signal(row, BOTH) + 2
+    assert objectives.signal({**row, "valid_replay_omol.force_rmse": 217.6}, BOTH) > objectives.signal(row, BOTH) + 2
     assert objectives.signal(row, ["target"]) == pytest.approx(math.log(18.4))
     assert objectives.signal(row, ["target-loss"]) == pytest.approx(math.log(0.1))
 

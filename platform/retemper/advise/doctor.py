@@ -231,6 +231,7 @@ def _e0s(project: Rehearsal) -> Iterator[Finding]:
 
 def _replay(project: Rehearsal) -> Iterator[Finding]:
     from retemper.finetune import planning
+    from retemper.models import heads
     from retemper.prepare import replay
 
     manifest = replay.run(project)
@@ -238,7 +239,9 @@ def _replay(project: Rehearsal) -> Iterator[Finding]:
     yield Finding("replay", "ok", f"{pools}; labels: {manifest.labels}")
     if manifest.retention is None:
         yield Finding("replay", "warning", "what is forgotten will not be measured (evaluate.retention)")
+    kept = heads.kept_alive(project)
     for name in project.settings.strategies:
         strategy = strategies.load(name, project.root, project.settings.finetune.overrides)
+        planning.require_labels_of(strategy, kept)
         if strategy.replay is not None and strategy.replay.labels == "original":
             planning.require_original(name, manifest)

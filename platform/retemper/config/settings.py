@@ -51,6 +51,7 @@ Once = Annotated[list[Item], AfterValidator(_once)]
 Paths = Annotated[list[Annotated[str, Field(min_length=1)]], AfterValidator(_paths_once)]
 Name = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random number generator takes
+Head = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # of a foundation: it names metrics and folders
 Symbol = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
 Open = Annotated[dict[str, Any], AfterValidator(_finite)]  # names and values that are checked where they are used
 Objective = Literal["target", "target-loss", "retention", "holes"]
@@ -142,7 +143,7 @@ class Replay(Section):
     pools: list[Pool] = Field([Pool(pool=DEFAULT)], min_length=1)  # chosen from together
     number: int = Field(200, ge=2)  # training structures
     valid: int = Field(40, ge=1)  # validation structures, from groups of the pools that training does not use
-    heads: Once[Name] = []  # further heads of the foundation that are kept alive, each replayed with its own labels
+    heads: Once[Head] = []  # further heads of the foundation that are kept alive, each replayed with its own labels
     select: Literal["farthest-point", "random", "elements"] = "farthest-point"  # how they are chosen: docs/replay.md
     seed: Seed = 0  # of the choice
 

@@ -67,7 +67,12 @@ def train_all(
 def line(strategy: str, seed: int, row: Mapping[str, float], epochs: int) -> str:
     """An epoch on the terminal, with the time that is left."""
     left = (epochs - 1 - row["epoch"]) * row["seconds"]
-    replay = f"  replay F {row['valid_replay.force_rmse']:7.1f}" if "valid_replay.force_rmse" in row else ""
+    replayed = {
+        name.removeprefix("valid_").removesuffix(".force_rmse").removeprefix("replay_"): value
+        for name, value in row.items()
+        if name.startswith("valid_replay") and name.endswith(".force_rmse")
+    }
+    replay = "".join(f"  {head} F {value:7.1f}" for head, value in replayed.items())
     return (
         f"{strategy:>18s} seed {seed}  epoch {int(row['epoch']) + 1:3d}/{epochs}"
         f"  loss {row['valid_loss']:9.5f}  E {row['valid.energy_rmse']:7.2f} meV/atom"

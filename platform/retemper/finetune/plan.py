@@ -210,13 +210,10 @@ def mace_flags(plan: Plan, work: Path, name: str, architecture: Flags | None) ->
             "real_pt_data_ratio_threshold": 0.0,
             "pseudolabel_replay": False,
         }
-    if plan.kept:
-        every = {TARGET: plan.target} | {name_of(head): data for head, data in plan.kept.items()}
-        flags["heads"] = str(
-            {
-                name: {"train_file": data.train, "valid_file": data.valid, "E0s": str(_numbers(data.E0s))}
-                | ({"keep_isolated_atoms": True} if data.free_atoms else {})
-                for name, data in every.items()
-            }
-        )
+    if plan.kept:  # what an entry of MACE's setting `heads` lacks is as for all heads: the target's files are above
+        flags["heads"] = str({TARGET: {}, **{name_of(head): _head_flags(data) for head, data in plan.kept.items()}})
     return flags
+
+
+def _head_flags(data: HeadData) -> Flags:
+    return {"train_file": data.train, "valid_file": data.valid, "E0s": str(_numbers(data.E0s))}

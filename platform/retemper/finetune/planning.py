@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from retemper.config.project import Project
@@ -14,7 +15,7 @@ from retemper.data import rounds
 from retemper.data.frames import labels_hash, read_frames, write_frames
 from retemper.data.splits import leaks
 from retemper.finetune import free_atoms
-from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
+from retemper.finetune.plan import HeadData, Plan, counted, head_data, name_of, versions
 from retemper.models import heads, mace
 from retemper.prepare import inputs, pool_check
 from retemper.records.e0s import ReferenceEnergies
@@ -43,6 +44,8 @@ def plans(project: Project, name: str, point: Point | None = None) -> list[Plan]
     target = head_data(train, data / "valid.extxyz", "target", e0s, weighted)
     replay = _replay(project, strategy, sha) if strategy.replay is not None else None
     kept = _kept(project, strategy, sha)
+    if start != project.weights:
+        _require_heads(start, kept)
     batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:
         log.info(
@@ -84,6 +87,19 @@ def _start(project: Project, strategy: Strategy, sha: str) -> tuple[Path, str, s
     return model, sha256(model), mace.pick_head(model)
 
 
+def _require_heads(start: Path, kept: Iterable[str]) -> None:
+    """Raise where the last round's weights lack a head that is kept alive, or have it under another name."""
+    there = mace.heads(start)
+    lacking = [head for head in kept if head not in there or name_of(head) != head]
+    if lacking:
+        raise RetemperError(
+            f"The last round's weights have no head {lacking[0]} to start from, which replay.heads keeps alive.",
+            expected=f"weights with {', '.join(kept)}",
+            got=f"heads {', '.join(there)}",
+            fix="finetune.start: foundation; or empty replay.heads",
+        )
+
+
 def _require_unseen(root: Path, tolerance: float) -> None:
     """Raise where structures that the last round's weights were trained on are now to judge what comes of them."""
     seen = rounds.seen(root / rounds.FOLDER)
@@ -118,12 +134,7 @@ def _kept(project: Project, strategy: Strategy, sha: str) -> dict[str, HeadData]
     names = heads.kept_alive(project)
     if strategy.replay is None or not names:
         return {}
-    if strategy.replay.labels == "original":
-        raise RetemperError(
-            f"Strategy {strategy.name} replays original labels, and {', '.join(names)} of replay.heads have none.",
-            expected="labels of each head for the same structures",
-            fix="use pseudolabel-replay, which replays the foundation's labels by every head; or empty replay.heads",
-        )
+    require_labels_of(strategy, names)
     manifest, kept = _pseudolabels(project, sha), {}
     for head in names:
         if head not in manifest.heads:
@@ -132,6 +143,16 @@ def _kept(project: Project, strategy: Strategy, sha: str) -> dict[str, HeadData]
         _require_labels(folder, manifest.heads[head].train, manifest.heads[head].valid)
         kept[head] = _replayed(project, strategy, folder, f"foundation:{sha}", head)
     return kept
+
+
+def require_labels_of(strategy: Strategy, names: list[str]) -> None:
+    """Raise where a strategy replays original labels, which the heads `names` of ``replay.heads`` do not have."""
+    if names and strategy.replay is not None and strategy.replay.labels == "original":
+        raise RetemperError(
+            f"Strategy {strategy.name} replays original labels, and {', '.join(names)} of replay.heads have none.",
+            expected="labels of each head for the same structures",
+            fix="use pseudolabel-replay, which replays the foundation's labels by every head; or empty replay.heads",
+        )
 
 
 def _pseudolabels(project: Project, sha: str) -> PseudolabelManifest:

@@ -41,6 +41,10 @@ def run(project: Project, strategy: str) -> TrainingSummary:
     log.info(
         f"{len(plans)} seed(s), {count} at a time, {plans[0].target.n_train} training structures, on {plans[0].device}"
     )
+    further = project.settings.replay.heads
+    if further:
+        kept = "kept alive" if plans[0].kept else "not kept: this strategy replays nothing"
+        log.info(f"further heads of the foundation, {', '.join(further)}: {kept}")
     by_seed = {plan.seed: folder for plan, folder in zip(plans, folders, strict=True)}
     live.write(project, strategy, by_seed)
     with _tracked(project, strategy, plans, folders) as run_ids, progress(finetune.epochs, interval=0) as say:

@@ -115,7 +115,8 @@ STAGES: dict[str, Stage] = {
     "e0s": Stage(("foundation", "e0s", "dataset.energy_unit", "dataset.length_unit"), ("prepare.e0s",), mace=True),
     "replay": Stage(
         (
-            *("foundation", "replay", "pseudolabel", "evaluate.retention", "dataset.near_duplicate"),
+            *("foundation", "pseudolabel", "evaluate.retention", "dataset.near_duplicate"),
+            *("replay.pools", "replay.number", "replay.valid", "replay.select", "replay.seed"),
             *("dataset.near_test", *LIMITS),
         ),
         ("prepare.replay",),
@@ -123,15 +124,15 @@ STAGES: dict[str, Stage] = {
         apart=REFUSING - {sources.PACKAGE + "data.splits"},
         mace=True,
     ),
-    "pseudolabel": Stage(("foundation", "pseudolabel"), ("prepare.pseudolabel",), mace=True),
+    "pseudolabel": Stage(("foundation", "pseudolabel", "replay.heads"), ("prepare.pseudolabel",), mace=True),
     "sweep": Stage(
-        ("system", "foundation", "seeds", "sweep", "finetune", "dataset.weights"),
+        ("system", "foundation", "seeds", "sweep", "finetune", "dataset.weights", "replay.heads"),
         ("sweep.run",),
         apart=REFUSING,
         mace=True,
     ),
     "finetune": Stage(
-        ("system", "foundation", "seeds", "finetune", "dataset.weights"),
+        ("system", "foundation", "seeds", "finetune", "dataset.weights", "replay.heads"),
         ("finetune.planning", "finetune.mace.train", "finetune.collect"),
         apart=REFUSING,
         mace=True,

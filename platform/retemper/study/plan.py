@@ -114,12 +114,13 @@ class Run:
         keys["e0s"] = digest([keys["dataset"], self.foundation, settings.e0s.model_dump()])
         if self.replayed or self.keeps_apart:
             keys["whole"] = self._dataset(self.everything)
-            replay = settings.replay.model_dump(exclude={"pools"})
+            replay = settings.replay.model_dump(exclude={"pools", "heads"})
             keys["replay"] = digest([keys["whole"], self.foundation, replay, self._pools(), retention])
+        further = [settings.replay.heads] if self.replayed and settings.replay.heads else []
         if self.keeps_apart:
             retention = keys["replay"]
         if self.pseudolabelled:
-            keys["pseudolabel"] = digest([keys["replay"], settings.pseudolabel.model_dump()])
+            keys["pseudolabel"] = digest([keys["replay"], settings.pseudolabel.model_dump(), *further])
         accuracy = settings.evaluate.model_dump(exclude={"retention"})
         keys["foundation"] = digest([keys["e0s"], retention, accuracy])
         robustness = None
@@ -131,7 +132,7 @@ class Run:
             keys["foundation-robustness"] = digest([keys["dataset"], self.foundation, robustness])
         content = self.strategy.model_dump(exclude={"name", "about", "search"})
         finetune = settings.finetune.model_dump(exclude=NO_CONSEQUENCE)
-        keys["run"] = digest([dict(keys), content, self.seed, finetune, robustness])
+        keys["run"] = digest([dict(keys), content, self.seed, finetune, robustness, *further])
         return keys
 
     @property

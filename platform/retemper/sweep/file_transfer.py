@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from retemper.core import scratch, sealed, weight_files
 from retemper.core.files import atomic_write, sha256
-from retemper.finetune.plan import Plan
+from retemper.finetune.plan import HeadData, Plan
 
 # in the order in which they are sent: the last file of a group makes it whole
 STATE = ("history.csv", "state.last")
@@ -84,12 +84,17 @@ def fetch(path: str, driver: Any) -> str:
 
 def relocate(plan: Plan, driver: Any) -> Plan:
     """The plan with the copies of this node in place of the project's files."""
-    heads = {
-        name: dataclasses.replace(head, train=fetch(head.train, driver), valid=fetch(head.valid, driver))
-        for name, head in (("target", plan.target), ("replay", plan.replay))
-        if head is not None
-    }
-    return dataclasses.replace(plan, foundation=fetch(plan.foundation, driver), **heads)  # type: ignore[arg-type]
+
+    def here(head: HeadData) -> HeadData:
+        return dataclasses.replace(head, train=fetch(head.train, driver), valid=fetch(head.valid, driver))
+
+    return dataclasses.replace(
+        plan,
+        foundation=fetch(plan.foundation, driver),
+        target=here(plan.target),
+        replay=None if plan.replay is None else here(plan.replay),
+        kept={name: here(head) for name, head in plan.kept.items()},
+    )
 
 
 def bring(folder: str, driver: Any) -> Path:

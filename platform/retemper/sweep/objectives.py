@@ -31,6 +31,7 @@ from retemper.sweep import alike
 
 RETENTION = "retention"
 HOLES = "holes"
+REPLAYED = "valid_replay"  # with what begins so, the columns of a history that are of replayed heads
 
 
 def retention_file(project: Project) -> Path | None:
@@ -142,14 +143,15 @@ def signal(row: dict[str, float], objectives: Sequence[str]) -> float:
     """What early stopping compares: the sum of the logarithms of the objectives at this epoch.
 
     With target and retention that is the logarithm of their product, the rule of scope `family`. For
-    retention the worse of the two heads counts, so that a setting that destroys the replay head is
+    retention the worst of all heads counts, so that a setting that destroys a replayed head is
     stopped however good it is on the target. Holes are measured at the end alone and take no part.
     """
     columns = {"target": "valid.force_rmse", "target-loss": "valid.loss"}
     total = 0.0
     for name in objectives:
         if name == RETENTION:
-            value = max(row["valid_retention.force_rmse"], row.get("valid_replay.force_rmse", 0.0))
+            heads = [value for name, value in row.items() if name.startswith(REPLAYED) and name.endswith(".force_rmse")]
+            value = max([row["valid_retention.force_rmse"], *heads])
         elif name == HOLES:
             continue
         else:

@@ -10,7 +10,7 @@ from retemper.config.strategies import Point, load
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest
 from retemper.finetune import planning
-from retemper.finetune.plan import Plan, counted
+from retemper.finetune.plan import TARGET, Plan, counted
 from retemper.records.sweep import StudyData, SweepStudy
 from retemper.sweep import objectives
 from retemper.sweep import space as spaces
@@ -67,9 +67,10 @@ def make_sweep(project: Project, strategy: str) -> Sweep:
 
 def _about(project: Project, strategy: str, default: Plan, space: Space, retention: Path | None) -> SweepStudy:
     """The study's identity, with its key."""
+    replayed = [head for name, head in default.heads.items() if name != TARGET]
     data = StudyData(
         target=[default.target.train_hash, default.target.valid_hash],
-        replay=[default.replay.train_hash, default.replay.valid_hash] if default.replay else None,
+        replay=[digest for head in replayed for digest in (head.train_hash, head.valid_hash)] or None,
         foundation_sha256=default.foundation_sha256,
     )
     about = SweepStudy(

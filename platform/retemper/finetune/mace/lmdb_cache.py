@@ -22,12 +22,9 @@ LARGEST = 1 << 40  # bytes that a file may grow to
 
 
 def flags(plan: Plan, folder: Path) -> Flags:
-    """MACE's settings for the target's files as LMDB in `folder`; empty for sets that fit into memory.
-
-    With further heads MACE has one list of elements for all files on disk and in memory: all are in memory then.
-    """
+    """MACE's settings for the target's files as LMDB in `folder`; empty for sets that fit into memory."""
     target = plan.target
-    if target.n_train <= plan.disk_above or plan.kept:
+    if target.n_train <= plan.disk_above:
         return {}
     files = ((target.train, target.train_hash), (target.valid, target.valid_hash))
     train, valid = (_convert(Path(path), folder / f"{identity}.aselmdb", identity) for path, identity in files)

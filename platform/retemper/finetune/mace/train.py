@@ -285,7 +285,7 @@ def _write_config(path: Path, flags: Flags, plan: Plan, unflagged: list[str]) ->
         note += "# freeze: where the model embeds charge or spin, MACE goes on training that; here it is frozen\n"
     if strategy.replay is not None and plan.replay is not None:
         steps, mace_steps = (
-            n // plan.batch_size for n in (plan.target.n_train, plan.target.n_train + plan.replay.n_train)
+            n // plan.batch_size for n in (plan.target.n_train, sum(data.n_train for data in plan.heads.values()))
         )
         note += (
             f"# with this file an epoch of MACE has {mace_steps} steps of {plan.batch_size} frames of a head; those\n"
@@ -293,6 +293,11 @@ def _write_config(path: Path, flags: Flags, plan: Plan, unflagged: list[str]) ->
             "(retemper.finetune.mace.loaders)\n"
         )
         note += f"# replay weight {strategy.replay.weight:g}: no setting of MACE works (retemper.finetune.mace.loss)\n"
+    for head in plan.kept:
+        note += (
+            f"# head {name_of(head)}: MACE starts it as head {plan.foundation_head} of the foundation; here it started "
+            f"as {head} (retemper.models.head_weights)\n"
+        )
     path.write_text(note + yaml.safe_dump({k: v for k, v in flags.items() if v is not None}, sort_keys=False))
 
 
