@@ -86,7 +86,7 @@ def test_version_carries_numbers_and_lineage(project: tuple[Path, Settings, dict
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     assert {m.key: m.value for m in model.metrics}["target.force_rmse"] == pytest.approx(21.0)
     found = client.search_logged_models([model.experiment_id], "metrics.`target.force_rmse` < 20.5")
-    assert [entry.name for entry in found] == ["naive-seed-2"]
+    assert [entry.name for entry in found] == ["salt-naive-seed-2"]
     assert model.source_run_id == version.run_id
 
 

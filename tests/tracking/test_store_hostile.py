@@ -68,7 +68,9 @@ def project(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def start(root: Path, key: str = "k") -> str | None:
     """A training that begins."""
-    return runs.start_training({"lr": 0.1}, experiment="test", strategy="naive", seed=1, root=root, key=key)
+    return runs.start_training(
+        {"lr": 0.1}, experiment="test", system="salt", strategy="naive", seed=1, root=root, key=key
+    )
 
 
 # ------------------------------------------------------------------ broken databases

@@ -33,7 +33,9 @@ def project(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def start(root: Path, key: str = "k1", strategy: str = "naive") -> str:
-    run_id = tracking.start_training(SETTINGS, experiment="test", strategy=strategy, seed=1, root=root, key=key)
+    run_id = tracking.start_training(
+        SETTINGS, experiment="test", system="salt", strategy=strategy, seed=1, root=root, key=key
+    )
     assert run_id is not None
     return run_id
 
@@ -135,7 +137,9 @@ def test_no_server_is_a_warning_and_files_fill_in_later(
         port = probe.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with pytest.warns(RuntimeWarning, match="does not take this run"):
-        run_id = tracking.start_training(SETTINGS, experiment="test", strategy="naive", seed=1, root=root, key="k")
+        run_id = tracking.start_training(
+            SETTINGS, experiment="test", system="salt", strategy="naive", seed=1, root=root, key="k"
+        )
     assert run_id is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -244,7 +248,7 @@ def test_trained_again_under_the_same_key(project: tuple[Path, Settings], tiny_m
 def _first_use(root: str, number: int) -> None:
     os.chdir(root)
     run_id = tracking.start_training(
-        {}, experiment="test", strategy="naive", seed=number, root=Path(root), key=str(number)
+        {}, experiment="test", system="salt", strategy="naive", seed=number, root=Path(root), key=str(number)
     )
     assert run_id is not None
     tracking.log_epoch(run_id, 0, {"train_loss": float(number)})

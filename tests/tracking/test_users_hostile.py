@@ -61,7 +61,9 @@ def write_trained(root: Path, model: Path, seeds: tuple[int, ...] = (1,)) -> Set
 def start(root: Path, key: str = "key-naive-1") -> str:
     """A training that begins, in a process that knows of no other."""
     runs._live.clear()
-    run_id = runs.start_training(SETTINGS, experiment="test", strategy="naive", seed=1, root=root, key=key)
+    run_id = runs.start_training(
+        SETTINGS, experiment="test", system="salt", strategy="naive", seed=1, root=root, key=key
+    )
     assert run_id is not None
     return run_id
 
@@ -193,7 +195,7 @@ def test_a_rebuilt_run_is_as_the_live_one(project: tuple[Path, Settings], monkey
     summary.seeds[1].ended, summary.seeds[1].seconds = 1.7e9, 23.0
     summary.write(path)
     live = {"system": "salt", "foundation": "tiny", **summary.settings.model_dump(), "epochs": 5}
-    run_id = runs.start_training(live, experiment="live", strategy="naive", seed=1, root=root, key="k")
+    run_id = runs.start_training(live, experiment="live", system="salt", strategy="naive", seed=1, root=root, key="k")
     rebuilt = runs.sync(root, settings)["naive"][1]
     client: Any = connect(root)
     run = client.get_run(rebuilt)

@@ -70,6 +70,7 @@ def _tracked(
             {"system": settings.system, "foundation": settings.foundation}
             | {**plan.strategy.model_dump(), "epochs": plan.epochs},
             experiment=settings.tracking.experiment,
+            system=settings.system,
             strategy=strategy,
             seed=plan.seed,
             root=project.root,

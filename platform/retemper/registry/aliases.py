@@ -102,6 +102,9 @@ def settle(registry: Registry, root: Path, system: str) -> list[Move]:
         if move.id not in {stored_move.id for stored_move in stored}:
             _store(registry, move)
     history.append(root, moves)
+    description = history.described(entry.description, moves)
+    if description != entry.description:
+        registry.describe_model(system, description)
     return moves
 
 

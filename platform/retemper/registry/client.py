@@ -81,10 +81,11 @@ class Version:
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered model's tags, and the versions that its aliases point to."""
+    """A registered model's tags, the versions that its aliases point to, and its description."""
 
     tags: dict[str, str]
     aliases: dict[str, str]
+    description: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class Registry:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise unknown("registered model", system, self.systems()) from None
-        return Entry(dict(model.tags), {alias: str(number) for alias, number in dict(model.aliases).items()})
+        aliases = {alias: str(number) for alias, number in dict(model.aliases).items()}
+        return Entry(dict(model.tags), aliases, model.description or "")
 
     def versions(self, system: str | None = None) -> list[Version]:
         """All versions of a registered model, or of all of them, newest first."""
@@ -136,6 +138,10 @@ class Registry:
     def untag(self, version: Version, tag: str) -> None:
         """Take a tag away."""
         self.client.delete_model_version_tag(version.system, version.number, tag)
+
+    def describe_model(self, system: str, text: str) -> None:
+        """Set a registered model's description, in Markdown."""
+        self.client.update_registered_model(system, text)
 
     def describe(self, version: Version, text: str) -> None:
         """Set a version's description, in Markdown."""

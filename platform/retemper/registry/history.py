@@ -21,6 +21,8 @@ from retemper.core.files import atomic_write
 from retemper.records.trained_model import TrainedModel
 
 FILE = "promotions.jsonl"
+HEADING = "\n\n## Who had which alias\n\nThe tags `retemper.move.*` say the same to programs.\n\n"  # of a description
+LONGEST_DESCRIPTION = 4900  # characters; the store bounds it
 LONGEST_REASON = 1000  # characters; the store bounds a tag
 How = Literal["gates", "override", "rollback", "outside"]
 PERSONS = ("override", "rollback", "outside")  # a person decided
@@ -119,6 +121,31 @@ def append(root: Path, moves: Sequence[Move]) -> None:
         lines += "\n"
     with atomic_write(path) as temporary:
         temporary.write_text(lines + "".join(dumps(move) + "\n" for move in new), encoding="utf-8")
+
+
+# ------------------------------------------------------------------ in words
+
+
+def described(description: str, moves: Sequence[Move]) -> str:
+    """A registered model's description with its moves below, the newest first; what stands above stays as it is."""
+    if not moves:
+        return description
+    text = description.partition(HEADING)[0].rstrip() + HEADING
+    for move in reversed(moves):
+        line = f"- {_words(move)}\n"
+        if len(text) + len(line) > LONGEST_DESCRIPTION:
+            break
+        text += line
+    return text
+
+
+def _words(move: Move) -> str:
+    whom = "nobody"
+    if move.to is not None:
+        number = f"version {move.version}, " if move.version else ""
+        whom = f"{number}{move.to.strategy} seed {move.to.seed}"
+    reason = " ".join(move.reason.split())
+    return f"{move.time[:16].replace('T', ' ')} **{move.alias}**: {whom}, by {move.how} ({move.by}): {reason}"
 
 
 # ------------------------------------------------------------------ what a history means

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from retemper.records.runs import Results
 from retemper.registry import artifact, attachments
 from retemper.registry.client import Version
+from retemper.tracking.pages import NOTE, model_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,9 +20,12 @@ HEAD = "Default"  # MACE's name of the head that learned the target data
 
 
 def log(
-    client: MlflowClient, results: Results, strategy: str, seed: int, run_id: str, tags: dict[str, str]
+    client: MlflowClient, results: Results, strategy: str, seed: int, run_id: str, tags: dict[str, str], card: str
 ) -> tuple[str, str]:
-    """Store the weights as pyfunc model without code of its own; returns its identifier and the artifact's digest."""
+    """Store the weights as pyfunc model without code of its own; returns its identifier and the artifact's digest.
+
+    The model's page shows `tags` and the model card.
+    """
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
@@ -43,8 +47,9 @@ def log(
         outputs=Schema([ColSpec(DataType.double, "energy"), ColSpec(matrix, "forces"), ColSpec(either, "stress")]),
     )
     run = client.get_run(run_id)
-    name = f"{strategy}-seed-{seed}"
-    logged = client.create_logged_model(run.info.experiment_id, name, run_id, tags, run.data.params, "MACE")
+    name = model_name(results.settings.system, strategy, seed)
+    shown = tags | {NOTE: card}
+    logged = client.create_logged_model(run.info.experiment_id, name, run_id, shown, run.data.params, "MACE")
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*An input example was not provided")  # the signature says it all
         path = Path(folder) / "model"

@@ -161,8 +161,7 @@ def _ensure_registered_model(client: MlflowClient, settings: Settings) -> None:
     description = (
         f"Fine-tuned MACE models for {settings.system} ({settings.dataset.level_of_theory}), one version a strategy "
         f"and seed. The alias `{CANDIDATE}` marks the lowest force RMSE on the target test set, `champion` the version "
-        "in use (by the gates, or promoted by a person with a reason), `challenger` the best of the others. The tags "
-        "`retemper.move.*` are the history of these aliases."
+        "in use (by the gates, or promoted by a person with a reason), `challenger` the best of the others."
     )
     try:
         client.create_registered_model(settings.system, description=description)
@@ -213,7 +212,7 @@ def _register_seed(
             registry.describe(version, card)
         else:
             logged_model.drop_unregistered(client, run, versions)
-            model_id, tags[artifact.TAG] = logged_model.log(client, results, strategy, seed, run_id, tags)
+            model_id, tags[artifact.TAG] = logged_model.log(client, results, strategy, seed, run_id, tags, card)
             source = f"models:/{model_id}"
             created = client.create_model_version(
                 system, source, run_id, tags=tags, description=card, model_id=model_id

@@ -31,6 +31,7 @@ from retemper.tracking.content import (
     stored_epochs,
 )
 from retemper.tracking.lock import locked
+from retemper.tracking.pages import SYSTEM, page_tags, run_name, training_tags
 from retemper.tracking.store import (
     CHECKOUT,
     checkout,
@@ -76,7 +77,7 @@ _given_up: set[str] = set()
 
 
 def start_training(
-    settings: Mapping[str, object], *, experiment: str, strategy: str, seed: int, root: Path, key: str
+    settings: Mapping[str, object], *, experiment: str, system: str, strategy: str, seed: int, root: Path, key: str
 ) -> str | None:
     """Open a run for one seed, or the one that a killed process left in this folder.
 
@@ -106,7 +107,8 @@ def start_training(
         steps: set[int] = set()
         if run is None:
             tags |= run_tags(lineage.origin(root), strategy, seed, key)
-            run = client.create_run(experiment_number, run_name=f"{strategy}/seed-{seed}", tags=tags)
+            tags |= training_tags(system, str(settings.get("foundation", "a foundation")), strategy, seed)
+            run = client.create_run(experiment_number, run_name=run_name(system, strategy, "seed", seed), tags=tags)
         else:
             steps = set(stored_epochs(client, run))
             client.update_run(run.info.run_id, status="RUNNING")
@@ -275,6 +277,7 @@ def runs(client: MlflowClient, results: Results) -> dict[str, dict[int, Run]]:
                 log_evaluation(client, run_id, results, name, seed)
                 client.set_tag(run_id, "retemper.synced", content)
             up_to_date = client.get_run(run_id)
+        set_tags(client, up_to_date, {SYSTEM: settings.system})  # runs of earlier versions had none
         by_name.setdefault(name, {})[seed] = up_to_date
     return by_name
 
@@ -285,8 +288,10 @@ def _foundation_run(client: MlflowClient, experiment: str, results: Results, nam
     candidates = runs_with(client, experiment, key=content, strategy=name, seed=seed)
     run = next((candidate for candidate in candidates if is_of_project(candidate, root)), None)
     if run is None:
-        tags = run_tags(None, name, seed, content) | project_tags(root)
-        run = client.create_run(experiment, run_name=name, tags=tags)
+        settings = results.settings
+        note = f"The untouched foundation {settings.foundation}, measured on the test sets of **{settings.system}**."
+        tags = run_tags(None, name, seed, content) | project_tags(root) | page_tags(settings.system, name, note)
+        run = client.create_run(experiment, run_name=run_name(settings.system, name), tags=tags)
         inputs = [lineage.foundation_file(root, results.settings.foundation, lineage.dvc_hashes(root))]
         log_datasets(client, run.info.run_id, dataset_inputs(inputs))
     if run.info.status != "FINISHED":
@@ -313,8 +318,10 @@ def _training_run(client: MlflowClient, experiment: str, results: Results, strat
             _supersede(client, run, "trained again")
             run = None
         if run is None:
+            system = results.settings.system
             tags = run_tags(summary.origin, strategy, seed, key) | project_tags(root)
-            run = client.create_run(experiment, start_time, tags, f"{strategy}/seed-{seed}")
+            tags |= training_tags(system, summary.foundation, strategy, seed)
+            run = client.create_run(experiment, start_time, tags, run_name(system, strategy, "seed", seed))
     elif "retemper.superseded" in run.data.tags:  # its files are back
         client.delete_tag(run.info.run_id, "retemper.superseded")
     epochs = {"epochs": training.effective.asked.max_epochs} if training.effective else {}

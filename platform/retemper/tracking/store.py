@@ -24,6 +24,7 @@ from retemper.core.files import digest, project_root
 from retemper.records.origin import Origin
 from retemper.records.runs import Results
 from retemper.tracking import embedded_store, lineage
+from retemper.tracking.pages import EXPERIMENT, NOTE
 from retemper.tracking.store_errors import ARTIFACTS, explain
 from retemper.tracking.store_errors import DATABASE as DATABASE
 
@@ -131,7 +132,8 @@ def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
     if stored is None:
         embedded = not tracking_uri(root).startswith(("http", "databricks"))
         try:
-            return str(client.create_experiment(name, (root.resolve() / ARTIFACTS).as_uri() if embedded else None))
+            place = (root.resolve() / ARTIFACTS).as_uri() if embedded else None
+            return str(client.create_experiment(name, place, {NOTE: EXPERIMENT}))
         except MlflowException:  # another process was faster
             stored = client.get_experiment_by_name(name)
             if stored is None:

@@ -25,6 +25,7 @@ from retemper.records.sweep import ABOUT, BEST, MEASURED, BestSetting, Choice, S
 from retemper.tracking import lineage
 from retemper.tracking.content import curve, stored_epochs
 from retemper.tracking.lock import locked
+from retemper.tracking.pages import page_tags, run_name
 from retemper.tracking.runs import log_epoch, never_fatal
 from retemper.tracking.store import (
     connect,
@@ -76,7 +77,9 @@ def _parent(client: MlflowClient, experiment: str, project: Project, about: Swee
     if run is None:
         tags = run_tags(lineage.origin(root), about.strategy, about.seed, f"sweep-{about.study}") | project_tags(root)
         tags |= {"retemper.sweep": about.study, "retemper.kind": "sweep"}
-        run = client.create_run(experiment, run_name=f"{about.strategy}/sweep", tags=tags)
+        note = f"**{settings.system}**: search of settings for the strategy `{about.strategy}`; trials are nested runs."
+        tags |= page_tags(settings.system, f"sweep@{about.strategy}", note)
+        run = client.create_run(experiment, run_name=run_name(settings.system, about.strategy, "sweep"), tags=tags)
         flat = flatten({"sweep": settings.sweep.model_dump(), **about.model_dump(include={"space"})})
         log_params(client, run.info.run_id, flat)
         files = lineage.training_data(root, settings, None)
@@ -129,7 +132,11 @@ def _trial(client: MlflowClient, project: Project, parent: Run, trial: TrialSett
     tags = run_tags(lineage.origin(root), strategy, int(parent_tags["retemper.seed"]), f"trial-{study}-{number}")
     tags |= project_tags(root) | {"retemper.sweep": study, "retemper.kind": "trial", "retemper.trial": number}
     tags |= {"retemper.training": trial.training, "mlflow.parentRunId": str(parent.info.run_id)}
-    run = client.create_run(parent.info.experiment_id, start_time, tags, f"{strategy}/trial-{number}")
+    system = project.settings.system
+    note = f"**{system}**: trial {number} of a search of settings for the strategy `{strategy}`."
+    tags |= page_tags(system, f"sweep@{strategy}", note)
+    name = run_name(system, strategy, "trial", number)
+    run = client.create_run(parent.info.experiment_id, start_time, tags, name)
     settings = trial.strategy.model_dump(exclude={"about", "search"})
     log_params(client, run.info.run_id, flatten({**settings, "epochs": trial.epochs, "searched": trial.params}))
     return run
