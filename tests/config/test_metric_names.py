@@ -39,6 +39,22 @@ def test_a_metric_of_every_file_of_the_suite_is_known() -> None:
     assert {f"robustness.{name}" for name in metrics.names()} <= set(metric_names.measured_names())
 
 
+def test_a_gate_on_the_drift_of_a_head_needs_that_head() -> None:
+    content: dict[str, Any] = dict(read_yaml(ROOT / "params.yaml"))
+    gate = {"metric": "drift_of_omol.force_rmse", "max": 30}
+    kept = {**content, "replay": {**content.get("replay", {}), "heads": ["omol"]}}
+    parse(Settings, {**kept, "promotion": {"gates": [gate]}}, "params.yaml")
+    assert metric_names.better(gate["metric"]) == "lower"
+    with pytest.raises(RetemperError, match=r"drift_of_omol\.force_rmse"):
+        parse(Settings, {**content, "promotion": {"gates": [gate]}}, "params.yaml")
+    for wrong, said in (
+        ({"metric": "drift_of_omol.force_rms", "max": 30}, "did you mean"),
+        ({"metric": "drift_of_omol.force_rmse", "relative_to": "foundation"}, "distance from the foundation"),
+    ):
+        with pytest.raises(RetemperError, match=said):
+            parse(Settings, {**kept, "promotion": {"gates": [wrong]}}, "params.yaml")
+
+
 def test_validation_and_test_share_no_name() -> None:
     validation = {f"{part}.{name}" for part in metric_names.VALIDATION for name in metric_names.ERRORS}
     assert validation.isdisjoint(metric_names.measured_names())

@@ -21,8 +21,9 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import read_json, sha256
 from retemper.data.frames import read_frames, write_frames
 from retemper.finetune import planning
-from retemper.finetune.plan import Plan, name_of
+from retemper.finetune.plan import Plan
 from retemper.models import heads, mace, predict
+from retemper.models.heads import name_of
 from retemper.prepare import pseudolabel
 from retemper.records.pseudolabel import PseudolabelManifest
 

@@ -6,7 +6,7 @@ import prepared
 import pytest
 
 from retemper.core.errors import RetemperError
-from retemper.finetune.planning import _require_original
+from retemper.finetune.planning import require_original
 from retemper.records.replay import Agreement, ReplayManifest
 
 CLOSE = Agreement(
@@ -27,11 +27,11 @@ def changed(change: dict[str, object]) -> ReplayManifest:
 
 
 def test_labels_of_the_foundations_kind_are_replayed() -> None:
-    _require_original("replay", changed({"agreement": CLOSE}))
+    require_original("replay", changed({"agreement": CLOSE}))
 
 
 @pytest.mark.parametrize("change", [{"labels": "foundation"}, {"agreement": OTHER}])
 def test_other_labels_are_refused_before_training(change: dict[str, object]) -> None:
     with pytest.raises(RetemperError) as caught:
-        _require_original("replay", changed(change))
+        require_original("replay", changed(change))
     assert "pseudolabel-replay" in str(caught.value.fix)

@@ -74,6 +74,25 @@ def test_the_foundation_has_no_drift_to_compare_with() -> None:
         Gate(metric="drift.force_rmse", relative_to="foundation")
 
 
+def test_the_drift_of_a_head_is_compared_by_frames_against_one_foundation() -> None:
+    """A head that half the drift is left of is better; what drifted from another foundation is not compared."""
+    part, gate = "drift_of_omol", Gate(metric="drift_of_omol.force_rmse", relative_to="champion", over=["frames"])
+
+    def drifted(level: float, foundation: str) -> Measured:
+        made = model([level], seed=int(level))
+        frames = {1: {part: made.frames[1]["target"]}}
+        numbers = {gate.metric: made.numbers["target.force_rmse"]}
+        identity = {**made.identity, "foundation_sha256": foundation}
+        return dataclasses.replace(made, identity=identity, frames=frames, numbers=numbers)
+
+    champion = drifted(100, "a")
+    assert judged(drifted(50, "a"), gate, champion).passed
+    assert not judged(drifted(110, "a"), gate, champion).passed
+    assert "another foundation" in judged(drifted(50, "b"), gate, champion).reason
+    lacking = judged(model([100]), Gate(metric=gate.metric, max=1e6))
+    assert not lacking.passed and "no head omol" in lacking.reason
+
+
 # ------------------------------------------------------------------ limits
 
 

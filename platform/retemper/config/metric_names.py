@@ -5,12 +5,14 @@ set                       measured on
 ========================  =============================================================================
 ``valid``                 validation frames of the target, each epoch; chooses the best epoch
 ``valid_replay``          validation frames of the replay head, each epoch
+``valid_replay_<head>``   those of a further head that is kept alive (``replay.heads``), each epoch
 ``valid_retention``       the same structures with the target head, each epoch of a sweep's trial
 ``target``                test frames of the target
 ``retention``             held-out frames of the foundation's pretraining distribution, target head
 ``retention_replay_head`` the same frames, replay head
 ``drift``                 structures kept apart from replay, target head, against the foundation's own predictions
 ``drift_replay_head``     the same structures, replay head
+``drift_of_<head>``       retention or drift structures, a head that is kept alive, against the foundation's same head
 ``robustness``            the robustness suite: ``robustness.<metric>``
 ========================  =============================================================================
 
@@ -35,6 +37,7 @@ TEST = (TARGET, RETENTION, REPLAY_HEAD, DRIFT, DRIFT_REPLAY_HEAD)
 OF_DRIFT = (DRIFT, DRIFT_REPLAY_HEAD)
 OTHER_HEAD = {RETENTION: REPLAY_HEAD, DRIFT: DRIFT_REPLAY_HEAD}  # set: the same frames with the replay head
 FORGETTING = {RETENTION: "forgetting_ratio", REPLAY_HEAD: "forgetting_ratio_replay_head"}  # set: its ratio
+DRIFT_OF = "drift_of_"  # with the name of a head that is kept alive behind it
 SUITE = "evaluation.robustness.metrics"  # a file for each metric
 ROBUSTNESS = "robustness"
 
@@ -72,7 +75,10 @@ def suite_names() -> list[str]:
 
 
 def measured_names() -> dict[str, Quantity | None]:
-    """Every metric that a finished model has, as gates, tags and tables name it; of robustness the name alone."""
+    """Every metric that a finished model has, as gates, tags and tables name it; of robustness the name alone.
+
+    Those of heads that are kept alive are not listed: each head has `ERRORS` of its set.
+    """
     errors = {f"{part}.{name}": quantity for part in TEST for name, quantity in ERRORS.items()}
     return {**errors, **RATIOS, **{f"{ROBUSTNESS}.{name}": None for name in suite_names()}}
 
@@ -83,9 +89,17 @@ def set_of(name: str) -> str:
     return of_ratio.get(name, name.partition(".")[0])
 
 
+def of_kept(name: str) -> bool:
+    """Whether a metric, or a set, is of a head that is kept alive."""
+    return name.startswith(DRIFT_OF)
+
+
 def undefined(name: str, measured: Collection[str]) -> str | None:
     """Why a metric of what was forgotten is not among the `measured` ones, where its counterpart is; else `None`."""
     part, sets = set_of(name), {set_of(other) for other in measured}
+    if of_kept(part):
+        head = part.removeprefix(DRIFT_OF)
+        return f"not measured: the model has no head {head} that was kept alive, or there are no structures to tell"
     if part in (RETENTION, REPLAY_HEAD) and DRIFT in sets:
         return (
             "not defined: there are no labels of the pretraining domain, and the foundation's error against its own "
@@ -97,7 +111,9 @@ def undefined(name: str, measured: Collection[str]) -> str | None:
 
 
 def better(name: str) -> Literal["lower", "higher"]:
-    """The direction in which a metric of `measured_names` is better."""
+    """The direction in which a metric is better."""
+    if of_kept(name):
+        return "lower"
     quantity = measured_names()[name]
     if quantity is not None:
         return quantity.better
@@ -113,7 +129,8 @@ def check(name: str) -> str:
     ------
     RetemperError
     """
-    known = measured_names()
+    part = set_of(name)
+    known = [f"{part}.{error}" for error in ERRORS] if of_kept(part) else list(measured_names())
     if name not in known:
         raise unknown("metric", name, known)
     return name

@@ -289,7 +289,8 @@ class Gate(Section):
             raise ValueError(f"the gate on {self.metric} needs exactly one of max, min, relative_to")
         if self.relative_to is None and self.margin:
             raise ValueError(f"margin belongs to relative gates; the one on {self.metric} has max or min")
-        if self.relative_to == "foundation" and metric_names.set_of(self.metric) in metric_names.OF_DRIFT:
+        part = metric_names.set_of(self.metric)
+        if self.relative_to == "foundation" and (part in metric_names.OF_DRIFT or metric_names.of_kept(part)):
             raise ValueError(f"{self.metric} is the distance from the foundation: its gate has max, or the champion")
         if self.relative_to is not None and self.by != "bound":
             raise ValueError(f"by belongs to gates with max or min; the one on {self.metric} compares")
@@ -321,6 +322,14 @@ class Settings(Section):
     acquire: Acquire = Acquire()  # active learning
     tracking: Tracking = Tracking()  # MLflow
     promotion: Promotion = Promotion()  # which model is fit for use
+
+    @model_validator(mode="after")
+    def _kept(self) -> Settings:
+        kept = {f"{metric_names.DRIFT_OF}{head}" for head in self.replay.heads}
+        for name in (self.promotion.objective, *(gate.metric for gate in self.promotion.gates)):
+            if metric_names.of_kept(name) and metric_names.set_of(name) not in kept:
+                raise ValueError(f"have {name} of a head in replay.heads, which are {self.replay.heads or 'none'}")
+        return self
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from retemper.config.metric_names import DRIFT, FORGETTING, OTHER_HEAD, RETENTION, TARGET
+from retemper.config.metric_names import DRIFT, DRIFT_OF, FORGETTING, OTHER_HEAD, RETENTION, TARGET
 from retemper.config.project import FOUNDATION, Project
 from retemper.config.settings import Dataset
 from retemper.core.errors import RetemperError
@@ -21,10 +21,10 @@ from retemper.data.grouping import groups_of
 from retemper.evaluation import accuracy
 from retemper.evaluation.accuracy import FrameErrors
 from retemper.models import heads, mace, predict
-from retemper.prepare import reference_set, retention_file
+from retemper.prepare import pseudolabel, reference_set, retention_file
 from retemper.prepare.overlap import audit
 from retemper.records.e0s import ReferenceEnergies
-from retemper.records.evaluation import Accuracy, Errors, Evaluation, Summary
+from retemper.records.evaluation import Accuracy, Errors, Evaluation, Summary, fields
 from retemper.records.record import OtherFormError
 from retemper.records.training import TrainingSummary
 
@@ -139,16 +139,33 @@ def measure_foundation(sets: HeldOut) -> dict[str, Measured]:
 
 
 def measure_fine_tuned(sets: HeldOut, model: Path) -> dict[str, Measured]:
-    """A fine-tuned model on both sets, its target head and, when it has one, its replay head."""
+    """A fine-tuned model on both sets, its target head and, when it has them, its replay head and those kept alive."""
     head = mace.pick_head(model)
     by_set = {TARGET: measure(sets, model, head, sets.target)}
     if sets.retention:
         exchange = mace.atomic_energies(model, head), mace.atomic_energies(sets.project.weights, sets.head)
         by_set[sets.kind] = measure(sets, model, head, sets.retention, exchange)
-        other_heads = [name for name in mace.heads(model) if name != head]
-        if other_heads:
-            by_set[OTHER_HEAD[sets.kind]] = measure(sets, model, other_heads[0], sets.retention)
+        if heads.REPLAY in mace.heads(model):
+            by_set[OTHER_HEAD[sets.kind]] = measure(sets, model, heads.REPLAY, sets.retention)
+        for kept, origin in _kept(sets, model).items():
+            by_set[f"{DRIFT_OF}{origin}"] = measure(sets, model, kept, _labelled(sets, origin))
     return by_set
+
+
+def _kept(sets: HeldOut, model: Path) -> dict[str, str]:
+    """Heads of a model that are the foundation's, kept alive, with the foundation's names."""
+    origins = {heads.name_of(origin): origin for origin in mace.heads(sets.project.weights)}
+    return {head: origins[head] for head in mace.heads(model) if head in origins}
+
+
+def _labelled(sets: HeldOut, head: str) -> list[Atoms]:
+    """The structures of the retention set with the labels of a head of the foundation, as models are evaluated."""
+    project = sets.project
+    dtype, device = project.settings.evaluate.dtype, project.settings.finetune.device
+    name, cache = project.foundation.name, project.cache("pseudolabels")
+    return pseudolabel.label(
+        project.weights, sets.retention, name=name, head=head, dtype=dtype, device=device, cache=cache
+    ).frames
 
 
 # ------------------------------------------------------------------ the foundation as the measure of forgetting
@@ -250,7 +267,7 @@ def run(project: Project, name: str) -> Evaluation:
 
 def accuracy_of(by_set: Mapping[str, Measured]) -> Accuracy:
     """The errors of one model by set, as they are written."""
-    return Accuracy(**{name: on_set.report for name, on_set in by_set.items()})
+    return Accuracy(**fields({name: on_set.report for name, on_set in by_set.items()}))
 
 
 def _check_retention(sets: HeldOut) -> None:
@@ -280,7 +297,7 @@ def _summary(sets: HeldOut, name: str, seeds: Sequence[Mapping[str, Measured]]) 
                 errors = by_set[part].errors
                 by_set[part].report.forgetting_ratio = accuracy.ratio([errors], base, "force_rmse", confidence)
     return Summary.model_validate(
-        {part: accuracy.means(errors, confidence) for part, errors in errors_by_set.items()} | ratios
+        fields({part: accuracy.means(errors, confidence) for part, errors in errors_by_set.items()}) | ratios
     )
 
 

@@ -16,8 +16,8 @@ from retemper.core.files import digest
 from retemper.core.version import __version__
 from retemper.data.charge import CHARGE, SPIN
 from retemper.data.frames import LabelsHash, is_isolated_atom, stream_frames
+from retemper.models.heads import REPLAY, TARGET, name_of
 
-TARGET, REPLAY = "Default", "pt_head"  # MACE's names of the two heads
 Flags = dict[str, Any]  # MACE's settings, by the full names of its command line flags
 
 
@@ -81,11 +81,6 @@ class Plan:
         if self.replay is not None:  # and its own replay set the one that is replayed
             strategy["replay"].pop("number")
         return digest(content)
-
-
-def name_of(head: str) -> str:
-    """What a further head of the foundation is called in the fine-tuned model, beside `TARGET` and `REPLAY`."""
-    return f"foundation_{head}" if head in (TARGET, REPLAY) else head
 
 
 def head_data(train: Path, valid: Path, label_source: str, E0s: dict[int, float], weighted: bool = False) -> HeadData:

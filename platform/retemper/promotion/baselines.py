@@ -10,7 +10,7 @@ from retemper.core.files import digest
 from retemper.core.output import log
 from retemper.evaluation import stage
 from retemper.promotion.gates import References
-from retemper.records.evaluation import Accuracy
+from retemper.records.evaluation import Accuracy, fields
 from retemper.records.runs import FOUNDATION, Results
 from retemper.registry import attachments, measurements
 from retemper.registry.aliases import Standing
@@ -70,7 +70,7 @@ def remeasure(registry: Registry, results: Results, version: Version, earlier: M
         sealed.write_json(path, key, content)
     numbers = {name: number for name, number in earlier.numbers.items() if name.startswith("robustness.")}
     level = results.settings.evaluate.confidence
-    accuracy = Accuracy.model_validate({part: entry["report"] for part, entry in content.items()})
+    accuracy = Accuracy.model_validate(fields({part: entry["report"] for part, entry in content.items()}))
     numbers |= measurements.from_accuracy(accuracy, level)
     frames = {
         earlier.seed: {

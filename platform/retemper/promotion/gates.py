@@ -20,8 +20,6 @@ SAME_AS = {
     "forgetting_ratio_replay_head": "retention_replay_head.force_rmse",
 }
 CHAMPION = "@champion"  # its recipe, whatever its strategy's name; no strategy has an @
-# Which hash of `evaluate.identity` names the frames of a set.
-FRAMES_OF = {part: "target" if part == "target" else "retention" for part in metric_names.TEST}
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def _relative(
     number = candidate.number(gate.metric)
     name = SAME_AS.get(gate.metric, gate.metric)
     part, _, quantity = name.partition(".")
-    by_frame = part in FRAMES_OF and quantity in compare.QUANTITIES
+    by_frame = has_frames(part) and quantity in compare.QUANTITIES
     rule = _rule(gate, by_frame, number.unit)
     limit = (1.0 + gate.margin) if by_frame else gate.margin
 
@@ -173,9 +171,8 @@ def _relative(
     confidence = 1.0 - (1.0 - gate.confidence) * spend
     if not by_frame:
         return _by_intervals(candidate, reference, gate, confidence, outcome)
-    kind = FRAMES_OF[part]
-    if candidate.identity.get(kind) != reference.identity.get(kind):
-        return outcome(False, f"{reference.name} was measured on other {kind} frames")
+    if (difference := other_frames(candidate, reference, part)) is not None:
+        return outcome(False, difference)
     errors, reference_errors = candidate.errors(part), reference.errors(part)
     if errors is None or reference_errors is None:
         unmeasured = candidate if errors is None else reference
@@ -211,6 +208,22 @@ def _relative(
     return outcome(holds, text if holds else f"{text}: not shown to be within {100 * gate.margin:+g} %", worst)
 
 
+def has_frames(part: str) -> bool:
+    """Whether what is measured on a set has errors by frame."""
+    return part in metric_names.TEST or metric_names.of_kept(part)
+
+
+def other_frames(candidate: Measured, reference: Measured, part: str) -> str | None:
+    """Why errors of two models on a set may not be compared, if so: other frames, or labels of another foundation."""
+    kind = "target" if part == metric_names.TARGET else "retention"
+    if has_frames(part) and candidate.identity.get(kind) != reference.identity.get(kind):
+        return f"{reference.name} was measured on other {kind} frames"
+    source = "foundation_sha256"
+    if metric_names.of_kept(part) and candidate.identity.get(source) != reference.identity.get(source):
+        return f"{reference.name} was measured against another foundation"
+    return None
+
+
 def _rule(gate: Gate, by_frame: bool, unit: str) -> str:
     share = f"{100 * gate.margin:g} %" if by_frame else f"{gate.margin:g} {unit}".rstrip()
     if gate.margin == 0:
@@ -236,9 +249,9 @@ def _by_intervals(
 ) -> GateOutcome:
     """A metric without errors by frame: difference of two independent intervals."""
     candidate_number, reference_number = candidate.number(gate.metric), reference.number(gate.metric)
-    kind = FRAMES_OF.get(gate.metric.partition(".")[0])
-    if kind is not None and candidate.identity.get(kind) != reference.identity.get(kind):
-        return outcome(False, f"{reference.name} was measured on other {kind} frames", None)
+    other = other_frames(candidate, reference, gate.metric.partition(".")[0])
+    if other is not None:
+        return outcome(False, other, None)
     difference = robust.setup_difference(candidate, reference, gate.metric)
     if None not in (candidate_number.value, reference_number.value) and difference:
         return outcome(False, f"{reference.name} was measured otherwise: {difference}", None)

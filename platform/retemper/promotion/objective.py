@@ -7,7 +7,7 @@ import math
 from retemper.config import metric_names
 from retemper.config.settings import Promotion
 from retemper.promotion import gates, robust
-from retemper.promotion.gates import FRAMES_OF, References
+from retemper.promotion.gates import References
 from retemper.records.verdict import GateOutcome
 from retemper.registry.measurements import Measured
 
@@ -64,8 +64,8 @@ def against_champion(candidate: Measured, options: Promotion, references: Refere
 def _setup_difference(candidate: Measured, champion: Measured, objective: str) -> str:
     """What of the objective was measured otherwise for the champion, in words; "" where nothing was."""
     name = gates.SAME_AS.get(objective, objective)
-    kind = FRAMES_OF.get(name.partition(".")[0])
-    if kind is not None and candidate.identity.get(kind) != champion.identity.get(kind):
-        return f"{champion.name} was measured on other {kind} frames"
+    other = gates.other_frames(candidate, champion, name.partition(".")[0])
+    if other is not None:
+        return other
     difference = robust.setup_difference(candidate, champion, objective)
     return f"{champion.name} was measured otherwise: {difference}" if difference else ""

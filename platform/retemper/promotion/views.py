@@ -10,7 +10,7 @@ from retemper.config import metric_names
 from retemper.core.errors import RetemperError
 from retemper.evaluation.statistics import FEWEST_GROUPS, two_sided
 from retemper.promotion import compare, robust
-from retemper.promotion.gates import FRAMES_OF
+from retemper.promotion.gates import has_frames, other_frames
 from retemper.promotion.text import HEADING
 from retemper.records.measures import Number
 from retemper.registry import aliases, attachments, data_revisions, history
@@ -142,11 +142,10 @@ def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
     if metric.startswith(robust.PREFIX):
         return robust.cells(a, b, metric)
     part, _, quantity = metric.partition(".")
-    kind = FRAMES_OF.get(part)
     first, second = a.errors(part), b.errors(part)
-    if quantity not in compare.QUANTITIES or kind is None or first is None or second is None:
+    if quantity not in compare.QUANTITIES or not has_frames(part) or first is None or second is None:
         return ["", "", ""]
-    if a.identity.get(kind) != b.identity.get(kind) or len(first.energy) != len(second.energy):
+    if other_frames(a, b, part) is not None or len(first.energy) != len(second.energy):
         return ["", "", "other frames"]
     if not any(second.group):  # kept by an earlier version, which did not name the groups of these frames
         second = replace(second, group=first.group)

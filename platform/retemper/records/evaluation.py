@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from retemper.config.metric_names import ERRORS, FORGETTING, RATIOS, TEST
+from pydantic import Field
+
+from retemper.config.metric_names import ERRORS, FORGETTING, RATIOS, TEST, of_kept
 from retemper.records.record import Part, Record
+
+
+def _none(kept: dict[str, Any]) -> bool:
+    return not kept
 
 
 class Estimate(Part):
@@ -71,6 +77,12 @@ class Errors(Means):
     forgetting_ratio: Estimate | None = None  # force RMSE over the foundation's, on the retention set
 
 
+def fields(sets: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands for each set, as fields of `Accuracy` and `Summary`."""
+    kept = {name: content for name, content in sets.items() if of_kept(name)}
+    return {**{name: content for name, content in sets.items() if name not in kept}, "kept": kept}
+
+
 class Accuracy(Part):
     """One model on the target's test set and, where there is one, on the retention set."""
 
@@ -79,10 +91,11 @@ class Accuracy(Part):
     retention_replay_head: Errors | None = None
     drift: Errors | None = None  # from the foundation's own predictions
     drift_replay_head: Errors | None = None
+    kept: dict[str, Errors] = Field({}, exclude_if=_none)  # by set, as drift_of_omol
 
     def sets(self) -> dict[str, Errors]:
         """Errors by set, of those that were measured."""
-        return {name: errors for name in TEST if (errors := getattr(self, name)) is not None}
+        return {name: errors for name in TEST if (errors := getattr(self, name)) is not None} | self.kept
 
     def numbers(self) -> dict[str, Estimate]:
         """Every number by its name: ``target.force_rmse``, ``forgetting_ratio`` and so on."""
@@ -110,10 +123,11 @@ class Summary(Part):
     forgetting_ratio_replay_head: Estimate | None = None
     drift: Means | None = None
     drift_replay_head: Means | None = None
+    kept: dict[str, Means] = Field({}, exclude_if=_none)  # by set
 
     def numbers(self) -> dict[str, Estimate]:
         """Every number by its name, as those of one model."""
-        sets = {name: means for name in TEST if (means := getattr(self, name)) is not None}
+        sets = {name: means for name in TEST if (means := getattr(self, name)) is not None} | self.kept
         ratios = {name: ratio for name in RATIOS if (ratio := getattr(self, name)) is not None}
         return by_name(sets) | ratios
 

@@ -96,8 +96,11 @@ class Results:
         """Groups of test structures that intervals are over, by set; of the first evaluation that is there."""
         for evaluation in self.evaluations.values():
             sets = next(iter(evaluation.seeds.values())).sets()
+            other = metric_names.OTHER_HEAD.values()  # the same structures as another set's
             return {
-                name: errors.n_groups for name, errors in sets.items() if name not in metric_names.OTHER_HEAD.values()
+                name: errors.n_groups
+                for name, errors in sets.items()
+                if name not in other and not metric_names.of_kept(name)
             }
         return {}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from retemper.config.foundations import find
+from retemper.config.metric_names import DRIFT_OF, of_kept, set_of
 from retemper.records.evaluation import Estimate
 from retemper.records.runs import Results
 from retemper.tracking import lineage
@@ -66,6 +69,13 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.low:.4g} to {estimate.high:.4g}" if bounded else "one group: not known"
 
 
+def _of_kept(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Rows of the heads that are kept alive."""
+    of_forces = [name for name in names if of_kept(name) and name.endswith(".force_rmse")]
+    label = "Drift of head {} from the foundation's, force RMSE (meV/Å)"
+    return [(label.format(set_of(name).removeprefix(DRIFT_OF)), name) for name in of_forces]
+
+
 def _errors(results: Results, strategy: str, seed: int) -> list[str]:
     """Table of errors with their intervals over test frames."""
     level = f"{100 * results.settings.evaluate.confidence:g} % interval"
@@ -73,7 +83,7 @@ def _errors(results: Results, strategy: str, seed: int) -> list[str]:
     numbers = results.numbers(strategy, seed)
     lines += [
         f"| {label} | {numbers[name].value:.4g} | {_interval(numbers[name])} |"
-        for label, name in ROWS
+        for label, name in (*ROWS, *_of_kept(numbers))
         if name in numbers
     ]
     return [

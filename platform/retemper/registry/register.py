@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from retemper.config.metric_names import DRIFT, RATIOS, RETENTION, ROBUSTNESS, TARGET
+from retemper.config.metric_names import DRIFT, DRIFT_OF, RATIOS, RETENTION, ROBUSTNESS, TARGET
 from retemper.config.project import Project
 from retemper.config.settings import Settings
 from retemper.core import experiment
@@ -142,7 +142,9 @@ def _record(project: Project, results: Results, strategy: str, versions: dict[in
 def numbers(results: Results, strategy: str, seed: int) -> dict[str, float]:
     """What a version is judged by: RMSE in meV/atom and meV/A, forgetting ratios, robustness, as far as measured."""
     estimates = results.numbers(strategy, seed)
-    return {name: estimates[name].value for name in estimates if name in TAGGED or name.startswith(ROBUSTNESS)}
+    kept = tuple(f"{DRIFT_OF}{head}.force_rmse" for head in results.settings.replay.heads)
+    named = (*TAGGED, *kept)
+    return {name: estimates[name].value for name in estimates if name in named or name.startswith(ROBUSTNESS)}
 
 
 def _force_rmse(results: Results, strategy: str, seed: int) -> float:

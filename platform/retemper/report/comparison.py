@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from retemper.config.metric_names import RATIOS, set_of
+from retemper.config.metric_names import DRIFT_OF, RATIOS, set_of
 from retemper.evaluation.statistics import FEWEST_GROUPS, Interval, Scatter, two_sided
 from retemper.promotion import compare as paired
 from retemper.records.evaluation import Estimate
@@ -125,34 +125,39 @@ COLUMNS = (
 )
 
 
+def _of_kept(head: str) -> Column:
+    return Column(f"{DRIFT_OF}{head}.force_rmse", "Drift forces", f"meV/Å, head {head}", terminal=False)
+
+
 def compare(results: Results) -> Comparison:
     """Build the table from what has been evaluated or trained; rows in the order of ``params.yaml``.
 
     The foundation is the reference: it is never marked as best. It can be on the Pareto front,
     because to leave it as it is is a choice as well.
     """
+    columns = (*COLUMNS, *(_of_kept(head) for head in results.settings.replay.heads))
     names = [FOUNDATION, *results.settings.strategies]
     present = [name for name in names if name in results.evaluations or name in results.summaries]
     elsewhere = _elsewhere(results)
     rows = {
         name: {
             column.key: None if column.errors and name in elsewhere else column.value(results, name)
-            for column in COLUMNS
+            for column in columns
         }
         for name in present
     }
     comparable = [name for name in present if name not in elsewhere]
     by_frame = {name: read_frames_csv(results.project.evaluation(name) / FRAMES) for name in comparable}
-    recipes = {column.key: _recipes(by_frame, column) for column in COLUMNS}
+    recipes = {column.key: _recipes(by_frame, column) for column in columns}
     best: dict[str, str] = {}
-    for column in COLUMNS:
+    for column in columns:
         values = {n: v for n, row in rows.items() if n != FOUNDATION and (v := row[column.key]) is not None}
         for name, value in values.items():
             confidence = results.settings.evaluate.confidence
             rows[name][column.key] = _with_seeds(value, name, recipes[column.key], column, confidence)
         if column.is_metric and len(values) > 1:
             best[column.key] = min(values, key=lambda name: values[name].value)
-    comparison = Comparison(COLUMNS, rows, best, {}, [], recipes, elsewhere)
+    comparison = Comparison(columns, rows, best, {}, [], recipes, elsewhere)
     points = {
         name: (x.value, y.value)
         for name, row in rows.items()

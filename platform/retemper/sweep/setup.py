@@ -10,7 +10,8 @@ from retemper.config.strategies import Point, load
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest
 from retemper.finetune import planning
-from retemper.finetune.plan import TARGET, Plan, counted
+from retemper.finetune.plan import Plan, counted
+from retemper.models.heads import TARGET
 from retemper.records.sweep import StudyData, SweepStudy
 from retemper.sweep import objectives
 from retemper.sweep import space as spaces

@@ -10,7 +10,8 @@ import torch
 
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss, universal
-from retemper.finetune.plan import REPLAY, TARGET, Plan, name_of
+from retemper.finetune.plan import Plan
+from retemper.models.heads import REPLAY, TARGET, name_of
 
 Frames = dict[str, tuple[Sequence[Any], Sequence[Any]]]  # training and validation, by head
 

@@ -31,9 +31,10 @@ from retemper.data.frames import stream_frames
 from retemper.finetune import collect
 from retemper.finetune.mace import adapters, checkpoint, lmdb_cache, loaded_labels, loop, verification
 from retemper.finetune.mace.setup import Setup
-from retemper.finetune.plan import TARGET, Flags, Plan, mace_flags, name_of
+from retemper.finetune.plan import Flags, Plan, mace_flags
 from retemper.models import architecture, fast_blocks, head_weights, model_file, model_writing
 from retemper.models import mace as mace_models
+from retemper.models.heads import TARGET, name_of
 from retemper.records.training import Outcome
 
 Builder = Callable[..., torch.nn.Module]  # with the arguments of MACE's `_build_model`
