@@ -15,6 +15,7 @@ from retemper.cli.active import COMMANDS as ROUND_COMMANDS
 from retemper.cli.advise import COMMANDS as ADVICE_COMMANDS
 from retemper.cli.doctor import COMMANDS as DOCTOR_COMMANDS
 from retemper.cli.foundations import COMMANDS as FOUNDATION_COMMANDS
+from retemper.cli.open import COMMANDS as OPEN_COMMANDS
 from retemper.cli.project import COMMANDS as PROJECT_COMMANDS
 from retemper.cli.promotion import COMMANDS as MODEL_COMMANDS
 from retemper.cli.settings import COMMANDS as SETTING_COMMANDS
@@ -210,6 +211,7 @@ def every() -> dict[str, Command]:
         DOCTOR_COMMANDS,
         SETTING_COMMANDS,
         COMMANDS,
+        OPEN_COMMANDS,
         FOUNDATION_COMMANDS,
         STUDY_COMMANDS,
         ADVICE_COMMANDS,

@@ -26,6 +26,15 @@ def _studies(project: Project, strategy: str | None) -> list[tuple[SweepStudy, P
     return [(about, folder) for about, folder in by_study.values() if strategy in (None, about.strategy)]
 
 
+def databases(project: Project, strategy: str | None) -> list[tuple[str, str]]:
+    """Strategy and address of every study's database, for Optuna's dashboard."""
+    return [
+        (about.strategy, studies.address(folder))
+        for about, folder in _studies(project, strategy)
+        if (folder / studies.DATABASE).is_file()
+    ]
+
+
 def status(project: Project, strategy: str | None) -> str:
     """One block a study: how far it is, what runs, the best so far."""
     scope = project.settings.sweep.scope
