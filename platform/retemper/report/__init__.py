@@ -19,7 +19,6 @@ from retemper.report.comparison import DRIFT, Comparison, compare, terminal
 from retemper.report.page import Document, to_html, to_markdown
 from retemper.report.promotion import promotion
 from retemper.tracking import lineage
-from retemper.tracking.store import DATABASE
 
 
 def run(project: Project) -> Path:
@@ -69,7 +68,7 @@ def terminal_table(project: Project) -> str:
         lines.append(f"measured on other frames, not compared (dvc repro): {', '.join(comparison.elsewhere)}")
     if results.missing:
         lines.append(f"missing: {', '.join(results.missing)}")
-    lines += ["", "report:  runs/report/report.html", f"runs:    mlflow ui --backend-store-uri sqlite:///{DATABASE}"]
+    lines += ["", "report:  runs/report/report.html, or: retemper open report", "runs:    retemper open mlflow"]
     return "\n".join(lines)
 
 

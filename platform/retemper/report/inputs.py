@@ -15,7 +15,6 @@ from retemper.records.training import Effective
 from retemper.report.comparison import number
 from retemper.report.page import Block, Bullets, Cell, Details, Paragraph, Section, Table
 from retemper.report.sections import absent
-from retemper.tracking.store import DATABASE
 
 
 def data(results: Results) -> Section:
@@ -291,8 +290,7 @@ def where(results: Results) -> Section:
     blocks.append(
         Bullets(
             [
-                f"Runs, curves and registered models: `mlflow ui --backend-store-uri sqlite:///{DATABASE}` in the "
-                "project's folder.",
+                "Runs, curves and registered models: `retemper open mlflow` in the project's folder.",
                 "Models with history, proof and MACE configuration: `runs/finetune/<strategy>/seed-<k>/`.",
                 "Errors of every frame, element and configuration type: `runs/evaluate/<strategy>/`.",
                 "This table for other programs: `runs/report/table.csv`, `metrics.json`, `pareto.csv`, `curves.csv`.",
