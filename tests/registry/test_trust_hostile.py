@@ -269,7 +269,7 @@ def test_a_tag_is_no_code_in_a_script(
     made = export.export(root, "salt/1", "ase", tmp_path / "out")
     (script,) = [path for path in made if path.suffix == ".py"]
     kinds = {type(node) for node in ast.parse(script.read_text(encoding="utf-8")).body}
-    assert kinds == {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef}
+    assert kinds == {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef, ast.ClassDef}
     monkeypatch.chdir(tmp_path)
     assert TAGS[what] in runpy.run_path(str(script))["ABOUT"]
     assert not list(tmp_path.rglob("mark"))
