@@ -61,8 +61,9 @@ def test_the_report_is_given_to_the_browser(root: Path) -> None:
     assert (root / "shown").read_text() == f"{page.as_uri()}\n"
 
 
-def test_mlflow_runs_until_it_is_interrupted(root: Path) -> None:
-    """The page of the experiment; after Ctrl-C nothing of the server is left."""
+@pytest.mark.parametrize(("ending", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_mlflow_runs_until_it_is_ended(root: Path, ending: signal.Signals, status: int) -> None:
+    """The page of the experiment; after Ctrl-C, or a kill, nothing of the server is left."""
     number = experiment_id(connect(root), root, "test")
     command = subprocess.Popen(
         [*COMMAND, "mlflow"], cwd=root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -77,8 +78,11 @@ def test_mlflow_runs_until_it_is_interrupted(root: Path) -> None:
         assert answer.read() == b"OK"
     servers = psutil.Process(command.pid).children(recursive=True)
     assert servers
-    command.send_signal(signal.SIGINT)
-    assert command.wait(timeout=60) == 130
+    port = address[1].rpartition(":")[2]
+    taken = opened(root, "mlflow", "--port", port)
+    assert taken.returncode == 1 and f"answers at port {port}" in taken.stderr
+    command.send_signal(ending)
+    assert command.wait(timeout=60) == status
     deadline = time.monotonic() + 20
     while any(server.is_running() and server.status() != "zombie" for server in servers):
         assert time.monotonic() < deadline, servers

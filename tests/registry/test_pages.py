@@ -50,7 +50,7 @@ def test_names_say_system_strategy_and_seed(root: Path) -> None:
     assert client.search_runs([experiment(root)], "tags.`retemper.system` = 'water'") == []
     naive = next(run for run in every if run.info.run_name == "salt naive seed 1")
     assert "`runs/finetune/naive/seed-1`" in naive.data.tags["mlflow.note.content"]
-    assert naive.data.tags["mlflow.source.name"] == "dvc repro finetune@naive" and naive.data.tags["mlflow.user"]
+    assert naive.data.tags["mlflow.source.name"] == "finetune@naive" and naive.data.tags["mlflow.user"]
     assert "target.*" in client.get_experiment(experiment(root)).tags["mlflow.note.content"]
 
 
@@ -124,6 +124,6 @@ def test_a_long_history_fits(root: Path) -> None:
     moves: list[history.Move] = []
     for k in range(60):
         moves.append(history.new(moves, "salt", "champion", None, None, "override", f"reason {k} " + 90 * "x"))
-    text = history.described("About.", moves)
+    text = history.described("About.", moves, {})
     assert len(text) < 5000 and "reason 59 " in text and "reason 0 " not in text
-    assert history.described(text, moves) == text
+    assert history.described(text, moves, {}) == text

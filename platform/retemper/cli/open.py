@@ -79,6 +79,9 @@ def _optuna(root: Path, options: argparse.Namespace) -> None:
 def _serve(command: Sequence[str], port: int, page: str, options: argparse.Namespace) -> None:
     """Run a server until it ends or is interrupted; its page is shown as soon as it answers."""
     address = f"http://127.0.0.1:{port}"
+    _require_free(port)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # the server has a session of its own and would stay
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
     print(f"{' '.join(command)}\nCtrl-C ends it.", flush=True)
     server = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -116,6 +119,14 @@ def _show(address: str, options: argparse.Namespace) -> None:
     if screen and not options.no_browser:
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(address)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise RetemperError(
+                f"Something else answers at port {port}.", fix="another --port, or none: a free one is taken"
+            )
 
 
 def _free_port() -> int:

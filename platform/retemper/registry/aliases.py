@@ -102,7 +102,7 @@ def settle(registry: Registry, root: Path, system: str) -> list[Move]:
         if move.id not in {stored_move.id for stored_move in stored}:
             _store(registry, move)
     history.append(root, moves)
-    description = history.described(entry.description, moves)
+    description = history.described(entry.description, moves, {model: number for number, model in models.items()})
     if description != entry.description:
         registry.describe_model(system, description)
     return moves

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,23 +126,26 @@ def append(root: Path, moves: Sequence[Move]) -> None:
 # ------------------------------------------------------------------ in words
 
 
-def described(description: str, moves: Sequence[Move]) -> str:
-    """A registered model's description with its moves below, the newest first; what stands above stays as it is."""
+def described(description: str, moves: Sequence[Move], numbers: Mapping[TrainedModel, str]) -> str:
+    """A registered model's description with its moves below, the newest first; what stands above stays as it is.
+
+    `numbers` are those of the versions in this store.
+    """
     if not moves:
         return description
     text = description.partition(HEADING)[0].rstrip() + HEADING
     for move in reversed(moves):
-        line = f"- {_words(move)}\n"
+        line = f"- {_words(move, numbers)}\n"
         if len(text) + len(line) > LONGEST_DESCRIPTION:
             break
         text += line
     return text
 
 
-def _words(move: Move) -> str:
+def _words(move: Move, numbers: Mapping[TrainedModel, str]) -> str:
     whom = "nobody"
     if move.to is not None:
-        number = f"version {move.version}, " if move.version else ""
+        number = f"version {numbers[move.to]}, " if move.to in numbers else ""
         whom = f"{number}{move.to.strategy} seed {move.to.seed}"
     reason = " ".join(move.reason.split())
     return f"{move.time[:16].replace('T', ' ')} **{move.alias}**: {whom}, by {move.how} ({move.by}): {reason}"

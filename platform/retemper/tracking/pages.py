@@ -8,10 +8,8 @@ from retemper.core import processes
 
 SYSTEM = "retemper.system"  # tag of every run: several systems on one server are told apart by it
 NOTE = "mlflow.note.content"  # the description of an experiment, a run or a logged model, in Markdown
-EXPERIMENT = (
-    "Runs of retemper, one a seed of a strategy, and one of the untouched foundation as reference. The tags "
-    "`retemper.system`, `retemper.strategy` and `retemper.seed` say which: show them as columns, filter by them. "
-    "Metrics `valid.*` are of validation sets, by epoch; `target.*`, `retention.*` and `drift.*` are of test sets."
+EXPERIMENT = (  # one line: MLflow folds the rest away
+    "One run a seed. Metrics `valid.*`: validation sets, by epoch; `target.*`, `retention.*`, `drift.*`: test sets."
 )
 
 
@@ -33,7 +31,7 @@ def page_tags(system: str, stage: str, note: str) -> dict[str, str]:
     stage
         That made it, as `dvc repro` calls it.
     """
-    source = {"mlflow.source.name": f"dvc repro {stage}", "mlflow.source.type": "LOCAL"}
+    source = {"mlflow.source.name": stage, "mlflow.source.type": "LOCAL"}
     return {SYSTEM: system, "mlflow.user": processes.user(), **source, NOTE: note}
 
 
