@@ -19,7 +19,6 @@ from typing import Any
 import mace.tools
 import numpy as np
 import torch
-import yaml
 from mace.cli import run_train
 from mace.tools import build_default_arg_parser, model_script_utils
 
@@ -29,7 +28,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import locked, sha256
 from retemper.data.frames import stream_frames
 from retemper.finetune import collect
-from retemper.finetune.mace import adapters, checkpoint, lmdb_cache, loaded_labels, loop, verification
+from retemper.finetune.mace import adapters, checkpoint, config_file, lmdb_cache, loaded_labels, loop, verification
 from retemper.finetune.mace.setup import Setup
 from retemper.finetune.plan import Flags, Plan, mace_flags
 from retemper.models import architecture, fast_blocks, head_weights, model_file, model_writing
@@ -73,7 +72,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     random = architecture.config(foundation) if plan.strategy.start == "random" else None
     flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
     flags |= lmdb_cache.flags(plan, folder.parent)
-    _write_config(folder / "mace.yaml", flags, plan, architecture.unflagged(random) if random else [])
+    config_file.write(folder / "mace.yaml", flags, plan, architecture.unflagged(random) if random else [])
     outcomes: list[Outcome] = []
 
     def in_place_of_mace_train(**keywords: Any) -> None:
@@ -271,35 +270,6 @@ def arguments(flags: Flags) -> argparse.Namespace:
             raise RetemperError(f"This MACE has no setting {name!r}.", fix="install the version in constraints.txt")
         setattr(arguments, name, value)
     return arguments
-
-
-def _write_config(path: Path, flags: Flags, plan: Plan, unflagged: list[str]) -> None:
-    """Settings for ``mace_run_train --config``, to run the same without us; `unflagged` has no setting there."""
-    strategy, note = plan.strategy, "# mace_run_train --config mace.yaml\n"
-    for lacking in unflagged:
-        note += f"# {lacking}: MACE has no setting for it and builds another model (retemper.models.architecture)\n"
-    if weight_files.described(plan.foundation):
-        note += f"# foundation_model: MACE opens pickles alone; write one with retemper convert {plan.foundation} OUT\n"
-    if strategy.replay is None and strategy.start == "foundation":
-        note += "# E0s: mace-torch 0.3.16 overwrites these by the foundation's (docs/traps.md)\n"
-    if strategy.freeze is not None:
-        note += "# freeze: where the model embeds charge or spin, MACE goes on training that; here it is frozen\n"
-    if strategy.replay is not None and plan.replay is not None:
-        steps, mace_steps = (
-            n // plan.batch_size for n in (plan.target.n_train, sum(data.n_train for data in plan.heads.values()))
-        )
-        note += (
-            f"# with this file an epoch of MACE has {mace_steps} steps of {plan.batch_size} frames of a head; those\n"
-            f"# of this run had {steps} of {plan.batch_size} target and {strategy.replay.batch_size} replay frames "
-            "(retemper.finetune.mace.loaders)\n"
-        )
-        note += f"# replay weight {strategy.replay.weight:g}: no setting of MACE works (retemper.finetune.mace.loss)\n"
-    for head in plan.kept:
-        note += (
-            f"# head {name_of(head)}: MACE starts it as head {plan.foundation_head} of the foundation; here it started "
-            f"as {head} (retemper.models.head_weights)\n"
-        )
-    path.write_text(note + yaml.safe_dump({k: v for k, v in flags.items() if v is not None}, sort_keys=False))
 
 
 @contextlib.contextmanager
