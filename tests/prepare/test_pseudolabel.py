@@ -69,6 +69,15 @@ def test_labels_are_made_once(
         np.testing.assert_array_equal(a.arrays[FORCES], b.arrays[FORCES])
 
 
+def test_labels_of_structures_that_no_file_holds_are_made_once(tiny_model: Path, tmp_path: Path) -> None:
+    """Their positions have more digits than the file of their labels; that is no other structure."""
+    made = [bulk("NaCl", "rocksalt", a=5.6, cubic=True) for _ in range(40)]
+    for seed, atoms in enumerate(made):
+        atoms.rattle(0.05, seed=seed)
+    first, second = (pseudolabel.label(tiny_model, made, name="tiny", cache=tmp_path) for _ in range(2))
+    assert (first.reused, second.reused) == (False, True) and not list(tmp_path.glob("*.corrupt*"))
+
+
 def test_the_address_names_everything_that_decides(
     tiny_model: Path, tiny_multihead: Path, frames: list[Atoms], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

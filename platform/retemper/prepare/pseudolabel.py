@@ -40,6 +40,7 @@ from retemper.records.pseudolabel import LabelErrors, LabelledByHead, Pseudolabe
 from retemper.records.record import Part
 
 SOURCE = LABEL_SOURCE
+STORED = 2e-8  # A; a file holds positions and cells to 1e-8
 
 
 class _Manifest(Part):
@@ -174,11 +175,23 @@ def _read(where: Path, frames: Sequence[Atoms]) -> tuple[list[Atoms], _Manifest]
     why = sealed.difference(where, {file.name: manifest.sha256})
     if not why:
         labelled = read_frames(file) if file.stat().st_size else []
-        if [structure_hash(atoms) for atoms in labelled] == [structure_hash(atoms) for atoms in frames]:
+        if len(labelled) == len(frames) and all(map(_same_structure, labelled, frames)):
             return labelled, manifest
         why = "its labels are of other structures"
     sealed.put_aside(where, why)
     return None
+
+
+def _same_structure(stored: Atoms, atoms: Atoms) -> bool:
+    """Whether a frame of a file is `atoms`, which may have more digits: rounding can then turn out otherwise."""
+    if structure_hash(stored) == structure_hash(atoms):
+        return True
+    same = np.array_equal(stored.numbers, atoms.numbers) and np.array_equal(stored.pbc, atoms.pbc)
+    same = same and charge.special(stored) == charge.special(atoms)
+    return same and all(
+        np.allclose(a, b, rtol=0, atol=STORED)
+        for a, b in ((stored.positions, atoms.positions), (stored.cell.array, atoms.cell.array))
+    )
 
 
 def rmse(original: Sequence[Atoms], labelled: Sequence[Atoms]) -> LabelErrors:
