@@ -32,7 +32,7 @@ from retemper.data.frames import read_frames, write_frames
 from retemper.evaluation import stage as evaluation
 from retemper.finetune import stage as finetune
 from retemper.models import mace, predict
-from retemper.models.heads import TARGET
+from retemper.models.head_names import TARGET
 from retemper.prepare import dataset, e0s, inputs, pseudolabel, replay
 from retemper.promotion import promote
 from retemper.records.inputs import StageInputs

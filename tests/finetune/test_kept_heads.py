@@ -23,7 +23,7 @@ from retemper.data.frames import read_frames, write_frames
 from retemper.finetune import planning
 from retemper.finetune.plan import Plan
 from retemper.models import heads, mace, predict
-from retemper.models.heads import name_of
+from retemper.models.head_names import name_of
 from retemper.prepare import pseudolabel
 from retemper.records.pseudolabel import PseudolabelManifest
 

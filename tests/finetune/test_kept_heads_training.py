@@ -16,7 +16,7 @@ from retemper.core.errors import RetemperError
 from retemper.data.frames import read_frames
 from retemper.finetune.plan import Plan
 from retemper.models import model_file, predict
-from retemper.models.heads import REPLAY
+from retemper.models.head_names import REPLAY
 from retemper.records.training import Effective
 
 FIRST, KEPT = MH1_HEADS[1], [MH1_HEADS[2], MH1_HEADS[0]]

@@ -21,6 +21,7 @@ from retemper.data.grouping import groups_of
 from retemper.evaluation import accuracy
 from retemper.evaluation.accuracy import FrameErrors
 from retemper.models import heads, mace, predict
+from retemper.models.head_names import REPLAY, name_of
 from retemper.prepare import pseudolabel, reference_set, retention_file
 from retemper.prepare.overlap import audit
 from retemper.records.e0s import ReferenceEnergies
@@ -145,8 +146,8 @@ def measure_fine_tuned(sets: HeldOut, model: Path) -> dict[str, Measured]:
     if sets.retention:
         exchange = mace.atomic_energies(model, head), mace.atomic_energies(sets.project.weights, sets.head)
         by_set[sets.kind] = measure(sets, model, head, sets.retention, exchange)
-        if heads.REPLAY in mace.heads(model):
-            by_set[OTHER_HEAD[sets.kind]] = measure(sets, model, heads.REPLAY, sets.retention)
+        if REPLAY in mace.heads(model):
+            by_set[OTHER_HEAD[sets.kind]] = measure(sets, model, REPLAY, sets.retention)
         for kept, origin in _kept(sets, model).items():
             by_set[f"{DRIFT_OF}{origin}"] = measure(sets, model, kept, _labelled(sets, origin))
     return by_set
@@ -154,7 +155,7 @@ def measure_fine_tuned(sets: HeldOut, model: Path) -> dict[str, Measured]:
 
 def _kept(sets: HeldOut, model: Path) -> dict[str, str]:
     """Heads of a model that are the foundation's, kept alive, with the foundation's names."""
-    origins = {heads.name_of(origin): origin for origin in mace.heads(sets.project.weights)}
+    origins = {name_of(origin): origin for origin in mace.heads(sets.project.weights)}
     return {head: origins[head] for head in mace.heads(model) if head in origins}
 
 

@@ -16,7 +16,7 @@ from retemper.core.files import digest
 from retemper.core.version import __version__
 from retemper.data.charge import CHARGE, SPIN
 from retemper.data.frames import LabelsHash, is_isolated_atom, stream_frames
-from retemper.models.heads import REPLAY, TARGET, name_of
+from retemper.models.head_names import REPLAY, TARGET, name_of
 
 Flags = dict[str, Any]  # MACE's settings, by the full names of its command line flags
 

@@ -17,6 +17,7 @@ from retemper.data.splits import leaks
 from retemper.finetune import free_atoms
 from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
 from retemper.models import heads, mace
+from retemper.models.head_names import name_of
 from retemper.prepare import inputs, pool_check
 from retemper.records.e0s import ReferenceEnergies
 from retemper.records.pseudolabel import PseudolabelledSet, PseudolabelManifest
@@ -90,7 +91,7 @@ def _start(project: Project, strategy: Strategy, sha: str) -> tuple[Path, str, s
 def _require_heads(start: Path, kept: Iterable[str]) -> None:
     """Raise where the last round's weights lack a head that is kept alive, or have it under another name."""
     there = mace.heads(start)
-    lacking = [head for head in kept if head not in there or heads.name_of(head) != head]
+    lacking = [head for head in kept if head not in there or name_of(head) != head]
     if lacking:
         raise RetemperError(
             f"The last round's weights have no head {lacking[0]} to start from, which replay.heads keeps alive.",

@@ -9,8 +9,7 @@ from retemper.config.project import Project
 from retemper.core.errors import RetemperError, unknown
 from retemper.models import mace
 
-TARGET, REPLAY = "Default", "pt_head"  # MACE's names of the two heads
-DEFAULT = TARGET  # of a foundation: the one to use where none is named
+DEFAULT = "Default"  # the head that MACE calls so is the one to use where none is named
 
 
 def of_foundation(project: Project) -> str:
@@ -68,11 +67,6 @@ def kept_alive(project: Project) -> list[str]:
                 fix=f"take {head} out of replay.heads",
             )
     return list(project.settings.replay.heads)
-
-
-def name_of(head: str) -> str:
-    """What a further head of the foundation is called in the fine-tuned model, beside `TARGET` and `REPLAY`."""
-    return f"foundation_{head}" if head in (TARGET, REPLAY) else head
 
 
 def _with_level(entry: Foundation, head: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retemper.evaluation.statistics import FEWEST_GROUPS, Interval
-from retemper.models.heads import REPLAY, TARGET
+from retemper.models.head_names import REPLAY, TARGET
 from retemper.records.runs import FOUNDATION, Results
 from retemper.records.verdict import Verdict
 from retemper.report.comparison import DRIFT, Comparison, number

@@ -25,7 +25,7 @@ from retemper.core.errors import RetemperError
 from retemper.data.frames import FORCES, is_isolated_atom, read_frames
 from retemper.data.grouping import groups_of
 from retemper.finetune.plan import Plan
-from retemper.models.heads import TARGET
+from retemper.models.head_names import TARGET
 from retemper.records.runs import read_history
 from retemper.records.sweep import GroupErrors
 from retemper.sweep import alike

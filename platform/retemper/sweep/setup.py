@@ -11,7 +11,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import digest
 from retemper.finetune import planning
 from retemper.finetune.plan import Plan, counted
-from retemper.models.heads import TARGET
+from retemper.models.head_names import TARGET
 from retemper.records.sweep import StudyData, SweepStudy
 from retemper.sweep import objectives
 from retemper.sweep import space as spaces

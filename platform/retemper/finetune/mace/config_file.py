@@ -8,7 +8,7 @@ import yaml
 
 from retemper.core import weight_files
 from retemper.finetune.plan import Flags, Plan
-from retemper.models.heads import name_of
+from retemper.models.head_names import name_of
 
 
 def write(path: Path, flags: Flags, plan: Plan, unflagged: list[str]) -> None:

@@ -13,7 +13,7 @@ from retemper.data import charge, frame_weights
 from retemper.data.frames import ENERGY, FORCES, STRESS, is_isolated_atom, stream_frames
 from retemper.finetune.mace.setup import Frames
 from retemper.finetune.plan import HeadData, Plan
-from retemper.models.heads import TARGET
+from retemper.models.head_names import TARGET
 from retemper.records.training import WeightRange
 
 Weights = dict[str, WeightRange]  # that are not 1, by label

@@ -26,7 +26,7 @@ from retemper.finetune.mace import checkpoint
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import WholeSet
 from retemper.finetune.mace.setup import Setup
-from retemper.models.heads import REPLAY, TARGET
+from retemper.models.head_names import REPLAY, TARGET
 from retemper.records.training import Course
 
 Row = dict[str, float]  # of history.csv

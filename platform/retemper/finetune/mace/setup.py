@@ -11,7 +11,7 @@ import torch
 from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss, universal
 from retemper.finetune.plan import Plan
-from retemper.models.heads import REPLAY, TARGET, name_of
+from retemper.models.head_names import REPLAY, TARGET, name_of
 
 Frames = dict[str, tuple[Sequence[Any], Sequence[Any]]]  # training and validation, by head
 

@@ -33,7 +33,7 @@ from retemper.finetune.mace.setup import Setup
 from retemper.finetune.plan import Flags, Plan, mace_flags
 from retemper.models import architecture, fast_blocks, head_weights, model_file, model_writing
 from retemper.models import mace as mace_models
-from retemper.models.heads import TARGET, name_of
+from retemper.models.head_names import TARGET, name_of
 from retemper.records.training import Outcome
 
 Builder = Callable[..., torch.nn.Module]  # with the arguments of MACE's `_build_model`

@@ -19,7 +19,7 @@ from retemper.finetune.mace.loaders import PairedLoader
 from retemper.finetune.mace.loss import ReplayLoss
 from retemper.finetune.mace.setup import Frames, Setup
 from retemper.finetune.plan import Plan
-from retemper.models.heads import TARGET
+from retemper.models.head_names import TARGET
 from retemper.records.training import Configuration, Counts, Effective, LossSettings, Ran
 
 
