@@ -9,47 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import molecule
+from metric_runs import crystals, labelled, planted
 from scipy.stats import wasserstein_distance
 
-from retemper.data.frames import ENERGY, FORCES, read_frames
-from retemper.evaluation.robustness import ensembles, holes, metrics, suite, units
-from retemper.evaluation.robustness import identity as identities
+from retemper.evaluation.robustness import holes, metrics, suite, units
 from retemper.evaluation.robustness.context import Context, NotApplicableError
-from retemper.evaluation.robustness.metrics import md, physics, rss, short_range
+from retemper.evaluation.robustness.metrics import md, physics, short_range
 from retemper.evaluation.robustness.result import Result
 from retemper.models import evaluators
-from retemper.models.evaluators import Subject
-from retemper.records.robustness import ModelRobustness
-from retemper.simulation import radial_distribution, sources
+from retemper.simulation import radial_distribution
 from retemper.simulation.dynamics import Trajectory
 from retemper.simulation.relaxation import Minimum
 
 PAIR = (13, 29)  # Al, Cu
-
-
-def planted(**defect: float) -> Subject:
-    options = ", ".join(f"{key}={value}" for key, value in defect.items())
-    return evaluators.describe(f"ase:planted:Pairwise({options})")
-
-
-def crystals() -> list[Atoms]:
-    """Ordered AlCu cells near the minimum of the sound calculator, slightly moved."""
-    frames = []
-    for k in range(3):
-        atoms = bulk("AlCu", "cesiumchloride", a=2.9).repeat((2, 2, 2 + k // 2))
-        atoms.rattle(0.02, seed=k)
-        frames.append(atoms)
-    return frames
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Context:
-    """Two elements and small crystals; searches and dynamics shorter than any level."""
-    monkeypatch.setitem(rss.SIZES, "quick", {"compositions": 3, "each": 4, "rounds": 2, "steps": 40, "fmax": 0.1})
-    monkeypatch.setitem(ensembles.SIZES, "quick", {"replicas": 2, "steps": 250, "stride": 5})
-    frames = crystals()
-    return Context(planted(), PAIR, frames=frames, reference=frames)
 
 
 def found(name: str, here: Context, cache: Path, **changes: Any) -> Result:
@@ -355,19 +328,6 @@ def test_drift_and_fluctuation_of_a_known_series() -> None:
 # ------------------------------------------------------------------ retention, observables, cost
 
 
-def labelled(calculator: Subject, noise: float = 0.0) -> list[Atoms]:
-    frames = []
-    rng = np.random.default_rng(0)
-    for k, atoms in enumerate(crystals() * 4):
-        atoms = atoms.copy()
-        atoms.rattle(0.1, seed=50 + k)
-        result = calculator.open()([atoms])
-        atoms.arrays[FORCES] = result.forces[0] + rng.normal(0, noise, (len(atoms), 3))
-        atoms.info |= {ENERGY: float(result.energy[0]), "config_type": ("even", "odd")[k % 2]}
-        frames.append(atoms)
-    return frames
-
-
 def test_retention_is_the_ratio_to_the_foundation(here: Context, tmp_path: Path) -> None:
     """Labels of depth 0.40; a foundation of 0.44 and a model of 0.52: forces off by 10 and 30 %, a ratio of three."""
     frames = labelled(planted())
@@ -432,115 +392,3 @@ def test_cost_measures_time_and_memory(here: Context, tmp_path: Path) -> None:
     assert result.value is not None and 1 < result.value < 1e5
     assert 30 < result.details["memory_mb"] < 5000
     assert result.low is not None and result.high is not None and result.low <= result.value <= result.high
-
-
-# ------------------------------------------------------------------ the suite
-
-
-def test_suite_writes_numbers_tables_plots_and_failures(here: Context, tmp_path: Path) -> None:
-    here = replace(here, subject=planted(hole=300.0))
-    content = suite.evaluate(here, ["short_range", "retention"], tmp_path / "out", workers=1, cache=tmp_path / "cache")
-    assert content == ModelRobustness.read(tmp_path / "out/metrics.json")
-    measured = content.metrics["short_range"]
-    assert 0 <= measured.low <= measured.value <= measured.high <= 100 and measured.unit == "%"
-    assert content.metrics["retention"].value is None and "foundation" in content.metrics["retention"].reason
-    assert (tmp_path / "out/short_range-points.png").stat().st_size > 5000
-    assert read_frames(tmp_path / "out/failed/short_range.extxyz")[0].info["config_type"] == "short-range"
-    assert "not measured" in suite.table(content)
-    assert measured.groups == 3 and measured.grouped_by == "sets of elements"  # Al, Cu and both
-    assert f"in {measured.groups} sets of elements" in suite.table(content)
-    assert measured.can_show < 100
-    assert set(measured.identity) == {"level", "elements", "seed", "structures", "protocol", "code"}
-    kept = units.read(tmp_path / "out/units.csv")["short_range"]
-    assert units.share_over_groups(kept)[:3] == pytest.approx((measured.value, measured.low, measured.high))
-
-
-# ------------------------------------------------------------------ what decides a metric
-
-
-class Watched:
-    """A context that notes which of its fields are read."""
-
-    def __init__(self, here: Context):
-        self.here, self.read = here, set[str]()
-
-    def __getattr__(self, name: str) -> Any:
-        self.read.add(name)
-        return getattr(self.here, name)
-
-
-# What a metric reads that is not named: it stands in the structures of its tasks, or in details alone.
-ELSEWHERE = {"subject", "frames", "of_known_elements", "other_heads", "symbols"}
-DETAILS = {"physics": {"free_atoms"}, "short_range": {"oracle"}, "rdf": {"oracle"}}
-
-
-@pytest.mark.parametrize("name", sorted(set(metrics.names()) - {"cost", "observables"}))
-def test_metrics_name_what_decides_them(name: str, here: Context, tmp_path: Path) -> None:
-    full = replace(here, foundation=planted(depth=0.44), retention=labelled(planted()), reference=crystals() * 5)
-    watched: Any = Watched(full)
-    module = metrics.load(name)
-    results = suite.compute(module.plan(watched), workers=1, cache=tmp_path)
-    assert module.measure(watched, results).value is not None
-    assert watched.read - ELSEWHERE - DETAILS.get(name, set()) <= set(module.USES)
-    assert set(module.USES) <= set(identities.PARTS)
-
-
-def test_what_was_measured_otherwise_is_named(here: Context) -> None:
-    def of(name: str, context: Context) -> dict[str, str]:
-        module = metrics.load(name)
-        return identities.identity(module, context, list(module.plan(context).values()))
-
-    first = of("md", here)
-    assert identities.difference(first, of("md", replace(here, subject=planted(depth=0.5)))) == ""
-    for change, word in (
-        ({"temperature": 500.0}, "temperature"),
-        ({"seed": 3}, "seed"),
-        ({"level": "standard"}, "level"),
-        ({"frames": here.frames[:1]}, "structures"),
-    ):
-        assert word in identities.difference(first, of("md", replace(here, **change)))
-    other = replace(here, reference=here.frames[:2])
-    assert "reference" in identities.difference(of("rdf", here), of("rdf", other))
-    assert identities.difference(of("rss", here), of("rss", other)) == ""
-    assert "code" in identities.difference({**first, "code": "of yesterday"}, first)
-
-
-def test_the_fingerprint_is_of_statements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comment or docstring changes nothing; a constant of the module or of one that it imports does."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def of(name: str, text: str) -> str:
-        (tmp_path / f"{name}.py").write_text(text)
-        return sources.fingerprint(name)
-
-    plain = of("one", "LIMIT = 1\n")
-    sources.fingerprint.cache_clear()
-    assert of("one", '"""Words."""\nLIMIT = 1  # more words\n') == plain
-    sources.fingerprint.cache_clear()
-    assert of("one", "LIMIT = 2\n") != plain
-    assert sources.fingerprint("retemper.evaluation.robustness.metrics.rss") != sources.fingerprint(
-        "retemper.evaluation.robustness.metrics.rss_strict"
-    )
-
-
-def test_a_reference_at_another_level_is_said_beside_the_number(here: Context, tmp_path: Path) -> None:
-    """In metrics.json, in the table, and nowhere for metrics without the oracle or with one at the data's level."""
-    from retemper.evaluation.robustness import stage
-
-    assert stage.oracle_level("ase:retemper.systems.xtb:calculator(method='GFN1-xTB')", None) == "GFN1-xTB"
-    for module in ("retemper.systems.xtb", "retemper.xtb"):  # the former place is understood
-        assert stage.oracle_level(f"ase:{module}:calculator()", None) == "GFN2-xTB"
-    assert stage.oracle_level("ase:planted:Pairwise()", None) is None
-    assert stage.oracle_level("ase:planted:Pairwise()", "Morse") == "Morse"
-    told = {}
-    for level in ("Morse", "mor se", "PBE", None):
-        context = replace(here, oracle=planted(depth=0.8), oracle_level=level, target_level="Morse")
-        content = suite.evaluate(
-            context, ["short_range", "cost"], tmp_path / str(level), workers=1, cache=tmp_path / "c"
-        )
-        assert content.metrics["cost"].against is None
-        told[level] = content.metrics["short_range"].against
-        assert (told[level] or "score") in suite.table(content)
-    assert told["Morse"] is None and told["mor se"] is None
-    assert told["PBE"] == "against PBE, the data are at Morse"
-    assert "not known" in told[None]
