@@ -221,7 +221,7 @@ OUTSIDE = tuple(
     for name in (
         *("__main__", "active", "advise", "finetune.live", "finetune.mace.pretrain", "finetune.parallel"),
         *("finetune.stage", "models.last_layer", "evaluation.foundation_card", "registry.serve", "study", "systems"),
-        *("data.label_keys", "projects", "records.result", "xtb", "mlflow_model"),
+        *("data.label_keys", "projects", "records.result", "mlflow_model"),
     )
 )
 

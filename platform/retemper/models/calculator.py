@@ -21,6 +21,7 @@ from retemper.core.errors import RetemperError
 from retemper.core.software import Ingredients
 
 PREFIX = "ase:"
+FORMER = {"retemper.xtb": "retemper.systems.xtb"}  # former places of modules that settings name; for one release
 
 
 def create(source: str) -> Any:
@@ -61,7 +62,7 @@ def _parse(source: str) -> tuple[Callable[..., Any], dict[str, object]]:
             node = node.func
         if not isinstance(node, ast.Name) or not call:
             raise ValueError("no class")
-        factory = getattr(importlib.import_module(module), node.id)
+        factory = getattr(importlib.import_module(FORMER.get(module, module)), node.id)
     except (SyntaxError, ValueError, ImportError, AttributeError, TypeError) as error:
         raise _cannot_be_made(source, error) from error
     if not _makes_calculators(factory):

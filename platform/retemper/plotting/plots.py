@@ -152,10 +152,15 @@ def pareto_svg(points: Sequence[Point], names: Sequence[str], kept: str = "reten
 
 def legend(axes: Axes, below: bool = False) -> None:
     """Legend to the right of the axes or below them, in the page's text colour."""
-    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "ncols": 1}
-    if below:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.48, -0.16), "ncols": 3, "columnspacing": 1.2}
-    entries = axes.legend(**place, frameon=False, fontsize=9, handlelength=1.8)
+    entries = axes.legend(
+        loc="upper center" if below else "center left",
+        bbox_to_anchor=(0.48, -0.16) if below else (1.01, 0.5),
+        ncols=3 if below else 1,
+        columnspacing=1.2 if below else None,
+        frameon=False,
+        fontsize=9,
+        handlelength=1.8,
+    )
     for text in entries.get_texts():
         text.set_color(INK)
 

@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from retemper.projects import reasons
 from retemper.projects.foundation_choice import Choice
@@ -42,7 +41,7 @@ class Wishes:
 class Proposal:
     """Settings and why, by what they are called in the messages."""
 
-    values: dict[str, Any]
+    values: Mapping[str, object]
     why: dict[str, str]
 
     def shown(self, key: str) -> str:

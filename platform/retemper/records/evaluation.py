@@ -12,7 +12,7 @@ from retemper.config.metric_names import ERRORS, FORGETTING, RATIOS, TEST, of_ke
 from retemper.records.record import Part, Record
 
 
-def _none(kept: dict[str, Any]) -> bool:
+def _none(kept: Mapping[str, object]) -> bool:
     return not kept
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import field_serializer
 
@@ -84,7 +84,7 @@ class Verdict(Record):
     candidates: dict[str, Candidate]  # by strategy, in the order of rank
 
     @field_serializer("gates")
-    def _as_written(self, gates: list[Gate]) -> list[dict[str, Any]]:
+    def _as_written(self, gates: list[Gate]) -> list[dict[str, object]]:
         """As in ``params.yaml``: what is not said there has its default."""
         return [gate.model_dump(exclude_defaults=True) for gate in gates]
 

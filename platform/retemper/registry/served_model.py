@@ -157,7 +157,7 @@ def require_bearable(frames: Sequence[Atoms], cutoff: float) -> None:
             )
 
 
-def number_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+def number_rows(table: pd.DataFrame) -> list[dict[str, object]]:
     """Rows as dictionaries without what is missing, with their number for messages."""
     rows = table.to_dict("records")
     return [

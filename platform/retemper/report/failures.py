@@ -10,7 +10,6 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -83,7 +82,7 @@ def _viewer(failures: list[Failure]) -> tuple[str | None, str | None]:
     return script.read_text(encoding="utf-8"), json.dumps(_data(failures)).replace("</", "<\\/")
 
 
-def _data(failures: list[Failure]) -> dict[str, Any]:
+def _data(failures: list[Failure]) -> object:
     import chemiscope
 
     texts = {
@@ -113,5 +112,5 @@ def _data(failures: list[Failure]) -> dict[str, Any]:
         "structure": [{"unitCell": True, "keepOrientation": False}],
     }
     about = {"name": "Failed structures"}
-    content: dict[str, Any] = chemiscope.create_input(bare, properties=properties, metadata=about, settings=settings)
+    content: object = chemiscope.create_input(bare, properties=properties, metadata=about, settings=settings)
     return content

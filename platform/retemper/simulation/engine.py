@@ -157,7 +157,7 @@ def run(
     """
     folder = (cache or CACHE) / "tasks"
     keys = [task.key for task in tasks]
-    results: dict[str, Any] = {}
+    results: dict[str, object] = {}
     waiting: dict[str, Task] = {}
     for key, task in zip(keys, tasks, strict=True):
         if key in results or key in waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -156,7 +156,7 @@ def load(path: str | Path) -> Study:
     return study
 
 
-def _check_values(section: str, content: dict[str, Any], place: Place) -> None:
+def _check_values(section: str, content: dict[str, object], place: Place) -> None:
     """Raise where a value in ``base`` is not one of its setting; what is missing comes from elsewhere."""
 
     def within(location: Location) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ase import Atoms
 
@@ -49,7 +49,7 @@ def nvt_replicas(context: Context) -> dict[Replica, Atoms]:
 def task(context: Context, subject: Subject, replica: Replica, start: Atoms) -> Task:
     """A replica with the model or with the oracle."""
     size, seed = SIZES[context.level], context.seed + replica.number
-    protocol: dict[str, dict[str, Any]] = {
+    protocol: dict[str, dict[str, str | float]] = {
         "nvt": {"ensemble": "nvt", "temperature": context.temperature},
         "ramp": {"ensemble": "nvt", "temperature": RAMP[0], "final": RAMP[1]},
         "npt": {"ensemble": "npt", "temperature": context.temperature, "pressure": 1e-4},

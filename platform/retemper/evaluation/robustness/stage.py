@@ -18,7 +18,7 @@ from retemper.evaluation.robustness import metrics, suite
 from retemper.evaluation.robustness.context import Context
 from retemper.evaluation.robustness.result import METRICS
 from retemper.models import calculator, evaluators, heads
-from retemper.models.calculator import PREFIX
+from retemper.models.calculator import FORMER, PREFIX
 from retemper.models.evaluators import Subject
 from retemper.prepare import retention_file
 from retemper.records.robustness import Measure, ModelMeasure, ModelRobustness, Robustness
@@ -26,7 +26,7 @@ from retemper.records.training import TrainingSummary
 from retemper.simulation.engine import CACHE
 
 SETS = ("train", "valid", "test")
-SAYING = ("retemper.systems.xtb", "retemper.xtb", "tblite.ase")  # modules of calculators that name their method
+SAYING = ("retemper.systems.xtb", *FORMER, "tblite.ase")  # modules of calculators that name their method
 
 
 def numbers(symbols: Sequence[str]) -> tuple[int, ...]:

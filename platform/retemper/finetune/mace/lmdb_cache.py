@@ -55,7 +55,7 @@ def write(path: Path, out: Path) -> None:
             rows.put(b"nextid", packed(number + 1))
 
 
-def _row(atoms: Atoms) -> dict[str, Any]:
+def _row(atoms: Atoms) -> dict[str, object]:
     row = {
         "numbers": atoms.numbers,
         "positions": atoms.positions,

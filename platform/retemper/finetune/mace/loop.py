@@ -41,7 +41,7 @@ class _Losses:
     def __init__(self) -> None:
         self.values: list[float] = []
 
-    def log(self, entry: dict[str, Any]) -> None:
+    def log(self, entry: dict[str, str | float]) -> None:
         if entry.get("mode") == "opt":
             self.values.append(float(entry["loss"]))
 

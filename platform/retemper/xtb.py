@@ -1,3 +1,0 @@
-"""Former place of `retemper.systems.xtb`, which settings name; for one release."""
-
-from retemper.systems.xtb import calculator as calculator
