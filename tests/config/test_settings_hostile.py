@@ -45,6 +45,8 @@ SCALARS: list[tuple[str, Any]] = [
     ("'no'", "no"),
     ("'010'", "010"),
     ("5e", "5e"),
+    ("0b5c", "0b5c"),
+    ("0o8", "0o8"),
     ("٣", "٣"),
     ("[NO, N, O]", ["NO", "N", "O"]),
     ("010", RetemperError("has 010")),

@@ -26,7 +26,7 @@ INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 OTHER_NUMBER = re.compile(  # leading zeros, underscores, other bases
-    r"[-+]?(0[oxb][0-9a-fA-F_]+|[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9_]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9_]+)?)"
+    r"[-+]?(0(o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)|[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9_]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9_]+)?)"
 )
 DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt\s].*)?")
 LONGEST = 1000  # digits of an integer
@@ -77,6 +77,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def read_texts(path: str | Path) -> dict[str, Any]:
+    """The same with every value as its text: hashes, of which some look like numbers."""
+    content: dict[str, Any] = copy.deepcopy(_document(Path(path), texts=True).content)
+    return content
+
+
 def line_of(path: str | Path, location: Location) -> int | None:
     """Line of a setting in a file, or of the nearest section around it that is there; `None` where none is."""
     lines = _document(Path(path)).lines
@@ -86,10 +92,10 @@ def line_of(path: str | Path, location: Location) -> int | None:
     return None
 
 
-def _document(path: Path) -> _Document:
+def _document(path: Path, texts: bool = False) -> _Document:
     text = _text(path)
     try:
-        document = _parse(text)
+        document = _parse(text, texts)
     except _RefusedError as refused:
         raise RetemperError(f"{path}, line {refused.line}, {refused.what}.", fix=refused.fix) from None
     except yaml.MarkedYAMLError as error:
@@ -141,17 +147,17 @@ def _text(path: Path) -> str:
 
 
 @lru_cache(maxsize=128)
-def _parse(text: str) -> _Document:
+def _parse(text: str, texts: bool) -> _Document:
     """Content of a YAML text; the same text is parsed once (a study reads the same few files for every run)."""
     lines: dict[Location, int] = {}
     node = yaml.compose(text, _Loader)
-    return _Document(None if node is None else _build(node, (), lines), lines)
+    return _Document(None if node is None else _build(node, (), lines, texts), lines)
 
 
-def _build(node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:
+def _build(node: yaml.Node, location: Location, lines: dict[Location, int], texts: bool) -> Any:
     lines.setdefault(location, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
-        return [_build(part, (*location, index), lines) for index, part in enumerate(node.value)]
+        return [_build(part, (*location, index), lines, texts) for index, part in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key, value in node.value:
@@ -162,9 +168,11 @@ def _build(node: yaml.Node, location: Location, lines: dict[Location, int]) -> A
                     f"has {name!r} again: it stands in line {first} already", key.start_mark, "keep one"
                 )
             lines[(*location, name)] = key.start_mark.line + 1
-            mapping[name] = _build(value, (*location, name), lines)
+            mapping[name] = _build(value, (*location, name), lines, texts)
         return mapping
-    return _scalar(node) if isinstance(node, yaml.ScalarNode) and node.style is None else str(node.value)
+    if texts or not isinstance(node, yaml.ScalarNode) or node.style is not None:
+        return str(node.value)
+    return _scalar(node)
 
 
 def _key(node: yaml.Node) -> str:

@@ -18,7 +18,7 @@ from retemper.config import pretraining_data
 from retemper.config.foundation_files import known_sha256
 from retemper.config.foundations import find
 from retemper.config.settings import Settings, load_settings
-from retemper.config.strict_yaml import read_yaml
+from retemper.config.strict_yaml import read_texts
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest
 from retemper.core.version import __version__
@@ -80,7 +80,7 @@ def dvc_hashes(root: Path) -> dict[str, str]:
     path = root / "dvc.lock"
     if not path.is_file():
         return {}
-    content = read_yaml(path) or {}
+    content = read_texts(path)
     stages = content.get("stages", {}) if isinstance(content, dict) else None
     if not isinstance(stages, dict):
         raise RetemperError(
