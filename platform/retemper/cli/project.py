@@ -18,10 +18,18 @@ def _init(options: argparse.Namespace) -> None:
 
     folder = Path(options.name).absolute()
     create.require_new(folder)
-    if options.example == bool(options.data):
+    if (options.example, bool(options.data), options.source is not None).count(True) != 1:
         raise RetemperError(
-            "A project needs data.", fix="name your labelled structures with --data, or take the example with --example"
+            "A project needs data, from one place.",
+            fix="name your labelled structures with --data, a project with --from, or take the example: --example",
         )
+    if options.source is not None:
+        from retemper.projects import derived
+
+        for note in derived.write(folder, options.source):
+            print(f"note: {note}")
+        print(f"{folder} is a project that begins as {options.source}.\nnext: cd {options.name} && dvc repro")
+        return
     if options.example:
         for note in create.write_example(folder):
             print(f"note: {note}")
@@ -92,6 +100,7 @@ def _init_arguments(parser: argparse.ArgumentParser) -> None:
     add("name", help="folder to make; its last part is the name of the system and of its registered models")
     add("--data", nargs="+", type=Path, default=[], metavar="FILE", help="labelled structures, anything ASE reads")
     add("--example", action="store_true", help="the embedded example instead of own data")
+    add("--from", dest="source", metavar="PROJECT", help="begin as another project: address or folder of its git")
     add("--level", help="level of theory of the labels, such as PBE+D3")
     add("--foundation", help="of `retemper foundations`, a model file, or an address; default: the embedded miniature")
     add("--head", help="of a foundation with several")

@@ -19,6 +19,7 @@ from retemper.projects.base import FILE, Base
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a system, hence of a registered model
 LARGE = 20_000_000  # bytes of data above which DVC keeps them instead of git
 RAW = "data/raw"
+NAMELESS = "git does not know who you are: the first commit is in retemper's name (git config user.name, user.email)"
 
 
 def require_new(folder: Path) -> None:
@@ -101,7 +102,4 @@ def _track(root: Path, data: Sequence[Path], size: int) -> list[str]:
 
 
 def _commit(root: Path, name: str) -> list[str]:
-    known = vcs.begin(root, f"{name}: a project of retemper {__version__}")
-    if known:
-        return []
-    return ["git does not know who you are: the first commit is in retemper's name (git config user.name, user.email)"]
+    return [] if vcs.begin(root, f"{name}: a project of retemper {__version__}") else [NAMELESS]
