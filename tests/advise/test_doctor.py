@@ -91,3 +91,12 @@ def test_the_status_tells_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(SystemExit) as ended:
         main(["doctor"])
     assert ended.value.code == 1
+
+
+def test_few_groups_and_the_gates_that_they_cannot_pass(tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["dataset"] |= {"test": 0.08, "max_train": 20}
+    root = _project(tmp_path, dataset=content["dataset"], promotion=content["promotion"])
+    said = _texts(root, "warning")["data"]
+    assert "below 5 nothing is told apart" in said and "compares with the foundation cannot be passed" in said
+    assert "`by: value`" in said

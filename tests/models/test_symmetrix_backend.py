@@ -75,6 +75,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+def test_the_extraction_warns_of_nothing(model: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """TorchScript would, once for each class of MACE's."""
+    import warnings
+
+    warnings.simplefilter("always")
+    symmetrix._extract(model, "Default", [1, 8])
+    assert not recwarn.list
+
+
 @pytest.fixture(autouse=True)
 def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symmetrix, "CACHE", cache)

@@ -117,6 +117,30 @@ def test_the_foundation_that_fits_best(symbols: list[str], level: str | None, mo
     assert foundation_choice.fitting(symbols, level, molecular=molecular)[0] == best
 
 
+def test_few_groups_are_said_and_gates_do_not_ask_for_intervals(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Three groups: one is the test set, and no comparison and no bound of an interval could ever be passed."""
+    relabelled("molecules", tmp_path / "data.xyz")
+    frames = read(tmp_path / "data.xyz", ":")
+    for k, frame in enumerate(frames):
+        frame.info["group"] = f"run-{k % 3}"
+    write(tmp_path / "data.xyz", frames)
+    project = start(tmp_path / "mine", "--data", str(tmp_path / "data.xyz"), "--group", "group")
+    gates = [gate for gate in project.settings.promotion.gates if gate.metric == "target.force_rmse"]
+    assert [(gate.relative_to, gate.by) for gate in gates] == [("champion", "bound"), (None, "value")]
+    assert "too few groups" in (project.root / "params.yaml").read_text()
+    assert "fewer than 5 compare nothing" in " ".join(capsys.readouterr().out.split())
+
+
+def test_small_sets_get_more_epochs(tmp_path: Path) -> None:
+    """So that each strategy makes some 1,500 steps of four structures."""
+    frames = relabelled("lpsc", tmp_path / "data.xyz")
+    project = start(tmp_path / "mine", "--data", str(tmp_path / "data.xyz"))
+    settings = project.settings
+    train = len(frames) * (1 - settings.dataset.valid - settings.dataset.test)
+    assert settings.finetune.batch_size == 4 and len(frames) < 100
+    assert settings.finetune.epochs == min(200, round(1500 / (train / 4)))
+
+
 def test_large_data_are_kept_by_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(create, "LARGE", 10_000)
     relabelled("molecules", tmp_path / "data.xyz")

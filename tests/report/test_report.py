@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -31,10 +32,12 @@ from retemper.config.project import Project
 from retemper.config.settings import Settings, load_settings
 from retemper.core.files import read_json, write_json
 from retemper.promotion import compare
+from retemper.records.evaluation import Estimate
 from retemper.records.robustness import Robustness
 from retemper.records.runs import pareto_front, read_results
 from retemper.report import comparison as table
 from retemper.report import robustness as sections_robustness
+from retemper.report.findings import in_words
 from retemper.report.page import Paragraph, Table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +152,15 @@ def test_marks_and_front(project: tuple[Path, Settings]) -> None:
     assert found.tied["retention.force_rmse"] == []
     assert found.front == ["foundation", "naive", "lora", "replay"]
     assert "trainable_share" not in found.best
+
+
+def test_bounds_that_are_no_numbers_to_read_are_not_shown() -> None:
+    """The 95 % interval of two groups whose errors differ by half spans eight orders of magnitude."""
+    column = table.Column("target.force_rmse", "Target forces", "meV/Å")
+    wide = Estimate(value=454.0, low=454.0 * math.exp(-11.4), high=454.0 * math.exp(11.4))
+    assert table.interval(column, wide) == "too few groups"
+    assert in_words(wide, "meV/Å") == "454 meV/Å (too few groups for an interval)"
+    assert table.interval(column, Estimate(value=177.0, low=0.4, high=286.8)) == "0 – 287"
 
 
 def test_numbers_have_three_digits() -> None:

@@ -25,11 +25,11 @@ from retemper.config.project import Project
 from retemper.core import processes, vcs
 from retemper.core.errors import RetemperError
 from retemper.core.output import log
+from retemper.evaluation.statistics import FEWEST_GROUPS
 from retemper.records.dataset import DatasetManifest
 
 Status = Literal["ok", "warning", "fails"]
 ROOM = 2e9  # bytes of disk below which a small campaign may not end
-COMPARABLE = 5  # groups of test structures below which nothing is compared
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,13 @@ def _data(project: Rehearsal) -> Iterator[Finding]:
     yield Finding("data", "ok", f"{sizes}; elements {' '.join(manifest.elements)}, {_rule(manifest)}")
     yield from (Finding("data", "warning", text) for text in manifest.warnings)
     groups = manifest.sets["test"].groups
-    if groups < COMPARABLE:
-        text = f"{groups} group(s) of test structures: below {COMPARABLE} strategies are not told apart (dataset.test)"
+    if groups < FEWEST_GROUPS:
+        text = f"{groups} group(s) of test structures: below {FEWEST_GROUPS} nothing is told apart (dataset.test)"
+        gates = [gate for gate in project.settings.promotion.gates if metric_names.set_of(gate.metric) == "target"]
+        if any(gate.relative_to == "foundation" for gate in gates):
+            text += ", and the gate that compares with the foundation cannot be passed"
+        if any(gate.relative_to is None and gate.by == "bound" for gate in gates):
+            text += "; gates with max or min need `by: value`, for the interval is as wide as can be"
         yield Finding("data", "warning", text)
 
 

@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,8 @@ def _extract(model: str | Path, head: str, elements: list[int]) -> str:
 
     if not hasattr(extraction.U_matrix_real, "__wrapped__"):
         extraction.U_matrix_real = _remember(extraction.U_matrix_real)
-    with mace.default_dtype("float64"), TemporaryDirectory() as folder:
+    with mace.default_dtype("float64"), TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript warns of annotations in MACE's classes
         if len(mace.heads(model)) > 1:
             single = with_heads(mace.load(model), {head: head}).double()
             model = Path(folder) / "single.model"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retemper.evaluation.statistics import FEWEST_GROUPS
 from retemper.projects import reasons
 from retemper.projects.foundation_choice import Choice
 from retemper.projects.survey import VALID, Survey
@@ -19,7 +20,7 @@ SMALL = 200  # structures below which batches are small
 NOT_STATED = "not stated"
 SEEDS = (1, 2)
 TWO_SEEDS = "two trainings of each strategy: with one alone nothing says what chance did"
-EPOCHS = 30
+EPOCHS, STEPS = (30, 200), 1500  # as many epochs as give these steps, within bounds
 # Text that YAML reads as itself, without quotes.
 PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./+()-]*([ ][A-Za-z0-9_./+()-]+)*")
 WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
@@ -80,6 +81,7 @@ def propose(
     """
     dataset, entry = survey.dataset, choice.entry
     few = len(survey.frames) < SMALL
+    batch = 4 if few else 8
     default = ("naive", "replay" if entry.pool else "pseudolabel-replay")
     seeds = list(wishes.seeds or SEEDS)
     values = {
@@ -99,8 +101,9 @@ def propose(
         "valid": VALID,
         "test": survey.test[0],
         "force": bool(survey.needed),
-        "epochs": EPOCHS,
-        "batch_size": 4 if few else 8,
+        "epochs": _epochs(survey, batch),
+        "batch_size": batch,
+        "comparable": survey.test[1] >= FEWEST_GROUPS,
         "device": device,
         "force_gate": None if force_error is None else float(f"{force_error[0] / 2:.2g}"),
         "retention": entry.retention is not None,
@@ -115,6 +118,7 @@ def propose(
         "group": reasons.group(survey, wishes.group),
         "shares": reasons.shares(survey),
         "e0s": reasons.e0s(survey),
+        "epochs": f"passes through the training set, {EPOCHS[0]} to {EPOCHS[1]}: {STEPS:,} steps where that is between",
         "batch": "structures in a step" + (": small, as there are few" if few else ""),
         "device": "no GPU that torch can use is here" if device == "cpu" else "torch can use a GPU here",
         "force_gate": reasons.force_gate(force_error),
@@ -126,6 +130,12 @@ def propose(
     if (charges := reasons.charges(survey)) is not None:
         why["charge"] = charges
     return Proposal(values, why)
+
+
+def _epochs(survey: Survey, batch: int) -> int:
+    """Epochs of a set: small ones need more."""
+    steps = max(1.0, len(survey.frames) * (1 - VALID - survey.test[0]) / batch)
+    return round(min(max(STEPS / steps, EPOCHS[0]), EPOCHS[1]))
 
 
 def _group(survey: Survey, given: str | None) -> str:

@@ -55,7 +55,7 @@ def shares(survey: Survey) -> str:
     groups = survey.test[1]
     text = f"of {len(survey.frames)} structures, by whole groups: {groups} in the test set"
     if groups < FEWEST_GROUPS:
-        text += f"; fewer than {FEWEST_GROUPS} compare nothing, so no model can pass a gate: label more groups"
+        text += f"; fewer than {FEWEST_GROUPS} compare nothing and give no interval: label more groups"
     return text + "; a test set of your own: test_files: [FILE]"
 
 

@@ -19,7 +19,7 @@ from retemper.projects.survey import Labelled
 Ask = Callable[[str, str], str]  # question and default -> answer
 SHOWN = (  # of a proposal, on the terminal: setting, value, reason
     *(("foundation", "foundation"), ("strategies", "strategies"), ("seeds", "seeds")),
-    *(("level_of_theory", "level"), ("keys", "keys"), ("units", "units"), ("group", "group")),
+    *(("level_of_theory", "level"), ("keys", "keys"), ("units", "units"), ("group", "group"), ("test", "shares")),
     *(("weights", "weights"), ("charge", "charge"), ("e0s.method", "e0s"), ("e0s.force", "force")),
     *(("device", "device"), ("largest force error", "force_gate")),
 )

@@ -20,6 +20,7 @@ from retemper.records.runs import FOUNDATION, Results, pareto_front
 from retemper.registry.measurements import FRAMES, Errors, read_frames_csv
 
 RETENTION, DRIFT = "retention.force_rmse", "drift.force_rmse"
+UNTOLD = 1e4  # upper bound of an interval over the lower, above which they are not shown
 Recipes = dict[str, list[Errors]]  # strategy -> errors on one set, one entry a seed
 
 
@@ -250,10 +251,17 @@ def mean_text(column: Column, value: Estimate) -> str:
     return number(value.value * column.scale)
 
 
+def untold(value: Estimate) -> bool:
+    """Whether the interval is so wide that its bounds are no numbers to read: that of two groups can be."""
+    return value.low is not None and value.high is not None and value.high > UNTOLD * value.low
+
+
 def interval(column: Column, value: Estimate) -> str | None:
     """``low – high`` in the column's unit, or ``± std`` where there is no interval; decimals as the mean."""
     mean = value.value * column.scale
     if value.low is not None and value.high is not None:
+        if untold(value):
+            return "too few groups"
         return f"{number(value.low * column.scale, mean)} – {number(value.high * column.scale, mean)}"
     return f"± {number(value.std * column.scale, mean)}" if value.std is not None else None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from retemper.config.metric_names import set_of
 from retemper.records.evaluation import Estimate
-from retemper.report.comparison import DRIFT, Comparison, number
+from retemper.report.comparison import DRIFT, Comparison, number, untold
 
 
 def findings(comparison: Comparison) -> list[str]:
@@ -23,7 +23,9 @@ def names_of(names: Sequence[str]) -> str:
 def in_words(value: Estimate, unit: str) -> str:
     """A value with its unit and interval."""
     text = f"{number(value.value)} {unit}".rstrip()
-    if value.low is not None and value.high is not None:
+    if untold(value):
+        text += " (too few groups for an interval)"
+    elif value.low is not None and value.high is not None:
         text += f" (interval {number(value.low, value.value)} to {number(value.high, value.value)})"
     return text
 
