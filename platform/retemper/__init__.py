@@ -6,7 +6,7 @@ from retemper.core.version import __version__ as __version__
 
 
 def load(name_or_uri: str, **options: Any) -> Any:
-    """A registered model as ASE calculator: ``retemper.load("models:/nacl@champion")``.
+    """A registered model as ASE calculator: ``retemper.load("models:/nacl@champion")``; or a model file.
 
     Options: see `retemper.registry.load.load`.
     """

@@ -83,6 +83,21 @@ def test_every_head_is_exported_and_served_by_name(project: Path, tmp_path: Path
     assert answer["predictions"][0]["energy"] == pytest.approx(wanted["pt_head"], abs=1e-6)
 
 
+def test_a_model_file(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside any project; energies are MACE's own."""
+    from mace.calculators import MACECalculator
+
+    monkeypatch.chdir(tmp_path)
+    water = water_frames(1, seed=2)[0]
+    ours = retemper.load(str(tiny_model), device="cpu").get_potential_energy(water)
+    theirs = MACECalculator(model_paths=[str(tiny_model)], device="cpu", default_dtype="float64", head="Default")
+    assert ours == pytest.approx(theirs.get_potential_energy(water), abs=1e-9)
+    with pytest.raises(RetemperError, match="head"):
+        retemper.load(str(tiny_model), head="none")
+    with pytest.raises(RetemperError, match=r"nothing\.model"):
+        retemper.load("nothing.model")
+
+
 def test_ase_script_and_load_give_the_same_energies(project: Path, tmp_path: Path) -> None:
     export.export(project, "salt/3", "ase", tmp_path)
     code = (

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from retemper.config.foundations import SUFFIXES
+from retemper.core import files
 from retemper.core.errors import RetemperError, unknown
 from retemper.models import library, mace
 from retemper.registry import attachments
@@ -24,13 +26,13 @@ def load(
     head: str | None = None,
     root: str | Path | None = None,
 ) -> Any:
-    """A registered model, ready to use.
+    """A registered model, or the model of a file, ready to use.
 
     Parameters
     ----------
     name_or_uri : str
         ``nacl`` (the champion, else the candidate, else the newest version), ``nacl/3``,
-        ``nacl@champion``, each with or without ``models:/`` before it.
+        ``nacl@champion``, each with or without ``models:/`` before it; or a model file, by its suffix.
     to : str
         ``ase``: MACE's ASE calculator (eV, eV/A, eV/A^3).
         ``torch-sim``: a torch-sim model of one head alone.
@@ -51,28 +53,34 @@ def load(
     """
     if to not in TARGETS:
         raise unknown("kind of model", to, TARGETS)
+    if name_or_uri.endswith(SUFFIXES):
+        path = Path(name_or_uri)
+        chosen = mace.pick_head(path, head)
+        return _ready(path, None, chosen, to, best_device(device), dtype)
     project = None if root is None else Path(root).resolve()
     with open_registry(project, existing=True) as registry:
         version = resolve(registry, name_or_uri)
         with tempfile.TemporaryDirectory() as folder:
             path = attachments.weights(registry, version, Path(folder))
-            place, chosen = best_device(device), str(version.tags.get("head"))
-            if head is not None:
-                chosen = mace.pick_head(path, head)
-            if to == "torch-sim":
-                from retemper.models.convert import single_head, torch_sim_model
-
-                model_path = single_head(path, chosen, Path(folder) / "single.model")
-                return torch_sim_model(model_path, place, dtype)
-            library.import_mace()
-            from retemper.registry.served_model import calculator
-
+            chosen = str(version.tags.get("head")) if head is None else mace.pick_head(path, head)
             try:
-                return calculator(path, version.tags["sha256"], chosen, place, dtype)
+                return _ready(path, version.tags["sha256"], chosen, to, best_device(device), dtype)
             except ValueError as error:
                 raise RetemperError(
                     f"Version {version.number} of {version.system} cannot be loaded: {error}.", fix="register it again"
                 ) from error
+
+
+def _ready(path: Path, sha256: str | None, head: str, to: str, device: str, dtype: str) -> Any:
+    if to == "torch-sim":
+        from retemper.models.convert import single_head, torch_sim_model
+
+        with tempfile.TemporaryDirectory() as folder:
+            return torch_sim_model(single_head(path, head, Path(folder) / "single.model"), device, dtype)
+    library.import_mace()
+    from retemper.registry.served_model import calculator
+
+    return calculator(path, sha256 or files.sha256(path), head, device, dtype)
 
 
 def best_device(device: str | None) -> str:
