@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from retemper.active import campaign, stopping
 from retemper.config.project import Project
+from retemper.core.output import table
 from retemper.data import rounds
 from retemper.records.campaign import Campaign, RoundResult
 from retemper.records.round import Calibration, Round
@@ -20,11 +21,8 @@ def show(project: Project, against: Project | None = None) -> str:
     open_round = campaign.unfinished(project)
     if open_round is not None:
         lines.append(f"round {open_round} has begun and is not finished: retemper round --resume")
-    lines.append(
-        f"{'round':>5s} {'labels':>6s} {'used':>6s} {'failed':>6s} {'train':>6s}  "
-        f"{'force RMSE, meV/A':22s} {'gates':>6s}  strategy"
-    )
-    lines += [row(result) for result in history.rounds]
+    titles = ("round", "labels", "used", "failed", "train", "force RMSE, meV/A", "gates", "strategy")
+    lines.append(table([titles, *(_row(result) for result in history.rounds)], numbers=True))
     lines += [f"round {result.round}: {result.labels()}" for result in history.rounds if result.used < result.labelled]
     lines += [line for entry in records for line in _about(entry)]
     if len(history.rounds) >= stopping.POINTS:
@@ -68,17 +66,15 @@ def _in_words(calibration: Calibration) -> str:
     )
 
 
-def row(result: RoundResult) -> str:
-    """A round as a line of the table."""
+def _row(result: RoundResult) -> list[str]:
+    """A round as a row of the table."""
     error, outcomes = result.force_rmse, result.gates.outcomes
     text = "–" if error is None else f"{error.mean:.1f}"
     if error is not None and error.low is not None:  # one group of test structures has no interval
         text += f" [{error.low:.1f}, {error.high:.1f}]"
     gates = f"{sum(outcome.passed for outcome in outcomes)}/{len(outcomes)}" if outcomes else "–"
-    return (
-        f"{result.round:5d} {result.labelled:6d} {result.used:6d} {result.failed:6d} "
-        f"{result.train:6d}  {text:22s} {gates:>6s}  {result.strategy}{' (champion)' if result.champion else ''}"
-    )
+    numbers = map(str, (result.round, result.labelled, result.used, result.failed, result.train))
+    return [*numbers, text, gates, f"{result.strategy}{' (champion)' if result.champion else ''}"]
 
 
 def points(history: Campaign) -> list[tuple[float, float, float, float]]:

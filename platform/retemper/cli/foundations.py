@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from retemper.core.errors import unknown
 from retemper.core.files import find_project
+from retemper.core.output import table
 
 if TYPE_CHECKING:
     from retemper.config.foundations import Foundation
@@ -43,9 +44,7 @@ def _list() -> None:
     entries = foundations.shipped() if root is None else foundations.catalogue(root)
     rows = [_row(entry, root) for entry in entries.values()]
     titles = ("foundation", "here", "level of theory", "heads", "elements", "licence", "replay", "what")
-    widths = [max(len(row[k]) for row in (titles, *rows)) for k in range(len(titles))]
-    for row in (titles, *rows):
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print(table([titles, *rows]))
     print(
         "here: size where the file is on this machine; elements: ? are read from the file; replay: structures that are "
         "published for it.\nRun `retemper foundations get NAME` to fetch one."

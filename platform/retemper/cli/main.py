@@ -59,10 +59,10 @@ def _project_or_template() -> Path:
 
 def _strategies(_: argparse.Namespace) -> None:
     from retemper.config import strategies
+    from retemper.core.output import table
 
     root = _project_or_template()
-    for name in strategies.names(root):
-        print(f"{name:20s} {strategies.load(name, root).about}")
+    print(table([(name, strategies.load(name, root).about) for name in strategies.names(root)]))
 
 
 def _systems(options: argparse.Namespace) -> None:

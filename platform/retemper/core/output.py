@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import shutil
 import sys
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol
 
+LONG_WORD = 14  # characters that are broken where a table is wider than the terminal
 log = logging.getLogger("retemper")
 
 
@@ -25,6 +28,39 @@ def show() -> None:
     log.propagate = False  # MACE gives the root logger handlers of its own
     if not log.handlers:
         log.addHandler(Lines())
+
+
+def table(rows: Sequence[Sequence[str]], *, numbers: bool = False, rule: bool = False) -> str:
+    """Rows of text in columns, the first row as heading.
+
+    On a terminal that is too narrow, cells go on in the next line; elsewhere a row is a line.
+
+    Parameters
+    ----------
+    numbers
+        Whether all columns but the first hold numbers, which are aligned to the right.
+    rule
+        Whether a line is drawn under the heading.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    widths = [max(max(map(len, row[k].split("\n"))) for row in rows) for k in range(len(rows[0]))]
+    width = sum(widths) + 2 * (len(widths) - 1)
+    there = shutil.get_terminal_size().columns if sys.stdout.isatty() else width
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for k in range(len(rows[0])):
+        word = max(len(word) for row in rows for word in row[k].split() or [""])
+        justify: Literal["left", "right"] = "right" if numbers and k else "left"
+        grid.add_column(justify=justify, overflow="fold", min_width=min(word, LONG_WORD), no_wrap=k == 0)
+    for row in (rows[0], *([["-" * wide for wide in widths]] if rule and width <= there else []), *rows[1:]):
+        grid.add_row(*row)
+    text = io.StringIO()
+    console = Console(
+        file=text, width=min(width, there), color_system=None, markup=False, highlight=False, emoji=False
+    )
+    console.print(grid)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 class Say(Protocol):

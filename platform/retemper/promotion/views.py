@@ -8,6 +8,7 @@ from pathlib import Path
 
 from retemper.config import metric_names
 from retemper.core.errors import RetemperError
+from retemper.core.output import table
 from retemper.evaluation.statistics import FEWEST_GROUPS, two_sided
 from retemper.promotion import compare, robust
 from retemper.promotion.gates import has_frames, other_frames
@@ -53,7 +54,7 @@ def _versions(registry: Registry, name: str, moves: Sequence[history.Move]) -> s
         row = [version.name, tags.get("strategy", "–"), tags.get("seed", "–"), *figures]
         verdict = [tags.get("verdict", "–"), tags.get("verdict.rank", "–")]
         rows.append([*row, *verdict, ", ".join(sorted(aliases_of.get(version.number, [])))])
-    lines = [table(rows), "F: force RMSE, meV/Å   E: energy RMSE, meV/atom   lower is better"]
+    lines = [table(rows, rule=True), "F: force RMSE, meV/Å   E: energy RMSE, meV/atom   lower is better"]
     champion = aliases.standing(registry, moves, name, CHAMPION)
     if champion is not None and champion.version is None:
         model = champion.model
@@ -89,7 +90,7 @@ def show(root: Path, name: str) -> str:
     if measures is not None:
         rows = [["metric", "value", "interval"]]
         rows += [[metric, *_number(number)] for metric, number in measures.numbers.items()]
-        lines += ["", "## Measures", "", table(rows)]
+        lines += ["", "## Measures", "", table(rows, rule=True)]
     gates = {tag.removeprefix("gate."): text for tag, text in sorted(tags.items()) if tag.startswith("gate.")}
     lines += ["", "## Gates", ""]
     if gates:
@@ -134,7 +135,7 @@ def compare_versions(root: Path, first: str, second: str) -> str:
         "ratios: of these two models, paired over groups of the frames both were measured on; other seeds of their "
         "strategies may differ otherwise (runs/report); empty where there are no errors by frame"
     )
-    return "\n".join([*headings, "", table(rows), *notes, explanation])
+    return "\n".join([*headings, "", table(rows, rule=True), *notes, explanation])
 
 
 def _ratio(a: Measured, b: Measured, metric: str) -> list[str]:
@@ -177,15 +178,8 @@ def lineage(root: Path, hash_prefix: str) -> str:
             fix="retemper show NAME/VERSION prints those of a version",
         )
     data = {v.name: data_revisions.data_hashes(v.tags) for v in reversed(versions)}
-    return "\n".join([table(rows), "", *data_revisions.spare(root, data)]).rstrip()
+    return "\n".join([table(rows, rule=True), "", *data_revisions.spare(root, data)]).rstrip()
 
 
 def _origins(version: Version) -> dict[str, str]:
     return {k: v for k, v in version.tags.items() if k in LINEAGE or k.startswith(("data.", "dvc."))}
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, the first row as heading."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retemper.config.metric_names import DRIFT_OF, RATIOS, set_of
+from retemper.core.output import table
 from retemper.evaluation.statistics import FEWEST_GROUPS, Interval, Scatter, two_sided
 from retemper.promotion import compare as paired
 from retemper.records.evaluation import Estimate
@@ -274,10 +275,7 @@ def terminal(comparison: Comparison) -> str:
     """
     absent = "drift" if comparison.forgotten == RETENTION else "forgetting"
     columns = [c for c in comparison.columns if c.terminal and not c.key.startswith(absent)]
-    lines = [
-        ["  strategy", *(f"{column.title} " for column in columns)],
-        ["", *(column.under.replace("Å", "A") + " " for column in columns)],
-    ]
+    lines = [["  strategy", *(f"{column.title} \n{column.under.replace('Å', 'A')} " for column in columns)]]
     for name, row in comparison.rows.items():
         cells = [("P " if name in comparison.front else "  ") + name]
         for column in columns:
@@ -295,10 +293,4 @@ def terminal(comparison: Comparison) -> str:
                 mark = "~"
             cells.append(text + mark)
         lines.append(cells)
-    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-    rows = []
-    for line in lines:
-        numbers = (text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
-        rows.append("  ".join([line[0].ljust(widths[0]), *numbers]))
-    rule = "-" * len(rows[0])
-    return "\n".join([rule, *rows[:2], rule, *rows[2:], rule])
+    return table(lines, numbers=True, rule=True)
