@@ -16,8 +16,6 @@ from retemper.simulation.engine import Task
 from retemper.simulation.random_structures import nearest_ratio
 from retemper.simulation.stability import CLOSE
 
-LIGHT, HEAVY = 0.5, 1.0  # fs: time step with and without hydrogen
-
 
 @dataclass(frozen=True)
 class Context:
@@ -79,11 +77,6 @@ def spread(starts: Sequence[Atoms], number: int, seed: int) -> Iterator[tuple[in
     order = nested_order([str(atoms.info.get("group", k)) for k, atoms in enumerate(starts)], seed)
     for k in range(number):
         yield k, starts[order[k % len(order)]]
-
-
-def timestep(atoms: Atoms) -> float:
-    """fs, by whether there is hydrogen."""
-    return LIGHT if (atoms.numbers == 1).any() else HEAVY
 
 
 def generator(seed: int, name: str) -> np.random.Generator:

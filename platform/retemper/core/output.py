@@ -56,9 +56,7 @@ def table(rows: Sequence[Sequence[str]], *, numbers: bool = False, rule: bool = 
     for row in (rows[0], *([["-" * wide for wide in widths]] if rule and width <= there else []), *rows[1:]):
         grid.add_row(*row)
     text = io.StringIO()
-    console = Console(
-        file=text, width=min(width, there), color_system=None, markup=False, highlight=False, emoji=False
-    )
+    console = Console(file=text, width=min(width, there), color_system=None, markup=False, highlight=False, emoji=False)
     console.print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 

@@ -59,6 +59,14 @@ def git(root: Path, *arguments: str) -> str:
     return process.stdout.rstrip("\n")
 
 
+def ask(root: Path, *arguments: str) -> str | None:
+    """Output of a git command; `None` where git is not installed or says no."""
+    try:
+        return git(root, *arguments)
+    except RetemperError:
+        return None
+
+
 def begin(root: Path, message: str) -> bool:
     """Make a folder a git repository with everything in it as the first commit.
 

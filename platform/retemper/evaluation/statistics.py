@@ -169,18 +169,21 @@ def mean_difference(groups: Sequence[str], differences: Array) -> Estimate:
     return jackknife(sums, lambda total: np.asarray(total[:, 1] / total[:, 0]), sums[:, 0])
 
 
-def weighted_sum(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
-    """Sum of independent estimates, each times its weight.
+def effective_freedom(variances: Sequence[float], freedoms: Sequence[float]) -> float:
+    """Degrees of freedom of a sum of independent parts: F. E. Satterthwaite, Biometrics Bulletin 2, 110 (1946)."""
+    below = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
+    return float(sum(variances) ** 2 / below)
 
-    Degrees of freedom: F. E. Satterthwaite, Biometrics 2, 110 (1946).
-    """
+
+def weighted_sum(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
+    """Sum of independent estimates, each times its weight."""
     value = sum(weight * part.value for weight, part in parts)
     variances = [(weight * part.error) ** 2 for weight, part in parts]
     total, groups = sum(variances), sum(part.groups for _, part in parts)
     if not math.isfinite(total) or total == 0:
         return Estimate(value, math.sqrt(total), min(part.freedom for _, part in parts), groups)
-    below = sum(variance**2 / part.freedom for variance, (_, part) in zip(variances, parts, strict=True))
-    return Estimate(value, math.sqrt(total), total**2 / below, groups)
+    freedom = effective_freedom(variances, [part.freedom for _, part in parts])
+    return Estimate(value, math.sqrt(total), freedom, groups)
 
 
 # ------------------------------------------------------------------ seeds
@@ -248,11 +251,6 @@ class Scatter:
         both = (self._weight[:, :, None] * first).reshape(-1, size).T @ self._given(names[1]).reshape(-1, size)
         total = variance[:, None] / self.seeds[names[0]] + variance[None, :] / self.seeds[names[1]]
         return total.ravel(), both.ravel()
-
-    def deviation(self, name: str) -> float:
-        """Median of what is known of a recipe's standard deviation over seeds (of the log error)."""
-        chance = np.einsum("mt,mtl->l", self._weight, self._given(name)).cumsum()
-        return float(np.exp(np.interp(0.5, chance / chance[-1], LOGS)))
 
 
 def _likelihood(logs: Array) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from retemper.tracking import lineage
+from retemper.core import vcs
 
 Hashes = frozenset[str]
 
@@ -22,10 +22,10 @@ def newest_commits(root: Path, hash_sets: Iterable[Hashes]) -> dict[Hashes, str]
     """The newest commit, of any branch or tag, whose ``dvc.lock`` has all hashes of a set; absent: there is none."""
     remaining = {hashes for hashes in hash_sets if hashes}
     commits: dict[Hashes, str] = {}
-    for commit in (lineage.git(root, "rev-list", "--all", "--date-order", "--", "dvc.lock") or "").split():
+    for commit in (vcs.ask(root, "rev-list", "--all", "--date-order", "--", "dvc.lock") or "").split():
         if not remaining:
             break
-        lock = lineage.git(root, "show", f"{commit}:./dvc.lock") or ""
+        lock = vcs.ask(root, "show", f"{commit}:./dvc.lock") or ""
         for hashes in [hashes for hashes in remaining if all(value in lock for value in hashes)]:
             commits[hashes] = commit
             remaining.discard(hashes)

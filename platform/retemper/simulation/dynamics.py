@@ -22,6 +22,11 @@ COMPRESSIBILITY = 0.05  # 1/GPa; of water 0.46, of salts 0.04. It sets the time 
 PRESSURE_TIME = 200.0  # fs
 
 
+def usual_timestep(atoms: Atoms) -> float:
+    """fs: 0.5 with hydrogen, 1 without."""
+    return 0.5 if (atoms.numbers == 1).any() else 1.0
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """Stored frames of one replica."""

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -223,11 +223,6 @@ def _result(job: executor.Job) -> Any:
     if isinstance(job.error, executor.DiedError):
         return Failure(f"{job.error}: a crash in the calculator, or out of memory")
     return job.result()
-
-
-def failures(results: Iterable[Any]) -> list[str]:
-    """Reasons of the tasks that failed."""
-    return [result.reason for result in results if isinstance(result, Failure)]
 
 
 def require(result: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from retemper import systems
 from retemper.config import foundation_files, foundations, pretraining_data, strategies
 from retemper.config.settings import Settings, parse
 from retemper.config.strategies import Strategy
+from retemper.core import software
 from retemper.core.errors import RetemperError
-from retemper.core.files import digest, sha256
+from retemper.core.files import digest
 from retemper.evaluation.robustness import metrics
 from retemper.finetune.plan import versions
 from retemper.prepare import inputs
@@ -188,14 +189,7 @@ def file_hash(path: Path) -> str:
     """Hash of a file's bytes; an unchanged file is read once."""
     if not path.is_file():
         raise RetemperError(f"{path} does not exist.", fix="check the path, or `dvc pull`")
-    status = path.stat()
-    return _file_hash(path.resolve(), status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _file_hash(path: Path, mtime: int, size: int) -> str:
-    """`mtime` and `size` are there for the cache's key."""
-    return sha256(path)
+    return software.content(path)
 
 
 def runs(study: Study, root: Path) -> list[Run]:

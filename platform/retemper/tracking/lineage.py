@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from retemper.config.foundation_files import known_sha256
 from retemper.config.foundations import find
 from retemper.config.settings import Settings, load_settings
 from retemper.config.strict_yaml import read_texts
+from retemper.core import vcs
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest
 from retemper.core.version import __version__
@@ -33,20 +33,11 @@ def git_commit(root: Path) -> Commit:
     Both are `None` outside git and before the first commit. ``dvc.lock`` does not count as a change: DVC rewrites it
     during every `dvc repro`.
     """
-    commit = git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    commit = vcs.ask(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return Commit(commit=None, dirty=None)
-    changes = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
+    changes = vcs.ask(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
     return Commit(commit=commit, dirty=bool(changes))
-
-
-def git(root: Path, *arguments: str) -> str | None:
-    """Output of a git command, `None` when git is not installed or says no."""
-    try:
-        process = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return process.stdout.strip() if process.returncode == 0 else None
 
 
 def project_identity(root: Path) -> str | None:
@@ -64,10 +55,10 @@ def project_identity(root: Path) -> str | None:
 
 @lru_cache(maxsize=8)
 def _first_commit(root: Path) -> str | None:
-    if git(root, "rev-parse", "--is-shallow-repository") != "false":
+    if vcs.ask(root, "rev-parse", "--is-shallow-repository") != "false":
         return None
-    commits = sorted((git(root, "rev-list", "--max-parents=0", "HEAD") or "").split())
-    prefix = git(root, "rev-parse", "--show-prefix")
+    commits = sorted((vcs.ask(root, "rev-list", "--max-parents=0", "HEAD") or "").split())
+    prefix = vcs.ask(root, "rev-parse", "--show-prefix")
     return f"{commits[0][:12]}/{prefix}".rstrip("/") if commits else None
 
 

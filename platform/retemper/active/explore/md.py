@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from retemper.active.explored import Context, Explored, descend, spread, timestep
+from retemper.active.explored import Context, Explored, descend, spread
 from retemper.config.settings import Section
 from retemper.data.labels import reject
 from retemper.simulation import dynamics
@@ -29,7 +29,7 @@ def explore(context: Context, options: Options) -> Explored:
             "start": start,
             "ensemble": "npt" if start.pbc.all() and k % 2 else "nvt",
             "steps": options.steps,
-            "timestep": timestep(start),
+            "timestep": dynamics.usual_timestep(start),
             "temperature": options.temperature,
             "final": options.final,
             "pressure": options.pressure,

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 from pydantic import Field
 
-from retemper.active.explored import Context, Explored, descend, generator, spread, timestep
+from retemper.active.explored import Context, Explored, descend, generator, spread
 from retemper.config.settings import Section
 from retemper.data.geometry import neighbours
 from retemper.data.labels import reject
@@ -52,7 +52,7 @@ def explore(context: Context, options: Options) -> Explored:
             "second": second,
             "force": -strength if bonded else strength,
             "steps": options.steps,
-            "timestep": timestep(start),
+            "timestep": dynamics.usual_timestep(start),
             "temperature": options.temperature,
             "stride": stride,
             "seed": context.seed * 10_000 + k,

@@ -8,7 +8,7 @@ from ase import Atoms
 
 from retemper.evaluation.robustness.context import Context, starts
 from retemper.models.evaluators import Subject
-from retemper.simulation.dynamics import trajectory
+from retemper.simulation.dynamics import trajectory, usual_timestep
 from retemper.simulation.engine import Task
 
 SIZES: dict[str, dict[str, int]] = {
@@ -18,7 +18,6 @@ SIZES: dict[str, dict[str, int]] = {
 }
 RAMP = (50.0, 800.0)  # K (arXiv:2606.12704)
 ENSEMBLES = ("nvt", "ramp", "npt")
-LIGHT, HEAVY = 0.5, 1.0  # fs: time step with and without hydrogen
 
 
 class Replica(NamedTuple):
@@ -54,8 +53,8 @@ def task(context: Context, subject: Subject, replica: Replica, start: Atoms) -> 
         "ramp": {"ensemble": "nvt", "temperature": RAMP[0], "final": RAMP[1]},
         "npt": {"ensemble": "npt", "temperature": context.temperature, "pressure": 1e-4},
     }
-    timestep = LIGHT if 1 in start.numbers else HEAVY
-    arguments = {"start": start, "steps": size["steps"], "timestep": timestep, "stride": size["stride"], "seed": seed}
+    arguments = {"start": start, "timestep": usual_timestep(start), "seed": seed}
+    arguments |= {"steps": size["steps"], "stride": size["stride"]}
     label = f"{replica.ensemble}, {start.get_chemical_formula()}, replica {replica.number}"
     weight = float(size["steps"] * len(start))
     return Task(trajectory, subject, arguments | protocol[replica.ensemble], label, weight)

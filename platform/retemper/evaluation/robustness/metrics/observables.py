@@ -14,7 +14,7 @@ from retemper.data import charge
 from retemper.data.frames import read_frames
 from retemper.evaluation.robustness.context import Computed, Context, NotApplicableError, Plan, starts
 from retemper.evaluation.robustness.result import Info, Result, not_measured
-from retemper.evaluation.statistics import Estimate, jackknife, two_sided
+from retemper.evaluation.statistics import Estimate, effective_freedom, jackknife, two_sided
 from retemper.simulation.barriers import barrier, fragments
 from retemper.simulation.engine import Failure, Task
 from retemper.simulation.points import single_points
@@ -193,18 +193,15 @@ def measure(context: Context, results: Computed) -> Result:
 
 
 def mean_of(cases: Sequence[Estimate]) -> Estimate:
-    """Mean over the cases; a case of one structure has no error of its own and takes part without one.
-
-    Degrees of freedom after F. E. Satterthwaite, Biometrics Bulletin 2, 110 (1946).
-    """
+    """Mean over the cases; a case of one structure has no error of its own and takes part without one."""
     value = float(np.mean([case.value for case in cases]))
     with_error = [case for case in cases if np.isfinite(case.error)]
-    parts = np.array([(case.error / len(cases)) ** 2 for case in with_error])
+    parts = [(case.error / len(cases)) ** 2 for case in with_error]
     groups = sum(case.groups for case in with_error)
-    if not parts.sum():
+    if not sum(parts):
         return Estimate(value, 0.0 if groups else np.inf, 1.0, groups)
-    freedom = parts.sum() ** 2 / (parts**2 / np.array([case.freedom for case in with_error])).sum()
-    return Estimate(value, float(np.sqrt(parts.sum())), float(freedom), groups)
+    freedom = effective_freedom(parts, [case.freedom for case in with_error])
+    return Estimate(value, float(np.sqrt(sum(parts))), freedom, groups)
 
 
 def _relative(pairs: np.ndarray) -> Estimate:

@@ -15,7 +15,7 @@ from retemper.evaluation.robustness.context import Computed, Context, NotApplica
 from retemper.evaluation.robustness.ensembles import nvt_replicas, task
 from retemper.evaluation.robustness.result import Info, Result, not_measured
 from retemper.evaluation.robustness.statistics import blocks
-from retemper.evaluation.statistics import Estimate, jackknife, two_sided
+from retemper.evaluation.statistics import Estimate, effective_freedom, jackknife, two_sided
 from retemper.simulation.engine import Failure
 from retemper.simulation.radial_distribution import histogram_distance, histograms, middles
 
@@ -123,10 +123,7 @@ def measure(context: Context, results: Computed) -> Result:
 
 
 def estimate(pairs: Sequence[Pair]) -> Estimate:
-    """Mean distance over `pairs`; the variances from leaving out replicas and groups of the reference add up.
-
-    Degrees of freedom after F. E. Satterthwaite, Biometrics Bulletin 2, 110 (1946).
-    """
+    """Mean distance over `pairs`; the variances from leaving out replicas and groups of the reference add up."""
     replicas = sorted({name for pair in pairs for name in pair.model})
     groups = sorted({name for pair in pairs for name in pair.reference})
 
@@ -140,11 +137,11 @@ def estimate(pairs: Sequence[Pair]) -> Estimate:
         jackknife(np.eye(len(replicas)), of_replicas),
         jackknife(np.eye(len(groups)), of_groups),
     )
-    parts = np.array([over_replicas.error, over_groups.error]) ** 2
-    total = float(parts.sum())
+    parts = [over_replicas.error**2, over_groups.error**2]
+    total = sum(parts)
     if not 0 < total < np.inf:
         return Estimate(over_replicas.value, float(np.sqrt(total)), 1.0, len(replicas))
-    freedom = total**2 / float((parts**2 / np.array([over_replicas.freedom, over_groups.freedom])).sum())
+    freedom = effective_freedom(parts, [over_replicas.freedom, over_groups.freedom])
     return Estimate(over_replicas.value, float(np.sqrt(total)), freedom, len(replicas))
 
 
