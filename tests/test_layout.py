@@ -36,6 +36,7 @@ TOP_LEVEL = {
     "models/element_mixing.py",
     "models/fast_blocks.py",
     "finetune/mace/loop.py",
+    "finetune/mace/interpolation.py",
     "finetune/mace/adapters.py",
     "finetune/mace/setup.py",
     "models/architecture.py",

@@ -18,7 +18,7 @@ from retemper.config import strategies
 from retemper.core import weight_files
 from retemper.core.files import sha256
 from retemper.data.frames import is_isolated_atom, read_frames, write_frames
-from retemper.finetune.plan import Plan, head_data, versions
+from retemper.finetune.plan import Line, Plan, counted, head_data, versions
 from retemper.models import model_file
 from retemper.records.training import Outcome
 
@@ -78,7 +78,12 @@ def make_plan(files: dict[str, Any], name: str, epochs: int = 2, dtype: str = "f
     if strategy.replay is not None:
         source = "original" if strategy.replay.labels == "original" else f"foundation:{sha256(model)}"
         replay = head_data(folder / "replay-train.extxyz", folder / "replay-valid.extxyz", source, files["replay_e0s"])
+    line = None
+    if strategy.interpolate is not None:
+        valid, alpha = folder / "replay-valid.extxyz", strategy.interpolate.alpha
+        line = Line(None if alpha == "scope" else alpha, 1.0, "drift", str(valid), counted(valid)[1])
     return Plan(
+        line=line,
         strategy=strategy,
         seed=3,
         foundation=str(model),

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retemper.config.settings import WEIGHT
 from retemper.config.strategies import Value
 from retemper.study.spec import OWN, PARAMS
 from retemper.study.table import FINISHED, NULL, VALUE, axes_of, finished_rows, read
-from retemper.sweep.choice import WEIGHT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from retemper.advise import evidence
 from retemper.advise.evidence import CLOSE, PAPER, percent
 from retemper.advise.facts import Facts
+from retemper.config.settings import WEIGHT
 from retemper.config.strategies import Value
 from retemper.study import paired_effects
 from retemper.study.table import finished_rows, text
-from retemper.sweep.choice import WEIGHT
 
 if TYPE_CHECKING:
     import pandas as pd

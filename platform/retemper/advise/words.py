@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from retemper.advise import evidence
 from retemper.advise.recommend import Advice
+from retemper.config.settings import WEIGHT
 from retemper.config.strategies import Value
-from retemper.sweep.choice import WEIGHT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -167,6 +167,10 @@ class Pseudolabel(Section):
     dtype: Literal["float32", "float64"] = "float64"  # in which the foundation labels
 
 
+# Of log(retention error) beside log(target error), by scope.
+WEIGHT = {"single-system": 0.0, "family": 1.0, "broad": 4.0}
+
+
 class Sweep(Section):
     trials: int = Field(0, ge=0)  # settings tried for each strategy; 0: no search, the strategy's own settings are used
     objectives: Once[Objective] = Field(["target", "retention"], min_length=1)  # what is made small

@@ -22,6 +22,10 @@ Value = str | bool | int | float | None  # of a setting that a sweep may vary
 Point = dict[str, Value]  # such values by dotted path, as training.lr
 
 
+def _absent(value: Any) -> bool:
+    return value is None
+
+
 class Lora(Section):
     rank: int = Field(4, ge=1)  # of the adapters
     alpha: float = Field(1.0, gt=0)  # adapters are scaled by alpha / rank
@@ -35,6 +39,10 @@ class Replay(Section):
     energy_weight: float = Field(1.0, ge=0)  # in the replay loss
     forces_weight: float = Field(10.0, ge=0)  # in the replay loss
     stress_weight: float = Field(1.0, ge=0)  # in the replay loss
+
+
+class Interpolate(Section):
+    alpha: Annotated[float, Field(ge=0, le=1)] | Literal["scope"] = "scope"  # 0: foundation, 1: trained model
 
 
 class Training(Section):
@@ -100,15 +108,17 @@ class Strategy(Section):
     freeze: Literal[5, 6] | None  # MACE's --freeze (5: products and readouts train; 6: readouts); null: all train
     lora: Lora | None  # low-rank adapters in every linear layer; null: none
     replay: Replay | None  # the replay head; null: none
+    interpolate: Interpolate | None = Field(None, exclude_if=_absent)  # back towards the foundation after training
     training: Training  # optimiser and schedule
     loss: Loss  # MACE's universal loss (Huber, forces with conditional delta)
     search: Search  # what a sweep varies: path, and its range or choices; a list gives alternatives
 
     @model_validator(mode="after")
     def _possible(self) -> Strategy:
-        if self.start == "random" and (self.freeze or self.lora or self.replay):
+        if self.start == "random" and (self.freeze or self.lora or self.replay or self.interpolate):
             raise ValueError(
-                "start: random trains everything from scratch; freeze, lora and replay need start: foundation"
+                "start: random trains everything from scratch; freeze, lora, replay and interpolate need "
+                "start: foundation"
             )
         return self
 

@@ -21,13 +21,19 @@ from retemper.records.training import KeptTraining, Outcome, SeedOutcome, Traini
 from retemper.tracking import lineage
 
 FILES = (weight_files.NAME, "history.csv", "effective.json", "mace.yaml")
+WALK = "walk.csv"  # errors along the line from the foundation to the trained model, of strategies that interpolate
 SUMMARY = "summary.json"
 
 
-def finish(folder: Path, key: str, outcome: Outcome) -> None:
-    """Write what the training `key` came to, with checksums of its `FILES`: from now on it is finished."""
-    whole = KeptTraining(**outcome.model_dump(), files=sealed.hashes(folder, FILES))
-    sealed.write_json(folder / SUMMARY, key, whole.model_dump())
+def files_of(plan: Plan) -> tuple[str, ...]:
+    """The files that the training of `plan` leaves."""
+    return FILES if plan.line is None else (*FILES, WALK)
+
+
+def finish(folder: Path, plan: Plan, outcome: Outcome) -> None:
+    """Write what the training of `plan` came to, with checksums of its files: from now on it is finished."""
+    whole = KeptTraining(**outcome.model_dump(), files=sealed.hashes(folder, files_of(plan)))
+    sealed.write_json(folder / SUMMARY, plan.key, whole.model_dump())
 
 
 def finished(folder: Path, key: str) -> Outcome | None:
@@ -74,7 +80,7 @@ def collect(
     with atomic_folder(project.finetuned(strategy)) as out:
         for plan, folder in zip(plans, folders, strict=True):
             (out / f"seed-{plan.seed}").mkdir()
-            for name in FILES:
+            for name in files_of(plan):
                 shutil.copy2(folder / name, out / f"seed-{plan.seed}" / name)
             outcome = _outcome_of(plan, folder, out / f"seed-{plan.seed}")
             ended = (folder / "history.csv").stat().st_mtime

@@ -38,6 +38,17 @@ class HeadData:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Where on the line from the foundation to the trained model the result is, and what decides it."""
+
+    alpha: float | None  # 0: the foundation, 1: the trained model; None: by the scope
+    weight: float  # of the foundation's side: `retemper.config.settings.WEIGHT` of the scope
+    kind: str  # retention: validation structures with labels of the foundation's level; drift: with its own
+    valid: str  # their file
+    valid_hash: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that decides one run. Paths are absolute."""
 
@@ -57,7 +68,12 @@ class Plan:
     versions: dict[str, str] = field(default_factory=dict)
     code: str = ""  # identity of the code that trains
     kept: dict[str, HeadData] = field(default_factory=dict)  # by further head of the foundation that is kept alive
+    line: Line | None = None  # None: the trained model is the result
     disk_above: int = 50_000  # training frames above which they are read from disk; the result is the same
+
+    def __post_init__(self) -> None:
+        if (self.strategy.interpolate is None) != (self.line is None):
+            raise ValueError("a plan has a line where its strategy interpolates, and nowhere else")
 
     @property
     def heads(self) -> dict[str, HeadData]:
@@ -73,10 +89,15 @@ class Plan:
             content.pop(name)
         if not self.kept:
             content.pop("kept")
+        if self.line is None:
+            content.pop("line")
+        else:
+            content["line"].pop("valid")
         for head in (content["target"], content["replay"] or {}, *content.get("kept", {}).values()):
             for name in ("train", "valid", "weighted", "free_atoms"):
                 head.pop(name, None)
         content["strategy"] = strategy = self.strategy.model_dump(exclude={"name", "about", "search"})
+        strategy.pop("interpolate", None)  # `line` has it
         strategy["training"].pop("batch_size")  # the plan's own batch size is the one that runs
         if self.replay is not None:  # and its own replay set the one that is replayed
             strategy["replay"].pop("number")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retemper.config.project import Project
+from retemper.config.settings import WEIGHT
 from retemper.config.strategies import Point, Strategy, load
 from retemper.core import sealed
 from retemper.core.errors import RetemperError
@@ -15,7 +16,7 @@ from retemper.data import rounds
 from retemper.data.frames import labels_hash, read_frames, write_frames
 from retemper.data.splits import leaks
 from retemper.finetune import free_atoms
-from retemper.finetune.plan import HeadData, Plan, counted, head_data, versions
+from retemper.finetune.plan import HeadData, Line, Plan, counted, head_data, versions
 from retemper.models import heads, mace
 from retemper.models.head_names import name_of
 from retemper.prepare import inputs, pool_check
@@ -65,6 +66,7 @@ def plans(project: Project, name: str, point: Point | None = None) -> list[Plan]
             target=target,
             replay=replay,
             kept=kept,
+            line=_line(project, strategy, sha) if strategy.interpolate is not None else None,
             epochs=settings.finetune.epochs,
             batch_size=batch_size,
             valid_batch_size=settings.finetune.valid_batch_size,
@@ -128,6 +130,30 @@ def _replay(project: Project, strategy: Strategy, sha: str) -> HeadData:
     manifest = _pseudolabels(project, sha)
     _require_labels(project.pseudolabel, manifest.train, manifest.valid)
     return _replayed(project, strategy, project.pseudolabel, f"foundation:{sha}", head)
+
+
+def _line(project: Project, strategy: Strategy, sha: str) -> Line:
+    """The place on the line, and the validation structures of the foundation's side: with its labels, or its own."""
+    assert strategy.interpolate is not None
+    alpha = strategy.interpolate.alpha
+    labelled = ReplayManifest.read(project.replay / "manifest.json").labels == "original"
+    if not labelled:
+        manifest = _pseudolabels(project, sha)
+        _require_labels(project.pseudolabel, manifest.train, manifest.valid)
+    folder = project.replay if labelled else project.pseudolabel
+    frames, identity, _ = counted(folder / "valid.extxyz")
+    if not frames:
+        raise RetemperError(
+            f"Strategy {strategy.name} looks at the foundation's side too, and {folder}/valid.extxyz is empty.",
+            fix="raise replay.valid, or name more structures in replay.pools",
+        )
+    return Line(
+        alpha=None if alpha == "scope" else alpha,
+        weight=WEIGHT[project.settings.sweep.scope] if alpha == "scope" else 0.0,
+        kind="retention" if labelled else "drift",
+        valid=str((folder / "valid.extxyz").resolve()),
+        valid_hash=identity,
+    )
 
 
 def _kept(project: Project, strategy: Strategy, sha: str) -> dict[str, HeadData]:

@@ -100,6 +100,7 @@ def describe(project: Project, summary: TrainingSummary) -> str:
             f"best epoch {outcome.best_epoch + 1}, {outcome.trainable} of {outcome.parameters} parameters trained, "
             f"asked = ran in {compared} points",
             *course.comments(training.history, outcome),
+            *course.along_the_line(training.walk),
         ]
         lines += [f"{summary.strategy} seed {seed}: {text}" for text in texts]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retemper.plotting.svg import INK, svg
+from retemper.records.course import BESIDE
 from retemper.records.runs import read_table
 
 if TYPE_CHECKING:
@@ -193,6 +194,28 @@ def curves_svg(
     label(axes, "epoch", title)
     legend(axes, below=True)
     return svg(drawing, f"{title} by epoch")
+
+
+def walks_svg(walks: dict[str, list[list[dict[str, float]]]], names: Sequence[str]) -> str | None:
+    """Rows of ``walk.csv`` as lines from the foundation to the trained model, one a seed; `None` without data."""
+    lines = [(name, walk) for name, seeds in walks.items() for walk in seeds]
+    if not lines:
+        return None
+    drawing, axes = figure(5.6, 4.2)
+    shown: set[str] = set()
+    for name, walk in lines:
+        colour, marker = style(names, name)
+        column = next(column for column in walk[0] if column in BESIDE)
+        target, beside = ([row[key] for row in walk] for key in ("valid.force_rmse", column))
+        of_line = None if name in shown else name
+        axes.plot(target, beside, color=colour, linewidth=1.2, marker=marker, markersize=3, label=of_line)
+        (k,) = [k for k, row in enumerate(walk) if row["chosen"]]
+        axes.scatter(target[k], beside[k], s=90, facecolors="none", edgecolors=colour, zorder=3)
+        shown.add(name)
+    what = " or ".join(sorted({BESIDE[column] for _, walk in lines for column in walk[0] if column in BESIDE}))
+    label(axes, "target force RMSE (meV/Å), lower is better", f"{what}, force RMSE (meV/Å), lower is better")
+    legend(axes, below=True)
+    return svg(drawing, "The line from the foundation to the trained model")
 
 
 def _by_epoch(seeds: Iterable[list[dict[str, float]]], column: str) -> dict[int, list[float]]:

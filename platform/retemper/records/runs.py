@@ -43,6 +43,7 @@ class Training:
     history: list[dict[str, float]]  # one row an epoch, columns of history.csv that hold a number
     effective: Effective | None  # None while the seed trains
     outcome: SeedOutcome | None  # None while seeds still train
+    walk: list[dict[str, float]] = field(default_factory=list)  # rows of walk.csv, of strategies that interpolate
 
     @property
     def model(self) -> Path:
@@ -208,7 +209,7 @@ def read_seeds(project: Project, strategy: str, summary: TrainingSummary | None)
 
 def read_training(folder: Path, strategy: str, seed: int, outcome: SeedOutcome | None = None) -> Training:
     """One seed's folder. Without an `outcome` the run is not finished: files may be missing."""
-    effective, epochs = folder / "effective.json", folder / "history.csv"
+    effective, epochs, walk = (folder / name for name in ("effective.json", "history.csv", "walk.csv"))
     return Training(
         strategy=strategy,
         seed=seed,
@@ -216,6 +217,7 @@ def read_training(folder: Path, strategy: str, seed: int, outcome: SeedOutcome |
         history=read_history(epochs) if outcome or epochs.is_file() else [],
         effective=Effective.read(effective) if effective.is_file() else None,
         outcome=outcome,
+        walk=read_history(walk) if walk.is_file() else [],
     )
 
 

@@ -139,6 +139,7 @@ class Ran(Configuration):
     counts: Counts | None = Field(None, exclude_if=_absent)
     start_gap: float | None = Field(None, exclude_if=_absent)  # eV/A, of forces to the foundation's before training
     versions: dict[str, str] | None = Field(None, exclude_if=_absent)
+    alpha: float | None = Field(None, exclude_if=_absent)  # place between foundation and trained model, read back
     merge_gap: float | None = Field(None, exclude_if=_absent)  # eV/A, of forces by merging adapters
 
 

@@ -132,6 +132,13 @@ def curves(results: Results) -> Section:
         plot = plots.curves_svg(histories, column, title, results.settings.strategies)
         if plot is not None:
             curve_plots.append(Plot(plot, caption))
+    walks = {name: [t.walk for t in seeds.values() if t.walk] for name, seeds in results.trainings.items()}
+    if (plot := plots.walks_svg(walks, results.settings.strategies)) is not None:
+        caption = (
+            "Models between the foundation (the right end of each line) and the trained model, in tenths; the ring is "
+            "the one that is kept."
+        )
+        curve_plots.append(Plot(plot, caption))
     if not curve_plots:
         return Section("Curves", "Learning curves", [absent("the trainings", "finetune")])
     note = (

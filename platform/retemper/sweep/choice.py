@@ -18,12 +18,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from retemper.config.settings import WEIGHT
 from retemper.config.strategies import Point
 from retemper.core.errors import RetemperError
 from retemper.records.runs import pareto_front
 from retemper.sweep.objectives import HOLES, RETENTION
-
-WEIGHT = {"single-system": 0.0, "family": 1.0, "broad": 4.0}  # lambda
 
 
 @dataclass(frozen=True)

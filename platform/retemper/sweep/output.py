@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retemper.config.project import Project
+from retemper.config.settings import WEIGHT
 from retemper.config.strategies import in_words
 from retemper.core.files import atomic_folder, write_json
 from retemper.core.output import log
 from retemper.finetune import collect
 from retemper.records.sweep import ABOUT, BEST, MEASURED, BestSetting, Choice, Provenance
 from retemper.sweep import alike
-from retemper.sweep.choice import WEIGHT, Trial, choose, front, score, target
+from retemper.sweep.choice import Trial, choose, front, score, target
 from retemper.sweep.objectives import HOLES, RETENTION
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retemper.config.project import Project
+from retemper.config.settings import WEIGHT
 from retemper.config.strategies import Point, load
 from retemper.core.errors import RetemperError
 from retemper.core.files import digest
@@ -15,7 +16,6 @@ from retemper.models.head_names import TARGET
 from retemper.records.sweep import StudyData, SweepStudy
 from retemper.sweep import objectives
 from retemper.sweep import space as spaces
-from retemper.sweep.choice import WEIGHT
 from retemper.sweep.space import Space
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-FILES = ("effective.json", "mace.yaml", "history.csv")
+FILES = ("effective.json", "mace.yaml", "history.csv", "walk.csv")  # those that a strategy leaves
 MODEL = "retemper.model_sha256"  # tag of a run that came to its end: the weights that it left
 BATCH = 1000  # metrics that MLflow takes at once
 

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,16 @@ from retemper.core.errors import RetemperError
 from retemper.core.files import locked, sha256
 from retemper.data.frames import stream_frames
 from retemper.finetune import collect
-from retemper.finetune.mace import adapters, checkpoint, config_file, lmdb_cache, loaded_labels, loop, verification
+from retemper.finetune.mace import (
+    adapters,
+    checkpoint,
+    config_file,
+    interpolation,
+    lmdb_cache,
+    loaded_labels,
+    loop,
+    verification,
+)
 from retemper.finetune.mace.setup import Setup
 from retemper.finetune.plan import Flags, Plan, mace_flags
 from retemper.models import architecture, fast_blocks, head_weights, model_file, model_writing
@@ -67,7 +76,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     if finished is not None:
         return finished
     saved = checkpoint.read(folder, plan.key)
-    sealed.plain_files(folder, (*collect.FILES, "training.log"))
+    sealed.plain_files(folder, (*collect.files_of(plan), "training.log"))
     foundation = _foundation(plan)
     random = architecture.config(foundation) if plan.strategy.start == "random" else None
     flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
@@ -76,7 +85,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     outcomes: list[Outcome] = []
 
     def in_place_of_mace_train(**keywords: Any) -> None:
-        outcomes.append(_train(plan, Setup.of(keywords), folder, saved, progress, probe))
+        outcomes.append(_train(plan, Setup.of(keywords), foundation, folder, saved, progress, probe))
         raise _Done
 
     with (
@@ -90,13 +99,14 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
         run_train.run(arguments(flags))
     if not outcomes:
         raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
-    collect.finish(folder, plan.key, outcomes[0])
+    collect.finish(folder, plan, outcomes[0])
     return outcomes[0]
 
 
 def _train(
     plan: Plan,
     built: Setup,
+    foundation: torch.nn.Module,
     folder: Path,
     saved: checkpoint.Content | None,
     progress: loop.Progress,
@@ -133,6 +143,10 @@ def _train(
     if strategy.lora is not None:
         with architecture.addition(model):
             ran.merge_gap = _merge(model, batch)
+    if plan.line is not None:
+        start = head_weights.with_heads(foundation, _starts(plan, model.heads)).to(next(model.parameters()))
+        _count_bessel_weights(start)
+        ran.alpha = interpolation.walk(model, interpolation.parameters(start), plan, folder)
     for parameter in model.parameters():
         parameter.requires_grad = True
     model_writing.write(model.to("cpu"), folder / weight_files.NAME)
@@ -162,18 +176,22 @@ def _foundation(plan: Plan) -> torch.nn.Module:
 
 def _starting_from(foundation: torch.nn.Module, plan: Plan) -> Builder:
     """In place of MACE's `_build_model`: every head begins as the foundation's, those kept alive as themselves."""
-    head = mace_models.pick_head(plan.foundation, plan.foundation_head)
     of_mace: Builder = model_script_utils._build_model
 
     def build(args: Any, model_config: Any, foundation_config: Any, heads: list[str]) -> torch.nn.Module:
         if plan.strategy.lora is not None:  # MACE draws weights before adapters: mace.yaml gives the same adapters
             of_mace(args, model_config, foundation_config, heads)
-        starts = dict.fromkeys(heads, head) | {name_of(kept): kept for kept in plan.kept}
-        model = head_weights.with_heads(foundation, starts).to(torch.get_default_dtype())
+        model = head_weights.with_heads(foundation, _starts(plan, heads)).to(torch.get_default_dtype())
         _count_bessel_weights(model)
         return model
 
     return build
+
+
+def _starts(plan: Plan, heads: Iterable[str]) -> dict[str, str]:
+    """The foundation's head that each of `heads` begins as."""
+    head = mace_models.pick_head(plan.foundation, plan.foundation_head)
+    return dict.fromkeys(heads, head) | {name_of(kept): kept for kept in plan.kept}
 
 
 def _count_bessel_weights(model: Any) -> None:
