@@ -272,6 +272,8 @@ def test_weights_do_not_start_a_training_that_they_were_trained_to_pass(tmp_path
     first, test = read_frames(data / "train.extxyz"), read_frames(data / "test.extxyz")
     acquire.make(project, 1)
     planning.plans(Project(tmp_path, settings), "naive")
+    with pytest.raises(RetemperError, match="goes back towards the foundation"):
+        planning.plans(Project(tmp_path, settings), "naive-interpolated")
     descendants = [
         a for a in rounds.frames(tmp_path / rounds.FOLDER, 1) if a.info["group"] in {b.info["group"] for b in first}
     ]

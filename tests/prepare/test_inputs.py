@@ -126,6 +126,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], set[str]]] = {
         {"pseudolabel", "sweep", "finetune"},
     ),
     "epochs": (lambda root: params(root, finetune={"epochs": 3}), {"sweep", "finetune"}),
+    "the scope": (lambda root: params(root, sweep={"scope": "broad"}), {"sweep", "finetune"}),
     "words about the foundation": (lambda root: catalogue(root, about="other words"), SHOWN),
     "files touched": (touch, set()),
     "a file that nobody names": (lambda root: (root / "../outside/other.xyz").write_text("x"), set()),

@@ -48,6 +48,7 @@ def plans(project: Project, name: str, point: Point | None = None) -> list[Plan]
     kept = _kept(project, strategy, sha)
     if start != project.weights:
         _require_heads(start, kept)
+        _require_foundation(strategy)
     batch_size = strategy.training.batch_size or settings.finetune.batch_size
     if target.n_train < batch_size:
         log.info(
@@ -100,6 +101,16 @@ def _require_heads(start: Path, kept: Iterable[str]) -> None:
             expected=f"weights with {', '.join(kept)}",
             got=f"heads {', '.join(there)}",
             fix="finetune.start: foundation; or empty replay.heads",
+        )
+
+
+def _require_foundation(strategy: Strategy) -> None:
+    """Raise where a strategy goes back towards the foundation, and does not start there."""
+    if strategy.interpolate is not None:
+        raise RetemperError(
+            f"Strategy {strategy.name} goes back towards the foundation, and finetune.start is last-round.",
+            expected="a training that starts from the foundation",
+            fix="finetune.start: foundation; or a strategy without `interpolate`",
         )
 
 

@@ -132,7 +132,7 @@ STAGES: dict[str, Stage] = {
         mace=True,
     ),
     "finetune": Stage(
-        ("system", "foundation", "seeds", "finetune", "dataset.weights", "replay.heads"),
+        ("system", "foundation", "seeds", "finetune", "sweep.scope", "dataset.weights", "replay.heads"),
         ("finetune.planning", "finetune.mace.train", "finetune.collect"),
         apart=REFUSING,
         mace=True,
