@@ -67,13 +67,14 @@ class Run:
 
     @property
     def replayed(self) -> bool:
-        """Whether the strategy replays pretraining structures."""
-        return self.strategy.replay is not None
+        """Whether the strategy looks at pretraining structures: replays them, or goes back towards the foundation."""
+        return self.strategy.replay is not None or self.strategy.interpolate is not None
 
     @property
     def pseudolabelled(self) -> bool:
-        """Whether it replays them with labels of the foundation."""
-        return self.strategy.replay is not None and self.strategy.replay.labels == "foundation"
+        """Whether it may need the foundation's labels of them."""
+        replay = self.strategy.replay
+        return self.strategy.interpolate is not None or (replay is not None and replay.labels == "foundation")
 
     @property
     def keeps_apart(self) -> bool:

@@ -21,7 +21,10 @@ from retemper.finetune.plan import HeadData, Plan
 
 # in the order in which they are sent: the last file of a group makes it whole
 STATE = ("history.csv", "state.last")
-RESULT = ("effective.json", "mace.yaml", "training.log", weight_files.NAME, "groups.json", "summary.json")
+RESULT = (
+    *("effective.json", "mace.yaml", "training.log", "walk.csv", weight_files.NAME, "groups.json"),
+    "summary.json",
+)
 NAME = "retemper-home"
 
 
@@ -94,6 +97,7 @@ def relocate(plan: Plan, driver: Any) -> Plan:
         target=here(plan.target),
         replay=None if plan.replay is None else here(plan.replay),
         kept={name: here(head) for name, head in plan.kept.items()},
+        line=None if plan.line is None else dataclasses.replace(plan.line, valid=fetch(plan.line.valid, driver)),
     )
 
 
