@@ -24,6 +24,8 @@ from retemper.core.files import read_json
 from retemper.records.training import TrainingSummary
 from retemper.tracking.store import _client
 
+STRATEGY = "naive-interpolated"  # its trials look at every kind of file that a trial looks at
+
 
 def dvc(root: Path, *arguments: str) -> str:
     """What DVC prints."""
@@ -56,6 +58,7 @@ def test_submitted_job(files: dict[str, Any], tmp_path: Path, tracking: Any, mon
     for name in ("dvc.yaml", "pipelines", "data"):
         (root / name).symlink_to(ROOT / name)
     params = yaml.safe_load((root / "params.yaml").read_text())
+    params["strategies"] = [STRATEGY]
     params["dataset"]["files"] = ["data/raw/nacl.extxyz.xz"]  # the sets are there; the file must be too
     write_params(root, params)
     dvc(root, "init", "--no-scm", "--quiet")
@@ -64,17 +67,17 @@ def test_submitted_job(files: dict[str, Any], tmp_path: Path, tracking: Any, mon
         shutil.copytree(ROOT / name, laptop / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "params.yaml", laptop / "params.yaml")
     with cluster(tmp_path, **variables) as address:
-        done = submit(address, tmp_path, laptop, "python", "-m", "pipelines.sweep", "naive", RETEMPER_ROOT=str(root))
+        done = submit(address, tmp_path, laptop, "python", "-m", "pipelines.sweep", STRATEGY, RETEMPER_ROOT=str(root))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "trial" in done.stdout and not (laptop / "runs").exists()
-    with (root / "runs/sweep/naive/trials.csv").open(newline="") as file:
+    with (root / "runs/sweep" / STRATEGY / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["complete"] * 4
     used = [node for node in ("one", "two") if list((tmp_path / f"scratch-{node}/training").glob("*/summary.json"))]
     assert used == ["one", "two"]
     for node in used:  # each file once a node, by content
         assert len(list((tmp_path / f"scratch-{node}/files").glob("*.model"))) == 1
-    best = yaml.safe_load((root / "runs/sweep/naive/best.yaml").read_text())
+    best = yaml.safe_load((root / "runs/sweep" / STRATEGY / "best.yaml").read_text())
     home = root / ".cache/training" / best["provenance"]["training"]
     assert read_json(home / "summary.json")["sha256"] == best["provenance"]["model_sha256"]
 
@@ -90,10 +93,10 @@ def test_submitted_job(files: dict[str, Any], tmp_path: Path, tracking: Any, mon
     assert not [path for path in root.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
     dvc(root, "repro", "inputs")
-    dvc(root, "commit", "-f", "sweep@naive")
-    assert "didn't change, skipping" in dvc(root, "repro", "--single-item", "sweep@naive")
-    stage(root, "finetune", "naive")  # at home: the winner is taken over
-    summary = TrainingSummary.read(root / "runs/finetune/naive/summary.json")
+    dvc(root, "commit", "-f", f"sweep@{STRATEGY}")
+    assert "didn't change, skipping" in dvc(root, "repro", "--single-item", f"sweep@{STRATEGY}")
+    stage(root, "finetune", STRATEGY)  # at home: the winner is taken over
+    summary = TrainingSummary.read(root / "runs/finetune" / STRATEGY / "summary.json")
     assert summary.seeds[3].sha256 == best["provenance"]["model_sha256"]
 
 
