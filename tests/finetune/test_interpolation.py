@@ -90,6 +90,19 @@ def test_the_scope_decides(files: dict[str, Any]) -> None:
     assert by_drift == min(of, key=lambda a: of[a])
 
 
+def test_another_place_trains_nothing(files: dict[str, Any], tmp_path: Path) -> None:
+    """The training is that of the strategy that does not interpolate, found by its key."""
+    naive, place = make_plan(files, "naive"), make_plan(files, "naive-interpolated", interpolate__alpha=0.5)
+    assert place.trained.key == naive.key != place.key
+    _, rows = run(naive, tmp_path / naive.key)
+    assert len(rows) == 2
+    for alpha in (0.5, 0.25):
+        plan = make_plan(files, "naive-interpolated", interpolate__alpha=alpha)
+        _, rows = run(plan, tmp_path / plan.key)
+        assert rows == [] and Effective.read(tmp_path / plan.key / "effective.json").ran.alpha == pytest.approx(alpha)
+    assert [path.name for path in tmp_path.glob("*/training.log")] == ["training.log"]
+
+
 def test_a_barrier_is_said() -> None:
     rows = [
         {"alpha": a, "valid.force_rmse": f, "valid_retention.force_rmse": 50.0, "chosen": float(a == 1.0)}

@@ -6,7 +6,7 @@ folder of a run is found again after a kill, and a finished run is not repeated.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,13 @@ class Plan:
         """The data of each head of the trained model, in MACE's order."""
         replayed = {REPLAY: self.replay} if self.replay is not None else {}
         return {**replayed, TARGET: self.target, **{name_of(head): data for head, data in self.kept.items()}}
+
+    @property
+    def trained(self) -> Plan:
+        """The training by itself, which all places on its line share."""
+        if self.line is None:
+            return self
+        return replace(self, strategy=self.strategy.model_copy(update={"interpolate": None}), line=None)
 
     @property
     def key(self) -> str:

@@ -45,7 +45,7 @@ def run(project: Project, strategy: str) -> TrainingSummary:
     if further:
         kept = "kept alive" if plans[0].kept else "not kept: this strategy replays nothing"
         log.info(f"further heads of the foundation, {', '.join(further)}: {kept}")
-    by_seed = {plan.seed: folder for plan, folder in zip(plans, folders, strict=True)}
+    by_seed = {plan.seed: project.training(plan.trained.key) for plan in plans}
     live.write(project, strategy, by_seed)
     with _tracked(project, strategy, plans, folders) as run_ids, progress(finetune.epochs, interval=0) as say:
 

@@ -235,7 +235,7 @@ def _run(job: Job, spent: Callable[[], float]) -> None:
 
     train(plan, folder, note)
     for name in CHECKPOINTS:
-        (folder / name).unlink(missing_ok=True)
+        (folder.with_name(plan.trained.key) / name).unlink(missing_ok=True)
     collect.collect(Project(project_folder, settings), run.name, [plan], [folder], {})
     processes.release_memory()
     stage.run(Project(project_folder, settings), run.name)

@@ -101,11 +101,11 @@ def relocate(plan: Plan, driver: Any) -> Plan:
     )
 
 
-def bring(folder: str, driver: Any) -> Path:
+def bring(folder: Path, driver: Any) -> Path:
     """A folder of this node with what the run's folder at home holds: a state to go on from, or a finished run."""
     import ray
 
-    local = scratch.folder() / "training" / Path(folder).name
+    local = scratch.folder() / "training" / folder.name
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir(parents=True)
     for name in (*STATE, *RESULT):
@@ -115,7 +115,7 @@ def bring(folder: str, driver: Any) -> Path:
     return local
 
 
-def send(local: Path, folder: str, names: tuple[str, ...], driver: Any) -> None:
+def send(local: Path, folder: Path, names: tuple[str, ...], driver: Any) -> None:
     """Write files of the node's folder into the run's folder at home."""
     import ray
 

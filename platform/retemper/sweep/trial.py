@@ -66,16 +66,19 @@ def _train(task: Task, position: dict[str, int]) -> Report:
     from retemper.sweep import file_transfer, objectives
 
     plan, retention, prune = task.plan, task.retention, task.prune
-    folder = Path(task.folder)
+    home = Path(task.folder)
+    folder, trained = home, home.with_name(plan.trained.key)  # the same but for places on a line
     driver = None if file_transfer.sees_project(task.token, task.study) else file_transfer.home()
     if driver is not None:
-        plan, folder = file_transfer.relocate(plan, driver), file_transfer.bring(task.folder, driver)
+        plan = file_transfer.relocate(plan, driver)
+        brought = {place: file_transfer.bring(place, driver) for place in {folder, trained}}
+        folder, trained = brought[folder], brought[trained]
         retention = file_transfer.fetch(retention, driver) if retention else None
 
     def progress(row: dict[str, float]) -> None:
         position["epoch"] = int(row["epoch"]) + 1
         if driver is not None:
-            file_transfer.send(folder, task.folder, file_transfer.STATE, driver)
+            file_transfer.send(trained, home.with_name(trained.name), file_transfer.STATE, driver)
         if position["epoch"] < plan.epochs:
             report: Report = {"row": row, **position}
             if prune:
@@ -86,5 +89,6 @@ def _train(task: Task, position: dict[str, int]) -> Report:
     outcome = train(plan, folder, progress, probe)
     values = objectives.measure(plan, folder, retention, task.objectives)
     if driver is not None:
-        file_transfer.send(folder, task.folder, file_transfer.RESULT, driver)
+        for place in dict.fromkeys((trained, folder)):
+            file_transfer.send(place, home.with_name(place.name), file_transfer.RESULT, driver)
     return {"finished": values, "epoch": outcome.epochs, "seconds": outcome.seconds}

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import copy
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -43,7 +44,7 @@ from retemper.finetune.plan import Flags, Plan, mace_flags
 from retemper.models import architecture, fast_blocks, head_weights, model_file, model_writing
 from retemper.models import mace as mace_models
 from retemper.models.head_names import TARGET, name_of
-from retemper.records.training import Outcome
+from retemper.records.training import Effective, Outcome
 
 Builder = Callable[..., torch.nn.Module]  # with the arguments of MACE's `_build_model`
 
@@ -57,7 +58,8 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
 
     What lies there is checked: a damaged file, or one of another run, is put aside and made again.
     `folder` gets ``model.safetensors``, ``history.csv``, ``effective.json``, ``mace.yaml``,
-    ``training.log`` and the checkpoints. After a kill the same call goes on where it was.
+    ``training.log`` and the checkpoints; of a plan with a line the training is in a folder beside it.
+    After a kill the same call goes on where it was.
     A lock keeps a second process out of the folder: it waits, and finds the run finished.
 
     Raises
@@ -68,15 +70,34 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
     """
     sealed.make_folder(folder)
     with locked(folder / ".lock", "trains the same"):
-        return _train_or_find(plan, folder, progress, probe)
-
-
-def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None) -> Outcome:
-    finished = collect.finished(folder, plan.key)
-    if finished is not None:
+        finished = collect.finished(folder, plan.key)
+        if finished is None:
+            made = _train_anew if plan.line is None else _go_back
+            finished = made(plan, folder, progress, probe)
+            collect.finish(folder, plan, finished)
         return finished
+
+
+def _go_back(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None) -> Outcome:
+    """Train, or find the training in its own folder beside `folder`, and put a model on its line into this one."""
+    sealed.plain_files(folder, collect.files_of(plan))
+    trained = folder.with_name(plan.trained.key)
+    outcome = train(plan.trained, trained, progress, probe)
+    path, effective = trained / weight_files.NAME, Effective.read(trained / "effective.json")
+    model, starts = model_file.load(path), _starts(plan, mace_models.heads(path))
+    start = head_weights.with_heads(_foundation(plan), starts).to(next(model.parameters()).dtype)
+    effective.ran.alpha = interpolation.walk(model, interpolation.parameters(start), plan, folder)
+    model_writing.write(model, folder / weight_files.NAME)
+    effective.write(folder / "effective.json")
+    for name in ("history.csv", "mace.yaml"):
+        shutil.copy2(trained / name, folder / name)
+    weights = sha256(folder / weight_files.NAME)
+    return outcome.model_copy(update={"key": plan.key, "sha256": weights})
+
+
+def _train_anew(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe | None) -> Outcome:
     saved = checkpoint.read(folder, plan.key)
-    sealed.plain_files(folder, (*collect.files_of(plan), "training.log"))
+    sealed.plain_files(folder, (*collect.FILES, "training.log"))
     foundation = _foundation(plan)
     random = architecture.config(foundation) if plan.strategy.start == "random" else None
     flags = mace_flags(plan, folder / "mace", "model", architecture.flags(random) if random else None)
@@ -85,7 +106,7 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
     outcomes: list[Outcome] = []
 
     def in_place_of_mace_train(**keywords: Any) -> None:
-        outcomes.append(_train(plan, Setup.of(keywords), foundation, folder, saved, progress, probe))
+        outcomes.append(_train(plan, Setup.of(keywords), folder, saved, progress, probe))
         raise _Done
 
     with (
@@ -99,14 +120,12 @@ def _train_or_find(plan: Plan, folder: Path, progress: loop.Progress, probe: loo
         run_train.run(arguments(flags))
     if not outcomes:
         raise RetemperError("MACE ended before training began.", fix=f"see {folder / 'training.log'}")
-    collect.finish(folder, plan, outcomes[0])
     return outcomes[0]
 
 
 def _train(
     plan: Plan,
     built: Setup,
-    foundation: torch.nn.Module,
     folder: Path,
     saved: checkpoint.Content | None,
     progress: loop.Progress,
@@ -143,10 +162,6 @@ def _train(
     if strategy.lora is not None:
         with architecture.addition(model):
             ran.merge_gap = _merge(model, batch)
-    if plan.line is not None:
-        start = head_weights.with_heads(foundation, _starts(plan, model.heads)).to(next(model.parameters()))
-        _count_bessel_weights(start)
-        ran.alpha = interpolation.walk(model, interpolation.parameters(start), plan, folder)
     for parameter in model.parameters():
         parameter.requires_grad = True
     model_writing.write(model.to("cpu"), folder / weight_files.NAME)
