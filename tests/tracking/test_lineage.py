@@ -62,7 +62,7 @@ def test_hashes_of_outputs_and_inputs(tmp_path: Path) -> None:
     assert lineage.dvc_hash(hashes, "runs/replay/valid.extxyz") is None
 
 
-@pytest.mark.parametrize("md5", ["0b5cb3c1197e61bf87a7f4fbb9713f2a", "0" * 31 + "1", "12e" + "4" * 29, "7" * 32])
+@pytest.mark.parametrize("md5", ["0b5c" * 8, "0" * 31 + "1", "12e" + "4" * 29, "7" * 32])
 def test_a_hash_that_looks_like_a_number_is_a_hash(tmp_path: Path, md5: str) -> None:
     (tmp_path / "dvc.lock").write_text(LOCK.replace("4" * 32, md5))
     assert lineage.dvc_hashes(tmp_path)["runs/replay/train.extxyz"] == md5
