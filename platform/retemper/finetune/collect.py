@@ -30,10 +30,10 @@ def files_of(plan: Plan) -> tuple[str, ...]:
     return FILES if plan.line is None else (*FILES, WALK)
 
 
-def finish(folder: Path, plan: Plan, outcome: Outcome) -> None:
-    """Write what the training of `plan` came to, with checksums of its files: from now on it is finished."""
-    whole = KeptTraining(**outcome.model_dump(), files=sealed.hashes(folder, files_of(plan)))
-    sealed.write_json(folder / SUMMARY, plan.key, whole.model_dump())
+def finish(folder: Path, key: str, outcome: Outcome, names: Sequence[str] = FILES) -> None:
+    """Write what the training `key` came to, with checksums of its files `names`: from now on it is finished."""
+    whole = KeptTraining(**outcome.model_dump(), files=sealed.hashes(folder, names))
+    sealed.write_json(folder / SUMMARY, key, whole.model_dump())
 
 
 def finished(folder: Path, key: str) -> Outcome | None:

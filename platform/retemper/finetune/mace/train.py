@@ -74,7 +74,7 @@ def train(plan: Plan, folder: Path, progress: loop.Progress, probe: loop.Probe |
         if finished is None:
             made = _train_anew if plan.line is None else _go_back
             finished = made(plan, folder, progress, probe)
-            collect.finish(folder, plan, finished)
+            collect.finish(folder, plan.key, finished, collect.files_of(plan))
         return finished
 
 
