@@ -51,5 +51,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     ).stdout.strip()  # fmt: skip
     # a path in a .pth file is added without reading the .pth files in it: an editable retemper there is not seen
     (Path(purelib) / "tests.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    subprocess.run([*pip, "--python", str(python), "install", "-q", "--no-deps", str(wheel)], check=True, cwd=folder)
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # pip would find retemper there
+    install = [*pip, "--python", str(python), "install", "-q", "--no-deps", str(wheel)]
+    subprocess.run(install, check=True, cwd=folder, env=bare)
     return Installed(wheel, environment / "bin")
